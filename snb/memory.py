@@ -1,0 +1,134 @@
+"""How many bytes a Qwen2 model needs in each precision, computed from its config, and what a host has."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from snb.engine import PREFILL_TOKENS
+
+GIB = 1024**3
+FIXED = GIB
+"""Bytes for the CUDA libraries' workspaces, the personas' saved prefixes and fragmentation; an allowance."""
+SAMPLING_COPIES = 8
+"""Arrays of 4 bytes a slot and vocabulary entry that sampling holds at once: scores, sorted scores, order."""
+NF4_BLOCK, ABSMAX_BLOCK = 64, 256
+"""Weights that share one absmax, and absmaxes that share one second-level absmax: bitsandbytes' defaults."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that must be free before loading begins; computed, not measured."""
+
+    weights: int
+    cache: int
+    margin: int
+    """Work space: FIXED, and the larger of a forward pass and the part of loading that outgrows the cache."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.margin
+
+    def __str__(self) -> str:
+        parts = f"weights {gib(self.weights)}, cache {gib(self.cache)}, margin {gib(self.margin)}"
+        return f"{gib(self.total)} GiB computed: {parts}"
+
+
+class Footprint:
+    """Counts the parameters of a model that is built without memory, then prices them in any precision."""
+
+    def __init__(self, config: Qwen2Config) -> None:
+        with torch.device("meta"):
+            model = Qwen2ForCausalLM(config)
+        self.config = config
+        self.parameters: int = sum(parameter.numel() for parameter in model.parameters())
+        """A tied embedding counts once."""
+        self._matrices = Counter((matrix.out_features, matrix.in_features) for matrix in quantised(model))
+        self._largest: int = max(parameter.numel() for parameter in model.parameters())
+        self._buffers: int = sum(buffer.nbytes for buffer in model.buffers())
+
+    def need(self, precision: str, slots: int, context: int) -> Need:
+        """The need of one precision with `slots` requests of `context` tokens.
+
+        Loading is over before the cache is allocated, so its work space, the largest tensor in fp32 (a merge
+        accumulates in fp32), and the cache with the work space of a forward pass stand in the same memory.
+        """
+        cache = slots * (context + 1) * self.cache_per_token(precision)
+        loading = 4 * self._largest
+        margin = FIXED + max(self._forward(precision, slots, cache), loading - cache)
+        return Need(self.weights(precision), cache, margin)
+
+    def weights(self, precision: str) -> int:
+        """Bytes of parameters and buffers; int8 and nf4 hold all but the layers' matrices in 16 bits."""
+        matrices = sum(rows * columns * count for (rows, columns), count in self._matrices.items())
+        total = (self.parameters - matrices) * float_bytes(precision) + self._buffers
+        for (rows, columns), count in self._matrices.items():
+            total += count * matrix_bytes(rows, columns, precision)
+        return total
+
+    def cache_per_token(self, precision: str) -> int:
+        """Bytes of one token's keys and values in all layers; the cache has one column past the context."""
+        config = self.config
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim
+        return int(numbers * float_bytes(precision))
+
+    def _forward(self, precision: str, slots: int, cache: int) -> int:
+        """Bytes at the widest point of a pass.
+
+        The sum of: one chunk of prefill (four arrays as wide as the MLP and eight as wide as the residual);
+        one layer's cache, gathered and then expanded to all query heads; one matrix back in 16 bits, if it is
+        quantised; the scores and sampling's copies of them.
+        """
+        config = self.config
+        groups = config.num_attention_heads // config.num_key_value_heads
+        widths = 4 * config.intermediate_size + 8 * config.hidden_size
+        activations = max(PREFILL_TOKENS, slots) * widths * float_bytes(precision)
+        attention = cache // config.num_hidden_layers * (1 + groups)
+        matrix = 2 * max(rows * columns for rows, columns in self._matrices)
+        scores = SAMPLING_COPIES * 4 * slots * config.vocab_size
+        return int(activations + attention + scores + (matrix if precision in ("int8", "nf4") else 0))
+
+
+def quantised(model: Qwen2ForCausalLM) -> list[nn.Linear]:
+    """The matrices that transformers hands to bitsandbytes: every linear layer but the output embedding."""
+    head = model.get_output_embeddings()
+    return [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+
+
+def matrix_bytes(rows: int, columns: int, precision: str) -> int:
+    """Bytes of one matrix of a layer without its bias, as bitsandbytes 0.50 stores it.
+
+    int8: a byte a weight and an fp32 scale a row. nf4 with double quantisation: half a byte a weight, a uint8
+    absmax a block, an fp32 absmax for each block of those, their fp32 mean and an fp32 table of 16 values.
+    """
+    weights = rows * columns
+    if precision == "int8":
+        return weights + 4 * rows
+    if precision == "nf4":
+        blocks = ceil(weights / NF4_BLOCK)
+        return ceil(weights / 2) + blocks + 4 * ceil(blocks / ABSMAX_BLOCK) + 4 + 4 * 16
+    return weights * float_bytes(precision)
+
+
+def float_bytes(precision: str) -> int:
+    """Bytes of one number that is not quantised."""
+    return 4 if precision == "fp32" else 2
+
+
+def host_memory(meminfo: str, limits: Sequence[str]) -> tuple[int, int]:
+    """Bytes available and in all, from the texts of /proc/meminfo and of a container's limits."""
+    kibibytes = {key: int(value) for key, value in re.findall(r"^(\w+): +(\d+) kB", meminfo, re.MULTILINE)}
+    caps = [int(limit) for limit in limits if limit.strip().isdigit()]
+    free, total = (min([1024 * kibibytes[key], *caps]) for key in ("MemAvailable", "MemTotal"))
+    return free, total
+
+
+def gib(count: int) -> str:
+    """Bytes as GiB with one decimal."""
+    return f"{count / GIB:.1f}"

@@ -1,0 +1,162 @@
+"""The merge: a base model loads from its folder, and each weight has the adapter added on its way."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM, conversion_mapping
+from transformers.core_model_loading import ConversionOps, WeightConverter
+
+from snb.adapter import Adapter
+from snb.errors import AdapterMismatch, WeightsMissing
+
+log = logging.getLogger(__name__)
+
+MODEL = Qwen2ForCausalLM.__name__
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2ForCausalLM:
+    """Loads a base model with the adapter merged into it, one tensor at a time, before any quantisation.
+
+    The loader casts each weight to its dtype and moves it to its device; there it is merged in fp32, rounded
+    once, and then quantised if it is to be. There is never a second copy of the model.
+
+    Tied embeddings are untied when the adapter changes either of them: the model then has an `lm_head` of its
+    own and `config.tie_word_embeddings` is False. That is what the adapter computed in training. (PEFT 0.21's
+    `merge_and_unload` unties for `modules_to_save` only, and adds a LoRA on one of the two to both.)
+
+    Args:
+        folder: config.json and safetensors of the base.
+        adapter: what to merge; none loads the base alone.
+        options: for `from_pretrained`: dtype, quantization_config, device_map, attn_implementation.
+
+    Raises:
+        AdapterMismatch: the adapter does not fit the base, or the base is quantised already.
+        WeightsMissing: a weight of the base is absent, unknown or misshapen.
+    """
+    config = Qwen2Config.from_pretrained(folder, local_files_only=True)
+    if adapter is None:
+        return _load(folder, config, options)
+    if getattr(config, "quantization_config", None) is not None:
+        raise AdapterMismatch("the base is quantised already", "Merge into the full-precision base")
+    adapter.check(config)
+    untie = config.tie_word_embeddings and not adapter.changes.keys().isdisjoint({EMBEDDING, HEAD})
+    if untie:
+        log.info("the adapter changes tied embeddings: lm_head gets a weight of its own")
+        config.tie_word_embeddings = False
+    with merging(adapter, untie):
+        model = _load(folder, config, options)
+    # Saving would run the conversions backwards, and the model would keep the adapter's file open.
+    del model._weight_conversions
+    return model
+
+
+@contextmanager
+def merging(adapter: Adapter, untie: bool = False) -> Iterator[None]:
+    """Within it, `Qwen2ForCausalLM.from_pretrained` merges the adapter; the loader is as before afterwards.
+
+    Args:
+        adapter: what to merge, checked against the base already.
+        untie: whether `lm_head` is to be made from the embedding of a checkpoint that ties them.
+
+    Raises:
+        AdapterMismatch: a part of the adapter was merged into no weight.
+        Exception: whatever failed in the merge of a weight, as it was raised.
+    """
+    merge = Merge(adapter, untie)
+    conversion_mapping.get_checkpoint_conversion_mapping(MODEL)  # the first look-up builds the registry
+    registry = conversion_mapping._checkpoint_conversion_mapping_cache
+    before = dict(registry), set(conversion_mapping.USER_REGISTERED_MAPPINGS)
+    everything = WeightConverter(r"^(.+)$", r"\1", [merge])
+    conversion_mapping.register_checkpoint_conversion_mapping(MODEL, [everything], overwrite=True)
+    try:
+        yield
+    except _Interrupted as interrupted:
+        raise interrupted.error from None
+    finally:
+        # transformers 5.23 registers and has no way to take back: delete this when it has one.
+        for now, was in zip((registry, conversion_mapping.USER_REGISTERED_MAPPINGS), before, strict=True):
+            now.clear()
+            now.update(was)
+    if merge.pending:
+        raise AdapterMismatch([f"{name} was not merged" for name in sorted(merge.pending)])
+
+
+class Merge(ConversionOps):  # type: ignore[misc]  # transformers publishes no types
+    """The loader's step between reading a weight and quantising it.
+
+    Attributes:
+        pending: parameters that the adapter changes and that have not come by.
+    """
+
+    def __init__(self, adapter: Adapter, untie: bool) -> None:
+        self.adapter = adapter
+        self.untie = untie
+        self.pending = set(adapter.changes)
+
+    def __deepcopy__(self, memo: object) -> "Merge":
+        """Itself: the loader copies its steps for every weight, and there is one adapter and one tally."""
+        return self
+
+    def convert(
+        self,
+        input_dict: dict[str, list[Tensor]],
+        *,
+        full_layer_name: str,
+        model: Qwen2ForCausalLM,
+        missing_keys: set[str],
+        **unused: Any,
+    ) -> dict[str, Tensor]:
+        """Merges the weight that the loader hands over, and makes the untied `lm_head` of the embedding."""
+        _, (weight,) = input_dict.popitem()
+        names = [full_layer_name]
+        if self.untie and full_layer_name == EMBEDDING and HEAD in missing_keys:
+            names.append(HEAD)
+        try:
+            return {name: self._merged(name, weight, model) for name in names}
+        except Exception as error:
+            raise _Interrupted(error) from error
+
+    def _merged(self, name: str, weight: Tensor, model: Qwen2ForCausalLM) -> Tensor:
+        shape = model.get_parameter_or_buffer(name).shape
+        if weight.shape != shape:
+            raise WeightsMissing(
+                f"{name} has shape {tuple(weight.shape)}, and config.json says {tuple(shape)}"
+            )
+        merged = self.adapter.apply(name, weight)
+        if name in self.adapter.changes:
+            self.pending.remove(name)
+        return merged
+
+
+class _Interrupted(BaseException):
+    """Carries an error out of the loader: transformers 5.23 logs any `Exception` of a step and loads on."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _load(folder: Path, config: Qwen2Config, options: Mapping[str, Any]) -> Qwen2ForCausalLM:
+    model, info = Qwen2ForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        local_files_only=True,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # they are all refused here, together
+        output_loading_info=True,
+        **options,
+    )
+    faults = [f"{name} is absent" for name in sorted(info["missing_keys"])]
+    faults += [f"{name} is not part of the model" for name in sorted(info["unexpected_keys"])]
+    faults += [
+        f"{name} has shape {tuple(found)}, and config.json says {tuple(needed)}"
+        for name, found, needed in sorted(info["mismatched_keys"])
+    ]
+    if faults:
+        raise WeightsMissing(faults, "Download the base model again")
+    return model

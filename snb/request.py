@@ -1,0 +1,116 @@
+"""What one caller asks for: frozen, validated in one place, every fault reported at once."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from snb.errors import BadInput
+from snb.philosophers import names
+
+MAX_MESSAGE = 4_000
+"""Characters of a pupil's message."""
+MAX_TEXT = 20_000
+"""Characters of any other text. Within it, what does not fit the context is left out, not refused."""
+MAX_TURNS = 200
+ROLES = ("user", "assistant")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One earlier message of the conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen, and when to stop.
+
+    `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 switch that filter off.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.7
+    top_p: float = 0.8
+    top_k: int = 20
+
+    def faults(self) -> Iterable[str]:
+        """Every value outside its bounds, as a sentence."""
+        if not 1 <= self.max_tokens <= 2048:
+            yield "max_tokens must be from 1 to 2048"
+        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 2):
+            yield "temperature must be from 0 to 2"
+        if not (math.isfinite(self.top_p) and 0 <= self.top_p <= 1):
+            yield "top_p must be from 0 to 1"
+        if not 0 <= self.top_k <= 1000:
+            yield "top_k must be from 0 to 1000"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A validated request. Build it with `Request.checked`."""
+
+    user_message: str
+    philosopher: str = "spinoza"
+    rag_context: str = ""
+    history: tuple[Turn, ...] = ()
+    system_prompt: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        user_message: str,
+        philosopher: str = "spinoza",
+        rag_context: str = "",
+        history: Sequence[Mapping[str, Any]] = (),
+        system_prompt: str | None = None,
+        **sampling: Any,
+    ) -> "Request":
+        """Raises BadInput with every fault, so that a caller mends them all at once."""
+        faults = [
+            fault for index, turn in enumerate(history) for fault in _shape_faults(f"history[{index}]", turn)
+        ]
+        turns = () if faults else tuple(Turn(turn["role"], turn["content"]) for turn in history)
+        how = Sampling(**sampling)
+        request = cls(user_message, philosopher, rag_context, turns, system_prompt or None, how)
+        if faults := [*faults, *request.faults()]:
+            raise BadInput(faults, "See the inputs' descriptions for what is allowed")
+        return request
+
+    def faults(self) -> Iterable[str]:
+        """Every fault as a sentence that names the input and never repeats its text."""
+        if self.philosopher not in names():
+            yield f"philosopher must be one of {', '.join(names())}"
+        if not 1 <= len(self.user_message) <= MAX_MESSAGE:
+            yield f"user_message must have 1 to {MAX_MESSAGE} characters, not {len(self.user_message)}"
+        if len(self.history) > MAX_TURNS:
+            yield f"history may have at most {MAX_TURNS} turns, not {len(self.history)}"
+        texts = {"user_message": self.user_message, "rag_context": self.rag_context}
+        texts["system_prompt"] = self.system_prompt or ""
+        texts |= {f"history[{index}].content": turn.content for index, turn in enumerate(self.history)}
+        for name, text in texts.items():
+            yield from _text_faults(name, text)
+        yield from self.sampling.faults()
+
+
+def _shape_faults(name: str, turn: Any) -> Iterable[str]:
+    if not isinstance(turn, Mapping) or set(turn) != {"role", "content"}:
+        yield f"{name} must be an object with role and content and nothing else"
+        return
+    if turn["role"] not in ROLES:
+        yield f"{name}.role must be one of {', '.join(ROLES)}"
+    if not isinstance(turn["content"], str):
+        yield f"{name}.content must be a text"
+
+
+def _text_faults(name: str, text: str) -> Iterable[str]:
+    if len(text) > MAX_TEXT:
+        yield f"{name} may have at most {MAX_TEXT} characters, not {len(text)}"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        yield f"{name} holds half of a surrogate pair, which is not a character"

@@ -1,0 +1,86 @@
+"""The next token of each row from its scores: temperature, top-k and top-p, with noise of the row's own.
+
+The noise is a pure function of (seed, position, token), so a request draws the same tokens whatever else is
+in the batch. Taking the highest of log p + Gumbel noise draws from p exactly (the Gumbel-max trick; Maddison,
+Tarlow & Minka, "A* Sampling", 2014).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snb.request import Sampling
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How one row chooses its next token."""
+
+    sampling: Sampling
+    seed: int
+    """Any whole number from 0 to 2**63 - 1."""
+    position: int
+    """How many tokens the answer has already."""
+
+
+@torch.inference_mode()
+def choose(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """One token id for each row of `scores`, fp32 `[n, vocabulary]`."""
+    best: list[int] = scores.argmax(-1).tolist()
+    noisy = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
+    if noisy:
+        drawn = _draw(scores[noisy], [draws[row] for row in noisy])
+        for row, token in zip(noisy, drawn, strict=True):
+            best[row] = token
+    return best
+
+
+def _draw(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Temperature, then top-k, then top-p, as `transformers` orders them; then one draw from what is left."""
+    device, vocabulary = scores.device, scores.shape[-1]
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values, device=device, dtype=torch.float32)[:, None]
+
+    top_k = [draw.sampling.top_k or vocabulary for draw in draws]
+    widest = min(max(top_k), vocabulary)
+    scaled = scores / column([draw.sampling.temperature for draw in draws])
+    kept, tokens = scaled.topk(widest, dim=-1)
+    rank = torch.arange(widest, device=device)
+    kept = kept.masked_fill(rank >= column([float(k) for k in top_k]), -torch.inf)
+    probability = kept.softmax(-1)
+    higher = probability.cumsum(-1) - probability
+    top_p = column([draw.sampling.top_p for draw in draws])
+    kept = kept.masked_fill((higher >= top_p) & (rank > 0), -torch.inf)
+    keys = torch.tensor([[_key(draw.seed, draw.position)] for draw in draws], device=device)
+    winner = (kept.double() + gumbel(keys, tokens)).argmax(-1, keepdim=True)
+    return tokens.gather(-1, winner).squeeze(-1).tolist()
+
+
+def gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
+    """Standard Gumbel noise, fp64 in the shape of `tokens`, from int64 keys that broadcast with them."""
+    bits = _mix(keys ^ _mix(tokens + _GOLDEN))
+    uniform = (_shift(bits, 11).double() + 0.5) * 2.0**-53
+    return -(-uniform.log()).log()
+
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+
+
+def _key(seed: int, position: int) -> int:
+    """One int64 for each (seed, position), far apart for neighbours."""
+    return int(_mix(_mix(torch.tensor(seed) + _GOLDEN) + position * _GOLDEN % 2**63))
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 on int64, which wraps as uint64 does (Steele, Lea & Flood, OOPSLA 2014)."""
+    x = (x ^ _shift(x, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
+    x = (x ^ _shift(x, 27)) * (0x94D049BB133111EB - 2**64)
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift; int64's own keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

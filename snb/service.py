@@ -1,0 +1,62 @@
+"""What stands behind `predict()`: model, engine and personas, and the metrics of each answer."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+
+from snb.engine import Engine, Generation
+from snb.loader import load
+from snb.philosophers import persona
+from snb.prompt import ChatML, Prompt
+from snb.request import Request
+from snb.self_test import self_test
+from snb.settings import Settings
+
+Record = Callable[[str, float | int | str], None]
+
+
+class Service:
+    """Loads once, then answers requests from any number of threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        loaded = load(settings)
+        self._notice = loaded.notice
+        self._chatml = ChatML(loaded.tokenizer)
+        self._engine = Engine(loaded.model, loaded.tokenizer, loaded.choice.slots, settings.context)
+        probe = self._chatml.prefix(persona("spinoza"))
+        self_test(self._engine, loaded.model, probe, loaded.choice.precision)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether new requests will be answered."""
+        return self._engine.healthy
+
+    def answer(self, request: Request, record: Record) -> Iterator[str]:
+        """The answer, piece by piece; `record(name, value)` is called with each metric.
+
+        Raises:
+            PromptTooLong: before anything is generated.
+            EngineDown: the decode loop has died.
+        """
+        arrived = time.monotonic()
+        room = self._engine.context - request.sampling.max_tokens
+        prompt = self._chatml.prompt(persona(request.philosopher), request, room)
+        generation = self._engine.generate(prompt.ids, request.sampling, seed=secrets.randbits(63))
+        if self._notice:
+            record("notice", self._notice)
+        return _metered(generation, prompt, record, arrived)
+
+
+def _metered(generation: Generation, prompt: Prompt, record: Record, arrived: float) -> Iterator[str]:
+    """The pieces of an answer, with what the caller is told of them. `arrived` is in monotonic seconds."""
+    record("input_token_count", len(prompt.ids))
+    record("rag_context_truncated_tokens", prompt.rag_truncated)
+    first = True
+    for piece in generation:
+        if first:
+            record("time_to_first_token", time.monotonic() - arrived)
+            first = False
+        yield piece
+    record("output_token_count", len(generation.tokens))
+    record("tokens_per_second", len(generation.tokens) / (time.monotonic() - arrived))
+    record("finish_reason", generation.finish_reason)

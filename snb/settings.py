@@ -1,0 +1,93 @@
+"""Environment variables, read in this one place into one typed object."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from snb.errors import BadSetting
+
+PRECISIONS = ("auto", "bf16", "fp16", "fp32", "int8", "nf4")
+DEVICES = ("auto", "cuda", "cpu")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("not empty")
+    return text.strip()
+
+
+def _setting(default: Any, env: str, parse: Callable[[str], Any], secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"env": env, "parse": parse})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator of an endpoint chooses. `Settings.from_environment()` is the only reader."""
+
+    base_model: str = _setting("Qwen/Qwen2.5-14B-Instruct", "SNB_BASE_MODEL", _text)
+    """A hub repository or a folder."""
+    base_revision: str | None = _setting(None, "SNB_BASE_REVISION", _text)
+    """A commit; none means the one in weights/pins.json."""
+    adapter: str = _setting("FJDaz/qwen-spinoza-niveau-b", "SNB_ADAPTER", _text)
+    """A hub repository, a folder, or `none` for the base model alone."""
+    adapter_revision: str | None = _setting(None, "SNB_ADAPTER_REVISION", _text)
+    """A commit; none means the one in weights/pins.json."""
+    precision: str = _setting("auto", "SNB_PRECISION", _choice(*PRECISIONS))
+    """What the weights are held in; `auto` takes the best that fits the GPU."""
+    device: str = _setting("auto", "SNB_DEVICE", _choice(*DEVICES))
+    """`auto` takes the GPU; `cpu` has to be said for a large model."""
+    weights_dir: Path = _setting(ROOT / "weights", "SNB_WEIGHTS_DIR", lambda text: Path(_text(text)))
+    """Where downloaded and prepared weights live."""
+    slots: int = _setting(16, "SNB_SLOTS", _whole(1, 256))
+    """Requests decoded at once; the others wait their turn."""
+    context: int = _setting(4096, "SNB_CONTEXT", _whole(256, 32768))
+    """Tokens of one request, prompt and answer together."""
+    hf_token: str | None = _setting(None, "HF_TOKEN", _text, secret=True)
+    """Reads a private adapter; never logged."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Reads every setting and reports every fault at once.
+
+        Raises:
+            BadSetting: an `SNB_…` name that does not exist, or a value that is not allowed.
+        """
+        known = {f.metadata["env"]: f for f in fields(cls)}
+        faults = [
+            f"{name} is not a setting"
+            for name in sorted(environ)
+            if name.startswith("SNB_") and name not in known
+        ]
+        values = {}
+        for env, setting in known.items():
+            if not environ.get(env):
+                continue
+            try:
+                values[setting.name] = setting.metadata["parse"](environ[env])
+            except ValueError as error:
+                shown = "its value" if not setting.repr else repr(environ[env])
+                faults.append(f"{env} must be {error}, not {shown}")
+        if faults:
+            raise BadSetting(faults, f"Settings: {', '.join(known)}")
+        return cls(**values)

@@ -1,0 +1,43 @@
+"""Fixtures: nothing here reaches the network, and everything started ends with its test."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from snb.engine import Engine
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses every connection of this process that would leave the machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a test tried to reach {address[0]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def model() -> Qwen2ForCausalLM:
+    return tiny_model()
+
+
+@pytest.fixture
+def engine(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Iterator[Engine]:
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=4, context=256)
+    yield engine
+    engine.close()

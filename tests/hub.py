@@ -1,0 +1,171 @@
+"""A hub on loopback: the part of the HTTP API that huggingface_hub 2.4 uses to list and fetch a model."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import unquote, urlsplit
+
+from huggingface_hub.utils.sha import git_hash
+
+LFS = (".safetensors", ".bin")
+API = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)/(?P<kind>revision|tree)/(?P<revision>[^/]+)")
+FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What one request meets: an error status, a body that breaks off after `cut` bytes, or a wrong one."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    altered: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the client asked."""
+
+    method: str
+    path: str
+    headers: Message
+
+
+class LoopbackHub(ThreadingHTTPServer):
+    """Repositories in memory, the requests they got, and the faults that the next ones meet."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.commits: dict[tuple[str, str], str] = {}
+        self.trees: dict[str, dict[str, bytes]] = {}
+        self.requests: list[Request] = []
+        self.faults: list[tuple[str, str, Fault]] = []
+        self.token: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def push(self, repository: str, files: dict[str, bytes]) -> str:
+        """Makes a commit and moves `main` to it."""
+        sums = {name: hashlib.sha1(content).hexdigest() for name, content in files.items()}
+        commit = hashlib.sha1(f"{repository} {sums}".encode()).hexdigest()
+        self.trees[commit] = files
+        self.commits[repository, commit] = self.commits[repository, "main"] = commit
+        return commit
+
+    def fail(self, method: str, ending: str, *faults: Fault) -> None:
+        """The next requests of this method, to paths that end so, meet these faults in turn."""
+        self.faults += [(method, ending, fault) for fault in faults]
+
+    def asked(self, method: str, ending: str = "") -> list[Request]:
+        return [r for r in self.requests if r.method == method and r.path.endswith(ending)]
+
+    def next_fault(self, request: Request) -> Fault | None:
+        for entry in self.faults:
+            if entry[0] == request.method and request.path.endswith(entry[1]):
+                self.faults.remove(entry)
+                return entry[2]
+        return None
+
+
+@contextmanager
+def loopback_hub() -> Iterator[LoopbackHub]:
+    """Serves until the block ends."""
+    hub = LoopbackHub()
+    thread = Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.shutdown()
+        thread.join()
+        hub.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: LoopbackHub
+
+    def log_message(self, *_: object) -> None:
+        """The tests read `requests` instead."""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        request = Request(self.command, path, self.headers)
+        self.server.requests.append(request)
+        fault = self.server.next_fault(request) or Fault()
+        asked = API.fullmatch(path) or FILE.fullmatch(path)
+        commit = self.server.commits.get((asked["repository"], asked["revision"])) if asked else None
+        if fault.status != 200:
+            self.reply(fault.status, fault.headers)
+        elif self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
+            self.reply(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        elif asked is None or (asked["repository"], "main") not in self.server.commits:
+            self.reply(404, {"X-Error-Code": "RepoNotFound"})
+        elif commit is None:
+            self.reply(404, {"X-Error-Code": "RevisionNotFound"})
+        elif "name" in asked.groupdict():
+            self.send_blob(commit, self.server.trees[commit].get(asked["name"]), fault)
+        else:
+            self.send_listing(asked["repository"], asked["kind"], commit)
+
+    def send_listing(self, repository: str, kind: str, commit: str) -> None:
+        files = self.server.trees[commit]
+        if kind == "tree":
+            listed: object = [_tree_entry(name, content) for name, content in files.items()]
+        else:
+            siblings = [_sibling(name, content) for name, content in files.items()]
+            listed = {"id": repository, "sha": commit, "siblings": siblings}
+        self.reply(200, {"Content-Type": "application/json"}, json.dumps(listed).encode())
+
+    def send_blob(self, commit: str, content: bytes | None, fault: Fault) -> None:
+        if content is None:
+            self.reply(404, {"X-Error-Code": "EntryNotFound"})
+            return
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        first = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        start = int(first[1]) if first else 0
+        if first:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        body = bytes(len(content)) if fault.altered else content
+        self.reply(206 if first else 200, headers, body[start:], fault.cut)
+
+    def reply(self, status: int, headers: dict[str, str], body: bytes = b"", cut: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[:cut])
+        self.close_connection = cut is not None
+
+
+def _sibling(name: str, content: bytes) -> dict[str, object]:
+    entry: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": git_hash(content)}
+    if name.endswith(LFS):
+        sha256 = hashlib.sha256(content).hexdigest()
+        entry["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
+    return entry
+
+
+def _tree_entry(name: str, content: bytes) -> dict[str, object]:
+    entry: dict[str, object] = {"type": "file", "path": name, "size": len(content), "oid": git_hash(content)}
+    if name.endswith(LFS):
+        sha256 = hashlib.sha256(content).hexdigest()
+        entry["lfs"] = {"size": len(content), "oid": sha256, "pointerSize": 134}
+    return entry

@@ -1,0 +1,156 @@
+"""The engine: the text of plain `generate`, for each of many at once, and clean ends."""
+
+import threading
+
+import pytest
+import torch
+from tiny import tiny_model
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from snb.engine import PREFILL_TOKENS, Engine
+from snb.errors import BadInput, EngineDown
+from snb.request import Sampling
+
+GREEDY = Sampling(max_tokens=24, temperature=0)
+
+
+def reference(model: Qwen2ForCausalLM, prompt: list[int], tokens: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
+    return output[0, len(prompt) :].tolist()  # type: ignore[no-any-return]
+
+
+def prompts(number: int, longest: int = 60) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(number)
+    lengths = torch.randint(1, longest, (number,), generator=generator).tolist()
+    return [torch.randint(3, 390, (n,), generator=generator).tolist() for n in lengths]
+
+
+def test_one_request_gives_the_tokens_and_text_of_generate(
+    engine: Engine, model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    [prompt] = prompts(1)
+    generation = engine.generate(prompt, GREEDY, seed=0)
+    text = "".join(generation)
+    assert generation.tokens == reference(model, prompt, 24)
+    assert text == tokenizer.decode(generation.tokens, skip_special_tokens=True).rstrip("\ufffd")
+
+
+def test_more_requests_than_slots_each_give_what_they_give_alone(
+    engine: Engine, model: Qwen2ForCausalLM
+) -> None:
+    asked = prompts(11)
+    generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in asked]
+    for prompt, generation in zip(asked, generations, strict=True):
+        list(generation)
+        assert generation.tokens == reference(model, prompt, 24)
+
+
+def test_a_prompt_longer_than_a_chunk_of_prefill_is_whole(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=2, context=900)
+    long, short = [5, 6, 7] * ((PREFILL_TOKENS + 200) // 3), [8, 9]
+    generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in (long, short, long)]
+    for prompt, generation in zip((long, short, long), generations, strict=True):
+        list(generation)
+        assert generation.tokens == reference(model, prompt, 24)
+    engine.close()
+
+
+def test_a_row_used_before_by_a_longer_request_shows_nothing_of_it(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=256)
+    for prompt in ([4] * 200, [7, 8, 9], [4] * 100, [7, 8, 9]):
+        generation = engine.generate(prompt, GREEDY, seed=0)
+        list(generation)
+        assert generation.tokens == reference(model, prompt, 24)
+    engine.close()
+
+
+def test_callers_in_many_threads_are_served(engine: Engine, model: Qwen2ForCausalLM) -> None:
+    asked = prompts(12)
+    answers: dict[int, list[int]] = {}
+
+    def ask(index: int) -> None:
+        generation = engine.generate(asked[index], GREEDY, seed=0)
+        list(generation)
+        answers[index] = generation.tokens
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers[index] for index in range(12)] == [reference(model, prompt, 24) for prompt in asked]
+
+
+def test_the_same_seed_gives_the_same_tokens_alone_and_in_company(engine: Engine) -> None:
+    sampling = Sampling(max_tokens=24, temperature=1.0, top_k=0, top_p=1.0)
+    prompt, *others = prompts(6)
+    alone = engine.generate(prompt, sampling, seed=42)
+    list(alone)
+    company = [engine.generate(p, sampling, seed=s) for s, p in enumerate([*others, prompt])]
+    again, other = engine.generate(prompt, sampling, seed=42), engine.generate(prompt, sampling, seed=43)
+    for generation in [*company, again, other]:
+        list(generation)
+    assert again.tokens == alone.tokens != other.tokens
+
+
+@pytest.mark.parametrize("end", [0, 2])
+def test_each_of_the_two_end_tokens_ends_an_answer(end: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_model(seed=3)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[end] = 1.0
+        model.model.norm.weight.zero_()  # all scores equal but for what follows
+    model.model.norm.register_forward_hook(lambda _, __, output: torch.ones_like(output))
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64)
+    generation = engine.generate([5], GREEDY, seed=0)
+    assert "".join(generation) == ""
+    assert (generation.finish_reason, generation.tokens) == ("stop", [end])
+    engine.close()
+
+
+def test_max_tokens_and_the_context_end_an_answer_as_length(engine: Engine) -> None:
+    short = engine.generate([5, 6], Sampling(max_tokens=3, temperature=0), seed=0)
+    list(short)
+    assert (len(short.tokens), short.finish_reason) == (3, "length")
+    long = engine.generate([5] * 250, Sampling(max_tokens=50, temperature=0), seed=0)
+    list(long)
+    assert (len(long.tokens), long.finish_reason) == (6, "length")
+
+
+@pytest.mark.parametrize("prompt", [[], [-1], [391], [5] * 256])
+def test_bad_ids_are_refused_and_disturb_nobody(engine: Engine, prompt: list[int]) -> None:
+    running = engine.generate([5], GREEDY, seed=0)
+    with pytest.raises(BadInput):
+        engine.generate(prompt, GREEDY, seed=0)
+    assert list(running)
+    assert engine.healthy
+
+
+def test_a_loop_that_dies_ends_every_request_with_an_error_and_refuses_new_ones(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = tiny_model(seed=5)
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64)
+    model.model.norm.register_forward_hook(lambda *_: 1 / 0)
+    generations = [engine.generate([5], GREEDY, seed=0)]
+    with pytest.raises(EngineDown):
+        list(generations[0])
+    assert not engine.healthy
+    with pytest.raises(EngineDown):
+        engine.generate([5], GREEDY, seed=0)
+
+
+def test_a_closed_engine_refuses_and_leaves_no_thread(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    before = threading.active_count()
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64)
+    engine.close()
+    assert threading.active_count() == before
+    with pytest.raises(EngineDown):
+        engine.generate([5], GREEDY, seed=0)

@@ -1,0 +1,347 @@
+"""The merge, against PEFT's own: whole state dicts, bit for bit, before and after quantisation."""
+
+import dataclasses
+import weakref
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from tiny import tiny_model
+from torch import Tensor
+from transformers import BitsAndBytesConfig, Qwen2ForCausalLM, conversion_mapping
+
+from snb.adapter import WEIGHTS, Adapter
+from snb.errors import AdapterMismatch, WeightsMissing
+from snb.merge import load_merged, merging
+
+PLAIN: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"]}
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": PLAIN,
+    "patterns": {
+        "target_modules": ["q_proj", "k_proj", "down_proj"],
+        "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 8},
+        "alpha_pattern": {"k_proj": 3, "^model.layers.0.self_attn.q_proj": 5},
+    },
+    "rslora": {"target_modules": ["q_proj", "up_proj"], "use_rslora": True, "rank_pattern": {"q_proj": 6}},
+    "dora": {"target_modules": ["q_proj", "o_proj", "up_proj"], "use_dora": True},
+    "all-linear": {"target_modules": "all-linear"},
+    "regex": {"target_modules": r".*\.(q|k)_proj", "exclude_modules": r".*layers\.1.*k_proj"},
+    "layers": {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
+    "bias all": {"target_modules": ["q_proj", "o_proj"], "bias": "all"},
+    "bias lora_only": {"target_modules": ["q_proj", "o_proj"], "bias": "lora_only"},
+    "lora_bias": {**PLAIN, "lora_bias": True},
+    "lora_bias on a bias": {**PLAIN, "lora_bias": True, "bias": "all"},
+    "saved head": {**PLAIN, "modules_to_save": ["lm_head"]},
+    "saved embedding": {**PLAIN, "modules_to_save": ["embed_tokens"]},
+    "saved both": {**PLAIN, "modules_to_save": ["embed_tokens", "lm_head"]},
+    "saved norms": {**PLAIN, "modules_to_save": ["norm", "input_layernorm"]},
+}
+EMBEDDED: dict[str, dict[str, Any]] = {
+    "embedding": {"target_modules": ["embed_tokens", "q_proj"]},
+    "head": {"target_modules": ["lm_head", "q_proj"]},
+    "both": {"target_modules": ["embed_tokens", "lm_head"]},
+    "dora": {"target_modules": ["embed_tokens", "lm_head", "q_proj"], "use_dora": True},
+}
+NF4 = BitsAndBytesConfig(
+    load_in_4bit=True,
+    bnb_4bit_quant_type="nf4",
+    bnb_4bit_use_double_quant=True,
+    bnb_4bit_compute_dtype=torch.float32,
+)
+INT8 = BitsAndBytesConfig(load_in_8bit=True)
+IDS = torch.arange(3, 40)[None]
+
+
+def base_folder(tmp_path: Path, tied: bool = False, dtype: torch.dtype = torch.float32) -> Path:
+    model = tiny_model(tie_word_embeddings=tied).to(dtype)
+    model.save_pretrained(tmp_path / "base", max_shard_size="100KB")
+    return tmp_path / "base"
+
+
+def adapter_folder(base: Path, **lora: Any) -> Path:
+    """An adapter of this base, made and saved by PEFT, in which every trained tensor has moved."""
+    config = LoraConfig(**{"r": 4, "lora_alpha": 7, "task_type": "CAUSAL_LM", **lora})
+    model = get_peft_model(plain(base, dtype=torch.float32), config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            assert parameter.requires_grad or "lora" not in name
+    model.save_pretrained(base.parent / "adapter")
+    return base.parent / "adapter"
+
+
+def plain(folder: Path, **options: Any) -> Qwen2ForCausalLM:
+    return Qwen2ForCausalLM.from_pretrained(folder, **options)
+
+
+def untied(folder: Path) -> Qwen2ForCausalLM:
+    """As PEFT's warning asks: an `lm_head` of its own, with the embedding's values."""
+    model = plain(folder, tie_word_embeddings=False)
+    model.lm_head.weight.data = model.model.embed_tokens.weight.data.clone()
+    return model
+
+
+def peft_merged(model: Qwen2ForCausalLM, adapter: Path) -> Qwen2ForCausalLM:
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+
+
+def differing(one: Qwen2ForCausalLM, other: Qwen2ForCausalLM) -> list[str]:
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    return [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+
+def logits(model: Any) -> Tensor:
+    with torch.inference_mode():
+        return model(IDS).logits
+
+
+# The same weights as PEFT's merge
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_fp32_the_model_is_bit_identical_to_the_one_that_peft_merges(
+    tmp_path: Path, kind: str, tied: bool
+) -> None:
+    base = base_folder(tmp_path, tied)
+    adapter = adapter_folder(base, **KINDS[kind])
+    ours, theirs = load_merged(base, Adapter.read(adapter)), peft_merged(plain(base), adapter)
+    assert differing(ours, theirs) == []
+    assert differing(ours, plain(base)) != []
+    assert ours.config.tie_word_embeddings == theirs.config.tie_word_embeddings
+    assert torch.equal(logits(ours), logits(theirs))
+
+
+@pytest.mark.parametrize("kind", EMBEDDED)
+def test_lora_on_embeddings_is_bit_identical_to_peft(tmp_path: Path, kind: str) -> None:
+    base = base_folder(tmp_path)
+    adapter = adapter_folder(base, **EMBEDDED[kind])
+    assert differing(load_merged(base, Adapter.read(adapter)), peft_merged(plain(base), adapter)) == []
+
+
+@pytest.mark.parametrize("kind", EMBEDDED)
+def test_lora_on_tied_embeddings_unties_them_as_peft_advises(tmp_path: Path, kind: str) -> None:
+    """PEFT 0.21 merging into the tied base adds to both, and then computes what was never trained."""
+    base = base_folder(tmp_path, tied=True)
+    adapter = adapter_folder(base, **EMBEDDED[kind])
+    ours, trained = load_merged(base, Adapter.read(adapter)), PeftModel.from_pretrained(plain(base), adapter)
+    assert differing(ours, peft_merged(untied(base), adapter)) == []
+    torch.testing.assert_close(logits(ours), logits(trained), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(logits(trained.merge_and_unload()), logits(ours), atol=0.1)
+
+
+@pytest.mark.parametrize("kind", {**KINDS, "embedding": 0, "embedding dora": 0})
+def test_in_bf16_each_weight_is_the_fp32_merge_rounded_once(tmp_path: Path, kind: str) -> None:
+    """Half a step from the truth at most. PEFT rounds twice for embeddings and for a bias on a bias."""
+    lora = {**KINDS, "embedding": EMBEDDED["embedding"], "embedding dora": EMBEDDED["dora"]}[kind]
+    base = base_folder(tmp_path, dtype=torch.bfloat16)
+    adapter = adapter_folder(base, **lora)
+    ours = load_merged(base, Adapter.read(adapter), dtype=torch.bfloat16)
+    truth = peft_merged(plain(base, dtype=torch.float32), adapter)
+    assert differing(ours, truth.to(torch.bfloat16)) == []
+
+
+def test_weights_are_contiguous_and_on_no_file_of_the_adapter(tmp_path: Path) -> None:
+    base = base_folder(tmp_path)
+    adapter = adapter_folder(base, **EMBEDDED["embedding"], modules_to_save=["lm_head"])
+    model = load_merged(base, Adapter.read(adapter))
+    before = deepcopy(model.state_dict())
+    (adapter / WEIGHTS).write_bytes(b"\0" * (adapter / WEIGHTS).stat().st_size)
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    assert all(weight.is_contiguous() for weight in before.values())
+
+
+# Then quantised
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("quantised", [NF4, INT8], ids=["nf4", "int8"])
+@pytest.mark.parametrize("kind", ["all-linear", "dora", "saved both"])
+def test_quantising_comes_after_the_merge(
+    tmp_path: Path, kind: str, quantised: BitsAndBytesConfig, dtype: torch.dtype
+) -> None:
+    base = base_folder(tmp_path, dtype=dtype)
+    adapter = adapter_folder(base, **KINDS[kind])
+    whole = peft_merged(plain(base, dtype=torch.float32), adapter).to(dtype)
+    whole.save_pretrained(tmp_path / "whole")
+    options: dict[str, Any] = {"dtype": dtype, "quantization_config": quantised, "device_map": "cpu"}
+    ours = load_merged(base, Adapter.read(adapter), **options)
+    assert differing(ours, plain(tmp_path / "whole", **options)) == []
+    packed = ours.model.layers[0].self_attn.q_proj.weight
+    assert packed.dtype == (torch.int8 if quantised is INT8 else torch.uint8)
+
+
+def test_one_full_weight_is_alive_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = base_folder(tmp_path)
+    adapter = Adapter.read(adapter_folder(base, target_modules="all-linear"))
+    seen: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def watched(self: Adapter, name: str, weight: Tensor) -> Tensor:
+        alive.append(sum(ref() is not None for ref in seen))
+        merged = apply(self, name, weight)
+        if name in self.changes:
+            seen.extend([weakref.ref(weight), weakref.ref(merged)])
+        return merged
+
+    apply = Adapter.apply
+    monkeypatch.setattr(Adapter, "apply", watched)
+    model = load_merged(base, adapter, quantization_config=NF4, device_map="cpu")
+    assert len(seen) == 2 * len(adapter.changes)
+    assert model.is_loaded_in_4bit
+    assert set(alive) == {0}
+
+
+# No trace
+
+
+def registry() -> tuple[Any, ...]:
+    conversion_mapping.get_checkpoint_conversion_mapping("qwen2")
+    cache = conversion_mapping._checkpoint_conversion_mapping_cache
+    return {name: id(entry) for name, entry in cache.items()}, set(
+        conversion_mapping.USER_REGISTERED_MAPPINGS
+    )
+
+
+def test_base_then_merged_then_base_leaves_no_trace(tmp_path: Path) -> None:
+    base = base_folder(tmp_path)
+    adapter = Adapter.read(adapter_folder(base, **PLAIN))
+    before, first = registry(), load_merged(base, None)
+    merged = load_merged(base, adapter)
+    assert differing(first, merged) != []
+    assert differing(first, load_merged(base, None)) == []
+    assert differing(merged, load_merged(base, adapter)) == []
+    assert registry() == before
+
+
+def test_another_conversion_of_the_class_is_put_back(tmp_path: Path) -> None:
+    base = base_folder(tmp_path)
+    adapter = Adapter.read(adapter_folder(base, **PLAIN))
+    other = conversion_mapping.WeightRenaming("gamma", "weight")
+    conversion_mapping.register_checkpoint_conversion_mapping("Qwen2ForCausalLM", [other])
+    before = registry()
+    try:
+        load_merged(base, adapter)
+        assert registry() == before
+    finally:
+        conversion_mapping._checkpoint_conversion_mapping_cache.pop("Qwen2ForCausalLM")
+        conversion_mapping.USER_REGISTERED_MAPPINGS.discard("Qwen2ForCausalLM")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), ValueError("broken"), KeyboardInterrupt()])
+def test_a_failure_in_the_merge_surfaces_as_itself_and_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        calls.append(1)
+        raise error
+
+    base, calls = base_folder(tmp_path), []
+    adapter, before = Adapter.read(adapter_folder(base, **PLAIN)), registry()
+    monkeypatch.setattr(Adapter, "apply", fail)
+    with pytest.raises(type(error)) as raised:
+        load_merged(base, adapter)
+    assert raised.value is error
+    assert len(calls) == 1
+    assert registry() == before
+
+
+@pytest.mark.parametrize("quantised", [None, NF4, INT8], ids=["fp32", "nf4", "int8"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_a_merged_model_saves_and_loads_as_itself(
+    tmp_path: Path, tied: bool, quantised: BitsAndBytesConfig | None
+) -> None:
+    base = base_folder(tmp_path, tied)
+    adapter = Adapter.read(adapter_folder(base, **EMBEDDED["head"]))
+    options: dict[str, Any] = {"quantization_config": quantised, "device_map": "cpu"} if quantised else {}
+    merged = load_merged(base, adapter, **options)
+    merged.save_pretrained(tmp_path / "merged")
+    again = load_merged(tmp_path / "merged", None, **({"device_map": "cpu"} if quantised else {}))
+    assert differing(again, merged) == []
+    assert not again.config.tie_word_embeddings
+
+
+# Refusals
+
+
+def test_a_part_of_the_adapter_that_meets_no_weight_is_an_error(tmp_path: Path) -> None:
+    base = base_folder(tmp_path)
+    adapter = Adapter.read(adapter_folder(base, **PLAIN))
+    ghost = {"model.ghost.weight": next(iter(adapter.changes.values()))}
+    more = dataclasses.replace(adapter, changes={**adapter.changes, **ghost})
+    with pytest.raises(AdapterMismatch, match=r"model\.ghost\.weight was not merged"), merging(more):
+        plain(base)
+
+
+def test_an_adapter_that_does_not_fit_is_refused_before_anything_loads(tmp_path: Path) -> None:
+    base = base_folder(tmp_path)
+    adapter = Adapter.read(adapter_folder(base, **PLAIN))
+    tiny_model(num_hidden_layers=1).save_pretrained(tmp_path / "shallow")
+    next((tmp_path / "shallow").glob("*.safetensors")).unlink()
+    with pytest.raises(AdapterMismatch, match="changes a weight that the base does not have"):
+        load_merged(tmp_path / "shallow", adapter)
+
+
+def test_a_base_that_is_quantised_already_is_refused(tmp_path: Path) -> None:
+    base = base_folder(tmp_path)
+    adapter = Adapter.read(adapter_folder(base, **PLAIN))
+    plain(base, quantization_config=NF4, device_map="cpu").save_pretrained(tmp_path / "small")
+    with pytest.raises(AdapterMismatch, match="the base is quantised already"):
+        load_merged(tmp_path / "small", adapter)
+
+
+def one_file(tmp_path: Path, **changes: Tensor | None) -> Path:
+    """A base in one file, with weights replaced or, where None is given, left out."""
+    tiny_model().save_pretrained(tmp_path / "spoilt")
+    weights = load_file(tmp_path / "spoilt" / "model.safetensors") | changes
+    kept = {name: weight for name, weight in weights.items() if weight is not None}
+    save_file(kept, tmp_path / "spoilt" / "model.safetensors", metadata={"format": "pt"})
+    return tmp_path / "spoilt"
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_weights_that_are_absent_unknown_or_misshapen_are_all_named(tmp_path: Path, merged: bool) -> None:
+    adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN)) if merged else None
+    spoilt = {"lm_head.weight": None, "model.norm.bias": torch.ones(64)}
+    with pytest.raises(WeightsMissing) as refused:
+        load_merged(one_file(tmp_path, **spoilt), adapter)
+    assert refused.value.faults == [
+        "lm_head.weight is absent",
+        "model.norm.bias is not part of the model",
+    ]
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_a_misshapen_weight_is_named_with_both_shapes(tmp_path: Path, merged: bool) -> None:
+    adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN)) if merged else None
+    folder = one_file(tmp_path, **{"model.norm.weight": torch.ones(3)})
+    with pytest.raises(WeightsMissing) as refused:
+        load_merged(folder, adapter)
+    assert refused.value.faults == [
+        "model.norm.weight has shape (3,), and config.json says (64,)",
+    ]
+
+
+def test_a_misshapen_weight_is_named_even_where_it_would_be_quantised(tmp_path: Path) -> None:
+    adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN))
+    folder = one_file(tmp_path, **{"model.layers.1.mlp.up_proj.weight": torch.ones(128, 128)})
+    with pytest.raises(WeightsMissing, match=r"up_proj\.weight has shape \(128, 128\)"):
+        load_merged(folder, adapter, quantization_config=NF4, device_map="cpu")
+
+
+def test_a_tied_checkpoint_that_also_holds_the_head_keeps_its_own(tmp_path: Path) -> None:
+    base = base_folder(tmp_path, tied=True)
+    adapter = Adapter.read(adapter_folder(base, **EMBEDDED["head"]))
+    expected = load_merged(base, adapter)
+    tiny_model(tie_word_embeddings=True).save_pretrained(tmp_path / "both")
+    weights = load_file(tmp_path / "both" / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "both" / "model.safetensors", metadata={"format": "pt"})
+    assert differing(load_merged(tmp_path / "both", adapter), expected) == []

@@ -1,0 +1,150 @@
+"""The personas: right French typography, right quotations, and the names that the endpoint offers."""
+
+import ast
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from snb import philosophers
+from snb.errors import BadInput
+from snb.philosophers import names, persona
+from snb.settings import ROOT
+
+QUOTATIONS = [
+    # Translated by Charles Appuhn, 1913.
+    (
+        "spinoza",
+        "Chaque chose, autant qu’il est en elle, s’efforce de persévérer dans son être",
+        "Éthique, III, proposition 6",
+    ),
+    (
+        "spinoza",
+        "les hommes se croient libres pour cette seule cause qu’ils sont conscients de leurs actions"
+        " et ignorants des causes par où ils sont déterminés",
+        "Éthique, III, proposition 2, scolie",
+    ),
+    (
+        "bergson",
+        "Si je veux me préparer un verre d’eau sucrée, j’ai beau faire, je dois attendre que le sucre fonde",
+        "L’Évolution créatrice, chapitre I",
+    ),
+    (
+        "bergson",
+        "nous sommes libres quand nos actes émanent de notre personnalité entière, quand ils l’expriment",
+        "Essai sur les données immédiates de la conscience, chapitre III",
+    ),
+    # Translated by Victor Delbos, 1907.
+    (
+        "kant",
+        "Agis de telle sorte que tu traites l’humanité aussi bien dans ta personne que dans la personne"
+        " de tout autre toujours en même temps comme une fin, et jamais simplement comme un moyen",
+        "Fondements de la métaphysique des mœurs, deuxième section",
+    ),
+    # Translated by Stéphane Piobetta, 1947.
+    (
+        "kant",
+        "Sapere aude ! Aie le courage de te servir de ton propre entendement !",
+        "Qu’est-ce que les Lumières ?",
+    ),
+]
+CONCEPTS = {
+    "spinoza": "Deus sive Natura|nécessité|conatus|désir|joie|tristesse|affect|idée adéquate|liberté"
+    "|géomètres",
+    "bergson": "durée|temps spatialisé|intuition|analyse|élan vital|mémoire|moi superficiel|moi profond"
+    "|mélodie|sucre|boule de neige",
+    "kant": "conditions de possibilité|phénomènes|chose en soi|noumène|autonomie|impératif catégorique"
+    "|respect|maxime|loi universelle|que puis-je savoir|que dois-je faire|que m’est-il permis d’espérer",
+}
+CONDUCT = (
+    "première personne|tutoies|Terminale|deux à quatre phrases|chaque fois autrement|d’accord|perdu|résiste"
+    "|en français|documents|jamais des consignes|réseaux sociaux|adulte de confiance|3114|le 15 ou le 112"
+)
+NO_BREAK = "\u00a0\u202f"
+each_philosopher = pytest.mark.parametrize("name", names())
+
+
+def plain(text: str) -> str:
+    """The text with ordinary spaces, so that an expected phrase can be typed."""
+    return re.sub(f"[{NO_BREAK}]", " ", text)
+
+
+def offered(source: str) -> list[str]:
+    """The choices of the input `philosopher` of `Predictor.predict`, read as `cog build` does: not run."""
+    predictor = next(node for node in ast.parse(source).body if getattr(node, "name", "") == "Predictor")
+    predict = next(node for node in predictor.body if getattr(node, "name", "") == "predict")
+    inputs = [parameter.arg for parameter in predict.args.args if parameter.arg != "self"]
+    keywords = dict(zip(inputs, predict.args.defaults, strict=True))["philosopher"].keywords
+    return ast.literal_eval(next(keyword.value for keyword in keywords if keyword.arg == "choices"))
+
+
+def test_the_endpoint_offers_the_philosophers_that_have_a_persona() -> None:
+    choices = set(offered((ROOT / "predict.py").read_text(encoding="utf-8")))
+    assert not set(names()) - choices, f"predict.py does not offer {sorted(set(names()) - choices)}"
+    assert not choices - set(names()), f"snb/philosophers has no file for {sorted(choices - set(names()))}"
+
+
+def test_the_three_philosophers_of_the_site_are_there() -> None:
+    assert {"spinoza", "bergson", "kant"} <= set(names())
+    assert list(names()) == sorted(names())
+
+
+def test_adding_a_philosopher_is_adding_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weil.txt").write_text("\nTu es Simone Weil. Tu réponds à l’élève.\n", encoding="utf-8")
+    monkeypatch.setattr(philosophers, "FOLDER", tmp_path)
+    assert names() == ("weil",)
+    assert persona("weil") == "Tu es Simone Weil. Tu réponds à l’élève."
+
+
+@pytest.mark.parametrize("name", ["hegel", "", "Kant", "../philosophers/kant", "kant.txt"])
+def test_an_unknown_philosopher_is_refused_with_the_names_that_exist(name: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        persona(name)
+    assert all(known in refusal.value.cure for known in names())
+
+
+@each_philosopher
+def test_a_persona_is_plain_text_in_one_normal_form(name: str) -> None:
+    text = persona(name)
+    assert unicodedata.is_normalized("NFC", text)
+    assert [
+        c for c in text if c != "\n" and unicodedata.category(c) in {"Cc", "Cf", "Cn", "Co", "So", "Sk"}
+    ] == []
+    assert re.findall(r"^[ \t]*(?:#|>|[-*•–—]\s|\d+[.)]\s).*|\*\*|`|<\|", text, re.MULTILINE) == []
+
+
+@each_philosopher
+def test_a_persona_keeps_to_french_typography(name: str) -> None:
+    text = persona(name)
+    assert re.findall(r".{0,9}['\"“”`´]", text) == [], "apostrophe ’ and quotation marks « »"
+    assert re.findall(rf".{{0,9}}[^{NO_BREAK}][;:!?»]", text) == [], "no-break space before ; : ! ? »"
+    assert re.findall(rf"«[^{NO_BREAK}].{{0,9}}", text) == [], "no-break space after «"
+    assert re.findall(rf"(?:[ {NO_BREAK}]{{2,}}|[ {NO_BREAK}]$).{{0,9}}", text, re.MULTILINE) == [], (
+        "one space"
+    )
+    assert re.findall(r"oeu|\bEt(?:hique|at|re)\b|\bEvolution|\bEnergie|\bA la\b", text) == [], "œ, É, À"
+
+
+@each_philosopher
+def test_a_persona_is_as_long_as_a_page(name: str) -> None:
+    assert 250 <= len(re.findall(r"[\w’-]+", persona(name))) <= 480
+
+
+@pytest.mark.parametrize("name", CONCEPTS)
+def test_a_persona_thinks_with_its_own_concepts(name: str) -> None:
+    text = plain(persona(name))
+    assert [concept for concept in CONCEPTS[name].split("|") if concept not in text] == []
+
+
+@each_philosopher
+def test_a_persona_knows_how_to_speak_to_a_pupil(name: str) -> None:
+    text = plain(persona(name))
+    assert [rule for rule in CONDUCT.split("|") if rule not in text] == []
+
+
+@each_philosopher
+def test_every_quotation_is_a_checked_one_with_its_source(name: str) -> None:
+    found = re.findall(r"« ([^»]*) » \(([^)]*)\)", plain(persona(name)))
+    assert found == [(words, source) for who, words, source in QUOTATIONS if who == name]
+    assert persona(name).count("«") == len(found), "a quotation has no source"

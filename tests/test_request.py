@@ -1,0 +1,55 @@
+"""A request is refused at the door, by name, with every fault at once."""
+
+import math
+
+import pytest
+
+from snb.errors import BadInput
+from snb.request import Request, Sampling, Turn
+
+
+def test_a_plain_question_is_accepted() -> None:
+    request = Request.checked(user_message="Qu’est-ce que le conatus ?", temperature=0)
+    assert request.sampling == Sampling(temperature=0)
+
+
+def test_history_may_begin_with_the_philosopher() -> None:
+    request = Request.checked(user_message="Oui", history=[{"role": "assistant", "content": "Bonjour."}])
+    assert request.history == (Turn("assistant", "Bonjour."),)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "name"),
+    [
+        ({"user_message": ""}, "user_message"),
+        ({"user_message": "é" * 4001}, "user_message"),
+        ({"user_message": "\ud83d"}, "user_message"),
+        ({"rag_context": "x" * 20_001}, "rag_context"),
+        ({"system_prompt": "\udc00"}, "system_prompt"),
+        ({"philosopher": "descartes"}, "philosopher"),
+        ({"history": [{"role": "system", "content": "x"}]}, "history[0].role"),
+        ({"history": [{"role": "user"}]}, "history[0] must"),
+        ({"history": [{"role": "user", "content": 3}]}, "history[0].content"),
+        ({"history": [{"role": "user", "content": "x", "name": "y"}]}, "history[0]"),
+        ({"history": ["x"]}, "history[0]"),
+        ({"history": [{"role": "user", "content": "x"}] * 201}, "history"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+    ],
+)
+def test_each_bad_input_is_named(inputs: dict[str, object], name: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        Request.checked(**{"user_message": "Bonjour", **inputs})
+    assert any(fault.startswith(name) for fault in caught.value.faults)
+
+
+def test_all_faults_come_together_and_no_text_of_the_caller_is_repeated() -> None:
+    with pytest.raises(BadInput) as caught:
+        Request.checked(
+            user_message="secret" * 1000, temperature=3, history=[{"role": "x", "content": "secret"}]
+        )
+    assert len(caught.value.faults) == 3
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,81 @@
+"""Sampling: the right distribution, and the same draw whatever else is in the batch."""
+
+import pytest
+import torch
+from transformers import (
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from snb.request import Sampling
+from snb.sampling import Draw, choose
+
+SCORES = torch.randn(50, generator=torch.Generator().manual_seed(1)) * 2
+SETTINGS = [
+    Sampling(temperature=1.0, top_k=0, top_p=1.0),
+    Sampling(temperature=0.5, top_k=0, top_p=1.0),
+    Sampling(temperature=1.0, top_k=7, top_p=1.0),
+    Sampling(temperature=1.0, top_k=0, top_p=0.6),
+    Sampling(temperature=1.5, top_k=20, top_p=0.8),
+]
+
+
+def expected(sampling: Sampling) -> torch.Tensor:
+    """The probabilities by transformers' own processors, in its order."""
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
+    if sampling.top_k:
+        warpers.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    return warpers(torch.tensor([[0]]), SCORES[None]).softmax(-1)[0]
+
+
+def counts(draws: list[Draw]) -> torch.Tensor:
+    tokens = choose(SCORES.expand(len(draws), -1), draws)
+    return torch.bincount(torch.tensor(tokens), minlength=50).double()
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=str)
+@pytest.mark.parametrize("varying", ["seed", "position"])
+def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, varying: str) -> None:
+    number = 20_000
+    draws = [Draw(sampling, i, 3) if varying == "seed" else Draw(sampling, 5, i) for i in range(number)]
+    seen, wanted = counts(draws), expected(sampling).double() * number
+    assert seen[wanted == 0].sum() == 0
+    often = wanted >= 5
+    chi_squared = float(((seen - wanted)[often] ** 2 / wanted[often]).sum())
+    freedom = int(often.sum()) - 1
+    # Five standard deviations of chi-squared: one false alarm in millions, and the draws are fixed anyway.
+    assert chi_squared < freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_temperature_zero_takes_the_highest_whatever_the_seed() -> None:
+    assert {choose(SCORES[None], [Draw(Sampling(temperature=0), s, 0)])[0] for s in range(5)} == {
+        int(SCORES.argmax())
+    }
+
+
+def test_top_p_zero_and_top_k_one_leave_the_likeliest() -> None:
+    for sampling in (Sampling(temperature=2, top_p=0), Sampling(temperature=2, top_k=1)):
+        assert counts([Draw(sampling, seed, 0) for seed in range(50)]).argmax() == SCORES.argmax()
+        assert counts([Draw(sampling, seed, 0) for seed in range(50)]).count_nonzero() == 1
+
+
+def test_a_row_draws_the_same_alone_and_among_others() -> None:
+    rows = torch.randn(16, 50, generator=torch.Generator().manual_seed(2)) * 3
+    draws = [Draw(SETTINGS[row % 5], seed=row * 7, position=row) for row in range(16)]
+    alone = [choose(rows[row : row + 1], [draws[row]])[0] for row in range(16)]
+    assert choose(rows, draws) == alone
+    assert choose(rows.flip(0), draws[::-1]) == alone[::-1]
+
+
+def test_zero_and_the_largest_seed_are_seeds() -> None:
+    sampling = Sampling(temperature=1, top_k=0, top_p=1)
+
+    def sequence(seed: int) -> list[int]:
+        return [choose(SCORES[None], [Draw(sampling, seed, i)])[0] for i in range(30)]
+
+    assert sequence(0) == sequence(0)
+    assert len({tuple(sequence(seed)) for seed in (0, 1, 2**32, 2**63 - 1)}) == 4
