@@ -38,15 +38,21 @@ class Predictor(BasePredictor):
             description="Earlier turns, oldest first, each {'role': 'user' or 'assistant', 'content': '…'}. It may begin with the philosopher's greeting. What does not fit is left out from the oldest.",
             default=[],
         ),
-        system_prompt: str | None = Input(
+        system_prompt: str = Input(
             description="Replaces the philosopher's own persona (consigne). Leave it empty to keep the persona.",
-            default=None,
+            default="",
         ),
         max_tokens: int = Input(
             description="Longest answer, in tokens; French takes about 1.5 tokens a word. 256 is three to six sentences.",
             ge=1,
             le=2048,
             default=256,
+        ),
+        min_tokens: int = Input(
+            description="Shortest answer, in tokens: until then the model may not end. At most max_tokens; 0 leaves it free.",
+            ge=0,
+            le=2048,
+            default=0,
         ),
         temperature: float = Input(
             description="How freely words are chosen: 0 always takes the likeliest (top_p and top_k are then ignored), 0.7 is lively, above 1 wanders.",
@@ -75,6 +81,7 @@ class Predictor(BasePredictor):
             history=history,
             system_prompt=system_prompt,
             max_tokens=max_tokens,
+            min_tokens=min_tokens,
             temperature=temperature,
             top_p=top_p,
             top_k=top_k,

@@ -63,7 +63,7 @@ def build() -> None:
 
 
 def enter(dev: bool = False) -> None:
-    """Runs the calling script with the project importable and every pinned package, `dev` ones too if asked."""
+    """Runs the calling script with the project importable and every pinned package; `dev` adds the tests'."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     if satisfied(dev):

@@ -1,4 +1,4 @@
-"""Which weights this machine serves: the real ones where there is a GPU and they are here, else the stand-in."""
+"""Which weights this machine serves: the real ones if they are here with a GPU, else the stand-in."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import environment
 
 from snb import weights
+from snb.errors import WeightsMissing
 from snb.settings import ROOT, Settings
 
 STANDIN = ROOT / "weights" / "standin"
@@ -19,7 +20,17 @@ def settings() -> dict[str, str]:
     """
     if os.environ.get("SNB_BASE_MODEL"):
         return {}
-    if environment.has_gpu() and weights.present(Settings.from_environment()):
+    if environment.has_gpu() and present(Settings.from_environment()):
         return {}
     subprocess.run([sys.executable, str(ROOT / "scripts" / "make-standin")], check=True, stdout=sys.stderr)
     return {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}
+
+
+def present(settings: Settings) -> bool:
+    """Whether base and adapter are on this machine and whole."""
+    try:
+        for source in weights.sources(settings):
+            weights.check(source, settings)
+    except WeightsMissing:
+        return False
+    return True

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -41,7 +42,7 @@ class Server:
         directory: Path = ROOT,
     ) -> None:
         schema.write(directory)
-        self.host, self.port = host, port or free_port()
+        self.host, self.port, self._directory = host, port or free_port(), directory
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cog.server.http", "--host", host],
             cwd=directory,
@@ -54,8 +55,18 @@ class Server:
     def _environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         # The server starts its worker as `python`, whichever is first on PATH.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        cog = {"COG_PREDICT_TYPE_STUB": "predict.py:Predictor", "PORT": str(self.port), "PATH": path}
-        return {"COG_LOG_LEVEL": "warning", **os.environ, **cog, "PYTHONPATH": str(ROOT), **environment}
+        # `cog build` bakes the decorator's limit into the image; without it the server takes one at a time.
+        limit = re.search(r"@concurrent\(max=(\d+)\)", (self._directory / "predict.py").read_text())
+        cog = {"COG_MAX_CONCURRENCY": limit[1] if limit else "1"}
+        cog |= {"COG_PREDICT_TYPE_STUB": "predict.py:Predictor", "COG_LOG_LEVEL": "warning"}
+        return {
+            **cog,
+            "PYTHONPATH": str(ROOT),
+            **os.environ,
+            "PATH": path,
+            "PORT": str(self.port),
+            **environment,
+        }
 
     @property
     def url(self) -> str:

@@ -20,11 +20,12 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.errors import AdapterMismatch, AdapterUnsupported, WeightsMissing
 
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ITS_BASE = "Use the base model that the adapter was trained on"
+
 Shape = tuple[int, ...]
 Slot = tuple[str, str]
 """A parameter of the base, and the part that a tensor of the adapter plays in changing it."""
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 MERGED = {
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias"),
@@ -103,7 +104,10 @@ class Adapter:
                 but zeros to add.
         """
         shapes, asked = self._asked(base)
-        held = {slot: (key, self._shape(key)) for slot, key in _slots(self.changes).items()}
+        held = {
+            slot: (key, tuple(self.tensors.get_slice(key).get_shape()))
+            for slot, key in _slots(self.changes).items()
+        }
         faults = {}
         for name, part in held | asked:
             # What replaces a weight is taken without being asked for: PEFT saves embeddings unbidden.
@@ -117,7 +121,7 @@ class Adapter:
             if not any(f"{module}." in name for name in shapes):
                 said.append(f"modules_to_save names {module}, which the base does not have")
         if said:
-            raise AdapterMismatch(said, "Use the base model that the adapter was trained on")
+            raise AdapterMismatch(said, ITS_BASE)
 
     def apply(self, name: str, weight: Tensor) -> Tensor:
         """One parameter of the base with the adapter added.
@@ -160,9 +164,6 @@ class Adapter:
         alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
         return float(alpha / (math.sqrt(rank) if config.use_rslora else rank))
 
-    def _shape(self, key: str) -> tuple[int, ...]:
-        return tuple(self.tensors.get_slice(key).get_shape())
-
     def _asked(self, base: Qwen2Config) -> tuple[dict[str, Shape], dict[Slot, tuple[str, Shape]]]:
         """The shapes of the base's parameters, and the keys and shapes that PEFT would save."""
         untied = deepcopy(base)
@@ -173,10 +174,8 @@ class Adapter:
             shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
             try:
                 wrapped = get_peft_model(model, deepcopy(self.config))
-            except ValueError as error:
-                raise AdapterMismatch(
-                    str(error), "Use the base model that the adapter was trained on"
-                ) from error
+            except (AttributeError, TypeError, ValueError, re.error) as error:
+                raise AdapterMismatch(f"PEFT cannot apply {CONFIG}: {error}", ITS_BASE) from error
             saved = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
         return shapes, {slot: (key, tuple(saved[key].shape)) for slot, key in _slots(_changes(saved)).items()}
 
@@ -184,7 +183,8 @@ class Adapter:
         """Faults of the values: not finite, or nothing but zeros to add."""
         broken, zero = [], set()
         for key in sorted(self.tensors.keys()):
-            low, high = (bound.item() for bound in self.tensors.get_tensor(key).aminmax())
+            tensor = self.tensors.get_tensor(key).float()
+            low, high = (bound.item() for bound in tensor.aminmax()) if tensor.numel() else (0, 0)
             if not (math.isfinite(low) and math.isfinite(high)):
                 broken.append(f"{key} holds values that are not finite")
             if low == high == 0:

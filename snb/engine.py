@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
@@ -184,7 +185,10 @@ class Engine:
         owners = [self._owner(row) for row in rows]
         for owner, row_scores in zip(owners, scores, strict=True):
             if owner.scores is not None:
-                owner.scores.append(row_scores.cpu())
+                owner.scores.append(row_scores.to("cpu", copy=True))
+        for owner, row_scores in zip(owners, scores, strict=True):
+            if len(owner.tokens) < owner.sampling.min_tokens:
+                row_scores[self._end_tokens] = -torch.inf
         draws = [Draw(owner.sampling, owner.seed, len(owner.tokens)) for owner in owners]
         for row, owner, token in zip(rows, owners, choose(scores, draws), strict=True):
             self._take(row, owner, token)
@@ -206,9 +210,9 @@ class Engine:
             owner.pieces.put(None)
 
 
-def end_tokens(model: Qwen2ForCausalLM) -> frozenset[int]:
+def end_tokens(model: Qwen2ForCausalLM) -> list[int]:
     """Every token that ends an answer: Qwen has two, and an engine that knows one of them does not stop."""
     ids = model.generation_config.eos_token_id
     if ids is None:
         ids = model.config.eos_token_id
-    return frozenset(ids if isinstance(ids, list) else [ids])
+    return ids if isinstance(ids, list) else [ids]

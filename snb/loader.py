@@ -1,4 +1,4 @@
-"""From settings to a model on its device: weights found, precision chosen, adapter merged, each phase timed."""
+"""From settings to a model on its device: weights found, precision chosen, adapter merged."""
 
 import logging
 import time
@@ -38,7 +38,8 @@ def load(settings: Settings) -> Loaded:
         SNBError: of the phase that failed; see `weights`, `precision`, `adapter` and `merge`.
     """
     with _phase("weights present and verified"):
-        base, adapter_folder = ensure_base(settings), ensure_adapter(settings)
+        # The adapter first: a private one is refused in seconds, the base takes minutes.
+        adapter_folder, base = ensure_adapter(settings), ensure_base(settings)
     config = _config(base)
     device = Device.find(settings.device)
     choice = choose(config, settings, device)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, conversion_mapping
 from transformers.core_model_loading import ConversionOps, WeightConverter
@@ -16,6 +17,7 @@ from snb.errors import AdapterMismatch, WeightsMissing
 log = logging.getLogger(__name__)
 
 MODEL = Qwen2ForCausalLM.__name__
+AGAIN = "Download the base model again"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -36,8 +38,11 @@ def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2F
 
     Raises:
         AdapterMismatch: the adapter does not fit the base, or the base is quantised already.
-        WeightsMissing: a weight of the base is absent, unknown or misshapen.
+        WeightsMissing: a file or a weight of the base is absent, damaged, unknown or misshapen.
     """
+    absent = [f"{name} is absent" for name in ("config.json", "*.safetensors") if not any(folder.glob(name))]
+    if absent:
+        raise WeightsMissing(absent, AGAIN)
     config = Qwen2Config.from_pretrained(folder, local_files_only=True)
     if adapter is None:
         return _load(folder, config, options)
@@ -86,7 +91,7 @@ def merging(adapter: Adapter, untie: bool = False) -> Iterator[None]:
         raise AdapterMismatch([f"{name} was not merged" for name in sorted(merge.pending)])
 
 
-class Merge(ConversionOps):  # type: ignore[misc]  # transformers publishes no types
+class Merge(ConversionOps):
     """The loader's step between reading a weight and quantising it.
 
     Attributes:
@@ -142,15 +147,18 @@ class _Interrupted(BaseException):
 
 
 def _load(folder: Path, config: Qwen2Config, options: Mapping[str, Any]) -> Qwen2ForCausalLM:
-    model, info = Qwen2ForCausalLM.from_pretrained(
-        folder,
-        config=config,
-        local_files_only=True,
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,  # they are all refused here, together
-        output_loading_info=True,
-        **options,
-    )
+    try:
+        model, info = Qwen2ForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are all refused here, together
+            output_loading_info=True,
+            **options,
+        )
+    except SafetensorError as error:
+        raise WeightsMissing(f"a file of the base is damaged: {error}", AGAIN) from error
     faults = [f"{name} is absent" for name in sorted(info["missing_keys"])]
     faults += [f"{name} is not part of the model" for name in sorted(info["unexpected_keys"])]
     faults += [
@@ -158,5 +166,5 @@ def _load(folder: Path, config: Qwen2Config, options: Mapping[str, Any]) -> Qwen
         for name, found, needed in sorted(info["mismatched_keys"])
     ]
     if faults:
-        raise WeightsMissing(faults, "Download the base model again")
+        raise WeightsMissing(faults, AGAIN)
     return model

@@ -32,14 +32,22 @@ class Sampling:
     """
 
     max_tokens: int = 256
+    min_tokens: int = 0
     temperature: float = 0.7
     top_p: float = 0.8
     top_k: int = 20
+
+    def __post_init__(self) -> None:
+        # Cog's server lets a whole float (5.0, 1e2) through where an integer is declared.
+        for name in ("max_tokens", "min_tokens", "top_k"):
+            object.__setattr__(self, name, int(getattr(self, name)))
 
     def faults(self) -> Iterable[str]:
         """Every value outside its bounds, as a sentence."""
         if not 1 <= self.max_tokens <= 2048:
             yield "max_tokens must be from 1 to 2048"
+        if not 0 <= self.min_tokens <= self.max_tokens:
+            yield "min_tokens must be from 0 to max_tokens"
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 2):
             yield "temperature must be from 0 to 2"
         if not (math.isfinite(self.top_p) and 0 <= self.top_p <= 1):
@@ -56,7 +64,7 @@ class Request:
     philosopher: str = "spinoza"
     rag_context: str = ""
     history: tuple[Turn, ...] = ()
-    system_prompt: str | None = None
+    system_prompt: str = ""
     sampling: Sampling = field(default_factory=Sampling)
 
     @classmethod
@@ -67,7 +75,7 @@ class Request:
         philosopher: str = "spinoza",
         rag_context: str = "",
         history: Sequence[Mapping[str, Any]] = (),
-        system_prompt: str | None = None,
+        system_prompt: str = "",
         **sampling: Any,
     ) -> "Request":
         """Raises BadInput with every fault, so that a caller mends them all at once."""
@@ -76,7 +84,7 @@ class Request:
         ]
         turns = () if faults else tuple(Turn(turn["role"], turn["content"]) for turn in history)
         how = Sampling(**sampling)
-        request = cls(user_message, philosopher, rag_context, turns, system_prompt or None, how)
+        request = cls(user_message, philosopher, rag_context, turns, system_prompt, how)
         if faults := [*faults, *request.faults()]:
             raise BadInput(faults, "See the inputs' descriptions for what is allowed")
         return request
@@ -90,7 +98,7 @@ class Request:
         if len(self.history) > MAX_TURNS:
             yield f"history may have at most {MAX_TURNS} turns, not {len(self.history)}"
         texts = {"user_message": self.user_message, "rag_context": self.rag_context}
-        texts["system_prompt"] = self.system_prompt or ""
+        texts["system_prompt"] = self.system_prompt
         texts |= {f"history[{index}].content": turn.content for index, turn in enumerate(self.history)}
         for name, text in texts.items():
             yield from _text_faults(name, text)

@@ -47,10 +47,7 @@ def may_pass(error: BaseException) -> bool:
     answered = status(error)
     if answered is not None:
         return answered in (408, 429) or answered >= 500
-    links = list(_chain(error))
-    if any(isinstance(link, httpx2.TransportError | ConnectionError | TimeoutError) for link in links):
-        return True
-    return not any(isinstance(link, OSError) and link.errno for link in links)
+    return not any(isinstance(link, OSError) and link.errno for link in _chain(error))
 
 
 def status(error: BaseException) -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import kl_div
 from transformers import Qwen2ForCausalLM
 
 from snb.engine import Engine
@@ -13,31 +14,39 @@ from snb.request import Sampling
 
 log = logging.getLogger(__name__)
 
-TOKENS = 8
-TOLERANCE = {"fp32": 1e-3, "fp16": 0.03, "bf16": 0.1, "int8": 0.3, "nf4": 0.1}
-"""Largest allowed `deviation` for each precision; set between rounding and faults (tests/test_self_test.py)."""
+TOKENS = 16
+GREEDY = Sampling(max_tokens=TOKENS, min_tokens=TOKENS, temperature=0)
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 5e-3, "int8": 0.08, "nf4": 0.03}
+"""Largest divergence allowed in each precision, in nats.
+
+Set between what rounding gives and what a wrong kernel gives, both measured on the 135M stand-in on a CPU.
+The engine reads a prompt in chunks and `generate` in one piece, which rounds differently: fp32 1e-7, fp16
+below 1e-6, bf16 0.0008, nf4 0.008, int8 0.03. Positions off by one, a token's value lost, or heads exchanged
+in one of 30 layers give from 0.1 to 2. One lost token of 900 gives 0.03 to 0.09; only int8 would pass it.
+"""
 
 
 def self_test(engine: Engine, model: Qwen2ForCausalLM, prompt: list[int], precision: str) -> None:
     """Compares the scores behind the first greedy tokens of the engine with those of `generate`.
 
-    Tokens may differ where rounding decides a near tie; the scores up to there still have to agree.
+    Where rounding decides a near tie the tokens differ, and nothing after that can be compared.
 
     Raises:
-        SelfTestFailed: they differ by more than rounding in this precision.
+        SelfTestFailed: the scores differ by more than rounding in this precision.
     """
-    generation = engine.generate(prompt, Sampling(max_tokens=TOKENS, temperature=0), seed=0, keep_scores=True)
+    generation = engine.generate(prompt, GREEDY, seed=0, keep_scores=True)
     for _ in generation:
         pass
     tokens, expected = reference(model, prompt)
-    agreed = next((i for i, pair in enumerate(zip(generation.tokens, tokens)) if pair[0] != pair[1]), TOKENS)
-    worst = max(map(deviation, (generation.scores or [])[: agreed + 1], expected))
-    log.info("self-test: %d of %d tokens alike, scores deviate by %.2g at most", agreed, TOKENS, worst)
+    alike = [a == b for a, b in zip(generation.tokens, tokens, strict=True)]
+    compared = alike.index(False) + 1 if False in alike else TOKENS
+    worst = max(map(divergence, (generation.scores or [])[:compared], expected))
+    log.info("self-test: %d of %d tokens compared, divergence %.2g nats", compared, TOKENS, worst)
     if not worst <= TOLERANCE[precision]:  # so written that NaN fails
         raise SelfTestFailed(
-            f"the engine's scores deviate by {worst:.2g} from the reference; {precision} allows "
+            f"the engine diverges by {worst:.2g} nats from the reference; {precision} allows "
             f"{TOLERANCE[precision]:.2g}",
-            "The GPU, its driver or a kernel computes wrongly: try another machine or SNB_PRECISION",
+            "A kernel computes wrongly here: try another machine or another SNB_PRECISION",
         )
 
 
@@ -48,6 +57,7 @@ def reference(model: Qwen2ForCausalLM, prompt: Sequence[int]) -> tuple[list[int]
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=TOKENS,
+        min_new_tokens=TOKENS,
         do_sample=False,
         repetition_penalty=1.0,
         output_logits=True,
@@ -56,6 +66,6 @@ def reference(model: Qwen2ForCausalLM, prompt: Sequence[int]) -> tuple[list[int]
     return output.sequences[0, len(prompt) :].tolist(), [step[0].float().cpu() for step in output.logits]
 
 
-def deviation(scores: Tensor, expected: Tensor) -> float:
-    """Root mean square of the difference, in standard deviations of the expected scores."""
-    return float((scores - expected).square().mean().sqrt() / expected.std())
+def divergence(scores: Tensor, expected: Tensor) -> float:
+    """Kullback-Leibler divergence of the distribution of `scores` from the expected one, in nats."""
+    return kl_div(scores.log_softmax(-1), expected.log_softmax(-1), log_target=True, reduction="sum").item()

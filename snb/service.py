@@ -1,5 +1,6 @@
 """What stands behind `predict()`: model, engine and personas, and the metrics of each answer."""
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -12,18 +13,25 @@ from snb.request import Request
 from snb.self_test import self_test
 from snb.settings import Settings
 
+PROBE = Request(user_message="Que dois-je faire ?")
+"""What the self-test asks."""
 Record = Callable[[str, float | int | str], None]
 
 
 class Service:
-    """Loads once, then answers requests from any number of threads."""
+    """Loads once, then answers requests from any number of threads.
+
+    Raises:
+        SNBError: of the phase of the boot that failed.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        _log_to_stderr()
         loaded = load(settings)
         self._notice = loaded.notice
         self._chatml = ChatML(loaded.tokenizer)
         self._engine = Engine(loaded.model, loaded.tokenizer, loaded.choice.slots, settings.context)
-        probe = self._chatml.prefix(persona("spinoza"))
+        probe = self._chatml.prompt(persona("spinoza"), PROBE, settings.context).ids
         self_test(self._engine, loaded.model, probe, loaded.choice.precision)
 
     @property
@@ -45,6 +53,12 @@ class Service:
         if self._notice:
             record("notice", self._notice)
         return _metered(generation, prompt, record, arrived)
+
+
+def _log_to_stderr() -> None:
+    """Shows this package's own lines; other libraries may log addresses, so they stay at warnings."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("snb").setLevel(logging.INFO)
 
 
 def _metered(generation: Generation, prompt: Prompt, record: Record, arrived: float) -> Iterator[str]:

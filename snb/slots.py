@@ -17,7 +17,7 @@ class Prefix:
     values: Tensor
 
 
-class SlotCache(Cache):  # type: ignore[misc]
+class SlotCache(Cache):
     """Keys and values, each `[layers, slots, kv_heads, context + 1, head_dim]` in the model's dtype.
 
     A row belongs to one request at a time, so nothing leaks from one to another: attention to a row stops

@@ -9,8 +9,10 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.engine import Engine
+from snb.settings import ROOT, Settings
 
 torch.set_num_threads(2)
+STANDIN = ROOT / "weights" / "standin"
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +36,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def model() -> Qwen2ForCausalLM:
     return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def standin() -> Settings:
+    """Settings for the stand-in that scripts/make-standin builds; scripts/test runs it first."""
+    if not (STANDIN / "adapter").exists():
+        pytest.skip("weights/standin is not built: run scripts/make-standin")
+    return Settings(base_model=str(STANDIN / "base"), adapter=str(STANDIN / "adapter"))
 
 
 @pytest.fixture

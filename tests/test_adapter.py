@@ -17,6 +17,9 @@ from torch import Tensor
 from snb.adapter import CONFIG, PARTS, PREFIX, WEIGHTS, Adapter, _changes
 from snb.errors import AdapterMismatch, AdapterUnsupported, WeightsMissing
 
+# PEFT warns of what these tests do on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers")
+
 QUERY = "model.layers.0.self_attn.q_proj"
 
 
@@ -285,6 +288,17 @@ KEYS = st.builds("{}.{}".format, PATHS, st.sampled_from(list(PARTS))) | st.text(
 def test_no_key_of_an_adapter_is_lost(keys: list[str]) -> None:
     kept = [key for parts in _changes(keys).values() for key in parts.values()]
     assert sorted(kept) == sorted(keys)
+
+
+def test_a_shard_that_was_saved_empty_is_refused(folder: Path) -> None:
+    key = f"{PREFIX}{QUERY}.lora_A.weight"
+    edit(folder, lambda tensors: tensors.update({key: torch.empty(0)}))
+    assert faults(folder) == [f"{key} has shape (0,), and the base and {CONFIG} need (4, 64)"]
+
+
+@pytest.mark.parametrize("wrong", [{"r": "4"}, {"target_modules": "(q_proj"}, {"rank_pattern": None}])
+def test_a_configuration_that_peft_cannot_apply_is_refused(folder: Path, wrong: dict[str, Any]) -> None:
+    assert faults(configure(folder, **wrong))[0].startswith(f"PEFT cannot apply {CONFIG}: ")
 
 
 # The sum

@@ -18,6 +18,9 @@ from snb.adapter import WEIGHTS, Adapter
 from snb.errors import AdapterMismatch, WeightsMissing
 from snb.merge import load_merged, merging
 
+# PEFT warns of what these tests do on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers")
+
 PLAIN: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"]}
 KINDS: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
@@ -284,9 +287,24 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_loads(tmp_path:
     base = base_folder(tmp_path)
     adapter = Adapter.read(adapter_folder(base, **PLAIN))
     tiny_model(num_hidden_layers=1).save_pretrained(tmp_path / "shallow")
-    next((tmp_path / "shallow").glob("*.safetensors")).unlink()
+    (tmp_path / "shallow" / "model.safetensors").write_bytes(b"")
     with pytest.raises(AdapterMismatch, match="changes a weight that the base does not have"):
         load_merged(tmp_path / "shallow", adapter)
+
+
+def test_absent_files_of_the_base_are_named_and_a_pickle_is_not_read(tmp_path: Path) -> None:
+    torch.save(tiny_model().state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsMissing) as refused:
+        load_merged(tmp_path, None)
+    assert refused.value.faults == ["config.json is absent", "*.safetensors is absent"]
+
+
+def test_a_truncated_file_of_the_base_is_damaged(tmp_path: Path) -> None:
+    base = base_folder(tmp_path)
+    shard = next(base.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(WeightsMissing, match="a file of the base is damaged"):
+        load_merged(base, None)
 
 
 def test_a_base_that_is_quantised_already_is_refused(tmp_path: Path) -> None:

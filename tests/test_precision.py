@@ -142,10 +142,11 @@ def test_a_card_that_cannot_compute_in_the_precision_is_not_named() -> None:
 
 
 def test_memory_for_one_slot_is_enough_and_a_byte_less_is_not() -> None:
-    exact = replace(T4, free=FOOTPRINT_14B.need("nf4", 1, 4096).total)
-    assert choose(QWEN_14B, Settings(), exact).slots == 1
+    settings = Settings(context=32768)
+    exact = replace(T4, free=FOOTPRINT_14B.need("nf4", 1, 32768).total)
+    assert choose(QWEN_14B, settings, exact).slots == 1
     with pytest.raises(OutOfMemory):
-        choose(QWEN_14B, Settings(), replace(exact, free=exact.free - 1))
+        choose(QWEN_14B, settings, replace(exact, free=exact.free - 1))
 
 
 def test_the_card_that_a_refusal_names_is_then_accepted() -> None:

@@ -46,6 +46,11 @@ def test_each_bad_input_is_named(inputs: dict[str, object], name: str) -> None:
     assert any(fault.startswith(name) for fault in caught.value.faults)
 
 
+def test_a_whole_float_is_taken_for_the_integer_that_it_is() -> None:
+    sampling = Request.checked(user_message="x", max_tokens=5.0, top_k=1e2).sampling
+    assert repr((sampling.max_tokens, sampling.top_k)) == "(5, 100)"
+
+
 def test_all_faults_come_together_and_no_text_of_the_caller_is_repeated() -> None:
     with pytest.raises(BadInput) as caught:
         Request.checked(

@@ -1,4 +1,4 @@
-"""The stand-in: how its stages are kept, and that the built one is a Qwen2 whose adapter shows in its answers."""
+"""The stand-in: how its stages are kept, and a built one: a Qwen2 whose adapter shows in its answers."""
 
 import json
 import runpy

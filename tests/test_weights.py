@@ -13,9 +13,11 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from hub import Fault, LoopbackHub, loopback_hub
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
+from tiny import save_tiny
 
 from snb import weights
 from snb.checkpoint import INDEX, inspect, shard_fault
@@ -23,8 +25,6 @@ from snb.errors import BadSetting, DownloadFailed, WeightsMissing
 from snb.hub import MARGIN, Hub
 from snb.lock import NAME, Lock, verify
 from snb.settings import ROOT, Settings
-from tests.hub import Fault, LoopbackHub, loopback_hub
-from tests.tiny import save_tiny
 
 BASE, ADAPTER = "school/base", "school/adapter"
 SHARD = "model-00002-of-00006.safetensors"

@@ -1,0 +1,216 @@
+"""The endpoint as its callers meet it: the real Cog server on loopback, with a tiny model or the stand-in."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from server import Server, SetupFailed
+from tiny import save_tiny
+
+from snb.settings import Settings
+
+pytestmark = pytest.mark.server
+METRICS = {
+    "input_token_count",
+    "output_token_count",
+    "time_to_first_token",
+    "tokens_per_second",
+    "finish_reason",
+    "rag_context_truncated_tokens",
+}
+SECRET = "prénom-du-pupille"
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("log") / "server.log"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
+    """The endpoint on a tiny random model."""
+    base = save_tiny(tmp_path_factory.mktemp("tiny"))
+    with (
+        log.open("w") as file,
+        Server({"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}, log=file) as server,
+    ):
+        server.wait()
+        yield server
+
+
+def ask(server: Server, **inputs: Any) -> dict[str, Any]:
+    """One prediction without streaming: the whole reply."""
+    reply = httpx.post(
+        f"{server.url}/predictions", json={"input": {"user_message": "Bonjour", **inputs}}, timeout=60
+    )
+    reply.raise_for_status()
+    return reply.json()  # type: ignore[no-any-return]
+
+
+def test_the_stream_and_the_plain_reply_give_the_same_answer_and_metrics(server: Server) -> None:
+    inputs = {"user_message": "Bonjour", "temperature": 0, "max_tokens": 30}
+    events = list(server.stream(**inputs))
+    chunks = [data for event, data in events if event == "output"]
+    assert [data["index"] for data in chunks] == list(range(len(chunks)))
+    reply = ask(server, **inputs)
+    assert "".join(data["chunk"] for data in chunks) == "".join(reply["output"]) != ""
+    [done] = [data for event, data in events if event == "completed"]
+    for metrics in (done["metrics"], reply["metrics"]):
+        assert set(metrics) >= METRICS
+        assert metrics["output_token_count"] <= 30
+        assert metrics["finish_reason"] in ("stop", "length")
+
+
+def test_each_philosopher_answers_and_differently(server: Server) -> None:
+    answers = {
+        name: "".join(ask(server, philosopher=name, temperature=0, max_tokens=20)["output"])
+        for name in ("spinoza", "bergson", "kant")
+    }
+    assert len(set(answers.values())) == 3
+
+
+def test_requests_overlap(server: Server) -> None:
+    """A short request that is asked during a long one is whole before the long one ends."""
+    order = []
+
+    def long() -> None:
+        ask(server, max_tokens=1500, min_tokens=1500)
+        order.append("long")
+
+    streaming = threading.Thread(target=long)
+    streaming.start()
+    ask(server, max_tokens=1)
+    order.append("short")
+    streaming.join()
+    assert order == ["short", "long"]
+
+
+def test_the_first_piece_comes_while_the_rest_is_not_there_yet(server: Server) -> None:
+    stream = server.stream(user_message="Bonjour", max_tokens=1500, min_tokens=1500)
+    while next(stream)[0] != "output":
+        pass
+    [short] = ask(server, max_tokens=1, min_tokens=1)["output"]
+    rest = [event for event, _ in stream]
+    assert short
+    assert rest.count("output") > 500
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"user_message": None},
+        {"user_message": ""},
+        {"user_message": "x" * 4001},
+        {"user_message": 3},
+        {"philosopher": "descartes"},
+        {"philosopher": "Spinoza"},
+        {"rag_context": ["x"]},
+        {"history": "x"},
+        {"history": ["x"]},
+        {"system_prompt": 3},
+        {"max_tokens": 0},
+        {"max_tokens": 2049},
+        {"max_tokens": 1.5},
+        {"max_tokens": "9"},
+        {"temperature": -0.1},
+        {"temperature": 2.1},
+        {"temperature": "0"},
+        {"top_p": -0.1},
+        {"top_p": 1.1},
+        {"top_k": -1},
+        {"top_k": 1001},
+        {"top_k": True},
+    ],
+    ids=str,
+)
+def test_every_bound_choice_and_type_is_refused_before_the_engine(
+    server: Server, log: Path, inputs: dict[str, Any]
+) -> None:
+    before = log.read_text().count("Starting prediction")
+    body = {"input": {"user_message": "Bonjour", **inputs}}
+    assert httpx.post(f"{server.url}/predictions", json=body).status_code == 422
+    assert log.read_text().count("Starting prediction") == before
+
+
+def test_a_missing_message_is_refused(server: Server) -> None:
+    assert httpx.post(f"{server.url}/predictions", json={"input": {}}).status_code == 422
+
+
+@pytest.mark.parametrize("role", ["system", "", None, 3])
+def test_what_the_schema_cannot_say_is_refused_by_code_before_any_text(server: Server, role: object) -> None:
+    reply = ask(server, history=[{"role": role, "content": SECRET}], temperature=0)
+    assert reply["status"] == "failed"
+    assert "BAD_INPUT: history[0].role" in reply["error"]
+    assert not reply.get("output")
+    assert ask(server, max_tokens=1)["status"] == "succeeded"
+
+
+def test_a_message_that_does_not_fit_is_refused_with_the_counts(server: Server) -> None:
+    reply = ask(server, system_prompt="être " * 4000)
+    assert reply["status"] == "failed"
+    assert "PROMPT_TOO_LONG" in reply["error"]
+
+
+def test_passages_that_do_not_fit_are_counted(server: Server) -> None:
+    assert (
+        ask(server, rag_context="Un passage.", max_tokens=1)["metrics"]["rag_context_truncated_tokens"] == 0
+    )
+    rag = "\n\n".join(["Un passage. " * 20] * 60)
+    assert ask(server, rag_context=rag, max_tokens=1)["metrics"]["rag_context_truncated_tokens"] > 100
+
+
+def test_the_log_has_no_word_of_a_caller_and_no_stack_trace(server: Server, log: Path) -> None:
+    ask(server, user_message=SECRET, rag_context=SECRET, system_prompt=SECRET, max_tokens=3)
+    ask(server, history=[{"role": SECRET, "content": SECRET}])
+    written = log.read_text()
+    assert SECRET not in written
+    assert "Traceback" not in written
+
+
+def test_the_boot_says_what_it_chose_and_proved(server: Server, log: Path) -> None:
+    written = log.read_text()
+    assert "computing in torch.float32" in written
+    assert "self-test: 16 of 16 tokens compared" in written
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"SNB_PRECISON": "nf4"}, "BAD_SETTING: SNB_PRECISON is not a setting"),
+        ({"SNB_BASE_MODEL": "/nowhere/at/all", "SNB_ADAPTER": "none"}, "WEIGHTS_MISSING"),
+    ],
+)
+def test_a_boot_that_cannot_succeed_says_why_on_one_line(
+    tmp_path: Path, environment: dict[str, str], reason: str
+) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as file, Server(environment, log=file) as server, pytest.raises(SetupFailed):
+        server.wait()
+    assert reason in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.standin
+def test_the_merged_stand_in_gives_the_learned_answer_and_the_base_does_not(
+    standin: Settings, tmp_path: Path
+) -> None:
+    probe = json.loads((Path(standin.base_model).parent / "probe.json").read_text(encoding="utf-8"))
+    answers = {}
+    for adapter in (standin.adapter, "none"):
+        environment = {"SNB_BASE_MODEL": standin.base_model, "SNB_ADAPTER": adapter}
+        with (tmp_path / "log").open("w") as file, Server(environment, log=file) as server:
+            server.wait()
+            reply = ask(
+                server,
+                philosopher=probe["philosopher"],
+                user_message=probe["question"],
+                temperature=0,
+                max_tokens=80,
+            )
+            answers[adapter] = "".join(reply["output"])
+            assert "135M stand-in" in reply["metrics"]["notice"]
+    assert answers[standin.adapter] == probe["answer"] != answers["none"]
