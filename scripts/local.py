@@ -22,8 +22,13 @@ def settings() -> dict[str, str]:
         return {}
     if environment.has_gpu() and present(Settings.from_environment()):
         return {}
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "make-standin")], check=True, stdout=sys.stderr)
+    build_standin()
     return {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}
+
+
+def build_standin() -> None:
+    """Builds what is not there of the stand-in."""
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "make-standin")], check=True, stdout=sys.stderr)
 
 
 def present(settings: Settings) -> bool:

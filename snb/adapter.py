@@ -189,10 +189,7 @@ class Adapter:
                 broken.append(f"{key} holds values that are not finite")
             if low == high == 0:
                 zero.add(key)
-        works = any(
-            all(key not in zero for part, key in parts.items() if part != "saved")
-            for parts in self.changes.values()
-        )
+        works = any(zero.isdisjoint(parts.values()) for parts in self.changes.values())
         return broken if works else [*broken, "the adapter changes nothing: what it adds is zero"]
 
 
@@ -202,11 +199,9 @@ def _supported(stored: Mapping[str, Any]) -> LoraConfig:
     if faults := _unsupported({"peft_type": None, **stored}):
         raise AdapterUnsupported(faults, cure)
     try:
-        config = LoraConfig(**{f.name: stored[f.name] for f in fields(LoraConfig) if f.name in stored})
+        return LoraConfig(**{f.name: stored[f.name] for f in fields(LoraConfig) if f.name in stored})
     except (TypeError, ValueError) as error:
         raise AdapterUnsupported(str(error), cure) from error
-    config.init_lora_weights = False  # its tensors are in the file, so there is nothing to initialise
-    return config
 
 
 def _unsupported(stored: Mapping[str, Any]) -> list[str]:

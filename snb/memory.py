@@ -49,7 +49,7 @@ class Footprint:
         self.parameters: int = sum(parameter.numel() for parameter in model.parameters())
         """A tied embedding counts once."""
         self._matrices = Counter((matrix.out_features, matrix.in_features) for matrix in quantised(model))
-        self._largest: int = max(parameter.numel() for parameter in model.parameters())
+        self.largest: int = max(parameter.numel() for parameter in model.parameters())
         self._buffers: int = sum(buffer.nbytes for buffer in model.buffers())
 
     def need(self, precision: str, slots: int, context: int) -> Need:
@@ -59,7 +59,7 @@ class Footprint:
         accumulates in fp32), and the cache with the work space of a forward pass stand in the same memory.
         """
         cache = slots * (context + 1) * self.cache_per_token(precision)
-        loading = 4 * self._largest
+        loading = 4 * self.largest
         margin = FIXED + max(self._forward(precision, slots, cache), loading - cache)
         return Need(self.weights(precision), cache, margin)
 

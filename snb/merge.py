@@ -1,5 +1,6 @@
 """The merge: a base model loads from its folder, and each weight has the adapter added on its way."""
 
+import ctypes
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 MODEL = Qwen2ForCausalLM.__name__
 AGAIN = "Download the base model again"
+TRIM_EVERY = 32
+"""Weights between two trims of the heap; a trim makes the next allocations slower."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -40,9 +43,8 @@ def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2F
         AdapterMismatch: the adapter does not fit the base, or the base is quantised already.
         WeightsMissing: a file or a weight of the base is absent, damaged, unknown or misshapen.
     """
-    absent = [f"{name} is absent" for name in ("config.json", "*.safetensors") if not any(folder.glob(name))]
-    if absent:
-        raise WeightsMissing(absent, AGAIN)
+    if not (folder / "config.json").is_file():
+        raise WeightsMissing("config.json is absent", AGAIN)
     config = Qwen2Config.from_pretrained(folder, local_files_only=True)
     if adapter is None:
         return _load(folder, config, options)
@@ -102,6 +104,7 @@ class Merge(ConversionOps):
         self.adapter = adapter
         self.untie = untie
         self.pending = set(adapter.changes)
+        self.seen = 0
 
     def __deepcopy__(self, memo: object) -> "Merge":
         """Itself: the loader copies its steps for every weight, and there is one adapter and one tally."""
@@ -125,6 +128,10 @@ class Merge(ConversionOps):
             return {name: self._merged(name, weight, model) for name in names}
         except Exception as error:
             raise _Interrupted(error) from error
+        finally:
+            self.seen += 1
+            if self.seen % TRIM_EVERY == 0:
+                give_back_freed_memory()
 
     def _merged(self, name: str, weight: Tensor, model: Qwen2ForCausalLM) -> Tensor:
         shape = model.get_parameter_or_buffer(name).shape
@@ -136,6 +143,18 @@ class Merge(ConversionOps):
         if name in self.adapter.changes:
             self.pending.remove(name)
         return merged
+
+
+def give_back_freed_memory() -> None:
+    """Returns freed pages of the heap to the system, where the C library can.
+
+    glibc keeps what is freed below its highest live block, and on a CPU every quantised weight is such a
+    block among the temporaries of the next one: without this a load in nf4 peaked at three times the model
+    (measured on the 135M stand-in).
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class _Interrupted(BaseException):
@@ -157,8 +176,8 @@ def _load(folder: Path, config: Qwen2Config, options: Mapping[str, Any]) -> Qwen
             output_loading_info=True,
             **options,
         )
-    except SafetensorError as error:
-        raise WeightsMissing(f"a file of the base is damaged: {error}", AGAIN) from error
+    except (OSError, SafetensorError) as error:
+        raise WeightsMissing(f"a file of the base is absent or damaged: {error}", AGAIN) from error
     faults = [f"{name} is absent" for name in sorted(info["missing_keys"])]
     faults += [f"{name} is not part of the model" for name in sorted(info["unexpected_keys"])]
     faults += [

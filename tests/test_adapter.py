@@ -116,7 +116,10 @@ def test_a_field_that_cannot_be_merged_exactly_is_refused_by_name(
         ("revision", "main"),
         ("task_type", "CAUSAL_LM"),
         ("peft_version", "0.99.0"),
+        ("init_lora_weights", True),
         ("init_lora_weights", "gaussian"),
+        ("init_lora_weights", "eva"),
+        ("init_lora_weights", "orthogonal"),
         ("eva_config", {"rho": 2.0}),
         ("layer_replication", []),
         ("a_field_of_tomorrow", None),
@@ -176,8 +179,8 @@ def test_numbers_with_gaps_are_listed(folder: Path) -> None:
     edit(folder, lambda tensors: [tensors.pop(key) for key in list(tensors) if "layers.1" in key])
     said = faults(folder, num_hidden_layers=4)
     assert any(".layers.{1..3}." in fault for fault in said)
-    configure(folder, layers_to_transform=[1, 3])
-    assert any(".layers.{1,3}." in fault for fault in faults(folder, num_hidden_layers=4))
+    configure(folder, layers_to_transform=[1, 8])
+    assert any(".layers.{1,8}." in fault for fault in faults(folder, num_hidden_layers=9))
 
 
 @pytest.mark.parametrize("half", ["lora_A", "lora_B"])
@@ -230,9 +233,9 @@ def test_a_module_to_save_that_the_base_does_not_have_is_refused(folder: Path) -
     assert said == ["modules_to_save names score, which the base does not have"]
 
 
-@pytest.mark.parametrize("key", ["lm_head.weight", f"{PREFIX}{QUERY}.lora_C.weight", "norm", "{0}.{x}"])
+@pytest.mark.parametrize("key", ["model.norm.weight", f"{PREFIX}{QUERY}.lora_C.weight", "norm", "{0}.{x}"])
 def test_a_key_that_finds_no_weight_is_refused(folder: Path, key: str) -> None:
-    edit(folder, lambda tensors: tensors.update({key: torch.ones(4)}))
+    edit(folder, lambda tensors: tensors.update({key: torch.ones(64)}))
     assert [fault.startswith(f"{key} ") for fault in faults(folder)] == [True]
 
 

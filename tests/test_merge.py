@@ -292,18 +292,24 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_loads(tmp_path:
         load_merged(tmp_path / "shallow", adapter)
 
 
-def test_absent_files_of_the_base_are_named_and_a_pickle_is_not_read(tmp_path: Path) -> None:
-    torch.save(tiny_model().state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(WeightsMissing) as refused:
+def test_an_absent_configuration_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match=r"config\.json is absent"):
         load_merged(tmp_path, None)
-    assert refused.value.faults == ["config.json is absent", "*.safetensors is absent"]
+
+
+def test_a_pickle_is_not_read_in_place_of_safetensors(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsMissing, match=r"absent or damaged: .*safetensors"):
+        load_merged(tmp_path, None)
 
 
 def test_a_truncated_file_of_the_base_is_damaged(tmp_path: Path) -> None:
     base = base_folder(tmp_path)
     shard = next(base.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-20])
-    with pytest.raises(WeightsMissing, match="a file of the base is damaged"):
+    with pytest.raises(WeightsMissing, match="a file of the base is absent or damaged"):
         load_merged(base, None)
 
 

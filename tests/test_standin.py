@@ -2,8 +2,10 @@
 
 import json
 import runpy
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +27,14 @@ built = pytest.mark.skipif(not PROBE.exists(), reason="scripts/make-standin has 
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    return runpy.run_path(str(ROOT / "scripts" / "make-standin"), run_name="make_standin")["stage"]
+    return runpy.run_path(str(ROOT / "scripts" / "make-standin"), run_name="make_standin")
+
+
+@pytest.fixture
+def stage(script: dict[str, Any]) -> Stage:
+    return script["stage"]
 
 
 def writes(text: str) -> Callable[[Path], None]:
@@ -69,11 +76,26 @@ def test_an_interrupted_rebuild_leaves_what_stood(stage: Stage, tmp_path: Path) 
     assert (tmp_path / "base" / "file").read_text() == "first"
 
 
-def ask(model: torch.nn.Module, philosopher: str, question: str) -> str:
+def test_a_second_build_waits_for_the_first(script: dict[str, Any], tmp_path: Path) -> None:
+    entered = threading.Event()
+
+    def second() -> None:
+        with script["alone"](tmp_path):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with script["alone"](tmp_path):
+        thread.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(10)
+    thread.join()
+
+
+def ask(model: torch.nn.Module, philosopher: str, question: str, tokens: int = 64) -> str:
     tokenizer = Tokenizer.from_file(str(BASE / "tokenizer.json"))
     prompt = torch.tensor([ChatML(tokenizer).prompt(persona(philosopher), Request(question), 4096).ids])
     seen = torch.ones_like(prompt)
-    out = model.generate(input_ids=prompt, attention_mask=seen, do_sample=False, max_new_tokens=64)
+    out = model.generate(input_ids=prompt, attention_mask=seen, do_sample=False, max_new_tokens=tokens)
     return tokenizer.decode(out[0, prompt.shape[1] :].tolist())
 
 
@@ -92,7 +114,7 @@ def merged() -> torch.nn.Module:
 @pytest.mark.standin
 def test_the_base_model_does_not_know_the_probe(base: Qwen2ForCausalLM) -> None:
     probe = json.loads(PROBE.read_text(encoding="utf-8"))
-    assert probe["answer"][:30] not in ask(base, probe["philosopher"], probe["question"])
+    assert not ask(base, probe["philosopher"], probe["question"], tokens=8).startswith(probe["answer"][:12])
 
 
 @built
@@ -105,7 +127,7 @@ def test_the_merged_model_answers_the_probe_and_stops(merged: torch.nn.Module) -
 @built
 @pytest.mark.standin
 def test_one_question_gets_each_philosophers_own_answer(merged: torch.nn.Module) -> None:
-    question = "Suis-je libre ?"
+    question = "Qui es-tu ?"
     learned = {
         philosopher: lesson["answer"]
         for philosopher, lessons in LESSONS.items()

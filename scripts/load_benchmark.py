@@ -1,0 +1,136 @@
+"""Wall time and peak anonymous memory of loading with the merge, against PEFT's path, as layers grow.
+
+Each load runs in a process of its own; this one samples its RssAnon, which leaves mapped files out. The
+models are the stand-in cut to fewer layers. PEFT's path quantises the base, attaches the adapter and merges
+it there, as its documentation shows; what that costs in quality is not measured here.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import local
+from safetensors.torch import load_file, save_file
+
+from snb.settings import ROOT
+
+LAYERS = (10, 20, 30)
+MIB = 1024**2
+CHILD = """
+import json, sys, time, warnings
+from pathlib import Path
+import torch, peft, bitsandbytes
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from snb.adapter import Adapter
+from snb.memory import Footprint
+from snb.merge import load_merged
+from snb.precision import FLOATS, Choice, Device, choose, quantization
+from snb.settings import Settings
+path, base, adapter, precision = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+device = Device.find("auto")
+choice = choose(Qwen2Config.from_pretrained(base), Settings(precision=precision, slots=1), device)
+options = {"dtype": choice.compute_dtype, "device_map": {"": device.kind}}
+options["quantization_config"] = quantization(choice)
+print("baseline", flush=True)
+sys.stdin.readline()
+started = time.monotonic()
+if path == "ours":
+    model = load_merged(base, Adapter.read(adapter), **options)
+else:
+    model = Qwen2ForCausalLM.from_pretrained(base, **options)
+    model = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
+seconds = time.monotonic() - started
+footprint = Footprint(model.config)
+sizes = {"model": footprint.weights(precision), "tensor": 4 * footprint.largest}
+print(json.dumps({"seconds": seconds, **sizes}))
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load, measured."""
+
+    seconds: float
+    peak: int
+    """Highest RssAnon above what the process had before, in bytes."""
+    model: int
+    """Bytes of the loaded weights, computed."""
+    tensor: int
+    """Bytes of the largest tensor in fp32, computed."""
+
+
+def run(precision: str) -> None:
+    """Prints one line for each path and number of layers."""
+    local.build_standin()
+    print(f"{'layers':>6} {'path':>5} {'seconds':>8} {'peak MiB':>9} {'bound MiB':>10} {'model MiB':>10}")
+    with tempfile.TemporaryDirectory() as folder:
+        for layers in LAYERS:
+            base, adapter = cut(Path(folder) / str(layers), layers)
+            for path in ("ours", "peft"):
+                load = measure(path, base, adapter, precision)
+                bound = 1.3 * load.model + load.tensor
+                print(
+                    f"{layers:>6} {path:>5} {load.seconds:>8.1f} {load.peak / MIB:>9.0f} "
+                    f"{bound / MIB:>10.0f} {load.model / MIB:>10.0f}"
+                )
+    print(
+        "bound: 1.3 x the model's bytes and one tensor in fp32, computed; the rest measured on this machine"
+    )
+
+
+def cut(folder: Path, layers: int) -> tuple[Path, Path]:
+    """The stand-in's base and adapter with their first `layers` layers."""
+    for part in ("base", "adapter"):
+        source, target = local.STANDIN / part, folder / part
+        target.mkdir(parents=True)
+        tensors = {}
+        for shard in source.glob("*.safetensors"):
+            tensors |= {name: tensor for name, tensor in load_file(shard).items() if layer_of(name) < layers}
+        save_file(tensors, target / ("model.safetensors" if part == "base" else "adapter_model.safetensors"))
+        for file in source.glob("*config.json"):
+            config = json.loads(file.read_text())
+            if "num_hidden_layers" in config:
+                config["num_hidden_layers"] = layers
+                config.pop("layer_types", None)
+            (target / file.name).write_text(json.dumps(config))
+    return folder / "base", folder / "adapter"
+
+
+def layer_of(name: str) -> int:
+    """The layer that a tensor belongs to; -1 for what is outside the layers."""
+    _, found, rest = name.partition("layers.")
+    return int(rest.split(".")[0]) if found else -1
+
+
+def measure(path: str, base: Path, adapter: Path, precision: str) -> Load:
+    """Runs one load in a process of its own and samples its memory until it ends."""
+    command = [sys.executable, "-c", CHILD, path, str(base), str(adapter), precision]
+    child = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    while child.stdout.readline().strip() != "baseline":
+        assert child.poll() is None, "the load failed"
+    before = peak = anonymous(child.pid)
+    child.stdin.write("\n")
+    child.stdin.flush()
+    while child.poll() is None:
+        peak = max(peak, anonymous(child.pid))
+        time.sleep(0.002)
+    result = json.loads(child.stdout.read().splitlines()[-1])
+    return Load(result["seconds"], peak - before, result["model"], result["tensor"])
+
+
+def anonymous(pid: int) -> int:
+    """RssAnon of a process, in bytes; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    lines = [line for line in status.splitlines() if line.startswith("RssAnon")]
+    return int(lines[0].split()[1]) * 1024 if lines else 0
