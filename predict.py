@@ -72,6 +72,40 @@ class Predictor(BasePredictor):
             le=1000,
             default=20,
         ),
+        repetition_penalty: float = Input(
+            description="Above 1, tokens of the prompt and of the answer so far become less likely. 1 switches it off; 1.05 is Qwen's own.",
+            ge=0.5,
+            le=2,
+            default=1.05,
+        ),
+        presence_penalty: float = Input(
+            description="Taken from the score of every token that the answer holds already. 0 switches it off.",
+            ge=-2,
+            le=2,
+            default=0,
+        ),
+        frequency_penalty: float = Input(
+            description="Taken from a token's score for each time that the answer holds it. 0 switches it off.",
+            ge=-2,
+            le=2,
+            default=0,
+        ),
+        stop_sequences: list[str] = Input(
+            description="Texts that end the answer just before they would appear. At most 16, of 1 to 200 characters.",
+            default=[],
+        ),
+        seed: int | None = Input(
+            description="The same seed and inputs give the same answer. 0 is a seed; leave it out for a random one, which is among the metrics.",
+            ge=0,
+            le=4294967295,
+            default=None,
+        ),
+        deadline_seconds: float = Input(
+            description="Seconds from arrival, waiting included, after which the answer ends with what there is. 0 takes the server's own limit, 300 by default.",
+            ge=0,
+            le=1800,
+            default=0,
+        ),
     ) -> ConcatenateIterator[str]:
         """Streams the philosopher's answer."""
         request = Request.checked(
@@ -85,6 +119,12 @@ class Predictor(BasePredictor):
             temperature=temperature,
             top_p=top_p,
             top_k=top_k,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            stop_sequences=stop_sequences,
+            seed=seed,
+            deadline_seconds=deadline_seconds,
         )
         return self.service.answer(request, current_scope().record_metric)
 

@@ -1,16 +1,15 @@
 """Continuous batching: many requests share every decode step of one model.
 
-One thread owns the model. Each turn of its loop admits waiting requests to free rows of the slot cache, runs
-one chunk of prefill, then one decode step for all rows whose prompt is in the cache.
+One thread owns the model. Each turn of its loop ends what was canceled or is overdue, admits waiting requests
+to free rows of the slot cache, runs one chunk of prefill, then one decode step for all rows that are ready.
 """
 
 import itertools
 import logging
-import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import torch
 from tokenizers import Tokenizer
@@ -19,45 +18,17 @@ from transformers import Qwen2ForCausalLM
 
 from snb.detokenizer import Detokenizer
 from snb.errors import BadInput, EngineDown
+from snb.generation import Generation
 from snb.request import Sampling
-from snb.sampling import Draw, choose
-from snb.slots import SlotModel
+from snb.sampling import Draw, Penalties, choose
+from snb.slots import Prefix, SlotModel
 
 log = logging.getLogger(__name__)
 
 PREFILL_TOKENS = 512
 """Prompt tokens of one turn, so that a long prompt does not hold up the others' decode steps."""
-
-
-@dataclass(eq=False)
-class Generation:
-    """One request inside the engine; its caller iterates over it and gets the text piece by piece.
-
-    After the last piece `finish_reason` is `stop` (the model ended) or `length` (`max_tokens`, the context).
-    """
-
-    prompt: list[int]
-    sampling: Sampling
-    seed: int
-    detokenizer: Detokenizer
-    pieces: "queue.SimpleQueue[str | Exception | None]" = field(default_factory=queue.SimpleQueue)
-    tokens: list[int] = field(default_factory=list)
-    finish_reason: str = ""
-    scores: list[Tensor] | None = None
-    """Set to a list to keep the scores, fp32 `[vocabulary]`, that each token was chosen from."""
-    cached: int = 0
-    """Tokens of this request that are in its row of the cache."""
-
-    def __iter__(self) -> Iterator[str]:
-        while (piece := self.pieces.get()) is not None:
-            if isinstance(piece, Exception):
-                raise piece
-            yield piece
-
-    @property
-    def prefilled(self) -> bool:
-        """Whether only the newest token is still to be run through the model."""
-        return self.cached >= len(self.prompt)
+STALL = 60.0
+"""Seconds of one turn after which the loop counts as stuck; a turn takes well under one."""
 
 
 class Engine:
@@ -68,48 +39,84 @@ class Engine:
         tokenizer: of that model.
         slots: requests decoded at once; others wait their turn, first come first served.
         context: tokens of one request, prompt and answer.
+        prefixes: ids that many prompts begin with; their keys and values are computed now and copied then.
+        stall: seconds without a turn, while requests wait, after which the engine is down.
     """
 
-    def __init__(self, model: Qwen2ForCausalLM, tokenizer: Tokenizer, slots: int, context: int) -> None:
+    def __init__(
+        self,
+        model: Qwen2ForCausalLM,
+        tokenizer: Tokenizer,
+        slots: int,
+        context: int,
+        prefixes: Sequence[list[int]] = (),
+        stall: float = STALL,
+    ) -> None:
         self.context = context
         self._model = SlotModel(model, slots, context)
         self._tokenizer = tokenizer
         self._end_tokens = end_tokens(model)
+        self._penalties = Penalties(slots, model.config.vocab_size, model.device)
+        self._prefixes = sorted(map(self._warm, prefixes), key=lambda prefix: -len(prefix.ids))
         self._waiting: deque[Generation] = deque()
         self._rows: list[Generation | None] = [None] * slots
         self._wake = threading.Condition()
         self._closed = False
-        self._fault: EngineDown | None = None
+        self._down: EngineDown | None = None
+        self._stall, self._turned = stall, time.monotonic()
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
         self._thread.start()
 
     def generate(
-        self, prompt: list[int], sampling: Sampling, seed: int, keep_scores: bool = False
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        seed: int,
+        deadline: float = float("inf"),
+        keep_scores: bool = False,
     ) -> Generation:
         """Queues a request; iterate over the result to get its text.
 
+        Args:
+            deadline: in monotonic seconds; waiting counts.
+
         Raises:
             BadInput: no ids, ids outside the vocabulary, or no room left for an answer.
-            EngineDown: the decode loop has died or was closed.
+            EngineDown: the decode loop has died, is stuck, or was closed.
         """
         vocabulary = self._model.model.config.vocab_size
         if not prompt or not all(0 <= token < vocabulary for token in prompt):
             raise BadInput("the prompt must be a list of ids within the vocabulary")
         if len(prompt) >= self.context:
             raise BadInput(f"the prompt has {len(prompt)} tokens; the context holds {self.context}")
-        generation = Generation(prompt, sampling, seed, Detokenizer(self._tokenizer))
-        generation.scores = [] if keep_scores else None
+        scores: list[Tensor] | None = [] if keep_scores else None
+        detokenizer = Detokenizer(self._tokenizer)
+        generation = Generation(prompt, sampling, seed, detokenizer, self.fault, deadline, scores)
         with self._wake:
-            if self._closed or self._fault:
-                raise self._fault or EngineDown("the engine is closed")
+            if fault := self.fault():
+                raise fault
+            if not self._busy():
+                self._turned = time.monotonic()
             self._waiting.append(generation)
             self._wake.notify()
         return generation
 
+    def fault(self) -> EngineDown | None:
+        """Why nothing will be answered any more; none while all is well."""
+        if self._down is None and self._busy() and time.monotonic() - self._turned > self._stall:
+            self._down = EngineDown(f"no decode step for {self._stall:.0f} s", "Restart the process")
+            log.error("the decode loop is stuck")
+        return self._down
+
     @property
     def healthy(self) -> bool:
         """Whether new requests will be answered."""
-        return not self._closed and self._fault is None and self._thread.is_alive()
+        return self.fault() is None and self._thread.is_alive()
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a row or wait for one."""
+        return len(self._waiting) + sum(owner is not None for owner in self._rows)
 
     def close(self) -> None:
         """Stops the loop; requests under way end with EngineDown."""
@@ -118,9 +125,19 @@ class Engine:
             self._wake.notify()
         self._thread.join()
 
+    def _busy(self) -> bool:
+        return bool(self._waiting) or any(self._rows)
+
+    def _warm(self, ids: list[int]) -> Prefix:
+        for start in range(0, len(ids), PREFILL_TOKENS):
+            self._model.forward([0], [ids[start : start + PREFILL_TOKENS]], [start])
+        return self._model.cache.save(0, ids)
+
     def _run(self) -> None:
         try:
             while self._wait_for_work():
+                self._turned = time.monotonic()
+                self._end_overdue()
                 self._admit()
                 self._prefill()
                 self._decode()
@@ -131,29 +148,47 @@ class Engine:
 
     def _wait_for_work(self) -> bool:
         with self._wake:
-            self._wake.wait_for(lambda: self._closed or self._waiting or any(self._rows))
-            return not self._closed
+            self._wake.wait_for(lambda: self._closed or self._busy())
+            return not self._closed and self._down is None
 
     def _fail(self, fault: EngineDown) -> None:
         with self._wake:
-            self._fault = fault
+            self._down = self._down or fault
             for generation in itertools.chain(self._waiting, filter(None, self._rows)):
-                generation.pieces.put(fault)
+                generation.fail(fault)
+
+    def _end_overdue(self) -> None:
+        """Frees what canceled requests hold, and what those hold whose deadline is over."""
+        with self._wake:
+            self._waiting = deque(owner for owner in self._waiting if not owner.overdue())
+        for row, owner in enumerate(self._rows):
+            if owner and owner.overdue():
+                self._rows[row] = None
 
     def _admit(self) -> None:
         for row, owner in enumerate(self._rows):
             if owner is None and self._waiting:
-                self._rows[row] = self._waiting.popleft()
+                newcomer = self._rows[row] = self._waiting.popleft()
+                self._penalties.start(row, newcomer.prompt)
+                self._reuse_prefix(row, newcomer)
+
+    def _reuse_prefix(self, row: int, owner: Generation) -> None:
+        for prefix in self._prefixes:
+            shared = len(prefix.ids)
+            if shared < len(owner.prompt) and owner.prompt[:shared] == list(prefix.ids):
+                self._model.cache.restore(row, prefix)
+                owner.cached = shared
+                return
 
     def _prefill(self) -> None:
-        """One chunk of the prompts that are not in the cache yet, oldest first."""
+        """One chunk of the prompts that are not in the cache yet; as many rows as the chunk has room for."""
         rows = [row for row, owner in enumerate(self._rows) if owner and not owner.prefilled]
         if not rows:
             return
+        first = self._owner(rows[0])
+        width = min(len(first.prompt) - first.cached, PREFILL_TOKENS)
+        rows = rows[: max(1, PREFILL_TOKENS // width)]
         owners = [self._owner(row) for row in rows]
-        width = min(len(owners[0].prompt) - owners[0].cached, PREFILL_TOKENS)
-        batch = max(1, PREFILL_TOKENS // width)
-        rows, owners = rows[:batch], owners[:batch]
         ids = [owner.prompt[owner.cached : owner.cached + width] for owner in owners]
         scores = self._model.forward(rows, ids, [owner.cached for owner in owners])
         for owner, chunk in zip(owners, ids, strict=True):
@@ -182,32 +217,20 @@ class Engine:
         return owner
 
     def _choose(self, scores: Tensor, rows: list[int]) -> None:
+        """The next token of each of the rows, from its scores."""
         owners = [self._owner(row) for row in rows]
+        draws = [Draw(owner.sampling, owner.seed, len(owner.tokens)) for owner in owners]
         for owner, row_scores in zip(owners, scores, strict=True):
             if owner.scores is not None:
                 owner.scores.append(row_scores.to("cpu", copy=True))
-        for owner, row_scores in zip(owners, scores, strict=True):
             if len(owner.tokens) < owner.sampling.min_tokens:
                 row_scores[self._end_tokens] = -torch.inf
-        draws = [Draw(owner.sampling, owner.seed, len(owner.tokens)) for owner in owners]
-        for row, owner, token in zip(rows, owners, choose(scores, draws), strict=True):
-            self._take(row, owner, token)
-
-    def _take(self, row: int, owner: Generation, token: int) -> None:
-        """Adds a chosen token to an answer, sends the text it completes, and frees the row at the end."""
-        owner.tokens.append(token)
-        piece = "" if token in self._end_tokens else owner.detokenizer.push(token)
-        if token in self._end_tokens:
-            owner.finish_reason = "stop"
-        elif len(owner.tokens) == owner.sampling.max_tokens or owner.cached + 1 == self.context:
-            owner.finish_reason = "length"
-        if owner.finish_reason:
-            piece += owner.detokenizer.flush()
-        if piece:
-            owner.pieces.put(piece)
-        if owner.finish_reason:
-            self._rows[row] = None
-            owner.pieces.put(None)
+        tokens = choose(self._penalties.apply(scores, rows, draws), draws)
+        self._penalties.add(rows, tokens)
+        for row, owner, token in zip(rows, owners, tokens, strict=True):
+            owner.take(token, ends=token in self._end_tokens, full=owner.cached + 1 == self.context)
+            if owner.finish_reason:
+                self._rows[row] = None
 
 
 def end_tokens(model: Qwen2ForCausalLM) -> list[int]:

@@ -81,6 +81,12 @@ class SelfTestFailed(SNBError):
     code = "SELF_TEST_FAILED"
 
 
+class DeadlinePassed(SNBError):
+    """The deadline passed before there was any text."""
+
+    code = "DEADLINE"
+
+
 class EngineDown(SNBError):
     """The decode loop has died; the process must be restarted."""
 

@@ -1,4 +1,4 @@
-"""The next token of each row from its scores: temperature, top-k and top-p, with noise of the row's own.
+"""The next token of each row from its scores: penalties, temperature, top-k, top-p, and noise of its own.
 
 The noise is a pure function of (seed, position, token), so a request draws the same tokens whatever else is
 in the batch. Taking the highest of log p + Gumbel noise draws from p exactly (the Gumbel-max trick; Maddison,
@@ -23,6 +23,43 @@ class Draw:
     """Any whole number from 0 to 2**63 - 1."""
     position: int
     """How many tokens the answer has already."""
+
+
+class Penalties:
+    """What each row has said, and what that takes from the scores of saying it again.
+
+    Repetition (Keskar et al., "CTRL", 2019; as in transformers): a positive score of any token of the prompt
+    or the answer is divided by the penalty, a negative one multiplied. Presence and frequency (OpenAI's API
+    reference): subtracted from tokens of the answer, once, and once for each time.
+    """
+
+    def __init__(self, slots: int, vocabulary: int, device: torch.device) -> None:
+        self._seen = torch.zeros(slots, vocabulary, dtype=torch.bool, device=device)
+        self._said = torch.zeros(slots, vocabulary, device=device)
+
+    def start(self, row: int, prompt: Sequence[int]) -> None:
+        """Forgets what a row said and notes its new prompt."""
+        self._seen[row] = False
+        self._said[row] = 0
+        self._seen[row, torch.tensor(prompt, device=self._seen.device)] = True
+
+    def add(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+        """Notes one more token of each row's answer."""
+        self._seen[rows, tokens] = True
+        self._said[rows, tokens] += 1
+
+    @torch.inference_mode()
+    def apply(self, scores: Tensor, rows: Sequence[int], draws: Sequence["Draw"]) -> Tensor:
+        """The scores, fp32 `[n, vocabulary]`, of the given rows after their penalties."""
+        kinds = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+        values = [[getattr(draw.sampling, kind) for kind in kinds] for draw in draws]
+        if all(row == [1, 0, 0] for row in values):
+            return scores
+        repetition, presence, frequency = torch.tensor(values, device=scores.device).T[:, :, None]
+        seen, said = self._seen[rows], self._said[rows]
+        repeated = torch.where(scores > 0, scores / repetition, scores * repetition)
+        penalised: Tensor = torch.where(seen, repeated, scores) - presence * (said > 0) - frequency * said
+        return penalised
 
 
 @torch.inference_mode()

@@ -5,9 +5,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 
-from snb.engine import Engine, Generation
+from cog import CancelationException
+
+from snb import cancel
+from snb.engine import Engine
+from snb.generation import Generation
 from snb.loader import load
-from snb.philosophers import persona
+from snb.philosophers import names, persona
 from snb.prompt import ChatML, Prompt
 from snb.request import Request
 from snb.self_test import self_test
@@ -27,10 +31,13 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         _log_to_stderr()
+        cancel.install()
         loaded = load(settings)
         self._notice = loaded.notice
         self._chatml = ChatML(loaded.tokenizer)
-        self._engine = Engine(loaded.model, loaded.tokenizer, loaded.choice.slots, settings.context)
+        self._deadline = settings.deadline
+        prefixes = [self._chatml.prefix(persona(name)) for name in names()]
+        self._engine = Engine(loaded.model, loaded.tokenizer, loaded.choice.slots, settings.context, prefixes)
         probe = self._chatml.prompt(persona("spinoza"), PROBE, settings.context).ids
         self_test(self._engine, loaded.model, probe, loaded.choice.precision)
 
@@ -45,11 +52,17 @@ class Service:
         Raises:
             PromptTooLong: before anything is generated.
             EngineDown: the decode loop has died.
+            DeadlinePassed: from the iterator, when there was no text in time.
+            CancelationException: from the iterator, once the prediction is canceled.
         """
         arrived = time.monotonic()
         room = self._engine.context - request.sampling.max_tokens
         prompt = self._chatml.prompt(persona(request.philosopher), request, room)
-        generation = self._engine.generate(prompt.ids, request.sampling, seed=secrets.randbits(63))
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        deadline = arrived + (request.deadline_seconds or self._deadline)
+        generation = self._engine.generate(prompt.ids, request.sampling, seed, deadline)
+        cancel.current().then(generation.cancel)
+        record("seed", seed)
         if self._notice:
             record("notice", self._notice)
         return _metered(generation, prompt, record, arrived)
@@ -66,11 +79,16 @@ def _metered(generation: Generation, prompt: Prompt, record: Record, arrived: fl
     record("input_token_count", len(prompt.ids))
     record("rag_context_truncated_tokens", prompt.rag_truncated)
     first = True
-    for piece in generation:
-        if first:
-            record("time_to_first_token", time.monotonic() - arrived)
-            first = False
-        yield piece
+    try:
+        for piece in generation:
+            if first:
+                record("time_to_first_token", time.monotonic() - arrived)
+                first = False
+            yield piece
+    finally:
+        generation.cancel()  # for a caller who stopped listening; nothing is left to cancel at a proper end
     record("output_token_count", len(generation.tokens))
     record("tokens_per_second", len(generation.tokens) / (time.monotonic() - arrived))
     record("finish_reason", generation.finish_reason)
+    if generation.finish_reason == "canceled":
+        raise CancelationException

@@ -63,6 +63,8 @@ class Settings:
     """Requests decoded at once; the others wait their turn."""
     context: int = _setting(4096, "SNB_CONTEXT", _whole(256, 32768))
     """Tokens of one request, prompt and answer together."""
+    deadline: int = _setting(300, "SNB_DEADLINE", _whole(1, 1800))
+    """Seconds from arrival after which an answer ends with what there is; a request may set its own."""
     hf_token: str | None = _setting(None, "HF_TOKEN", _text, secret=True)
     """Reads a private adapter; never logged."""
 

@@ -1,6 +1,7 @@
 """The engine: the text of plain `generate`, for each of many at once, and clean ends."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from tiny import tiny_model
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.engine import PREFILL_TOKENS, Engine
-from snb.errors import BadInput, EngineDown
+from snb.errors import BadInput, DeadlinePassed, EngineDown
 from snb.request import Sampling
 
 GREEDY = Sampling(max_tokens=24, temperature=0)
@@ -154,3 +155,145 @@ def test_a_closed_engine_refuses_and_leaves_no_thread(
     assert set(threading.enumerate()) <= before
     with pytest.raises(EngineDown):
         engine.generate([5], GREEDY, seed=0)
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.8])
+def test_the_repetition_penalty_is_that_of_transformers(
+    engine: Engine, model: Qwen2ForCausalLM, penalty: float
+) -> None:
+    sampling = Sampling(max_tokens=24, temperature=0, repetition_penalty=penalty)
+    asked = prompts(5)
+    generations = [engine.generate(prompt, sampling, seed=0) for prompt in asked]
+    plain = engine.generate(asked[0], GREEDY, seed=0)
+    for prompt, generation in zip(asked, generations, strict=True):
+        list(generation)
+        ids = torch.tensor([prompt])
+        output = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            repetition_penalty=penalty,
+        )
+        assert generation.tokens == output[0, len(prompt) :].tolist()
+    list(plain)
+    assert plain.tokens == reference(model, asked[0], 24)
+
+
+def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine) -> None:
+    """Followed by hand over the kept scores: subtracted once, and once for each time."""
+    sampling = Sampling(
+        max_tokens=24, min_tokens=24, temperature=0, presence_penalty=2, frequency_penalty=0.5
+    )
+    generation = engine.generate([5] * 20, sampling, seed=0, keep_scores=True)
+    list(generation)
+    said = torch.zeros(391)
+    for token, scores in zip(generation.tokens, generation.scores or [], strict=True):
+        scores[[0, 2]] = -torch.inf  # the end tokens, until min_tokens
+        assert token == (scores - 2 * (said > 0) - 0.5 * said).argmax()
+        said[token] += 1
+
+
+def test_min_tokens_keeps_the_model_from_ending(engine: Engine) -> None:
+    for seed in range(20):
+        sampling = Sampling(max_tokens=40, min_tokens=30, temperature=2, top_k=0, top_p=1)
+        generation = engine.generate([5], sampling, seed=seed)
+        list(generation)
+        assert len(generation.tokens) >= 30
+
+
+def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(engine: Engine) -> None:
+    whole = engine.generate([9, 8, 7], GREEDY, seed=0)
+    text = "".join(whole)
+    stop = text[len(text) // 2 :][:4]
+    cut = engine.generate([9, 8, 7], Sampling(max_tokens=24, temperature=0, stop_sequences=(stop,)), seed=0)
+    assert "".join(cut) == text[: text.index(stop)]
+    assert cut.finish_reason == "stop_sequence"
+    assert len(cut.tokens) < 24
+
+
+def test_a_canceled_request_frees_its_row_and_its_neighbours_give_what_they_give_alone(
+    engine: Engine, model: Qwen2ForCausalLM
+) -> None:
+    asked = prompts(7)
+    long = Sampling(max_tokens=200, min_tokens=200)
+    doomed = [engine.generate(prompt, long, seed=1) for prompt in asked[:3]]
+    next(iter(doomed[0]))
+    neighbours = [engine.generate(prompt, GREEDY, seed=0) for prompt in asked[3:]]
+    for generation in doomed:
+        generation.cancel()
+    for prompt, generation in zip(asked[3:], neighbours, strict=True):
+        list(generation)
+        assert generation.tokens == reference(model, prompt, 24)
+    for generation in doomed:
+        list(generation)
+        assert generation.finish_reason == "canceled"
+        assert len(generation.tokens) < 200
+    assert engine.running == 0
+
+
+def test_the_deadline_ends_an_answer_with_what_there_is_and_before_any_text_with_an_error(
+    engine: Engine,
+) -> None:
+    long = Sampling(max_tokens=240, min_tokens=240)
+    running = engine.generate([5], long, seed=0, deadline=time.monotonic() + 0.3)
+    text = "".join(running)
+    late = engine.generate([5], long, seed=0, deadline=time.monotonic())
+    with pytest.raises(DeadlinePassed):
+        list(late)
+    assert engine.running == 0
+    if running.finish_reason == "deadline":  # a fast machine may be done before
+        assert text
+        assert len(running.tokens) < 240
+
+
+def test_runaway_repetition_ends_as_a_loop(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_model(seed=3)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[70] = 1.0
+    model.model.norm.register_forward_hook(lambda _, __, output: torch.ones_like(output))
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=256)
+    generation = engine.generate([5], Sampling(max_tokens=200, temperature=0), seed=0)
+    assert "".join(generation)
+    assert generation.finish_reason == "loop"
+    assert len(generation.tokens) < 100
+    engine.close()
+
+
+def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_model(seed=5)
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64, stall=0.5)
+    released = threading.Event()
+    hook = model.model.norm.register_forward_hook(lambda *_: released.wait() and None)
+    stuck, waiting = (engine.generate([5], GREEDY, seed=0) for _ in range(2))
+    with pytest.raises(EngineDown, match="no decode step"):
+        list(stuck)
+    assert not engine.healthy
+    with pytest.raises(EngineDown):
+        list(waiting)
+    with pytest.raises(EngineDown):
+        engine.generate([5], GREEDY, seed=0)
+    hook.remove()
+    released.set()
+    engine.close()
+
+
+def test_a_warm_prefix_gives_the_same_tokens_and_saves_its_prefill(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prefixes = [list(range(3, 63)), list(range(3, 33)), list(range(200, 260))]
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=3, context=256, prefixes=prefixes)
+    asked = [prefix + [70, 71, i] for i, prefix in enumerate(prefixes)] + [prefixes[1], [300, 301]]
+    generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in asked]
+    for prompt, generation in zip(asked, generations, strict=True):
+        list(generation)
+        assert generation.tokens == reference(model, prompt, 24)
+    forwarded: list[int] = []
+    hook = model.model.register_forward_pre_hook(
+        lambda *args: forwarded.append(args[2]["input_ids"].shape[1]), with_kwargs=True
+    )
+    list(engine.generate(asked[0], Sampling(max_tokens=1, temperature=0), seed=0))
+    assert forwarded == [3]
+    hook.remove()
+    engine.close()

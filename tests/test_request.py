@@ -38,6 +38,15 @@ def test_history_may_begin_with_the_philosopher() -> None:
         ({"temperature": math.nan}, "temperature"),
         ({"top_p": 1.1}, "top_p"),
         ({"top_k": -1}, "top_k"),
+        ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
+        ({"repetition_penalty": 0.4}, "repetition_penalty"),
+        ({"presence_penalty": math.inf}, "presence_penalty"),
+        ({"frequency_penalty": -3}, "frequency_penalty"),
+        ({"stop_sequences": [""]}, "stop_sequences[0]"),
+        ({"stop_sequences": ["x"] * 17}, "stop_sequences"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"deadline_seconds": -1}, "deadline_seconds"),
     ],
 )
 def test_each_bad_input_is_named(inputs: dict[str, object], name: str) -> None:

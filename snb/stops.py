@@ -1,0 +1,52 @@
+"""Ends of an answer that its text shows: stop strings, and runaway repetition. Pure."""
+
+from collections.abc import Sequence
+
+LONGEST_PERIOD = 64
+"""Tokens of the longest phrase that counts as repeated."""
+REPEATS, SHORTEST_LOOP = 4, 64
+"""A loop is a phrase said this often in a row, over at least this many tokens."""
+
+
+class StopStrings:
+    """Holds text back while it may still become a stop string, and cuts it exactly when it does."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.hit = False
+
+    def push(self, piece: str) -> str:
+        """The text that is safe to send. After a hit: what stood before the stop string, then nothing."""
+        if self.hit:
+            return ""
+        text = self._held + piece
+        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        if found:
+            self.hit, self._held = True, ""
+            return text[: min(found)]
+        safe = len(text) - self._pending(text)
+        self._held = text[safe:]
+        return text[:safe]
+
+    def flush(self) -> str:
+        """What was held back and never became a stop string."""
+        held, self._held = self._held, ""
+        return held
+
+    def _pending(self, text: str) -> int:
+        """Length of the longest end of `text` that begins a stop string."""
+        longest = max((len(stop) - 1 for stop in self._stops), default=0)
+        for size in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-size:]) for stop in self._stops):
+                return size
+        return 0
+
+
+def loops(tokens: Sequence[int]) -> bool:
+    """Whether an answer ends in one phrase over and over."""
+    for period in range(1, LONGEST_PERIOD + 1):
+        span = max(REPEATS * period, SHORTEST_LOOP)
+        if span <= len(tokens) and tokens[-span:-period] == tokens[-span + period :]:
+            return True
+    return False

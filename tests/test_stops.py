@@ -1,0 +1,56 @@
+"""Stop strings are cut exactly wherever the pieces break, and runaway repetition is seen."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snb.stops import REPEATS, SHORTEST_LOOP, StopStrings, loops
+
+few = st.text("aéb", max_size=30)
+
+
+def expected(text: str, stops: list[str]) -> str:
+    """What stands before the stop string that is whole first; of those, before the one that begins first."""
+    for end in range(len(text) + 1):
+        if starts := [text[:end].rfind(stop) for stop in stops if text[:end].endswith(stop)]:
+            return text[: min(starts)]
+    return text
+
+
+@given(few, st.lists(st.text("aéb", min_size=1, max_size=4), max_size=3))
+def test_one_character_at_a_time_the_first_whole_stop_string_cuts(text: str, stops: list[str]) -> None:
+    stopper = StopStrings(stops)
+    assert "".join(map(stopper.push, text)) + stopper.flush() == expected(text, stops)
+    assert stopper.hit == any(stop in text for stop in stops)
+
+
+@given(few, st.text("aéb", min_size=1, max_size=4), st.lists(st.integers(0, 30), max_size=5))
+def test_where_the_pieces_break_changes_nothing(text: str, stop: str, cuts: list[int]) -> None:
+    edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
+    stopper = StopStrings([stop])
+    pieces = [stopper.push(text[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    assert "".join(pieces) + stopper.flush() == text.partition(stop)[0]
+
+
+def test_nothing_is_sent_that_may_still_become_a_stop_string() -> None:
+    stopper = StopStrings(["\n\nÉlève :"])
+    assert stopper.push("Oui.\n") == "Oui."
+    assert stopper.push("\nÉl") == ""
+    assert stopper.push("an vital") == "\n\nÉlan vital"
+    assert stopper.push("\n\nÉlève : non") == ""
+    assert stopper.hit
+    assert stopper.push("et après") == stopper.flush() == ""
+
+
+def test_without_stop_strings_nothing_is_held_back() -> None:
+    assert StopStrings([]).push("texte") == "texte"
+
+
+def test_a_phrase_over_and_over_is_a_loop_and_a_refrain_is_not() -> None:
+    start = list(range(100, 150))
+    assert loops(start + [7] * SHORTEST_LOOP)
+    assert not loops(start + [7] * (SHORTEST_LOOP - 1))
+    phrase = list(range(30))
+    assert loops(start + phrase * REPEATS)
+    assert not loops(start + phrase * (REPEATS - 1))
+    assert not loops(start)
+    assert not loops([])
