@@ -19,6 +19,8 @@ from snb.settings import Settings
 
 PROBE = Request(user_message="Que dois-je faire ?")
 """What the self-test asks."""
+log = logging.getLogger(__name__)
+
 Record = Callable[[str, float | int | str], None]
 
 
@@ -87,6 +89,7 @@ def _metered(generation: Generation, prompt: Prompt, record: Record, arrived: fl
             yield piece
     finally:
         generation.cancel()  # for a caller who stopped listening; nothing is left to cancel at a proper end
+        log.info("%s after %d tokens", generation.finish_reason or "dropped", len(generation.tokens))
     record("output_token_count", len(generation.tokens))
     record("tokens_per_second", len(generation.tokens) / (time.monotonic() - arrived))
     record("finish_reason", generation.finish_reason)

@@ -21,10 +21,10 @@ class StopStrings:
         if self.hit:
             return ""
         text = self._held + piece
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
-        if found:
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:  # the one that is whole first, wherever the pieces break
             self.hit, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         safe = len(text) - self._pending(text)
         self._held = text[safe:]
         return text[:safe]

@@ -284,7 +284,7 @@ def test_a_warm_prefix_gives_the_same_tokens_and_saves_its_prefill(
 ) -> None:
     prefixes = [list(range(3, 63)), list(range(3, 33)), list(range(200, 260))]
     engine = Engine(model, tokenizer.backend_tokenizer, slots=3, context=256, prefixes=prefixes)
-    asked = [prefix + [70, 71, i] for i, prefix in enumerate(prefixes)] + [prefixes[1], [300, 301]]
+    asked = [[*prefix, 70, 71, i] for i, prefix in enumerate(prefixes)] + [prefixes[1], [300, 301]]
     generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in asked]
     for prompt, generation in zip(asked, generations, strict=True):
         list(generation)
