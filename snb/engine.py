@@ -21,6 +21,7 @@ from snb.errors import BadInput, EngineDown
 from snb.generation import Generation
 from snb.request import Sampling
 from snb.sampling import Draw, Penalties, choose
+from snb.script import Script
 from snb.slots import Prefix, SlotModel
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Engine:
         self._model = SlotModel(model, slots, context)
         self._tokenizer = tokenizer
         self._end_tokens = end_tokens(model)
+        self._script = Script(tokenizer, model.config.vocab_size, model.device)
         self._penalties = Penalties(slots, model.config.vocab_size, model.device)
         self._prefixes = sorted(map(self._warm, prefixes), key=lambda prefix: -len(prefix.ids))
         self._waiting: deque[Generation] = deque()
@@ -225,9 +227,13 @@ class Engine:
                 owner.scores.append(row_scores.to("cpu", copy=True))
             if len(owner.tokens) < owner.sampling.min_tokens:
                 row_scores[self._end_tokens] = -torch.inf
+            if owner.sampling.french:
+                row_scores[~self._script.allowed(owner.pending)] = -torch.inf
         tokens = choose(self._penalties.apply(scores, rows, draws), draws)
         self._penalties.add(rows, tokens)
         for row, owner, token in zip(rows, owners, tokens, strict=True):
+            if owner.sampling.french:
+                owner.pending = self._script.pending(owner.pending, token)
             owner.take(token, ends=token in self._end_tokens, full=owner.cached + 1 == self.context)
             if owner.finish_reason:
                 self._rows[row] = None

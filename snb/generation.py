@@ -41,6 +41,8 @@ class Generation:
     cached: int = 0
     """Tokens of this request that are in its row of the cache."""
     canceled: bool = False
+    pending: bytes = b""
+    """Bytes of a character that the newest token has left open."""
     _spoke: bool = False
     _pieces: "queue.SimpleQueue[str | SNBError | None]" = field(default_factory=queue.SimpleQueue)
 

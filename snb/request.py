@@ -57,6 +57,8 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     stop_sequences: tuple[str, ...] = ()
+    french: bool = False
+    """Whether tokens of other scripts are left out (`snb.script`)."""
 
     def __post_init__(self) -> None:
         # Cog's server lets a whole float (5.0, 1e2) through where an integer is declared.

@@ -1,5 +1,6 @@
 """What stands behind `predict()`: model, engine and personas, and the metrics of each answer."""
 
+import dataclasses
 import logging
 import secrets
 import time
@@ -37,7 +38,7 @@ class Service:
         loaded = load(settings)
         self._notice = loaded.notice
         self._chatml = ChatML(loaded.tokenizer)
-        self._deadline = settings.deadline
+        self._deadline, self._french = settings.deadline, settings.scripts == "french"
         prefixes = [self._chatml.prefix(persona(name)) for name in names()]
         self._engine = Engine(loaded.model, loaded.tokenizer, loaded.choice.slots, settings.context, prefixes)
         probe = self._chatml.prompt(persona("spinoza"), PROBE, settings.context).ids
@@ -62,7 +63,8 @@ class Service:
         prompt = self._chatml.prompt(persona(request.philosopher), request, room)
         seed = secrets.randbits(32) if request.seed is None else request.seed
         deadline = arrived + (request.deadline_seconds or self._deadline)
-        generation = self._engine.generate(prompt.ids, request.sampling, seed, deadline)
+        sampling = dataclasses.replace(request.sampling, french=self._french)
+        generation = self._engine.generate(prompt.ids, sampling, seed, deadline)
         cancel.current().then(generation.cancel)
         record("seed", seed)
         if self._notice:

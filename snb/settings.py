@@ -65,6 +65,8 @@ class Settings:
     """Tokens of one request, prompt and answer together."""
     deadline: int = _setting(300, "SNB_DEADLINE", _whole(1, 1800))
     """Seconds from arrival after which an answer ends with what there is; a request may set its own."""
+    scripts: str = _setting("french", "SNB_SCRIPTS", _choice("french", "any"))
+    """`french` keeps the model from writing scripts that have no place in a French answer."""
     hf_token: str | None = _setting(None, "HF_TOKEN", _text, secret=True)
     """Reads a private adapter; never logged."""
 

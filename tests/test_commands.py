@@ -79,8 +79,12 @@ def test_serve_says_when_it_is_ready_and_a_signal_ends_it_with_its_worker(
         family = descendants(serve.pid)
         assert len(family) >= 2
         serve.send_signal(number)
-        assert serve.wait(timeout=30) == 0
-    assert not [pid for pid in family if running(pid)]
+        try:
+            assert serve.wait(timeout=30) == 0
+            assert not [pid for pid in family if running(pid)]
+        finally:
+            for pid in filter(running, [*family, serve.pid]):
+                os.kill(pid, signal.SIGKILL)
 
 
 def descendants(pid: int) -> list[int]:
