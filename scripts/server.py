@@ -113,7 +113,7 @@ class Server:
             connection.request("POST", "/predictions", json.dumps({"input": inputs}), headers)
             response = connection.getresponse()
             if response.status != 200:
-                yield "error", {"status": response.status, **json.load(response)}
+                yield "error", {**json.load(response), "http": response.status}
                 return
             event = ""
             for line in response:
