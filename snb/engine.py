@@ -9,7 +9,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from tokenizers import Tokenizer
@@ -17,12 +18,12 @@ from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from snb.detokenizer import Detokenizer
-from snb.errors import BadInput, EngineDown
+from snb.errors import BadInput, EngineDown, RequestFailed
 from snb.generation import Generation
 from snb.request import Sampling
 from snb.sampling import Draw, Penalties, choose
 from snb.script import Script
-from snb.slots import Prefix, SlotModel
+from snb.slots import Prefix, SlotModel, Step
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Engine:
         slots: requests decoded at once; others wait their turn, first come first served.
         context: tokens of one request, prompt and answer.
         prefixes: ids that many prompts begin with; their keys and values are computed now and copied then.
+        path: how a decode step runs; see `snb.paths`.
         stall: seconds without a turn, while requests wait, after which the engine is down.
     """
 
@@ -51,10 +53,11 @@ class Engine:
         slots: int,
         context: int,
         prefixes: Sequence[list[int]] = (),
+        path: Callable[[SlotModel], Step] | None = None,
         stall: float = STALL,
     ) -> None:
         self.context = context
-        self._model = SlotModel(model, slots, context)
+        self._model = SlotModel(model, slots, context, path)
         self._tokenizer = tokenizer
         self._end_tokens = end_tokens(model)
         self._script = Script(tokenizer, model.config.vocab_size, model.device)
@@ -132,7 +135,7 @@ class Engine:
 
     def _warm(self, ids: list[int]) -> Prefix:
         for start in range(0, len(ids), PREFILL_TOKENS):
-            self._model.forward([0], [ids[start : start + PREFILL_TOKENS]], [start])
+            self._model.prefill([0], [ids[start : start + PREFILL_TOKENS]], [start])
         return self._model.cache.save(0, ids)
 
     def _run(self) -> None:
@@ -141,6 +144,7 @@ class Engine:
                 self._turned = time.monotonic()
                 self._end_overdue()
                 self._admit()
+                self._compact()
                 self._prefill()
                 self._decode()
             self._fail(EngineDown("the engine was closed"))
@@ -182,6 +186,15 @@ class Engine:
                 owner.cached = shared
                 return
 
+    def _compact(self) -> None:
+        """Moves the last requests into free rows, so that no decode step carries idle rows along."""
+        taken = [row for row, owner in enumerate(self._rows) if owner]
+        holes = [row for row in range(len(taken)) if not self._rows[row]]
+        for hole, last in zip(holes, reversed(taken), strict=False):
+            self._model.cache.move(last, hole, self._owner(last).cached)
+            self._penalties.move(last, hole)
+            self._rows[hole], self._rows[last] = self._rows[last], None
+
     def _prefill(self) -> None:
         """One chunk of the prompts that are not in the cache yet; as many rows as the chunk has room for."""
         rows = [row for row, owner in enumerate(self._rows) if owner and not owner.prefilled]
@@ -192,7 +205,7 @@ class Engine:
         rows = rows[: max(1, PREFILL_TOKENS // width)]
         owners = [self._owner(row) for row in rows]
         ids = [owner.prompt[owner.cached : owner.cached + width] for owner in owners]
-        scores = self._model.forward(rows, ids, [owner.cached for owner in owners])
+        scores = self._model.prefill(rows, ids, [owner.cached for owner in owners])
         for owner, chunk in zip(owners, ids, strict=True):
             owner.cached += len(chunk)
         ready = [index for index, owner in enumerate(owners) if owner.prefilled]
@@ -204,13 +217,11 @@ class Engine:
         ready = [row for row, owner in enumerate(self._rows) if owner and owner.prefilled]
         if not ready:
             return
-        rows = range(ready[-1] + 1)
-        owners = {row: self._owner(row) for row in ready}
-        ids = [owners[row].tokens[-1:] if row in owners else [] for row in rows]
-        starts = [owners[row].cached if row in owners else 0 for row in rows]
-        scores = self._model.forward(slice(0, len(rows)), ids, starts)
-        for owner in owners.values():
-            owner.cached += 1
+        owners = self._rows[: ready[-1] + 1]
+        tokens = [owner.tokens[-1] if owner and owner.prefilled else None for owner in owners]
+        scores = self._model.decode(tokens, [owner.cached if owner else 0 for owner in owners])
+        for row in ready:
+            self._owner(row).cached += 1
         self._choose(scores[ready], ready)
 
     def _owner(self, row: int) -> Generation:
@@ -223,20 +234,41 @@ class Engine:
         owners = [self._owner(row) for row in rows]
         draws = [Draw(owner.sampling, owner.seed, len(owner.tokens)) for owner in owners]
         for owner, row_scores in zip(owners, scores, strict=True):
-            if owner.scores is not None:
-                owner.scores.append(row_scores.to("cpu", copy=True))
-            if len(owner.tokens) < owner.sampling.min_tokens:
-                row_scores[self._end_tokens] = -torch.inf
-            if owner.sampling.french:
-                row_scores[~self._script.allowed(owner.pending)] = -torch.inf
+            with _alone(owner):
+                self._constrain(owner, row_scores)
         tokens = choose(self._penalties.apply(scores, rows, draws), draws)
         self._penalties.add(rows, tokens)
         for row, owner, token in zip(rows, owners, tokens, strict=True):
-            if owner.sampling.french:
-                owner.pending = self._script.pending(owner.pending, token)
-            owner.take(token, ends=token in self._end_tokens, full=owner.cached + 1 == self.context)
+            with _alone(owner):
+                self._take(owner, token)
             if owner.finish_reason:
                 self._rows[row] = None
+
+    def _constrain(self, owner: Generation, scores: Tensor) -> None:
+        """Rules out what a request may not say next."""
+        if owner.scores is not None:
+            owner.scores.append(scores.to("cpu", copy=True))
+        if len(owner.tokens) < owner.sampling.min_tokens:
+            scores[self._end_tokens] = -torch.inf
+        if owner.sampling.french:
+            scores.masked_fill_(self._script.forbidden(owner.pending), -torch.inf)
+
+    def _take(self, owner: Generation, token: int) -> None:
+        if owner.finish_reason:
+            return
+        if owner.sampling.french:
+            owner.pending = self._script.pending(owner.pending, token)
+        owner.take(token, ends=token in self._end_tokens, full=owner.cached + 1 == self.context)
+
+
+@contextmanager
+def _alone(owner: Generation) -> Iterator[None]:
+    """A fault in what is done for one request ends that request and no other."""
+    try:
+        yield
+    except Exception as error:
+        log.error("a request failed: %s", type(error).__name__)
+        owner.fail(RequestFailed("the answer could not be continued", "Ask again"))
 
 
 def end_tokens(model: Qwen2ForCausalLM) -> list[int]:

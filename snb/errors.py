@@ -87,6 +87,12 @@ class DeadlinePassed(SNBError):
     code = "DEADLINE"
 
 
+class RequestFailed(SNBError):
+    """A fault of the engine that ended this request and no other."""
+
+    code = "REQUEST_FAILED"
+
+
 class EngineDown(SNBError):
     """The decode loop has died; the process must be restarted."""
 

@@ -1,5 +1,6 @@
 """From settings to a model on its device: weights found, precision chosen, adapter merged."""
 
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -7,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.adapter import Adapter
 from snb.errors import WeightsMissing
 from snb.merge import load_merged
-from snb.precision import Choice, Device, choose, quantization
+from snb.precision import Choice, Device, budget, choose, quantization
 from snb.settings import Settings
 from snb.weights import ensure_adapter, ensure_base
 
@@ -27,6 +29,8 @@ class Loaded:
     model: Qwen2ForCausalLM
     tokenizer: Tokenizer
     choice: Choice
+    slots: int
+    """Requests decoded at once: what the memory left after loading holds."""
     notice: str
     """What every output has to say of this model; empty for the real one."""
 
@@ -55,7 +59,15 @@ def load(settings: Settings) -> Loaded:
             attn_implementation="sdpa",
         )
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    return Loaded(model.eval(), tokenizer, choice, getattr(config, "snb_notice", ""))
+    slots = budget(config, choice, settings.context, _left(settings))
+    return Loaded(model.eval(), tokenizer, choice, slots, getattr(config, "snb_notice", ""))
+
+
+def _left(settings: Settings) -> int:
+    """Bytes that are free on the device, those included that loading used for a while."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    return Device.find(settings.device).free
 
 
 def _config(base: Path) -> Qwen2Config:

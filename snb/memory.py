@@ -63,6 +63,14 @@ class Footprint:
         margin = FIXED + max(self._forward(precision, slots, cache), loading - cache)
         return Need(self.weights(precision), cache, margin)
 
+    def slots_within(self, free: int, precision: str, most: int, context: int) -> int:
+        """How many slots, from 0 to `most`, fit the bytes that are left once the weights are loaded."""
+        for slots in range(most, 0, -1):
+            cache = slots * (context + 1) * self.cache_per_token(precision)
+            if FIXED + cache + self._forward(precision, slots, cache) <= free:
+                return slots
+        return 0
+
     def weights(self, precision: str) -> int:
         """Bytes of parameters and buffers; int8 and nf4 hold all but the layers' matrices in 16 bits."""
         matrices = sum(rows * columns * count for (rows, columns), count in self._matrices.items())

@@ -224,6 +224,22 @@ def _out_of_memory(footprint: Footprint, precision: str, settings: Settings, dev
     )
 
 
+def budget(config: Qwen2Config, choice: Choice, context: int, free: int) -> int:
+    """How many of the chosen slots the KV cache gets, from the bytes that are free after loading.
+
+    Raises:
+        OutOfMemory: not one; something else has taken memory meanwhile.
+    """
+    slots = Footprint(config).slots_within(free, choice.precision, choice.slots, context)
+    log.info("%s GiB left after loading: slots: %d of %d", gib(free), slots, choice.slots)
+    if not slots:
+        raise OutOfMemory(
+            f"{gib(free)} GiB are left after loading, too few for one slot of {context} tokens",
+            "End what else uses this device, or take a smaller SNB_CONTEXT",
+        )
+    return slots
+
+
 def quantization(choice: Choice) -> BitsAndBytesConfig | None:
     """The configuration for `from_pretrained`, or none for plain floats.
 

@@ -48,6 +48,11 @@ class Penalties:
         self._seen[rows, tokens] = True
         self._said[rows, tokens] += 1
 
+    def move(self, source: int, target: int) -> None:
+        """Copies what one row said to another."""
+        for store in (self._seen, self._said):
+            store[target] = store[source]
+
     @torch.inference_mode()
     def apply(self, scores: Tensor, rows: Sequence[int], draws: Sequence["Draw"]) -> Tensor:
         """The scores, fp32 `[n, vocabulary]`, of the given rows after their penalties."""

@@ -22,17 +22,17 @@ class Script:
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int, device: torch.device) -> None:
         self._pieces = [piece(tokenizer, token) for token in range(vocabulary)]
-        self._start = torch.tensor([fits(piece) for piece in self._pieces], device=device)
+        start = torch.tensor([not fits(piece) for piece in self._pieces], device=device)
         self._parts = [t for t, piece in enumerate(self._pieces) if piece and 0x80 <= piece[0] <= 0xBF]
-        self._open: dict[bytes, Tensor] = {b"": self._start}
+        self._forbidden: dict[bytes, Tensor] = {b"": start}
 
-    def allowed(self, pending: bytes) -> Tensor:
+    def forbidden(self, pending: bytes) -> Tensor:
         """Bool `[vocabulary]`. With a character open, only tokens that go on with it are allowed."""
-        if pending not in self._open:
-            mask = torch.zeros_like(self._start)
-            mask[[token for token in self._parts if fits(pending + self._pieces[token])]] = True
-            self._open[pending] = mask
-        return self._open[pending]
+        if pending not in self._forbidden:
+            mask = torch.ones_like(self._forbidden[b""])
+            mask[[token for token in self._parts if fits(pending + self._pieces[token])]] = False
+            self._forbidden[pending] = mask
+        return self._forbidden[pending]
 
     def pending(self, pending: bytes, token: int) -> bytes:
         """The bytes that are open after one more token."""

@@ -40,7 +40,8 @@ def self_test(engine: Engine, model: Qwen2ForCausalLM, prompt: list[int], precis
     tokens, expected = reference(model, prompt)
     alike = [a == b for a, b in zip(generation.tokens, tokens, strict=True)]
     compared = alike.index(False) + 1 if False in alike else TOKENS
-    worst = max(map(divergence, (generation.scores or [])[:compared], expected))
+    divergences = list(map(divergence, (generation.scores or [])[:compared], expected))
+    worst = torch.tensor(divergences).max().item()  # Python's max would lose a NaN
     log.info("self-test: %d of %d tokens compared, divergence %.2g nats", compared, TOKENS, worst)
     if not worst <= TOLERANCE[precision]:  # so written that NaN fails
         raise SelfTestFailed(

@@ -5,6 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from cog import CancelationException
 
@@ -12,6 +13,7 @@ from snb import cancel
 from snb.engine import Engine
 from snb.generation import Generation
 from snb.loader import load
+from snb.paths import PATHS, candidates, fastest
 from snb.philosophers import names, persona
 from snb.prompt import ChatML, Prompt
 from snb.request import Request
@@ -35,14 +37,31 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         _log_to_stderr()
         cancel.install()
+        # A thread that computes keeps a pool of OpenMP threads, and libgomp's workers sleep between kernels
+        # as soon as there are more of them than cores: a decode step then took 1.2 to 1.6 times as long,
+        # measured on two cores. So the boot computes in a thread that ends, and its pool with it.
+        with ThreadPoolExecutor(max_workers=1) as boot:
+            boot.submit(self._boot, settings).result()
+
+    def _boot(self, settings: Settings) -> None:
         loaded = load(settings)
         self._notice = loaded.notice
         self._chatml = ChatML(loaded.tokenizer)
         self._deadline, self._french = settings.deadline, settings.scripts == "french"
         prefixes = [self._chatml.prefix(persona(name)) for name in names()]
-        self._engine = Engine(loaded.model, loaded.tokenizer, loaded.choice.slots, settings.context, prefixes)
         probe = self._chatml.prompt(persona("spinoza"), PROBE, settings.context).ids
-        self_test(self._engine, loaded.model, probe, loaded.choice.precision)
+
+        def start(path: str) -> Engine:
+            sizes = loaded.slots, settings.context
+            engine = Engine(loaded.model, loaded.tokenizer, *sizes, prefixes, PATHS[path])
+            try:
+                self_test(engine, loaded.model, probe, loaded.choice.precision)
+            except BaseException:
+                engine.close()
+                raise
+            return engine
+
+        self._engine = fastest(candidates(settings.path, loaded.model.device.type), start)
 
     @property
     def healthy(self) -> bool:

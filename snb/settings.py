@@ -10,6 +10,7 @@ from snb.errors import BadSetting
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32", "int8", "nf4")
 DEVICES = ("auto", "cuda", "cpu")
+PATHS = ("auto", "graphs", "eager")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -59,6 +60,8 @@ class Settings:
     """`auto` takes the GPU; `cpu` has to be said for a large model."""
     weights_dir: Path = _setting(ROOT / "weights", "SNB_WEIGHTS_DIR", lambda text: Path(_text(text)))
     """Where downloaded and prepared weights live."""
+    path: str = _setting("auto", "SNB_PATH", _choice(*PATHS))
+    """How a decode step runs; `auto` takes the fastest that passes the self-test."""
     slots: int = _setting(16, "SNB_SLOTS", _whole(1, 256))
     """Requests decoded at once; the others wait their turn."""
     context: int = _setting(4096, "SNB_CONTEXT", _whole(256, 32768))

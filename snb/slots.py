@@ -1,11 +1,18 @@
 """The KV cache: one preallocated row for each request, and the model's forward pass over chosen rows."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, Qwen2ForCausalLM
+
+ALIGNMENT = 64
+"""Attention reads columns in multiples of this: CUDA's kernels copy a ragged mask in every layer."""
+
+Step = Callable[[Tensor, Tensor, int], Tensor]
+"""A decode step: what `SlotModel.step` does."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,12 @@ class SlotCache(Cache):
             self.values[layer][self._rows, :, : self._longest],
         )
 
-    def copy_row(self, source: int, target: int, tokens: int) -> None:
+    def move(self, source: int, target: int, tokens: int) -> None:
         """Copies the first `tokens` columns of one row to another."""
         for store in (self.keys, self.values):
             store[:, target, :, :tokens] = store[:, source, :, :tokens]
 
-    def save(self, row: int, ids: list[int]) -> Prefix:
+    def save(self, row: int, ids: Sequence[int]) -> Prefix:
         """A copy of the first `len(ids)` columns of a row."""
         keys, values = (store[:, row, :, : len(ids)].clone() for store in (self.keys, self.values))
         return Prefix(tuple(ids), keys, values)
@@ -76,40 +83,90 @@ class SlotCache(Cache):
 
 
 class SlotModel:
-    """A Qwen2 model over a slot cache: token ids of chosen rows in, scores of their next tokens out."""
+    """A Qwen2 model over a slot cache: token ids of chosen rows in, scores of their next tokens out.
 
-    def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
+    Args:
+        model: on its device, in eval mode.
+        slots: rows of the cache.
+        context: tokens of one row.
+        path: makes the decode step of this model (`snb.paths`); without one it runs kernel by kernel.
+    """
+
+    def __init__(
+        self,
+        model: Qwen2ForCausalLM,
+        slots: int,
+        context: int,
+        path: "Callable[[SlotModel], Step] | None" = None,
+    ) -> None:
         self.model = model
         self.cache = SlotCache(model, slots, context)
         self._columns = torch.arange(context + 1, device=model.device)
+        self._step = path(self) if path else self.step
 
     @torch.inference_mode()
-    def forward(self, rows: slice | list[int], ids: list[list[int]], starts: list[int]) -> Tensor:
+    def prefill(self, rows: list[int], ids: list[list[int]], starts: list[int]) -> Tensor:
         """Scores of the token after the last of each row, fp32 `[n, vocabulary]`.
 
         Args:
             rows: the rows of the cache, each at most once.
-            ids: the new tokens of each row, of any lengths from 0 on; a row with none is carried along idle,
-                and its scores mean nothing.
+            ids: the new tokens of each row, at least one.
             starts: how many tokens of each row are in the cache already.
         """
-        device = self.model.device
         width = max(map(len, ids))
-        padded = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=device)
-        lengths = torch.tensor([len(row) for row in ids], device=device)
-        offsets = torch.arange(width, device=device)
-        positions = torch.tensor(starts, device=device)[:, None] + offsets
+        padded = self._tensor([row + [0] * (width - len(row)) for row in ids])
+        lengths, offsets = self._tensor([len(row) for row in ids]), self._columns[:width]
+        positions = self._tensor(starts)[:, None] + offsets
         positions = torch.where(offsets < lengths[:, None], positions, self.cache.context)
         longest = max(start + len(row) for start, row in zip(starts, ids, strict=True))
-        chosen = rows if isinstance(rows, slice) else torch.tensor(rows, device=device)
-        self.cache.point(chosen, positions, longest)
-        mask = self._columns[:longest] <= positions[:, None, :, None]
-        hidden = self.model.model(
-            input_ids=padded,
+        hidden = self._forward(self._tensor(rows), padded, positions, self._aligned(longest))
+        return self._scores(hidden[self._columns[: len(ids)], lengths - 1])
+
+    @torch.inference_mode()
+    def decode(self, tokens: Sequence[int | None], starts: Sequence[int]) -> Tensor:
+        """The same for one new token of each of the first `len(tokens)` rows.
+
+        A row whose token is none is carried along idle, and its scores mean nothing.
+        """
+        idle = self.cache.context
+        ids = self._tensor([[token or 0] for token in tokens])
+        positions = [idle if t is None else start for t, start in zip(tokens, starts, strict=True)]
+        longest = max(position + 1 for position in positions if position != idle)
+        return self._step(ids, self._tensor(positions)[:, None], self._aligned(longest))
+
+    @torch.inference_mode()
+    def step(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
+        """One decode step of the first n rows, with nothing but work of the device in it.
+
+        Args:
+            ids: int64 `[n, 1]`.
+            positions: int64 `[n, 1]`, the column of each; the one past the context for an idle row.
+            columns: how many of them attention looks at.
+
+        Returns:
+            Scores, fp32 `[n, vocabulary]`.
+        """
+        return self._scores(self._forward(slice(0, len(ids)), ids, positions, columns)[:, -1])
+
+    def _forward(self, rows: slice | Tensor, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
+        """Hidden states `[n, tokens, hidden]` of new tokens, int64 `[n, tokens]`, at their positions."""
+        self.cache.point(rows, positions, columns)
+        hidden = self._columns[:columns] > positions[:, None, :, None]
+        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.model.device)
+        states: Tensor = self.model.model(
+            input_ids=ids,
             position_ids=positions,
-            attention_mask={"full_attention": mask},
+            attention_mask={"full_attention": mask.masked_fill_(hidden, -torch.inf)},
             past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state
-        last = hidden[torch.arange(len(ids), device=device), (lengths - 1).clamp(min=0)]
-        return self.model.lm_head(last).float()  # type: ignore[no-any-return]
+        return states
+
+    def _scores(self, states: Tensor) -> Tensor:
+        return self.model.lm_head(states).float()  # type: ignore[no-any-return]
+
+    def _aligned(self, columns: int) -> int:
+        return min(-(-columns // ALIGNMENT) * ALIGNMENT, self.cache.context)
+
+    def _tensor(self, numbers: Sequence[Any]) -> Tensor:
+        return torch.tensor(numbers, device=self.model.device)

@@ -14,7 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.errors import DeviceUnusable, OutOfMemory, SNBError
 from snb.memory import GIB, Footprint, Need, host_memory
-from snb.precision import CARDS, Choice, Device, Evidence, choose, diagnose, quantization
+from snb.precision import CARDS, Choice, Device, Evidence, budget, choose, diagnose, quantization
 from snb.settings import PRECISIONS, Settings
 from snb.slots import SlotCache
 
@@ -418,3 +418,13 @@ def stored_bytes(model: Qwen2ForCausalLM) -> int:
             state = module.weight.quant_state
             tensors += [state.absmax, state.code, state.offset, state.state2.absmax]
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+def test_the_cache_is_budgeted_from_what_is_left_after_loading() -> None:
+    choice = choose(QWEN_14B, Settings(precision="nf4"), gpu("L4", (8, 9), 22.0))
+    assert budget(QWEN_14B, choice, 4096, 80 * GIB) == choice.slots
+    counts = [budget(QWEN_14B, choice, 4096, int(left * GIB)) for left in (4, 6, 8, 12)]
+    assert counts == sorted(counts)
+    assert 1 <= counts[0] < counts[-1]
+    with pytest.raises(OutOfMemory, match="left after loading"):
+        budget(QWEN_14B, choice, 4096, GIB)

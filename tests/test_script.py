@@ -19,7 +19,7 @@ def walk(text: str) -> bool:
     """Whether every token of a text is allowed where it stands."""
     pending = b""
     for token in TOKENIZER.encode(text, add_special_tokens=False).ids:
-        if not SCRIPT.allowed(pending)[token]:
+        if SCRIPT.forbidden(pending)[token]:
             return False
         pending = SCRIPT.pending(pending, token)
     return pending == b""
@@ -51,13 +51,13 @@ def test_the_beginning_of_what_fits_fits(text: str, cut: int) -> None:
 def test_a_part_in_the_middle_of_a_character_cannot_begin_one() -> None:
     parts = [token for token in range(391) if piece(TOKENIZER, token)[:1] == b"\x9c"]
     assert parts
-    assert not SCRIPT.allowed(b"")[parts].any()
-    assert SCRIPT.allowed("œ".encode()[:1])[parts].any()
+    assert SCRIPT.forbidden(b"")[parts].all()
+    assert not SCRIPT.forbidden("œ".encode()[:1])[parts].all()
 
 
 def test_the_end_tokens_may_be_chosen_and_never_inside_a_character() -> None:
-    assert SCRIPT.allowed(b"")[[0, 2]].all()
-    assert not SCRIPT.allowed("é".encode()[:1])[[0, 2]].any()
+    assert not SCRIPT.forbidden(b"")[[0, 2]].any()
+    assert SCRIPT.forbidden("é".encode()[:1])[[0, 2]].all()
 
 
 def test_a_random_model_that_would_say_anything_stays_within_the_script() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.engine import Engine
@@ -17,7 +18,7 @@ from snb.self_test import TOLERANCE, self_test
 from snb.settings import Settings
 from snb.slots import SlotCache, SlotModel
 
-UPDATE, FORWARD = SlotCache.update, SlotModel.forward
+UPDATE, STEP = SlotCache.update, SlotModel.step
 
 
 def heads_exchanged(self: SlotCache, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any) -> Any:
@@ -30,16 +31,26 @@ def newest_value_lost(self: SlotCache, keys: torch.Tensor, values: torch.Tensor,
     return keys, values
 
 
-def positions_off_by_one(self: SlotModel, rows: Any, ids: list[list[int]], starts: list[int]) -> torch.Tensor:
-    late = [start + (len(row) == 1) for row, start in zip(ids, starts, strict=True)]
-    return FORWARD(self, rows, ids, late)
+def positions_off_by_one(
+    self: SlotModel, ids: torch.Tensor, positions: torch.Tensor, columns: int
+) -> torch.Tensor:
+    return STEP(self, ids, positions - 1, columns)
 
 
 FAULTS = {
     "heads exchanged in one layer": (SlotCache, "update", heads_exchanged),
     "newest value lost": (SlotCache, "update", newest_value_lost),
-    "positions off by one": (SlotModel, "forward", positions_off_by_one),
+    "positions off by one": (SlotModel, "step", positions_off_by_one),
 }
+
+
+def proved(model: Qwen2ForCausalLM, tokenizer: Tokenizer, prompt: list[int], precision: str) -> None:
+    """Builds an engine, as a boot does, and tests it."""
+    engine = Engine(model, tokenizer, slots=2, context=1200)
+    try:
+        self_test(engine, model, prompt, precision)
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -49,22 +60,18 @@ def test_each_fault_is_caught_on_a_random_model(
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=2, context=256)
-    self_test(engine, model, list(range(3, 80)), "fp32")
+    proved(model, tokenizer.backend_tokenizer, list(range(3, 80)), "fp32")
     monkeypatch.setattr(*FAULTS[fault])
     with pytest.raises(SelfTestFailed, match="nats"):
-        self_test(engine, model, list(range(3, 80)), "fp32")
-    engine.close()
+        proved(model, tokenizer.backend_tokenizer, list(range(3, 80)), "fp32")
 
 
 def test_scores_that_are_not_numbers_fail(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=2, context=256)
-    monkeypatch.setattr(SlotModel, "forward", lambda *args: FORWARD(*args) * torch.nan)
+    monkeypatch.setattr(SlotModel, "step", lambda *args: STEP(*args) * torch.nan)
     with pytest.raises(SelfTestFailed):
-        self_test(engine, model, [5, 6, 7], "fp32")
-    engine.close()
+        proved(model, tokenizer.backend_tokenizer, [5, 6, 7], "fp32")
 
 
 @pytest.fixture(scope="module", params=TOLERANCE)
@@ -77,13 +84,11 @@ def loaded(request: pytest.FixtureRequest, standin: Settings) -> Loaded:
 def test_every_precision_passes_and_a_wrong_kernel_does_not(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(loaded.model, loaded.tokenizer, slots=2, context=1200)
     question = Request(user_message="Que dois-je faire ?")
     prompt = ChatML(loaded.tokenizer).prompt(persona("spinoza"), question, room=1100).ids
-    self_test(engine, loaded.model, prompt, loaded.choice.precision)
+    proved(loaded.model, loaded.tokenizer, prompt, loaded.choice.precision)
     for fault in ("heads exchanged in one layer", "positions off by one"):
         with monkeypatch.context() as broken:
             broken.setattr(*FAULTS[fault])
             with pytest.raises(SelfTestFailed):
-                self_test(engine, loaded.model, prompt, loaded.choice.precision)
-    engine.close()
+                proved(loaded.model, loaded.tokenizer, prompt, loaded.choice.precision)

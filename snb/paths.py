@@ -1,0 +1,123 @@
+"""How a decode step runs: as a CUDA graph, recorded at the boot and replayed, or kernel by kernel.
+
+At a few rows a GPU is done with a kernel before Python has sent the next; a graph sends all of them at once.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snb.engine import Engine
+from snb.errors import DeviceUnusable
+from snb.slots import SlotModel, Step
+
+log = logging.getLogger(__name__)
+
+
+def eager(model: SlotModel) -> Step:
+    """The step as it is; runs everywhere."""
+    return model.step
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One graph and the tensors that it reads and writes, for so many rows and columns."""
+
+    graph: torch.cuda.CUDAGraph
+    ids: Tensor
+    positions: Tensor
+    scores: Tensor
+
+
+class Graphs:
+    """Decode steps recorded for a few numbers of rows and columns; the smallest that holds a step runs it.
+
+    Raises:
+        DeviceUnusable: not on a GPU.
+        RuntimeError: a kernel cannot be recorded; bitsandbytes' int8 looks at its input on the CPU.
+    """
+
+    def __init__(self, model: SlotModel) -> None:
+        if model.model.device.type != "cuda":
+            raise DeviceUnusable("CUDA graphs need a GPU")
+        self._model, self._idle = model, model.cache.context
+        self._pool = torch.cuda.graph_pool_handle()
+        # The largest first, so that the others find room in the memory that it took.
+        self._steps = {
+            (rows, columns): self._record(rows, columns)
+            for rows in reversed(doublings(1, model.cache.slots))
+            for columns in reversed(doublings(max(1, model.cache.context // 4), model.cache.context))
+        }
+
+    @torch.inference_mode()
+    def __call__(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
+        """As `SlotModel.step`; the scores hold until the next step."""
+        number = len(ids)
+        step = self._steps[min(size for size in self._steps if size[0] >= number and size[1] >= columns)]
+        step.ids[:number], step.positions[:number] = ids, positions
+        step.positions[number:] = self._idle
+        step.graph.replay()
+        return step.scores[:number]
+
+    @torch.inference_mode()
+    def _record(self, rows: int, columns: int) -> Recorded:
+        device = self._model.model.device
+        ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+        positions = torch.full_like(ids, self._idle)
+        # Libraries allocate their workspaces in a first run, which must not be recorded, on a stream aside.
+        aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            self._model.step(ids, positions, columns)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            scores = self._model.step(ids, positions, columns)
+        return Recorded(graph, ids, positions, scores)
+
+
+def doublings(first: int, last: int) -> list[int]:
+    """`first` and its doubles below `last`, then `last`."""
+    sizes = [first]
+    while sizes[-1] < last:
+        sizes.append(min(2 * sizes[-1], last))
+    return sizes
+
+
+PATHS: dict[str, Callable[[SlotModel], Step]] = {"graphs": Graphs, "eager": eager}
+"""Fastest first."""
+
+
+def candidates(wanted: str, device: str) -> list[str]:
+    """The paths to try for a setting, fastest first; the last one runs everywhere."""
+    if wanted == "auto":
+        return list(PATHS) if device == "cuda" else ["eager"]
+    return list(dict.fromkeys([wanted, "eager"]))
+
+
+def fastest(names: Sequence[str], start: Callable[[str], Engine]) -> Engine:
+    """The engine of the first path that `start` can start and prove.
+
+    Raises:
+        SNBError: the last of them failed too.
+    """
+    for name in names[:-1]:
+        try:
+            return _started(name, start)
+        except Exception as error:
+            log.warning("decode path %s fails here, the next is tried: %s", name, _reason(error))
+    return _started(names[-1], start)
+
+
+def _started(name: str, start: Callable[[str], Engine]) -> Engine:
+    engine = start(name)
+    log.info("decode path: %s", name)
+    return engine
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

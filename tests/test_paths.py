@@ -1,0 +1,103 @@
+"""The fastest path that passes is taken; one that cannot run or computes wrongly is left, with its reason."""
+
+import itertools
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from snb.engine import Engine
+from snb.errors import SelfTestFailed
+from snb.paths import PATHS, candidates, doublings, eager, fastest
+from snb.request import Sampling
+from snb.self_test import self_test
+from snb.slots import SlotModel, Step
+
+Start = Callable[[str], Engine]
+
+
+def cannot_be_recorded(_: SlotModel) -> Step:
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def wrong(model: SlotModel) -> Step:
+    return lambda ids, positions, columns: model.step(ids, positions, columns).roll(1, -1)
+
+
+def dies(_: SlotModel) -> Step:
+    def step(ids: Tensor, positions: Tensor, columns: int) -> Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    return step
+
+
+@pytest.fixture
+def start(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> Start:
+    """Starts and proves an engine on a path, as the service does."""
+    for path in (cannot_be_recorded, wrong, dies):
+        monkeypatch.setitem(PATHS, path.__name__, path)
+
+    def started(name: str) -> Engine:
+        engine = Engine(model, tokenizer.backend_tokenizer, slots=3, context=256, path=PATHS[name])
+        try:
+            self_test(engine, model, list(range(3, 40)), "fp32")
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    return started
+
+
+@pytest.mark.parametrize("name", ["cannot_be_recorded", "wrong", "dies", "graphs"])
+def test_a_path_that_fails_falls_back_to_eager_and_says_why(
+    name: str, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    if name == "graphs" and torch.cuda.is_available():
+        pytest.skip("here they work")
+    with caplog.at_level(logging.INFO, "snb"):
+        engine = fastest([name, "eager"], start)
+    assert engine.healthy
+    assert "".join(engine.generate([5, 6], Sampling(max_tokens=9), seed=0))
+    engine.close()
+    [warning] = [line.message for line in caplog.records if line.levelno == logging.WARNING]
+    reason = {
+        "cannot_be_recorded": "stream is capturing",
+        "wrong": "SELF_TEST_FAILED",
+        "dies": "ENGINE_DOWN",
+        "graphs": "CUDA graphs need a GPU",
+    }
+    assert reason[name] in warning
+    assert caplog.messages[-1] == "decode path: eager"
+
+
+def test_the_first_path_that_passes_is_taken(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "snb.paths"):
+        fastest(["eager", "wrong"], start).close()
+    assert caplog.messages == ["decode path: eager"]
+
+
+def test_when_the_last_path_fails_too_the_boot_fails(start: Start) -> None:
+    with pytest.raises(SelfTestFailed):
+        fastest(["dies", "wrong"], start)
+
+
+def test_the_paths_of_each_setting_end_with_one_that_runs_everywhere() -> None:
+    assert candidates("auto", "cuda") == ["graphs", "eager"]
+    assert candidates("auto", "cpu") == ["eager"]
+    assert candidates("graphs", "cpu") == ["graphs", "eager"]
+    assert candidates("eager", "cuda") == ["eager"]
+    assert PATHS["eager"] is eager
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 16, 17, 32])
+def test_sizes_of_graphs_hold_every_step(last: int) -> None:
+    sizes = doublings(1, last)
+    assert sizes[0] == 1
+    assert sizes[-1] == last
+    assert all(small < large <= 2 * small for small, large in itertools.pairwise(sizes))
