@@ -23,7 +23,8 @@ from snb.generation import Generation
 from snb.request import Sampling
 from snb.sampling import Draw, Penalties, choose
 from snb.script import Script
-from snb.slots import Prefix, SlotModel, Step
+from snb.shared import Prefix
+from snb.slots import SlotModel, Step
 
 log = logging.getLogger(__name__)
 
@@ -174,17 +175,16 @@ class Engine:
     def _admit(self) -> None:
         for row, owner in enumerate(self._rows):
             if owner is None and self._waiting:
-                newcomer = self._rows[row] = self._waiting.popleft()
-                self._penalties.start(row, newcomer.prompt)
-                self._reuse_prefix(row, newcomer)
+                self._start(row, self._waiting.popleft())
 
-    def _reuse_prefix(self, row: int, owner: Generation) -> None:
-        for prefix in self._prefixes:
-            shared = len(prefix.ids)
-            if shared < len(owner.prompt) and owner.prompt[:shared] == list(prefix.ids):
-                self._model.cache.restore(row, prefix)
-                owner.cached = shared
-                return
+    def _start(self, row: int, owner: Generation) -> None:
+        """Gives a row to a request, with the longest prefix that its prompt begins with."""
+        prompt = tuple(owner.prompt)
+        fits = (prefix for prefix in self._prefixes if prompt[: len(prefix.ids)] == prefix.ids != prompt)
+        prefix = next(fits, None)
+        self._rows[row], owner.cached = owner, len(prefix.ids) if prefix else 0
+        self._model.cache.start(row, prefix)
+        self._penalties.start(row, owner.prompt)
 
     def _compact(self) -> None:
         """Moves the last requests into free rows, so that no decode step carries idle rows along."""

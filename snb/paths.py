@@ -1,6 +1,7 @@
-"""How a decode step runs: as a CUDA graph, recorded at the boot and replayed, or kernel by kernel.
+"""How the model is run: by CUDA graphs on a GPU, over shared prefixes on a CPU, or plainly anywhere.
 
-At a few rows a GPU is done with a kernel before Python has sent the next; a graph sends all of them at once.
+At a few rows a GPU is done with a kernel before Python has sent the next; a graph, recorded at the boot and
+replayed, sends all of them at once. On a CPU reading the cache costs most, and `snb.shared` reads less of it.
 """
 
 import logging
@@ -18,7 +19,19 @@ log = logging.getLogger(__name__)
 
 
 def eager(model: SlotModel) -> Step:
-    """The step as it is; runs everywhere."""
+    """Kernel by kernel, each row by itself; runs everywhere."""
+    return model.step
+
+
+def shared(model: SlotModel) -> Step:
+    """Kernel by kernel, each prefix read once for all its rows.
+
+    Raises:
+        DeviceUnusable: on a GPU, whose memory has no room for all the scores of a long prompt.
+    """
+    if model.model.device.type != "cpu":
+        raise DeviceUnusable("shared prefixes are for the CPU")
+    model.share_prefixes()
     return model.step
 
 
@@ -87,14 +100,13 @@ def doublings(first: int, last: int) -> list[int]:
     return sizes
 
 
-PATHS: dict[str, Callable[[SlotModel], Step]] = {"graphs": Graphs, "eager": eager}
-"""Fastest first."""
+PATHS: dict[str, Callable[[SlotModel], Step]] = {"graphs": Graphs, "shared": shared, "eager": eager}
 
 
 def candidates(wanted: str, device: str) -> list[str]:
     """The paths to try for a setting, fastest first; the last one runs everywhere."""
     if wanted == "auto":
-        return list(PATHS) if device == "cuda" else ["eager"]
+        wanted = "graphs" if device == "cuda" else "shared"
     return list(dict.fromkeys([wanted, "eager"]))
 
 

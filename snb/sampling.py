@@ -62,8 +62,11 @@ class Penalties:
             return scores
         repetition, presence, frequency = torch.tensor(values, device=scores.device).T[:, :, None]
         seen, said = self._seen[rows], self._said[rows]
-        repeated = torch.where(scores > 0, scores / repetition, scores * repetition)
-        penalised: Tensor = torch.where(seen, repeated, scores) - presence * (said > 0) - frequency * said
+        penalised = torch.where(
+            seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores
+        )
+        if presence.any() or frequency.any():
+            penalised -= presence * (said > 0) + frequency * said
         return penalised
 
 

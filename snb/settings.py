@@ -10,7 +10,7 @@ from snb.errors import BadSetting
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32", "int8", "nf4")
 DEVICES = ("auto", "cuda", "cpu")
-PATHS = ("auto", "graphs", "eager")
+PATHS = ("auto", "graphs", "shared", "eager")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -61,7 +61,7 @@ class Settings:
     weights_dir: Path = _setting(ROOT / "weights", "SNB_WEIGHTS_DIR", lambda text: Path(_text(text)))
     """Where downloaded and prepared weights live."""
     path: str = _setting("auto", "SNB_PATH", _choice(*PATHS))
-    """How a decode step runs; `auto` takes the fastest that passes the self-test."""
+    """How the model is run; `auto` takes the fastest that passes the self-test."""
     slots: int = _setting(16, "SNB_SLOTS", _whole(1, 256))
     """Requests decoded at once; the others wait their turn."""
     context: int = _setting(4096, "SNB_CONTEXT", _whole(256, 32768))

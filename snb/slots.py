@@ -1,27 +1,20 @@
 """The KV cache: one preallocated row for each request, and the model's forward pass over chosen rows."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, Qwen2ForCausalLM
 
+from snb import shared
+from snb.shared import Prefix, Sharing
+
 ALIGNMENT = 64
 """Attention reads columns in multiples of this: CUDA's kernels copy a ragged mask in every layer."""
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """Keys and values of tokens that requests begin with, each `[layers, kv_heads, tokens, head_dim]`."""
-
-    ids: tuple[int, ...]
-    keys: Tensor
-    values: Tensor
 
 
 class SlotCache(Cache):
@@ -40,33 +33,40 @@ class SlotCache(Cache):
         self.keys = torch.zeros(shape, dtype=model.dtype, device=model.device)
         self.values = torch.zeros_like(self.keys)
         self.slots, self.context = slots, context
+        self.prefixes: list[Prefix | None] = [None] * slots
         self._rows: slice | Tensor = slice(0)
         self._write: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
-        self._longest = 0
+        self._columns = slice(0)
 
-    def point(self, rows: slice | Tensor, positions: Tensor, longest: int) -> None:
+    def point(self, rows: slice | Tensor, positions: Tensor, columns: slice) -> None:
         """Chooses the rows of the next forward pass, where they are written, and how far they are read.
 
         Args:
             rows: the rows; a slice is read as a view, a tensor of indices `[n]` by a copy.
             positions: int64 `[n, tokens]`, the column of each new token.
-            longest: columns that attention looks at.
+            columns: those that attention reads.
         """
         index = torch.arange(self.slots, device=positions.device)[rows] if isinstance(rows, slice) else rows
-        self._rows, self._write, self._longest = rows, (index[:, None], positions), longest
+        self._rows, self._write, self._columns = rows, (index[:, None], positions), columns
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns all of those rows so far."""
+        """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns those rows' columns."""
         rows, columns = self._write
         self.keys[layer][rows, :, columns] = keys.transpose(1, 2)
         self.values[layer][rows, :, columns] = values.transpose(1, 2)
         return (
-            self.keys[layer][self._rows, :, : self._longest],
-            self.values[layer][self._rows, :, : self._longest],
+            self.keys[layer][self._rows, :, self._columns],
+            self.values[layer][self._rows, :, self._columns],
         )
+
+    def sharing(self, rows: slice | Tensor) -> Sharing | None:
+        """The prefixes of some rows, if any has one."""
+        chosen = self.prefixes[rows] if isinstance(rows, slice) else [self.prefixes[row] for row in rows]
+        return Sharing.of(chosen) if any(chosen) else None
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """Copies the first `tokens` columns of one row to another."""
+        self.prefixes[target] = self.prefixes[source]
         for store in (self.keys, self.values):
             store[:, target, :, :tokens] = store[:, source, :, :tokens]
 
@@ -75,11 +75,13 @@ class SlotCache(Cache):
         keys, values = (store[:, row, :, : len(ids)].clone() for store in (self.keys, self.values))
         return Prefix(tuple(ids), keys, values)
 
-    def restore(self, row: int, prefix: Prefix) -> None:
-        """Writes a prefix to the beginning of a row."""
-        tokens = len(prefix.ids)
-        self.keys[:, row, :, :tokens] = prefix.keys
-        self.values[:, row, :, :tokens] = prefix.values
+    def start(self, row: int, prefix: Prefix | None) -> None:
+        """Gives a row to a new request, whose prompt begins with a prefix or with none."""
+        self.prefixes[row] = prefix
+        if prefix:
+            tokens = len(prefix.ids)
+            self.keys[:, row, :, :tokens] = prefix.keys
+            self.values[:, row, :, :tokens] = prefix.values
 
 
 class SlotModel:
@@ -102,7 +104,13 @@ class SlotModel:
         self.model = model
         self.cache = SlotCache(model, slots, context)
         self._columns = torch.arange(context + 1, device=model.device)
+        self._sharing = False
         self._step = path(self) if path else self.step
+
+    def share_prefixes(self) -> None:
+        """Reads each prefix once for all rows that begin with it, from now on."""
+        self.model.set_attn_implementation(shared.NAME)
+        self._sharing = True
 
     @torch.inference_mode()
     def prefill(self, rows: list[int], ids: list[list[int]], starts: list[int]) -> Tensor:
@@ -150,8 +158,12 @@ class SlotModel:
 
     def _forward(self, rows: slice | Tensor, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
         """Hidden states `[n, tokens, hidden]` of new tokens, int64 `[n, tokens]`, at their positions."""
-        self.cache.point(rows, positions, columns)
-        hidden = self._columns[:columns] > positions[:, None, :, None]
+        sharing = self.cache.sharing(rows) if self._sharing else None
+        read = slice(sharing.first if sharing else 0, columns)
+        self.cache.point(rows, positions, read)
+        hidden = self._columns[read] > positions[:, None, :, None]
+        if sharing:
+            hidden = hidden | (self._columns[read] < sharing.own[:, None, None, None])
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.model.device)
         states: Tensor = self.model.model(
             input_ids=ids,
@@ -159,6 +171,7 @@ class SlotModel:
             attention_mask={"full_attention": mask.masked_fill_(hidden, -torch.inf)},
             past_key_values=self.cache,
             use_cache=True,
+            **({"sharing": sharing} if sharing else {}),
         ).last_hidden_state
         return states
 

@@ -1,7 +1,7 @@
 """Fixtures: nothing here reaches the network, and everything started ends with its test."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -9,7 +9,9 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.engine import Engine
+from snb.paths import PATHS
 from snb.settings import ROOT, Settings
+from snb.slots import SlotModel, Step
 
 torch.set_num_threads(2)
 STANDIN = ROOT / "weights" / "standin"
@@ -44,6 +46,12 @@ def standin() -> Settings:
     if not (STANDIN / "adapter").exists():
         pytest.skip("weights/standin is not built: run scripts/make-standin")
     return Settings(base_model=str(STANDIN / "base"), adapter=str(STANDIN / "adapter"))
+
+
+@pytest.fixture(params=["shared", "eager"])
+def path(request: pytest.FixtureRequest) -> Callable[[SlotModel], Step]:
+    """Each way to run the model that a CPU has."""
+    return PATHS[request.param]
 
 
 @pytest.fixture

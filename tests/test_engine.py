@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from snb.engine import PREFILL_TOKENS, Engine
 from snb.errors import BadInput, DeadlinePassed, EngineDown
 from snb.request import Sampling
+from snb.slots import SlotModel, Step
 
 GREEDY = Sampling(max_tokens=24, temperature=0)
 
@@ -280,10 +282,10 @@ def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(tokenizer: PreT
 
 
 def test_a_warm_prefix_gives_the_same_tokens_and_saves_its_prefill(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, path: Callable[[SlotModel], Step]
 ) -> None:
     prefixes = [list(range(3, 63)), list(range(3, 33)), list(range(200, 260))]
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=3, context=256, prefixes=prefixes)
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=3, context=256, prefixes=prefixes, path=path)
     asked = [[*prefix, 70, 71, i] for i, prefix in enumerate(prefixes)] + [prefixes[1], [300, 301]]
     generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in asked]
     for prompt, generation in zip(asked, generations, strict=True):
@@ -296,4 +298,24 @@ def test_a_warm_prefix_gives_the_same_tokens_and_saves_its_prefill(
     list(engine.generate(asked[0], Sampling(max_tokens=1, temperature=0), seed=0))
     assert forwarded == [3]
     hook.remove()
+    engine.close()
+
+
+def test_rows_that_share_prefixes_give_what_they_give_alone_as_others_come_and_go(
+    tokenizer: PreTrainedTokenizerFast, path: Callable[[SlotModel], Step]
+) -> None:
+    """Long prefixes, prompts in chunks, no prefix at all, and rows moved when the first ones end."""
+    model = tiny_model()
+    prefixes = [[3 + i % 380 for i in range(first, first + 300)] for first in (0, 100)]
+    engine = Engine(model, tokenizer.backend_tokenizer, 4, 900, prefixes, path)
+    chunked = [7, 8, 9, 10] * ((PREFILL_TOKENS + 40) // 4)
+    asked = [[*prefixes[0], 5], [*prefixes[1], 6, 7], [9, 9], [*prefixes[0], *chunked], [*prefixes[1], 8]]
+    lengths = [4, 24, 24, 24, 24]
+    generations = [
+        engine.generate(prompt, Sampling(max_tokens=length, temperature=0), seed=0)
+        for prompt, length in zip(asked, lengths, strict=True)
+    ]
+    for prompt, length, generation in zip(asked, lengths, generations, strict=True):
+        list(generation)
+        assert generation.tokens == reference(model, prompt, length)
     engine.close()

@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+from collections.abc import Callable
 
 import pytest
 from tiny import tiny_model
@@ -12,6 +13,7 @@ from snb.engine import Engine
 from snb.errors import BadInput
 from snb.generation import Generation
 from snb.request import Sampling
+from snb.slots import SlotModel, Step
 
 REQUESTS = int(os.environ.get("SOAK_REQUESTS", "150"))
 """SOAK_REQUESTS=2000 is the long form."""
@@ -55,8 +57,10 @@ def ask(engine: Engine, number: int, answers: dict[int, tuple[str, Generation]])
         answers[number] = "".join(generation), generation
 
 
-def test_every_answer_is_its_own_and_nothing_is_left(tokenizer: PreTrainedTokenizerFast) -> None:
-    engine = Engine(tiny_model(), tokenizer.backend_tokenizer, slots=6, context=256, prefixes=PREFIXES)
+def test_every_answer_is_its_own_and_nothing_is_left(
+    tokenizer: PreTrainedTokenizerFast, path: Callable[[SlotModel], Step]
+) -> None:
+    engine = Engine(tiny_model(), tokenizer.backend_tokenizer, 6, 256, PREFIXES, path)
     before = set(threading.enumerate())
     answers: dict[int, tuple[str, Generation]] = {}
     numbers = iter(range(REQUESTS))
