@@ -37,14 +37,12 @@ class Sharing:
     """Int64 `[n]`, the column after each row's prefix."""
 
     @classmethod
-    def of(cls, prefixes: Sequence[Prefix | None]) -> "Sharing":
-        """From the prefix of each row, or none."""
+    def of(cls, prefixes: Sequence[Prefix]) -> "Sharing":
+        """From the prefix of each row."""
         groups: dict[Prefix, list[int]] = {}
         for row, prefix in enumerate(prefixes):
-            if prefix:
-                groups.setdefault(prefix, []).append(row)
-        lengths = [len(prefix.ids) if prefix else 0 for prefix in prefixes]
-        return cls(tuple(groups.items()), torch.tensor(lengths))
+            groups.setdefault(prefix, []).append(row)
+        return cls(tuple(groups.items()), torch.tensor([len(prefix.ids) for prefix in prefixes]))
 
     @property
     def first(self) -> int:

@@ -60,9 +60,10 @@ class SlotCache(Cache):
         )
 
     def sharing(self, rows: slice | Tensor) -> Sharing | None:
-        """The prefixes of some rows, if any has one."""
+        """The prefixes of some rows, where that saves reading: all have one, and some have the same."""
         chosen = self.prefixes[rows] if isinstance(rows, slice) else [self.prefixes[row] for row in rows]
-        return Sharing.of(chosen) if any(chosen) else None
+        prefixes = [prefix for prefix in chosen if prefix]
+        return Sharing.of(prefixes) if len(prefixes) == len(chosen) > len(set(prefixes)) else None
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """Copies the first `tokens` columns of one row to another."""
