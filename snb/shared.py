@@ -32,7 +32,8 @@ class Prefix:
 class Sharing:
     """Which rows of one forward pass begin with which prefix."""
 
-    groups: tuple[tuple[Prefix, list[int]], ...]
+    groups: tuple[tuple[Prefix, list[int] | slice], ...]
+    """Each prefix with its rows; all of them as a slice, which is read without a copy."""
     own: Tensor
     """Int64 `[n]`, the column after each row's prefix."""
 
@@ -42,7 +43,10 @@ class Sharing:
         groups: dict[Prefix, list[int]] = {}
         for row, prefix in enumerate(prefixes):
             groups.setdefault(prefix, []).append(row)
-        return cls(tuple(groups.items()), torch.tensor([len(prefix.ids) for prefix in prefixes]))
+        own = torch.tensor([len(prefix.ids) for prefix in prefixes])
+        if len(groups) == 1:
+            return cls(((prefixes[0], slice(None)),), own)
+        return cls(tuple(groups.items()), own)
 
     @property
     def first(self) -> int:
@@ -83,30 +87,31 @@ def attention(
             module, query, key, value, attention_mask, **options
         )
         return plain
+    assert attention_mask is not None
     rows, heads, tokens, width = query.shape
     layer, kv_heads = int(module.layer_idx), key.shape[1]  # type: ignore[arg-type]
     # The heads that share keys count as more queries; their keys are not repeated.
     grouped = (query * options["scaling"]).reshape(rows, kv_heads, -1, width)
-    own = grouped @ key.transpose(-1, -2)
-    scores = torch.full((*own.shape[:-1], sharing.longest + own.shape[-1]), -torch.inf, dtype=own.dtype)
-    assert attention_mask is not None
-    masked = own.view(rows, kv_heads, -1, tokens, own.shape[-1]) + attention_mask[:, :, None]
-    scores[..., sharing.longest :] = masked.flatten(2, 3)
+    own = (grouped @ key.transpose(-1, -2)).view(rows, kv_heads, -1, tokens, key.shape[2])
+    own = (own + attention_mask[:, :, None]).flatten(2, 3).transpose(0, 1)
+    # From here on heads come before rows, so that a head's rows are one matrix.
+    scores = own.new_full((*own.shape[:-1], sharing.longest + own.shape[-1]), -torch.inf)
+    scores[..., sharing.longest :] = own
+    queries = grouped.transpose(0, 1)
     for prefix, members in sharing.groups:
         keys = prefix.keys[layer].transpose(-1, -2)
-        scores[members, ..., : len(prefix.ids)] = _at_once(grouped[members], keys)
-    weights = scores.float().softmax(-1).to(query.dtype)
-    result = weights[..., sharing.longest :] @ value
+        scores[:, members, :, : len(prefix.ids)] = _at_once(queries[:, members], keys)
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    result = (weights[..., sharing.longest :].transpose(0, 1) @ value).transpose(0, 1)
     for prefix, members in sharing.groups:
-        result[members] += _at_once(weights[members, ..., : len(prefix.ids)], prefix.values[layer])
-    return result.reshape(rows, heads, tokens, width).transpose(1, 2).contiguous(), None
+        result[:, members] += _at_once(weights[:, members, :, : len(prefix.ids)], prefix.values[layer])
+    return result.transpose(0, 1).reshape(rows, heads, tokens, width).transpose(1, 2).contiguous(), None
 
 
 def _at_once(rows: Tensor, shared: Tensor) -> Tensor:
-    """`rows @ shared`, `[n, kv_heads, q, a] @ [kv_heads, a, b]`, as one product a head for all rows."""
-    number, kv_heads, queries, _ = rows.shape
-    product: Tensor = rows.transpose(0, 1).flatten(1, 2) @ shared
-    return product.view(kv_heads, number, queries, -1).transpose(0, 1)
+    """`rows @ shared`, `[kv_heads, n, q, a] @ [kv_heads, a, b]`, as one product a head for all rows."""
+    product: Tensor = rows.flatten(1, 2) @ shared
+    return product.view(*rows.shape[:3], -1)
 
 
 AttentionInterface.register(NAME, attention)
