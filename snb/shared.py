@@ -1,8 +1,8 @@
 """Attention that reads a prefix once for all the rows that begin with it, on a CPU.
 
-A class asks one philosopher, so most of what attention reads is the same persona in every row. Its scores are
-one matrix product for all rows; each row's own columns follow, and one softmax spans both (the idea of
-Hydragen, Juravsky et al. 2024, without its second pass).
+A class asks one philosopher, so most of what attention reads is the same persona in every row. The queries of
+all rows attend to it at once, each row to its own columns, and the two results are weighed by the sums of
+their softmaxes (Hydragen, Juravsky et al., 2024).
 """
 
 from collections.abc import Sequence
@@ -91,27 +91,35 @@ def attention(
     rows, heads, tokens, width = query.shape
     layer, kv_heads = int(module.layer_idx), key.shape[1]  # type: ignore[arg-type]
     # The heads that share keys count as more queries; their keys are not repeated.
-    grouped = (query * options["scaling"]).reshape(rows, kv_heads, -1, width)
-    own = (grouped @ key.transpose(-1, -2)).view(rows, kv_heads, -1, tokens, key.shape[2])
-    own = (own + attention_mask[:, :, None]).flatten(2, 3).transpose(0, 1)
-    # From here on heads come before rows, so that a head's rows are one matrix.
-    scores = own.new_full((*own.shape[:-1], sharing.longest + own.shape[-1]), -torch.inf)
-    scores[..., sharing.longest :] = own
-    queries = grouped.transpose(0, 1)
+    grouped = query.reshape(rows, kv_heads, -1, width)
+    mask = attention_mask.repeat(1, 1, heads // kv_heads, 1)
+    result, own_sum = _attend(grouped, key, value, mask)
     for prefix, members in sharing.groups:
-        keys = prefix.keys[layer].transpose(-1, -2)
-        scores[:, members, :, : len(prefix.ids)] = _at_once(queries[:, members], keys)
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    result = (weights[..., sharing.longest :].transpose(0, 1) @ value).transpose(0, 1)
-    for prefix, members in sharing.groups:
-        result[:, members] += _at_once(weights[:, members, :, : len(prefix.ids)], prefix.values[layer])
-    return result.transpose(0, 1).reshape(rows, heads, tokens, width).transpose(1, 2).contiguous(), None
+        shared, shared_sum = _attend_at_once(grouped[members], prefix.keys[layer], prefix.values[layer])
+        share = (shared_sum - own_sum[members]).sigmoid()[..., None].to(query.dtype)
+        result[members] = result[members].lerp(shared, share)
+    return result.reshape(rows, heads, tokens, width).transpose(1, 2).contiguous(), None
 
 
-def _at_once(rows: Tensor, shared: Tensor) -> Tensor:
-    """`rows @ shared`, `[kv_heads, n, q, a] @ [kv_heads, a, b]`, as one product a head for all rows."""
-    product: Tensor = rows.flatten(1, 2) @ shared
-    return product.view(*rows.shape[:3], -1)
+def _attend_at_once(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_attend`, with keys and values, `[kv_heads, columns, head_dim]`, that all rows share."""
+    rows, _, number, _ = queries.shape
+    result, log_sum = _attend(queries.transpose(0, 1).flatten(1, 2)[None], keys[None], values[None])
+    apart = -1, rows, number
+    return result.view(*apart, result.shape[-1]).transpose(0, 1), log_sum.reshape(apart).transpose(0, 1)
+
+
+def _attend(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attention, `[n, kv_heads, q, head_dim]`, and the log of its softmax's sum, fp32 `[n, kv_heads, q]`.
+
+    It is what sdpa runs on a CPU; sdpa itself keeps the second result to itself.
+    """
+    result, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        queries, keys, values, attn_mask=mask
+    )
+    return result, log_sum
 
 
 AttentionInterface.register(NAME, attention)
