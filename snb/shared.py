@@ -53,11 +53,6 @@ class Sharing:
         """The column from which rows have to be read at all."""
         return int(self.own.min())
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest prefix."""
-        return int(self.own.max())
-
 
 def attention(
     module: nn.Module,
