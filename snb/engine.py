@@ -184,7 +184,7 @@ class Engine:
         prefix = next(fits, None)
         self._rows[row], owner.cached = owner, len(prefix.ids) if prefix else 0
         self._model.cache.start(row, prefix)
-        self._penalties.start(row, owner.prompt)
+        self._penalties.start(row, owner.prompt, owner.sampling)
 
     def _compact(self) -> None:
         """Moves the last requests into free rows, so that no decode step carries idle rows along."""
@@ -222,13 +222,14 @@ class Engine:
         scores = self._model.decode(tokens, [owner.cached if owner else 0 for owner in owners])
         for row in ready:
             self._owner(row).cached += 1
-        self._choose(scores[ready], ready)
+        self._choose(scores if len(ready) == len(tokens) else scores[ready], ready)
 
     def _owner(self, row: int) -> Generation:
         owner = self._rows[row]
         assert owner is not None
         return owner
 
+    @torch.inference_mode()
     def _choose(self, scores: Tensor, rows: list[int]) -> None:
         """The next token of each of the rows, from its scores."""
         owners = [self._owner(row) for row in rows]
@@ -236,7 +237,8 @@ class Engine:
         for owner, row_scores in zip(owners, scores, strict=True):
             with _alone(owner):
                 self._constrain(owner, row_scores)
-        tokens = choose(self._penalties.apply(scores, rows, draws), draws)
+        self._penalties.apply(scores, rows)
+        tokens = choose(scores, draws)
         self._penalties.add(rows, tokens)
         for row, owner, token in zip(rows, owners, tokens, strict=True):
             with _alone(owner):

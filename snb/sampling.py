@@ -34,47 +34,58 @@ class Penalties:
     """
 
     def __init__(self, slots: int, vocabulary: int, device: torch.device) -> None:
-        self._seen = torch.zeros(slots, vocabulary, dtype=torch.bool, device=device)
-        self._said = torch.zeros(slots, vocabulary, device=device)
+        self._factor = torch.ones(slots, vocabulary, device=device)
+        self._inverse = torch.ones_like(self._factor)
+        self._minus = torch.zeros_like(self._factor)
+        self._sampling = [Sampling()] * slots
+        self._said: list[set[int]] = [set() for _ in range(slots)]
 
-    def start(self, row: int, prompt: Sequence[int]) -> None:
+    def start(self, row: int, prompt: Sequence[int], sampling: Sampling) -> None:
         """Forgets what a row said and notes its new prompt."""
-        self._seen[row] = False
-        self._said[row] = 0
-        self._seen[row, torch.tensor(prompt, device=self._seen.device)] = True
+        self._sampling[row], self._said[row] = sampling, set()
+        self._factor[row], self._inverse[row], self._minus[row] = 1, 1, 0
+        seen = torch.tensor(prompt, device=self._factor.device)
+        self._factor[row, seen] = sampling.repetition_penalty
+        self._inverse[row, seen] = 1 / sampling.repetition_penalty
 
     def add(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
         """Notes one more token of each row's answer."""
-        self._seen[rows, tokens] = True
-        self._said[rows, tokens] += 1
+        how = [self._sampling[row] for row in rows]
+        minus = [
+            one.frequency_penalty + one.presence_penalty * (token not in self._said[row])
+            for one, row, token in zip(how, rows, tokens, strict=True)
+        ]
+        for row, token in zip(rows, tokens, strict=True):
+            self._said[row].add(token)
+        factor = self._factor.new_tensor([[one.repetition_penalty for one in how], minus])
+        self._factor[rows, tokens], self._inverse[rows, tokens] = factor[0], 1 / factor[0]
+        self._minus[rows, tokens] += factor[1]
 
     def move(self, source: int, target: int) -> None:
         """Copies what one row said to another."""
-        for store in (self._seen, self._said):
+        for store in (self._factor, self._inverse, self._minus):
             store[target] = store[source]
+        self._sampling[target], self._said[target] = self._sampling[source], self._said[source]
 
     @torch.inference_mode()
-    def apply(self, scores: Tensor, rows: Sequence[int], draws: Sequence["Draw"]) -> Tensor:
-        """The scores, fp32 `[n, vocabulary]`, of the given rows after their penalties."""
-        kinds = ("repetition_penalty", "presence_penalty", "frequency_penalty")
-        values = [[getattr(draw.sampling, kind) for kind in kinds] for draw in draws]
-        if all(row == [1, 0, 0] for row in values):
-            return scores
-        repetition, presence, frequency = torch.tensor(values, device=scores.device).T[:, :, None]
-        seen, said = self._seen[rows], self._said[rows]
-        penalised = torch.where(
-            seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores
-        )
-        if presence.any() or frequency.any():
-            penalised -= presence * (said > 0) + frequency * said
-        return penalised
+    def apply(self, scores: Tensor, rows: Sequence[int]) -> None:
+        """Changes the scores, fp32 `[n, vocabulary]`, of the given rows by their penalties."""
+        how = [self._sampling[row] for row in rows]
+        # Rows are nearly always the first ones, and a slice is read without a copy.
+        where = slice(0, len(rows)) if rows[-1] == len(rows) - 1 else list(rows)
+        if any(one.repetition_penalty != 1 for one in how):
+            scores *= torch.where(scores > 0, self._inverse[where], self._factor[where])
+        if any(one.presence_penalty or one.frequency_penalty for one in how):
+            scores -= self._minus[where]
 
 
 @torch.inference_mode()
 def choose(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
     """One token id for each row of `scores`, fp32 `[n, vocabulary]`."""
-    best: list[int] = scores.argmax(-1).tolist()
     noisy = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
+    if len(noisy) == len(draws):
+        return _draw(scores, draws)
+    best: list[int] = scores.argmax(-1).tolist()
     if noisy:
         drawn = _draw(scores[noisy], [draws[row] for row in noisy])
         for row, token in zip(noisy, drawn, strict=True):
@@ -91,8 +102,8 @@ def _draw(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
 
     top_k = [draw.sampling.top_k or vocabulary for draw in draws]
     widest = min(max(top_k), vocabulary)
-    scaled = scores / column([draw.sampling.temperature for draw in draws])
-    kept, tokens = scaled.topk(widest, dim=-1)
+    kept, tokens = scores.topk(widest, dim=-1)
+    kept = kept / column([draw.sampling.temperature for draw in draws])
     rank = torch.arange(widest, device=device)
     kept = kept.masked_fill(rank >= column([float(k) for k in top_k]), -torch.inf)
     probability = kept.softmax(-1)

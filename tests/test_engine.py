@@ -190,7 +190,8 @@ def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine)
     generation = engine.generate([5] * 20, sampling, seed=0, keep_scores=True)
     list(generation)
     said = torch.zeros(391)
-    for token, scores in zip(generation.tokens, generation.scores or [], strict=True):
+    for token, kept in zip(generation.tokens, generation.scores or [], strict=True):
+        scores = kept.clone()
         scores[[0, 2]] = -torch.inf  # the end tokens, until min_tokens
         assert token == (scores - 2 * (said > 0) - 0.5 * said).argmax()
         said[token] += 1
