@@ -1,0 +1,188 @@
+"""Isolation: whatever else is in the batch, an answer is the one that a fresh engine gives to it alone."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_model, tiny_tokenizer
+
+from snb.engine import PREFILL_TOKENS, Engine
+from snb.generation import Generation
+from snb.paths import PATHS
+from snb.philosophers import names, persona
+from snb.prompt import ChatML
+from snb.request import Request, Sampling
+from snb.slots import SlotModel, Step
+
+Way = Callable[[SlotModel], Step]
+"""How a decode step runs; the fixture `path` gives each."""
+TOKENIZER = tiny_tokenizer().backend_tokenizer
+CHATML = ChatML(TOKENIZER)
+PERSONAS = [CHATML.prefix(persona(name)) for name in names()]
+CONTEXT = 2800
+GREEDY = Sampling(max_tokens=24, temperature=0)
+SAMPLED = Sampling(max_tokens=24, temperature=0.9)
+PENALTIES = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3}
+MANNERS = [GREEDY, SAMPLED, replace(GREEDY, **PENALTIES), replace(SAMPLED, **PENALTIES, french=True)]
+KINDS = ["greedy", "sampled", "greedy, penalties", "sampled, penalties"]
+PASSAGES = ["Le désir est l’essence même de l’homme.\n\nLa durée s’écoule.", "Agis par devoir.\n\nLa raison."]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request, and when it comes and goes, counted in forward passes of the model."""
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    seed: int = 0
+    arrives: int = 0
+    leaves: int | None = None
+    """When it is canceled."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request got."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+
+    @classmethod
+    def of(cls, generation: Generation) -> "Answer":
+        text = "".join(generation)
+        return cls(text, tuple(generation.tokens), generation.finish_reason)
+
+
+@contextmanager
+def fresh(slots: int, prefixes: Sequence[list[int]] = (), path: Way | None = None) -> Iterator[Engine]:
+    """An engine on a model of its own, for a path may change the model."""
+    engine = Engine(tiny_model(), TOKENIZER, slots, CONTEXT, prefixes, path)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@functools.cache
+def alone(prompt: tuple[int, ...], sampling: Sampling, seed: int) -> Answer:
+    """The answer of a cold engine that has never seen another request."""
+    with fresh(slots=1) as engine:
+        return Answer.of(engine.generate(list(prompt), sampling, seed))
+
+
+def together(engine: Engine, pace: Sequence[int], asks: Sequence[Ask]) -> list[Generation]:
+    """Asks and cancels from within the forward passes, so that a schedule is the same in every run.
+
+    Args:
+        engine: a fresh one.
+        pace: prompt of a request that keeps the engine at work until all have come and gone.
+        asks: each with its times.
+    """
+    passes, generations = itertools.count(), dict[int, Generation]()
+
+    def act(*_: object) -> None:
+        now = next(passes)
+        for index, ask in enumerate(asks):
+            if ask.arrives == now:
+                generations[index] = engine.generate(list(ask.prompt), ask.sampling, ask.seed)
+            if ask.leaves == now:
+                generations[index].cancel()
+
+    steps = 2 + max(max(ask.arrives, ask.leaves or 0) for ask in asks)
+    hook = engine._model.model.get_input_embeddings().register_forward_pre_hook(act)
+    keeper = Sampling(max_tokens=steps, min_tokens=steps, temperature=0)
+    assert Answer.of(engine.generate(list(pace), keeper, seed=0)) == alone(tuple(pace), keeper, 0)
+    hook.remove()
+    return [generations[index] for index in range(len(asks))]
+
+
+def agree(asks: Sequence[Ask], generations: Sequence[Generation]) -> None:
+    """Asserts that each got its own answer; who was canceled, the beginning of it."""
+    for ask, generation in zip(asks, generations, strict=True):
+        answer, own = Answer.of(generation), alone(ask.prompt, ask.sampling, ask.seed)
+        if answer.finish_reason == "canceled":
+            assert answer.tokens == own.tokens[: len(answer.tokens)]
+        else:
+            assert answer == own
+
+
+def question(name: str, passages: str) -> tuple[int, ...]:
+    request = Request(user_message="Suis-je libre ?", rag_context=passages)
+    return tuple(CHATML.prompt(persona(name), request, CONTEXT - 100).ids)
+
+
+@pytest.mark.parametrize("warm", [PERSONAS, PERSONAS[1:2], []], ids=["all warm", "one warm", "cold"])
+def test_personas_and_passages_keep_to_their_own_requests(path: Way, warm: list[list[int]]) -> None:
+    """Every persona with every passage in every manner, more of them than rows, in prompts of many chunks."""
+    asks = [
+        Ask(question(name, passages), sampling, seed=7, arrives=number % 9)
+        for number, (sampling, name, passages) in enumerate(itertools.product(MANNERS, names(), PASSAGES))
+    ]
+    assert all(len(ask.prompt) > 3 * PREFILL_TOKENS for ask in asks)
+    assert len({alone(ask.prompt, ask.sampling, ask.seed) for ask in asks}) == len(asks)
+    with fresh(5, warm, path) as engine:
+        agree(asks, together(engine, [*PERSONAS[0], 5], asks))
+
+
+@pytest.mark.parametrize("sampling", MANNERS, ids=KINDS)
+def test_neighbours_canceled_in_their_prompt_or_their_answer_leave_nothing_behind(
+    path: Way, sampling: Sampling
+) -> None:
+    endless = replace(sampling, max_tokens=200, min_tokens=200)
+    reading = Ask(tuple([4, 5, 6] * 800), endless, seed=1, arrives=1, leaves=6)
+    writing = Ask((*PERSONAS[0], 9, 8), endless, seed=2, arrives=1, leaves=40)
+    stayers = [Ask((*PERSONAS[0], 7 + i), replace(sampling, max_tokens=60), seed=i) for i in range(2)]
+    heirs = [Ask(tuple([20 + i] * (3 + i)), sampling, seed=i, arrives=7 + 17 * i) for i in range(4)]
+    asks = [reading, *stayers, writing, *heirs]
+    with fresh(5, PERSONAS, path) as engine:
+        generations = together(engine, [*PERSONAS[0], 5], asks)
+        agree(asks, generations)
+    assert PREFILL_TOKENS <= generations[0].cached < len(reading.prompt)
+    assert not generations[0].tokens
+    assert 5 < len(generations[3].tokens) < 200
+
+
+@pytest.mark.parametrize("sampling", MANNERS, ids=KINDS)
+def test_the_next_owner_of_a_row_sees_nothing_of_a_longer_one(path: Way, sampling: Sampling) -> None:
+    longer = replace(sampling, max_tokens=80, min_tokens=80)
+    asks = [Ask((*PERSONAS[2], *[8] * 300), longer), Ask((7, 8, 9), sampling), Ask((*PERSONAS[0], 9), longer)]
+    asks += [Ask((*PERSONAS[1], 9), sampling), Ask((7, 8), longer), Ask(tuple([6] * 30), sampling)]
+    with fresh(1, PERSONAS[:2], path) as engine:
+        agree(asks, [engine.generate(list(ask.prompt), ask.sampling, ask.seed) for ask in asks])
+
+
+SHORT = [tuple(range(3, 43)), tuple(range(100, 170)), ()]
+"""What prompts of a random schedule begin with; the first two may be warm."""
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> list[Ask]:
+    """Up to eight requests that come at any time; about one in three is canceled at any time."""
+
+    def ask() -> Ask:
+        number, arrives = draw(st.integers(0, 11)), draw(st.integers(0, 30))
+        stay = draw(st.none() | st.none() | st.integers(0, 30))
+        sampling = replace(MANNERS[draw(st.integers(0, 3))], max_tokens=draw(st.sampled_from([1, 9, 40])))
+        prompt = (*SHORT[number % 3], *range(50 + 9 * number, 50 + 9 * number + [1, 4, 20, 90][number // 3]))
+        return Ask(prompt, sampling, number, arrives, None if stay is None else arrives + stay)
+
+    return [ask() for _ in range(draw(st.integers(1, 8)))]
+
+
+@settings(max_examples=30, deadline=None)
+@given(schedules(), st.sampled_from(["shared", "eager"]), st.integers(0, 2), st.sampled_from([16, 512]))
+def test_any_schedule_gives_each_request_its_own_answer(
+    asks: list[Ask], path: str, warm: int, chunk: int
+) -> None:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        fresh(3, [list(p) for p in SHORT[:warm]], PATHS[path]) as engine,
+    ):
+        patch.setattr("snb.engine.PREFILL_TOKENS", chunk)
+        agree(asks, together(engine, [*SHORT[0], 5], asks))

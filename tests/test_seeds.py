@@ -1,0 +1,118 @@
+"""Seeds under load: a request gives the same text alone and among fifteen others, through the real server."""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from server import Server
+from tiny import save_tiny
+
+pytestmark = pytest.mark.server
+SAMPLED = {
+    "user_message": "Suis-je libre ?",
+    "philosopher": "kant",
+    "max_tokens": 200,
+    "min_tokens": 200,
+    "temperature": 0.9,
+    "repetition_penalty": 1.1,
+    "presence_penalty": 0.3,
+    "frequency_penalty": 0.2,
+}
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("log") / "server.log"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
+    """Sixteen places in fp32, and a log that says when each request starts."""
+    base = save_tiny(tmp_path_factory.mktemp("tiny"))
+    environment = {
+        "SNB_BASE_MODEL": str(base),
+        "SNB_ADAPTER": "none",
+        "SNB_SLOTS": "16",
+        "SNB_PRECISION": "fp32",
+        "COG_LOG_LEVEL": "info",
+    }
+    with log.open("w") as file, Server(environment, log=file) as server:
+        server.wait()
+        yield server
+
+
+def ask(server: Server, inputs: dict[str, Any], client: httpx.Client | None = None) -> dict[str, Any]:
+    post = client.post if client else httpx.post
+    reply = post(f"{server.url}/predictions", json={"input": inputs}, timeout=120)
+    reply.raise_for_status()
+    assert reply.json()["status"] == "succeeded"
+    return reply.json()  # type: ignore[no-any-return]
+
+
+def text(reply: dict[str, Any]) -> str:
+    return "".join(reply["output"])
+
+
+def sixteen() -> list[dict[str, Any]]:
+    """Requests that are each their own in every setting; number 0 has seed 0."""
+    dice = random.Random(16)
+    words = ["Suis-je libre ?", "Qu’est-ce que le temps ?", "Que dois-je faire ?", "Pourquoi désirer ?"]
+    return [
+        {
+            "seed": seed,
+            "user_message": dice.choice(words) * dice.randint(1, 9),
+            "philosopher": dice.choice(["spinoza", "bergson", "kant"]),
+            "rag_context": dice.choice(
+                ["", "La durée.\n\nLe désir est l’essence de l’homme.", "Agis. " * 60]
+            ),
+            "max_tokens": (tokens := dice.randint(100, 250)),
+            "min_tokens": tokens - 20,
+            "temperature": dice.choice([0.7, 0.8, 1.0, 1.3]),
+            "top_p": dice.choice([0.8, 0.95, 1]),
+            "top_k": dice.choice([0, 20, 50]),
+            "repetition_penalty": dice.choice([1, 1.05, 1.3]),
+            "presence_penalty": dice.choice([0, 0.5, -0.5]),
+            "frequency_penalty": dice.choice([0, 0.3]),
+            "stop_sequences": dice.choice([[], ["philosophie la", "durée que"], ["zz", "é e"]]),
+        }
+        for seed in range(16)
+    ]
+
+
+def test_each_of_sixteen_at_once_gives_the_text_that_it_gives_alone(server: Server, log: Path) -> None:
+    alone = [ask(server, inputs) for inputs in sixteen()]
+    assert {reply["metrics"]["finish_reason"] for reply in alone} >= {"length", "stop_sequence"}
+    written = len(log.read_text())
+    with ThreadPoolExecutor(16) as pool, httpx.Client() as client:
+        together = list(pool.map(lambda inputs: ask(server, inputs, client), sixteen()))
+    assert most_at_once(log.read_text()[written:]) >= 12
+    assert [text(reply) for reply in together] == [text(reply) for reply in alone]
+    assert [finish(reply) for reply in together] == [finish(reply) for reply in alone]
+
+
+def most_at_once(log: str) -> int:
+    """The most requests that had started and not ended, at any time that the log tells of."""
+    steps = [("Starting prediction" in line) - (' tokens"' in line) for line in log.splitlines()]
+    return max(accumulate(steps))
+
+
+def finish(reply: dict[str, Any]) -> tuple[str, int]:
+    return reply["metrics"]["finish_reason"], reply["metrics"]["output_token_count"]
+
+
+def test_zero_is_a_seed(server: Server) -> None:
+    first, second, other = (ask(server, {**SAMPLED, "seed": seed}) for seed in (0, 0, 1))
+    assert text(first) == text(second) != text(other)
+    assert first["metrics"]["seed"] == 0
+
+
+def test_without_a_seed_the_metric_gives_the_text_again(server: Server) -> None:
+    first, second = ask(server, SAMPLED), ask(server, SAMPLED)
+    assert text(first) != text(second)
+    for reply in (first, second):
+        assert text(ask(server, {**SAMPLED, "seed": reply["metrics"]["seed"]})) == text(reply)
