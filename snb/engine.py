@@ -87,14 +87,11 @@ class Engine:
             deadline: in monotonic seconds; waiting counts.
 
         Raises:
-            BadInput: no ids, ids outside the vocabulary, or no room left for an answer.
+            BadInput: no ids, ids outside the vocabulary, no room left for an answer, settings out of bounds.
             EngineDown: the decode loop has died, is stuck, or was closed.
         """
-        vocabulary = self._model.model.config.vocab_size
-        if not prompt or not all(0 <= token < vocabulary for token in prompt):
-            raise BadInput("the prompt must be a list of ids within the vocabulary")
-        if len(prompt) >= self.context:
-            raise BadInput(f"the prompt has {len(prompt)} tokens; the context holds {self.context}")
+        if faults := [*self._faults(prompt, seed), *sampling.faults()]:
+            raise BadInput(faults)
         scores: list[Tensor] | None = [] if keep_scores else None
         detokenizer = Detokenizer(self._tokenizer)
         generation = Generation(prompt, sampling, seed, detokenizer, self.fault, deadline, scores)
@@ -106,6 +103,15 @@ class Engine:
             self._waiting.append(generation)
             self._wake.notify()
         return generation
+
+    def _faults(self, prompt: list[int], seed: int) -> Iterator[str]:
+        vocabulary = self._model.model.config.vocab_size
+        if not prompt or not all(isinstance(token, int) and 0 <= token < vocabulary for token in prompt):
+            yield "the prompt must be a list of ids within the vocabulary"
+        if len(prompt) >= self.context:
+            yield f"the prompt has {len(prompt)} tokens; the context holds {self.context}"
+        if not 0 <= seed < 2**63:
+            yield "the seed must be a whole number from 0 to 2**63 - 1"
 
     def fault(self) -> EngineDown | None:
         """Why nothing will be answered any more; none while all is well."""
@@ -167,9 +173,9 @@ class Engine:
     def _end_overdue(self) -> None:
         """Frees what canceled requests hold, and what those hold whose deadline is over."""
         with self._wake:
-            self._waiting = deque(owner for owner in self._waiting if not owner.overdue())
+            self._waiting = deque(owner for owner in self._waiting if not _overdue(owner))
         for row, owner in enumerate(self._rows):
-            if owner and owner.overdue():
+            if owner and _overdue(owner):
                 self._rows[row] = None
 
     def _admit(self) -> None:
@@ -261,6 +267,12 @@ class Engine:
         if owner.sampling.french:
             owner.pending = self._script.pending(owner.pending, token)
         owner.take(token, ends=token in self._end_tokens, full=owner.cached + 1 == self.context)
+
+
+def _overdue(owner: Generation) -> bool:
+    with _alone(owner):
+        owner.overdue()
+    return bool(owner.finish_reason)
 
 
 @contextmanager
