@@ -1,7 +1,8 @@
 """How the model is run: by CUDA graphs on a GPU, over shared prefixes on a CPU, or plainly anywhere.
 
 At a few rows a GPU is done with a kernel before Python has sent the next; a graph, recorded at the boot and
-replayed, sends all of them at once. On a CPU reading the cache costs most, and `snb.shared` reads less of it.
+replayed, sends all of them at once. On a CPU reading costs most: `snb.shared` reads less of the cache, and
+`snb.packed` reads weights as the CPU wants them.
 """
 
 import logging
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from snb.engine import Engine
 from snb.errors import DeviceUnusable
+from snb.packed import pack, unpack
 from snb.slots import SlotModel, Step
 
 log = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 def eager(model: SlotModel) -> Step:
     """Kernel by kernel, each row by itself; runs everywhere."""
+    unpack(model.model)
     return model.step
 
 
@@ -31,8 +34,20 @@ def shared(model: SlotModel) -> Step:
     """
     if model.model.device.type != "cpu":
         raise DeviceUnusable("shared prefixes are for the CPU")
+    unpack(model.model)
     model.share_prefixes()
     return model.step
+
+
+def packed(model: SlotModel) -> Step:
+    """As `shared`, with weights packed for a few rows.
+
+    Raises:
+        DeviceUnusable: on a GPU, or the weights are too large to be held twice.
+    """
+    step = shared(model)
+    pack(model.model)
+    return step
 
 
 @dataclass(frozen=True)
@@ -100,13 +115,18 @@ def doublings(first: int, last: int) -> list[int]:
     return sizes
 
 
-PATHS: dict[str, Callable[[SlotModel], Step]] = {"graphs": Graphs, "shared": shared, "eager": eager}
+PATHS: dict[str, Callable[[SlotModel], Step]] = {
+    "graphs": Graphs,
+    "packed": packed,
+    "shared": shared,
+    "eager": eager,
+}
 
 
 def candidates(wanted: str, device: str) -> list[str]:
     """The paths to try for a setting, fastest first; the last one runs everywhere."""
     if wanted == "auto":
-        wanted = "graphs" if device == "cuda" else "shared"
+        return ["graphs", "eager"] if device == "cuda" else ["packed", "shared", "eager"]
     return list(dict.fromkeys([wanted, "eager"]))
 
 

@@ -48,7 +48,7 @@ def standin() -> Settings:
     return Settings(base_model=str(STANDIN / "base"), adapter=str(STANDIN / "adapter"))
 
 
-@pytest.fixture(params=["shared", "eager"])
+@pytest.fixture(params=["packed", "shared", "eager"])
 def path(request: pytest.FixtureRequest) -> Callable[[SlotModel], Step]:
     """Each way to run the model that a CPU has."""
     return PATHS[request.param]

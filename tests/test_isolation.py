@@ -176,7 +176,9 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
 
 
 @settings(max_examples=30, deadline=None)
-@given(schedules(), st.sampled_from(["shared", "eager"]), st.integers(0, 2), st.sampled_from([16, 512]))
+@given(
+    schedules(), st.sampled_from(["packed", "shared", "eager"]), st.integers(0, 2), st.sampled_from([16, 512])
+)
 def test_any_schedule_gives_each_request_its_own_answer(
     asks: list[Ask], path: str, warm: int, chunk: int
 ) -> None:

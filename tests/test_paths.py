@@ -89,7 +89,7 @@ def test_when_the_last_path_fails_too_the_boot_fails(start: Start) -> None:
 
 def test_the_paths_of_each_setting_end_with_one_that_runs_everywhere() -> None:
     assert candidates("auto", "cuda") == ["graphs", "eager"]
-    assert candidates("auto", "cpu") == ["shared", "eager"]
+    assert candidates("auto", "cpu") == ["packed", "shared", "eager"]
     assert candidates("graphs", "cpu") == ["graphs", "eager"]
     assert candidates("eager", "cuda") == ["eager"]
     assert PATHS["eager"] is eager
