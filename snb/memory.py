@@ -15,8 +15,9 @@ from snb.engine import PREFILL_TOKENS
 GIB = 1024**3
 FIXED = GIB
 """Bytes for the CUDA libraries' workspaces, the personas' saved prefixes and fragmentation; an allowance."""
-SAMPLING_COPIES = 8
-"""Arrays of 4 bytes a slot and vocabulary entry that sampling holds at once: scores, sorted scores, order."""
+SAMPLING_COPIES = 24
+"""Arrays of 4 bytes a slot and vocabulary entry that sampling holds at once, at most: scores, penalties,
+counts, and, with no top_k, the whole vocabulary sorted (values, 8-byte order) with its noise in fp64."""
 NF4_BLOCK, ABSMAX_BLOCK = 64, 256
 """Weights that share one absmax, and absmaxes that share one second-level absmax: bitsandbytes' defaults."""
 

@@ -4,8 +4,10 @@ import math
 
 import pytest
 
+from snb import schema
 from snb.errors import BadInput
-from snb.request import Request, Sampling, Turn
+from snb.request import BOUNDS, MAX_DEADLINE, MAX_MESSAGE, Request, Sampling, Turn
+from snb.settings import ROOT
 
 
 def test_a_plain_question_is_accepted() -> None:
@@ -67,3 +69,14 @@ def test_all_faults_come_together_and_no_text_of_the_caller_is_repeated() -> Non
         )
     assert len(caught.value.faults) == 3
     assert "secret" not in str(caught.value)
+
+
+def test_the_bounds_are_those_that_callers_read_in_the_schema() -> None:
+    source = (ROOT / "predict.py").read_text(encoding="utf-8")
+    inputs = schema.derive(source, "Predictor", "0")["components"]["schemas"]["Input"]["properties"]
+    bounds = {**BOUNDS, "deadline_seconds": (0, MAX_DEADLINE), "seed": (0, 2**32 - 1)}
+    declared = {
+        name: (part["minimum"], part["maximum"]) for name, part in inputs.items() if "minimum" in part
+    }
+    assert declared == bounds
+    assert inputs["user_message"]["maxLength"] == MAX_MESSAGE
