@@ -1,0 +1,113 @@
+/** The three philosophers. */
+export type Philosopher = "spinoza" | "bergson" | "kant";
+
+/** Earlier turns, oldest first; pairs are those of Gradio's chatbot, `[question, answer]`. */
+export type History = Array<{ role: "user" | "assistant"; content: string } | [string | null, string | null]>;
+
+export type ErrorCode =
+  | "BAD_INPUT"
+  | "UNAUTHORIZED"
+  | "BUSY"
+  | "COLD_START"
+  | "TIMEOUT"
+  | "CANCELED"
+  | "BACKEND_FAILED"
+  | "ALL_BACKENDS_FAILED";
+
+export interface Options {
+  history?: History;
+  /** Longest answer, in tokens: 1 to 2048; 256 unless given. */
+  maxTokens?: number;
+  /** 0 to 2; 0.7 unless given. */
+  temperature?: number;
+  /** The same seed and inputs give the same answer; a random one unless given. */
+  seed?: number;
+  /** Texts that end the answer just before they would appear. */
+  stopSequences?: string[];
+  /** Replaces the philosopher's persona. */
+  systemPrompt?: string;
+  /** Instead of SNB_BACKEND_URL: a list, or one string with commas. */
+  backends?: string | string[];
+  /** Milliseconds for everything; SNB_TIMEOUT_MS, else 55000. The endpoint ends its answer shortly before. */
+  timeoutMs?: number;
+  /** Aborting it ends the call with CANCELED, and the backend's work. */
+  signal?: AbortSignal;
+}
+
+export interface CallOptions extends Options {
+  /** Gets each piece of text as it comes. */
+  onToken?: (text: string) => void;
+  /** Allows another backend to be asked after text has come; called when the text begins anew. */
+  onRestart?: () => void;
+}
+
+/** What one backend did. `code` is an ErrorCode, or OK. */
+export interface Attempt {
+  backend: string;
+  code: ErrorCode | "OK";
+  ms?: number;
+  reason?: string;
+}
+
+export interface Result {
+  text: string;
+  backend: string;
+  metrics: Record<string, unknown>;
+  attempts: Attempt[];
+}
+
+/** Survives JSON; holds the question, and no secret. */
+export interface Handle {
+  backend: string;
+  id: string | null;
+  [more: string]: unknown;
+}
+
+export interface Look {
+  status: "starting" | "queued" | "processing" | "succeeded" | "failed" | "canceled";
+  text: string;
+  backend: string;
+  /** What to ask with the next time. */
+  handle: Handle;
+  metrics?: Record<string, unknown>;
+  error?: { code: ErrorCode; message: string };
+}
+
+/** Its message names the code, what was wrong and what to try; never the prompt, never a secret. */
+export class SNBError extends Error {
+  readonly code: ErrorCode;
+  attempts: Attempt[];
+}
+
+/** Resolves to the answer's text; rejects with an SNBError, whose text is never an answer. */
+export function callSNB(
+  philosopher: Philosopher,
+  ragContext: string,
+  userMessage: string,
+  options?: CallOptions,
+): Promise<string>;
+
+/** The answer as it comes; `result` resolves when it has been read to its end. */
+export function streamSNB(
+  philosopher: Philosopher,
+  ragContext: string,
+  userMessage: string,
+  options?: Options & { onRestart?: () => void },
+): AsyncIterable<string> & { result: Promise<Result> };
+
+/** Starts an answer and returns at once. */
+export function startSNB(
+  philosopher: Philosopher,
+  ragContext: string,
+  userMessage: string,
+  options?: Options,
+): Promise<Handle>;
+
+/** What there is of the answer, after at most `patienceMs` (5000). */
+export function pollSNB(
+  handle: Handle,
+  options?: { backends?: string | string[]; patienceMs?: number; coldStartMs?: number },
+): Promise<Look>;
+
+/** Stops an answer; harmless when it is over. */
+export function cancelSNB(handle: Handle, options?: { backends?: string | string[] }): Promise<void>;

@@ -1,0 +1,111 @@
+/** A container that speaks Cog's HTTP: https://cog.run/http */
+
+import { randomBytes } from "node:crypto";
+import { SNBError } from "./error.cjs";
+import { events } from "./events.js";
+import { bytes, json, send } from "./http.js";
+
+export class Cog {
+  constructor(url, key = process.env.SNB_API_KEY) {
+    this.name = url.host + url.pathname.replace(/\/$/, "");
+    this.#url = url.href.replace(/\/$/, "");
+    this.#key = key;
+  }
+  #url;
+  #key;
+
+  /**
+   * Yields the answer's text and returns its metrics. The prediction has an id of ours, so that asking again after a
+   * lost reply joins what is running and pays nothing twice. Leaving the stream cancels the prediction.
+   */
+  async *ask(inputs, { signal }) {
+    const id = newId();
+    let sent = "";
+    for (let tries = 0; ; tries++) {
+      try {
+        let text = "";
+        for await (const { event, data } of this.#stream(id, inputs, signal)) {
+          if (event === "output") text += JSON.parse(data).chunk;
+          if (text.length > sent.length) {
+            if (!text.startsWith(sent)) break;
+            yield text.slice(sent.length);
+            sent = text;
+          }
+          if (event === "completed" || event === "error") return finished(JSON.parse(data)).metrics;
+        }
+        throw new SNBError("BACKEND_FAILED", "the stream ended before the answer", { lost: true });
+      } catch (error) {
+        if (!error.lost || tries) throw error;
+      }
+    }
+  }
+
+  /** Starts a prediction that goes on by itself; resolves to its id. */
+  async start(inputs) {
+    const id = newId();
+    await this.#put(id, inputs);
+    return id;
+  }
+
+  /**
+   * What there is of a prediction after at most `patience` ms. Cog forgets a prediction at its end, so the end has to
+   * be seen: when it fell between two looks, the same question with the same seed is asked again.
+   */
+  async look(id, inputs, { patience }) {
+    await this.#put(id, inputs);
+    const signal = AbortSignal.timeout(patience);
+    let text = "";
+    try {
+      for await (const { event, data } of this.#stream(id, inputs, signal)) {
+        if (event === "output") text += JSON.parse(data).chunk;
+        if (event === "completed") return { status: "succeeded", text, metrics: finished(JSON.parse(data)).metrics };
+      }
+    } catch (error) {
+      if (!signal.aborted && !error.lost) throw error;
+    }
+    return { status: "processing", text };
+  }
+
+  async cancel(id) {
+    await send(`${this.#url}/predictions/${id}/cancel`, { method: "POST" }).catch((error) => {
+      if (!/ 404 /.test(error.message)) throw error; // over already
+    });
+  }
+
+  #put(id, inputs) {
+    return json(`${this.#url}/predictions/${id}`, this.#request(inputs, { Prefer: "respond-async" }));
+  }
+
+  async *#stream(id, inputs, signal) {
+    const request = this.#request(inputs, { Accept: "text/event-stream" });
+    const response = await send(`${this.#url}/predictions/${id}`, { ...request, signal });
+    if (!/event-stream/.test(response.headers.get("content-type"))) {
+      const prediction = await response.json().catch(() => ({}));
+      yield { event: "output", data: JSON.stringify({ chunk: [prediction.output ?? []].flat().join("") }) };
+      yield { event: "completed", data: JSON.stringify(prediction) };
+      return;
+    }
+    yield* events(bytes(response, signal));
+  }
+
+  #request(inputs, headers) {
+    const input = this.#key ? { ...inputs, api_key: this.#key } : inputs;
+    headers = { ...headers, "Content-Type": "application/json" };
+    return { method: "PUT", headers, body: JSON.stringify({ input }) };
+  }
+}
+
+const newId = () => randomBytes(16).toString("hex");
+
+/** A prediction that succeeded, or the error that it ended with, as the endpoint's own codes tell it. */
+export function finished(prediction) {
+  if (prediction.status === "succeeded") return { ...prediction, metrics: prediction.metrics ?? {} };
+  const [, code, sentence] = /\b([A-Z]{4,}(?:_[A-Z]+)*): ([^]*)/.exec(String(prediction.error ?? "")) ?? [];
+  if (code === "BAD_INPUT" || code === "PROMPT_TOO_LONG") throw new SNBError("BAD_INPUT", sentence);
+  if (code === "UNAUTHORIZED") throw new SNBError("UNAUTHORIZED", "the server refused the key: check SNB_API_KEY");
+  if (code === "DEADLINE") throw new SNBError("BUSY", "the answer did not begin before its deadline");
+  if (["canceled", "aborted"].includes(prediction.status)) {
+    throw new SNBError("BACKEND_FAILED", `the prediction was ${prediction.status} by its host`);
+  }
+  throw new SNBError("BACKEND_FAILED", `the prediction failed${code ? ` (${code})` : ""}`);
+}

@@ -1,0 +1,171 @@
+/** One question, several backends: who is asked, for how long, and when to go on to the next. */
+
+import { SNBError } from "./error.cjs";
+import { backoff, sleep } from "./wait.js";
+
+const TIMEOUT = 55_000; // ms; a Netlify function has 60 s
+const BUSY_BUDGET = 4000; // ms of asking a full server again while another backend could answer
+const FINAL = ["BAD_INPUT", "UNAUTHORIZED", "CANCELED"]; // another backend would not help
+const WAITING = ["BUSY", "COLD_START"]; // the same backend may answer later
+const REST = { first: 10_000, longest: 60_000 }; // ms that a failed backend is left alone
+const MARGIN = 1500; // ms between the endpoint's deadline and ours
+
+const resting = new Map(); // name of a backend that just failed → { until, failures }
+
+/**
+ * Yields the answer's text as it comes and returns `{text, backend, metrics, attempts}`.
+ *
+ * Backends are asked in order, each for its share of the time left until its first text; one round after another
+ * while somebody said that it is waking up or full. Once text was yielded, nobody else is asked unless
+ * `options.onRestart` is there to be told that the text begins anew.
+ *
+ * @throws {SNBError} with `attempts`
+ */
+export async function* answer(inputs, backends, options) {
+  const end = Date.now() + (options.timeoutMs ?? (Number(process.env.SNB_TIMEOUT_MS) || TIMEOUT));
+  const attempts = [];
+  const state = { attempts, options, left: () => end - Date.now(), shown: false };
+  try {
+    for (let round = 0; ; round++) {
+      const candidates = awake(backends);
+      for (const [index, backend] of candidates.entries()) {
+        const others = candidates.length - index;
+        const result = yield* attempt(backend, inputs, others, state);
+        if (result) return { ...result, backend: backend.name, attempts };
+        if (state.left() <= 0) throw failed(attempts, backends);
+      }
+      const round_ = attempts.slice(-candidates.length);
+      const pause = Math.min(2000, backoff(round, Math.max(...round_.map(({ retryAfter }) => retryAfter ?? 250))));
+      const hopeful = round_.some(({ code }) => WAITING.includes(code));
+      if (!hopeful || state.left() < pause) throw failed(attempts, backends);
+      await sleep(pause, aborted(options.signal));
+    }
+  } catch (error) {
+    error.attempts = attempts;
+    throw error;
+  } finally {
+    report(attempts);
+  }
+}
+
+/** Asks one backend; returns what it answered, or nothing when the next one is to be asked. */
+async function* attempt(backend, inputs, others, state) {
+  const { attempts, options, left } = state;
+  const patience = Date.now() + Math.min(BUSY_BUDGET, left() / others);
+  for (let tries = 0; ; tries++) {
+    const began = Date.now();
+    const entry = { backend: backend.name, code: "OK", ms: 0 };
+    if (tries) attempts.pop(); // one entry a backend and round
+    attempts.push(entry);
+    try {
+      const result = yield* ask(backend, inputs, left() / others, state);
+      resting.delete(backend.name);
+      return result;
+    } catch (error) {
+      if (!(error instanceof SNBError)) throw error;
+      Object.assign(entry, { code: error.code, reason: error.message, retryAfter: error.retryAfter });
+      if (FINAL.includes(error.code)) throw error;
+      if (state.shown && !options.onRestart) throw error;
+      if (state.shown) options.onRestart();
+      state.shown = false;
+      const wait = backoff(tries, error.retryAfter);
+      const again = error.code === "BUSY" && others > 1 && Date.now() + wait < patience;
+      if (!again) {
+        if (error.code !== "BUSY") rest(backend.name);
+        return undefined;
+      }
+      await sleep(wait, aborted(options.signal));
+    } finally {
+      entry.ms = Date.now() - began;
+    }
+  }
+}
+
+/** One try: bounded by `share` ms until the first text, by the time left, and by the caller's signal. */
+async function* ask(backend, inputs, share, state) {
+  const { options, left } = state;
+  const caller = aborted(options.signal);
+  const stop = new AbortController();
+  let status = "asked";
+  const give = (code, message) => () => stop.abort(new SNBError(code, message));
+  const late = () =>
+    status === "starting"
+      ? give("COLD_START", "the model was still being loaded when the time was over")()
+      : give("TIMEOUT", "no text within the time")();
+  const first = setTimeout(late, share);
+  const last = setTimeout(give("TIMEOUT", "the answer was not finished within the time"), left());
+  const leave = () => stop.abort(caller.reason);
+  if (caller?.aborted) throw caller.reason;
+  caller?.addEventListener("abort", leave, { once: true });
+
+  const deadline_seconds = Math.max(1, Math.min(1800, (left() - Math.min(MARGIN, left() / 5)) / 1000));
+  const began = Date.now();
+  let source;
+  let text = "";
+  try {
+    source = (await backend.open(stop.signal)).ask({ ...inputs, deadline_seconds }, {
+      signal: stop.signal,
+      left,
+      share: () => began + share - Date.now(),
+      streaming: options.streaming,
+      progress: (now) => {
+        status = now;
+        if (!options.streaming && now === "processing") clearTimeout(first);
+      },
+    });
+    for (;;) {
+      const { value, done } = await source.next();
+      if (done) return { text, metrics: value ?? {} };
+      clearTimeout(first);
+      text += value;
+      if (!options.streaming) continue;
+      state.shown = true;
+      yield value;
+    }
+  } finally {
+    clearTimeout(first);
+    clearTimeout(last);
+    caller?.removeEventListener("abort", leave);
+    stop.abort(new SNBError("CANCELED", "the caller left"));
+    await source?.return().catch(() => {});
+  }
+}
+
+/** The caller's signal, with a reason of ours. */
+function aborted(signal) {
+  if (!signal) return undefined;
+  const stop = new AbortController();
+  const leave = () => stop.abort(new SNBError("CANCELED", "the caller left"));
+  if (signal.aborted) leave();
+  else signal.addEventListener("abort", leave, { once: true });
+  return stop.signal;
+}
+
+/** The backends that did not just fail; all of them when all did. */
+export function awake(backends) {
+  const well = backends.filter(({ name }) => !(resting.get(name)?.until > Date.now()));
+  return well.length ? well : backends;
+}
+
+/** Leaves a backend alone, twice as long each time that it fails again. */
+export function rest(name) {
+  const failures = (resting.get(name)?.failures ?? 0) + 1;
+  const pause = Math.min(REST.longest, REST.first * 2 ** (failures - 1));
+  resting.set(name, { failures, until: Date.now() + pause });
+}
+
+/** The error of all attempts: the backend's own when there is only one. */
+export function failed(attempts, backends) {
+  const lasts = new Map(attempts.map((entry) => [entry.backend, entry]));
+  if (backends.length === 1) {
+    const { code, reason } = attempts.at(-1);
+    return new SNBError(code, reason.slice(code.length + 2));
+  }
+  const reasons = [...lasts.values()].map(({ backend, reason }) => `${backend}: ${reason}`);
+  return new SNBError("ALL_BACKENDS_FAILED", reasons.join("; "));
+}
+
+/** One line a question, without its content. */
+function report(attempts) {
+  console.info(`snb: ${attempts.map(({ backend, code, ms }) => `${backend} ${code} ${ms} ms`).join(", ") || "not asked"}`);
+}

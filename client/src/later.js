@@ -1,0 +1,116 @@
+/** Ask now, read later: for functions that must return in 10 s while a model takes minutes to wake up. */
+
+import { configuredBackends } from "./backends.js";
+import { SNBError } from "./error.cjs";
+import { awake, failed, rest } from "./failover.js";
+import { checkedInputs } from "./inputs.js";
+
+const PATIENCE = 5000; // ms that a look may take
+const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
+const WAITING = { COLD_START: "starting", BUSY: "queued" };
+
+/** Resolves to a handle that survives JSON; it names a backend and holds the question, and no secret. */
+export async function startSNB(philosopher, ragContext, userMessage, options = {}) {
+  const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
+  return begun({ inputs, tried: [], attempts: [] }, options);
+}
+
+/**
+ * What there is of an answer: `{status, text, handle, backend, metrics?, error?}`, with the handle to ask with the next
+ * time. Statuses: starting, queued, processing, succeeded, failed, canceled.
+ */
+export async function pollSNB(handle, options = {}) {
+  const patience = options.patienceMs ?? PATIENCE;
+  try {
+    const current = handle.id ? handle : await begun(handle, options);
+    if (!current.id) return seen(current, { status: current.waiting, text: "" });
+    const look = await found(current, options).look(current.id, checked(current), { patience });
+    if (look.status === "starting" && overdue(current, options)) return seen(await moved(current, options), WAKING);
+    return seen(current, look);
+  } catch (error) {
+    return lost(handle, error, options);
+  }
+}
+const WAKING = { status: "starting", text: "" };
+
+/** Stops an answer. To cancel one that is over is no error. */
+export async function cancelSNB(handle, options = {}) {
+  if (handle.id) await (await found(handle, options).open()).cancel(handle.id);
+}
+
+/** A failure that another backend may mend moves the question there; any other is the status `failed`. */
+async function lost(handle, error, options) {
+  if (!(error instanceof SNBError)) throw error;
+  if (WAITING[error.code]) return seen({ ...handle, id: null }, { status: WAITING[error.code], text: "" });
+  if (handle.backend && ["BACKEND_FAILED", "TIMEOUT"].includes(error.code)) {
+    rest(handle.backend);
+    try {
+      const next = await moved(handle, options, error);
+      return seen(next, { status: next.id ? "processing" : next.waiting, text: "" });
+    } catch (last) {
+      if (!(last instanceof SNBError)) throw last;
+      error = last;
+    }
+  }
+  return seen(handle, { status: "failed", text: "", error: { code: error.code, message: error.message } });
+}
+
+/** The question on the next backend that has not been tried. */
+function moved(handle, options, error) {
+  const entry = { backend: handle.backend, code: error?.code ?? "COLD_START", reason: error?.message ?? "COLD_START: too long" };
+  const attempts = [...(handle.attempts ?? []), entry];
+  return begun({ ...handle, attempts, tried: [...handle.tried, handle.backend], id: null }, options);
+}
+
+/** Starts the question on the first backend that takes it; one that is waking up or full is waited for. */
+async function begun(handle, options) {
+  const inputs = checked(handle);
+  const all = configuredBackends(options);
+  const backends = awake(all.filter(({ name }) => !handle.tried.includes(name)));
+  const attempts = [...handle.attempts];
+  let waiting;
+  for (const { name, open } of backends) {
+    const next = { ...handle, backend: name, since: Date.now(), attempts };
+    try {
+      return { ...next, id: await (await open(AbortSignal.timeout(PATIENCE))).start(inputs), waiting: undefined };
+    } catch (error) {
+      if (!(error instanceof SNBError) && error.name !== "TimeoutError") throw error;
+      if (["BAD_INPUT", "UNAUTHORIZED"].includes(error.code)) throw error;
+      if (WAITING[error.code]) waiting ??= { ...next, id: null, waiting: WAITING[error.code] };
+      else rest(name);
+      attempts.push({ backend: name, code: error.code ?? "TIMEOUT", reason: error.message });
+    }
+  }
+  if (waiting) return { ...waiting, attempts: handle.attempts };
+  throw failed(attempts.length ? attempts : [{ backend: "none", code: "BACKEND_FAILED", reason: "BACKEND_FAILED: none is left" }], all);
+}
+
+/** A handle comes back from a browser: its backend has to be a configured one, its inputs are checked again. */
+function found(handle, options) {
+  const backend = configuredBackends(options).find(({ name }) => name === handle.backend);
+  if (!backend || !/^[\w-]{1,64}$/.test(handle.id)) throw new SNBError("BAD_INPUT", "the handle is not one of this client's");
+  return {
+    look: async (...args) => (await backend.open(AbortSignal.timeout(PATIENCE))).look(...args),
+    open: () => backend.open(AbortSignal.timeout(PATIENCE)),
+  };
+}
+
+function checked({ inputs = {}, tried, attempts }) {
+  if (!Array.isArray(tried) || !Array.isArray(attempts)) throw new SNBError("BAD_INPUT", "the handle is not one of this client's");
+  const { philosopher, rag_context, user_message, history, system_prompt, ...rest_ } = inputs;
+  const options = { history, systemPrompt: system_prompt, maxTokens: rest_.max_tokens, temperature: rest_.temperature };
+  return checkedInputs(philosopher, rag_context, user_message, {
+    ...options,
+    seed: rest_.seed,
+    stopSequences: rest_.stop_sequences,
+  });
+}
+
+function overdue(handle, options) {
+  const others = configuredBackends(options).some(({ name }) => name !== handle.backend && !handle.tried.includes(name));
+  return others && Date.now() - handle.since > (options.coldStartMs ?? LONGEST_START);
+}
+
+function seen(handle, { status, text, metrics, error }) {
+  return { status, text, backend: handle.backend, handle, ...(metrics && { metrics }), ...(error && { error }) };
+}
