@@ -137,8 +137,11 @@ function pairs(history) {
 
 /** The newest answer in an endpoint's outputs: a text, `[[question, answer], …]` or `[{role, content}, …]`. */
 function lastAnswer(outputs) {
+  // An endpoint made with gr.api has one output, which holds what the function returned.
+  if (outputs.length === 1 && Array.isArray(outputs[0]?.[1])) [outputs] = outputs;
   const turns = outputs.find((output) => Array.isArray(output));
   const last = turns ? turns.at(-1) : outputs[0];
-  const text = Array.isArray(last) ? last[1] : typeof last === "object" ? last?.content : last;
+  let text = Array.isArray(last) ? last[1] : last?.content ?? last;
+  if (Array.isArray(text)) text = text.map((part) => part.text ?? "").join("");
   return typeof text === "string" ? text : "";
 }

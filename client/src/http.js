@@ -48,6 +48,7 @@ export async function refused(response) {
   const body = await response.json().catch(() => ({}));
   const { status } = response;
   const retryAfter = milliseconds(response.headers.get("retry-after"));
+  if (/version/i.test(body.title)) return new SNBError("BACKEND_FAILED", "Replicate has no such version of the model");
   if (status === 400 || status === 422) return new SNBError("BAD_INPUT", `the server refused ${named(body)}`);
   if (status === 401 || status === 403) {
     return new SNBError("UNAUTHORIZED", `the server refused the token or key (${status}): check it`);
@@ -62,8 +63,10 @@ export async function refused(response) {
 
 /** The inputs that a 422 names; their values, which it may repeat, are left out. */
 function named(body) {
-  const detail = Array.isArray(body.detail) ? body.detail : [];
-  const names = detail.map((fault) => fault?.loc?.at?.(-1)).filter((name) => /^\w+$/.test(String(name)));
+  const faults = Array.isArray(body.detail)
+    ? body.detail.map((fault) => fault?.loc?.at?.(-1)) // Cog
+    : [...String(body.detail ?? "").matchAll(/^- input\.(\w+):/gm)].map(([, name]) => name); // Replicate
+  const names = faults.filter((name) => /^\w+$/.test(String(name)));
   return names.length ? `the input ${names.join(", ")}` : "an input";
 }
 

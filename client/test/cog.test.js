@@ -1,0 +1,106 @@
+/** The client before the real Cog server. */
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { after, before, beforeEach, test } from "node:test";
+import { SNBError, callSNB, cancelSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
+import { environment, open, until } from "./doors.js";
+
+const QUESTION = "La liberté est-elle une illusion ?";
+let doors;
+before(async () => (doors = await open("standin")));
+after(() => doors.close());
+beforeEach(() => environment({ SNB_BACKEND_URL: doors.cog }));
+
+test("the answer is the same in one piece, streamed, and asked for later", async () => {
+  const options = { seed: 3, maxTokens: 30 };
+  const whole = await callSNB("bergson", "La durée.", QUESTION, options);
+  const pieces = [];
+  await callSNB("bergson", "La durée.", QUESTION, { ...options, onToken: (text) => pieces.push(text) });
+  assert.ok(pieces.length > 5);
+  assert.equal(pieces.join(""), whole);
+  let look = { handle: await startSNB("bergson", "La durée.", QUESTION, options) };
+  await until(async () => (look = await pollSNB(JSON.parse(JSON.stringify(look.handle)))).status === "succeeded");
+  assert.equal(look.text, whole);
+});
+
+test("a look shows what there is so far", async () => {
+  let look = { handle: await startSNB("kant", "", QUESTION, { seed: 4, maxTokens: 200 }) };
+  await until(async () => {
+    look = await pollSNB(look.handle, { patienceMs: 300 });
+    return look.text;
+  });
+  assert.equal(look.status, "processing");
+  await cancelSNB(look.handle);
+  await cancelSNB(look.handle);
+});
+
+test("the stream says who answered, with which metrics", async () => {
+  const stream = streamSNB("spinoza", "", QUESTION, { maxTokens: 8, seed: 1 });
+  let text = "";
+  for await (const piece of stream) text += piece;
+  const result = await stream.result;
+  assert.equal(result.text, text);
+  assert.equal(result.backend, new URL(doors.cog).host);
+  assert.deepEqual(result.attempts.map(({ code }) => code), ["OK"]);
+  assert.equal(result.metrics.output_token_count, 8);
+});
+
+test("leaving the stream, or aborting, stops the decoding", async () => {
+  const canceled = () => (doors.log().match(/canceled/g) ?? []).length;
+  const before_ = canceled();
+  for await (const _ of streamSNB("kant", "", QUESTION, { maxTokens: 400, seed: 4 })) break;
+  await until(() => canceled() === before_ + 1);
+  const stop = new AbortController();
+  const call = callSNB("kant", "", QUESTION, { maxTokens: 400, seed: 4, signal: stop.signal, onToken: () => stop.abort() });
+  await assert.rejects(call, { code: "CANCELED" });
+  await until(() => canceled() === before_ + 2);
+});
+
+test("a short clock gives a short answer, not an error", async () => {
+  const stream = streamSNB("kant", "", QUESTION, { maxTokens: 2048, seed: 4, timeoutMs: 2500 });
+  for await (const _ of stream);
+  assert.equal((await stream.result).metrics.finish_reason, "deadline");
+});
+
+test("thirty at once are all answered as alone", async () => {
+  const options = { seed: 5, maxTokens: 6, timeoutMs: 50_000 };
+  const alone = await callSNB("kant", "", QUESTION, options);
+  const answers = await Promise.all(Array.from({ length: 30 }, () => callSNB("kant", "", QUESTION, options)));
+  assert.deepEqual(new Set(answers), new Set([alone]));
+});
+
+for (const [name, options, input] of [
+  ["a bad number", { maxTokens: 9999 }, "max_tokens"],
+  ["a bad turn", { history: [{ role: "system", content: "x" }] }, "history"],
+]) {
+  test(`${name} is refused by name, without its value`, async () => {
+    const error = await callSNB("kant", "", "Secret ?", options).catch((error) => error);
+    assert.ok(error instanceof SNBError);
+    assert.equal(error.code, "BAD_INPUT");
+    assert.match(error.message, new RegExp(input));
+    assert.doesNotMatch(error.message, /Secret|9999/);
+  });
+}
+
+test("a message too long, half a character, an unknown philosopher: refused before anything is sent", async () => {
+  for (const [who, message] of [["kant", "é".repeat(4001)], ["kant", "\ud83d"], ["descartes", "Bonjour"], ["kant", ""]]) {
+    await assert.rejects(callSNB(who, "", message), { code: "BAD_INPUT" });
+  }
+});
+
+test("a handle that names a host of its own is refused", async () => {
+  const handle = await startSNB("kant", "", QUESTION, { maxTokens: 4 });
+  assert.equal((await pollSNB({ ...handle, backend: "example.org" })).error.code, "BAD_INPUT");
+  assert.equal((await pollSNB({ ...handle, id: "../shutdown" })).error.code, "BAD_INPUT");
+});
+
+test("CommonJS has the same door, and the same error class", async () => {
+  const common = createRequire(import.meta.url)("..");
+  assert.equal(common.SNBError, SNBError);
+  assert.equal(typeof (await common.callSNB("kant", "", QUESTION, { maxTokens: 4 })), "string");
+  await assert.rejects(common.callSNB("descartes", "", "x"), SNBError);
+  const stream = common.streamSNB("kant", "", QUESTION, { maxTokens: 4 });
+  for await (const _ of stream);
+  assert.equal((await stream.result).metrics.output_token_count, 4);
+});

@@ -1,0 +1,201 @@
+/** What goes wrong on the way: hosts that are made to fail stand before, or instead of, a real Cog server. */
+
+import assert from "node:assert/strict";
+import { createServer, request } from "node:http";
+import { after, before, beforeEach, test } from "node:test";
+import { callSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
+import { environment, open } from "./doors.js";
+
+const QUESTION = "Qu’est-ce que le temps ?";
+const OPTIONS = { seed: 2, maxTokens: 40, philosopher: "kant" };
+let doors;
+let expected;
+before(async () => {
+  doors = await open("tiny");
+  environment({ SNB_BACKEND_URL: doors.cog });
+  expected = await callSNB("kant", "", QUESTION, OPTIONS);
+});
+after(() => doors.close());
+beforeEach(() => environment({}));
+
+/** A host on a free port for as long as `body` runs. */
+async function host(handler, body) {
+  const server = createServer(handler).listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  try {
+    return await body(`http://127.0.0.1:${server.address().port}`);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+/** Passes everything on to the Cog server; `change(chunk, response, count)` may spoil a prediction's stream. */
+function relay(change) {
+  let count = 0;
+  return (incoming, outgoing) => {
+    const streamed = /event-stream/.test(incoming.headers.accept);
+    const upstream = request(doors.cog + incoming.url, { method: incoming.method, headers: incoming.headers }, (reply) => {
+      outgoing.writeHead(reply.statusCode, reply.headers);
+      reply.on("data", (chunk) => (streamed ? change(chunk, outgoing, count++) : outgoing.write(chunk)));
+      reply.on("end", () => outgoing.end());
+    });
+    outgoing.on("close", () => upstream.destroy());
+    upstream.on("error", () => outgoing.destroy());
+    incoming.pipe(upstream);
+  };
+}
+
+async function attempts(backends, options = {}) {
+  const stream = streamSNB("kant", "", QUESTION, { ...OPTIONS, backends, ...options });
+  let text = "";
+  for await (const piece of stream) text += piece;
+  assert.equal(text, expected);
+  return (await stream.result).attempts;
+}
+
+const page = (status) => (incoming, outgoing) => {
+  outgoing.writeHead(status, { "content-type": "text/html" }).end("<!doctype html><title>Secret</title>");
+};
+
+test("a refused connection and an unknown name are left for the next", async () => {
+  const seen = await attempts(["http://127.0.0.1:9", "http://nowhere.invalid", doors.cog]);
+  assert.deepEqual(seen.map(({ code }) => code), ["BACKEND_FAILED", "BACKEND_FAILED", "OK"]);
+  assert.match(seen[0].reason, /ECONNREFUSED|bad port/);
+});
+
+test("who just failed is not asked again at once", async () => {
+  await host(page(500), async (url) => {
+    assert.equal((await attempts([url, doors.cog])).length, 2);
+    assert.equal((await attempts([url, doors.cog])).length, 1);
+  });
+});
+
+for (const status of [200, 404, 503, 524]) {
+  test(`a page of HTML with ${status} is a failed backend, and its text is not repeated`, async () => {
+    await host(page(status), async (url) => {
+      const seen = await attempts([url, doors.cog]);
+      assert.equal(seen[0].code, "BACKEND_FAILED");
+      assert.doesNotMatch(seen[0].reason, /Secret/);
+    });
+  });
+}
+
+test("a host that never answers gets its share of the time, and no more", async () => {
+  await host(() => {}, async (url) => {
+    const seen = await attempts([url, doors.cog], { timeoutMs: 9000 });
+    assert.equal(seen[0].code, "TIMEOUT");
+  });
+});
+
+test("all failing, each one's reason is told", async () => {
+  await host(page(500), async (url) => {
+    const backends = [url, "http://nowhere.invalid"];
+    const error = await callSNB("kant", "", QUESTION, { backends }).catch((error) => error);
+    assert.equal(error.code, "ALL_BACKENDS_FAILED");
+    assert.match(error.message, /500/);
+    assert.match(error.message, /nowhere\.invalid/);
+    assert.equal(error.attempts.length, 2);
+  });
+});
+
+test("bytes in any pieces give the same text", async () => {
+  const single = (chunk, outgoing) => chunk.forEach((byte) => outgoing.write(Buffer.of(byte)));
+  await host(relay(single), (url) => attempts([url]));
+});
+
+for (const [where, spoil] of [
+  ["between two events", (chunk) => chunk],
+  ["inside an event", (chunk) => chunk.subarray(0, chunk.length - 5)],
+  ["inside a character", () => Buffer.from("event: output\ndata: {\"chunk\":\"é").subarray(0, -1)],
+]) {
+  test(`a stream cut ${where} goes on where it stopped`, async () => {
+    let cut = false;
+    const change = (chunk, outgoing, count) => {
+      if (cut || count < 4) return outgoing.write(chunk);
+      cut = true;
+      outgoing.write(spoil(chunk), () => outgoing.destroy());
+    };
+    await host(relay(change), async (url) => assert.equal((await attempts([url])).length, 1));
+    assert.ok(cut);
+  });
+}
+
+test("after text was shown nobody else is asked, unless told to", async () => {
+  let outputs = 0;
+  const cut = (chunk, outgoing) => {
+    outputs += /event: output/.test(chunk);
+    if (outputs < 2) outgoing.write(chunk);
+    else outgoing.destroy();
+  };
+  await host(relay(cut), async (url) => {
+    const backends = [url, doors.cog];
+    const shown = [];
+    const call = callSNB("kant", "", QUESTION, { ...OPTIONS, backends, onToken: (text) => shown.push(text) });
+    await assert.rejects(call, { code: "BACKEND_FAILED" });
+    assert.ok(shown.length);
+  });
+  await host(relay(cut), async (url) => {
+    outputs = 0;
+    let text = "";
+    const onRestart = () => (text = "");
+    const onToken = (piece) => (text += piece);
+    const options = { ...OPTIONS, backends: [url, doors.cog], onToken, onRestart };
+    assert.equal(await callSNB("kant", "", QUESTION, options), expected);
+    assert.equal(text, expected);
+  });
+  await host(relay(cut), async (url) => {
+    outputs = 0;
+    assert.equal(await callSNB("kant", "", QUESTION, { ...OPTIONS, backends: [url, doors.cog] }), expected);
+  });
+});
+
+test("a model that is loading is waited for", async () => {
+  let asked = 0;
+  const change = (chunk, outgoing) => outgoing.write(chunk);
+  const pass = relay(change);
+  const loading = (incoming, outgoing) => {
+    if (incoming.method !== "PUT" || ++asked > 2) return pass(incoming, outgoing);
+    const body = { error: "Setup has not finished yet. Wait until it has finished, or GET /health-check for status." };
+    outgoing.writeHead(503, { "content-type": "application/json" }).end(JSON.stringify(body));
+  };
+  await host(loading, async (url) => {
+    assert.deepEqual((await attempts([url])).map(({ code }) => code), ["COLD_START", "COLD_START", "OK"]);
+  });
+  asked = 0;
+  await host(loading, async (url) => {
+    const handle = await startSNB("kant", "", QUESTION, { ...OPTIONS, backends: [url] });
+    assert.equal((await pollSNB(handle, { backends: [url] })).status, "starting");
+  });
+});
+
+test("a full server is asked again for a while, then left", async () => {
+  const full = (incoming, outgoing) => {
+    if (incoming.method === "PUT") outgoing.writeHead(409).end();
+    else outgoing.setHeader("content-type", "application/json").end('{"cog_version":"0.23.1"}');
+  };
+  await host(full, async (url) => {
+    const seen = await attempts([url, doors.cog]);
+    assert.deepEqual(seen.map(({ code }) => code), ["BUSY", "OK"]);
+    await assert.rejects(callSNB("kant", "", QUESTION, { backends: [url], timeoutMs: 1500 }), { code: "BUSY" });
+  });
+});
+
+test("a question moves to the next backend when its own goes away", async () => {
+  let gone = false;
+  const pass = relay((chunk, outgoing) => outgoing.write(chunk));
+  const leaving = (incoming, outgoing) => (gone ? outgoing.destroy() : pass(incoming, outgoing));
+  await host(leaving, async (url) => {
+    const backends = [url, doors.cog];
+    let look = { handle: await startSNB("kant", "", QUESTION, { ...OPTIONS, backends }) };
+    gone = true;
+    for (let i = 0; i < 9 && look.status !== "succeeded"; i++) look = await pollSNB(look.handle, { backends });
+    assert.equal(look.text, expected);
+    assert.equal(look.backend, new URL(doors.cog).host);
+  });
+});
+
+test("with nothing set, it is the Space of the plan", async () => {
+  const error = await callSNB("kant", "", QUESTION, { timeoutMs: 800 }).catch((error) => error);
+  assert.equal(error.attempts[0].backend, "fjdaz-spinoza-nb.hf.space");
+});

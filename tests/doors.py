@@ -1,0 +1,56 @@
+"""Starts what the JavaScript tests talk to, prints where as one line of JSON, and ends with its standard input.
+
+python tests/doors.py tiny|standin [replicate] [space] [rich]
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from server import Server  # noqa: E402
+from tiny import save_tiny  # noqa: E402
+
+
+def settings(kind: str, folder: Path) -> dict[str, str]:
+    """The model that the Cog server holds."""
+    if kind == "tiny":
+        base = save_tiny(folder / "base", max_position_embeddings=8192)
+        return {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SCRIPTS": "any"}
+    standin = ROOT / "weights" / "standin"
+    return {"SNB_BASE_MODEL": str(standin / "base"), "SNB_ADAPTER": str(standin / "adapter")}
+
+
+def door(program: str, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """Another test server in a process of its own; it ends when its standard input does."""
+    command = [sys.executable, str(ROOT / "tests" / program), *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    return process, json.loads(process.stdout.readline())["url"]
+
+
+def main(kind: str, *doors: str) -> None:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        log = stack.enter_context((folder / "cog.log").open("w"))
+        server = stack.enter_context(Server(settings(kind, folder), log=log))
+        urls = {"cog": server.url, "log": str(folder / "cog.log")}
+        started = []
+        for name in doors:
+            program = "replicate_server.py" if name == "replicate" else "gradio_space.py"
+            process, urls[name] = door(program, "--cog", server.url, *(["--rich"] if name == "rich" else []))
+            started.append(process)
+        server.wait()
+        print(json.dumps(urls), flush=True)
+        sys.stdin.read()
+        for process in started:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
