@@ -1,4 +1,4 @@
-"""Starts what the JavaScript tests talk to, prints where as one line of JSON, and ends with its standard input.
+"""Starts what the JavaScript tests talk to, prints where as a line of JSON, and ends with its standard input.
 
 python tests/doors.py tiny|standin [replicate] [space] [rich]
 """

@@ -1,7 +1,7 @@
 """A real Gradio app with the existing Space's `chat_function(message, history)`, before a real Cog server.
 
-Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. With `rich` it has
-`/answer` too, which takes the inputs of `predict` by name.
+Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. With
+`rich` it has `/answer` too, which takes the inputs of `predict` by name.
 
     python tests/gradio_space.py --cog http://127.0.0.1:5000
 """

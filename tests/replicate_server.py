@@ -1,11 +1,10 @@
-"""A server that speaks the documented part of Replicate's HTTP API that this project uses, before a real Cog server.
+"""A server that speaks what this project uses of Replicate's documented HTTP API, before a real Cog server.
 
-https://replicate.com/docs/reference/http, section by section. It is a test server, not Replicate: what it does that
-the documentation does not say is under `/_test/`. `POST /_test/faults` takes one fault, for the next
-`times` requests that `method` and the beginning of `path` match: `status` (with `headers`, `body`), `lost` (it is
-done, but the reply is not sent), `delay` (seconds before the reply); `stream` cuts a stream after `after` events
-("silent", "utf8" or "event"); `cold` (seconds) and `broken` are of the next prediction. `GET /_test/log` lists
-requests.
+https://replicate.com/docs/reference/http, section by section. It is a test server, not Replicate: what it does
+that the documentation does not say is under `/_test/`. `POST /_test/faults` takes one fault, for the next `times`
+requests that `method` and the beginning of `path` match: `status` (with `headers`, `body`); `lost`: it is done,
+but its reply is not sent; `delay`, in seconds; `stream`: a stream ends after `after` events ("silent", "utf8" or
+"event"); `cold` (seconds) and `broken` are of the next prediction. `GET /_test/log` lists the requests.
 
     python tests/replicate_server.py --cog http://127.0.0.1:5000
 """

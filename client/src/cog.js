@@ -3,7 +3,11 @@
 import { randomBytes } from "node:crypto";
 import { SNBError } from "./error.cjs";
 import { events } from "./events.js";
-import { bytes, json, send } from "./http.js";
+import { bytes, json, parsed, send } from "./http.js";
+import { sleep } from "./wait.js";
+
+const TRIES = 3;
+const PAUSE = 300; // ms; a server that has just lost its reader is still cancelling what it read
 
 export class Cog {
   constructor(url, key = process.env.SNB_API_KEY) {
@@ -25,17 +29,18 @@ export class Cog {
       try {
         let text = "";
         for await (const { event, data } of this.#stream(id, inputs, signal)) {
-          if (event === "output") text += JSON.parse(data).chunk;
+          if (event === "output") text += parsed(data).chunk;
           if (text.length > sent.length) {
             if (!text.startsWith(sent)) break;
             yield text.slice(sent.length);
             sent = text;
           }
-          if (event === "completed" || event === "error") return finished(JSON.parse(data)).metrics;
+          if (event === "completed" || event === "error") return finished(parsed(data)).metrics;
         }
         throw new SNBError("BACKEND_FAILED", "the stream ended before the answer", { lost: true });
       } catch (error) {
-        if (!error.lost || tries) throw error;
+        if (!error.lost || tries === TRIES) throw error;
+        await sleep(PAUSE, signal);
       }
     }
   }
@@ -57,8 +62,8 @@ export class Cog {
     let text = "";
     try {
       for await (const { event, data } of this.#stream(id, inputs, signal)) {
-        if (event === "output") text += JSON.parse(data).chunk;
-        if (event === "completed") return { status: "succeeded", text, metrics: finished(JSON.parse(data)).metrics };
+        if (event === "output") text += parsed(data).chunk;
+        if (event === "completed") return { status: "succeeded", text, metrics: finished(parsed(data)).metrics };
       }
     } catch (error) {
       if (!signal.aborted && !error.lost) throw error;
@@ -105,7 +110,7 @@ export function finished(prediction) {
   if (code === "UNAUTHORIZED") throw new SNBError("UNAUTHORIZED", "the server refused the key: check SNB_API_KEY");
   if (code === "DEADLINE") throw new SNBError("BUSY", "the answer did not begin before its deadline");
   if (["canceled", "aborted"].includes(prediction.status)) {
-    throw new SNBError("BACKEND_FAILED", `the prediction was ${prediction.status} by its host`);
+    throw new SNBError("BACKEND_FAILED", `the prediction was ${prediction.status} by its host`, { lost: true });
   }
   throw new SNBError("BACKEND_FAILED", `the prediction failed${code ? ` (${code})` : ""}`);
 }

@@ -27,9 +27,9 @@ export async function* answer(inputs, backends, options) {
   const state = { attempts, options, left: () => end - Date.now(), shown: false };
   try {
     for (let round = 0; ; round++) {
-      const candidates = awake(backends);
+      const { candidates, well } = inOrder(backends);
       for (const [index, backend] of candidates.entries()) {
-        const others = candidates.length - index;
+        const others = Math.max(1, well - index);
         const result = yield* attempt(backend, inputs, others, state);
         if (result) return { ...result, backend: backend.name, attempts };
         if (state.left() <= 0) throw failed(attempts, backends);
@@ -141,13 +141,14 @@ function aborted(signal) {
   return stop.signal;
 }
 
-/** The backends that did not just fail; all of them when all did. */
-export function awake(backends) {
-  const well = backends.filter(({ name }) => !(resting.get(name)?.until > Date.now()));
-  return well.length ? well : backends;
+/** The backends in the order to ask them, those that just failed last; `well` is how many did not. */
+export function inOrder(backends) {
+  const failed = ({ name }) => resting.get(name)?.until > Date.now();
+  const well = backends.filter((backend) => !failed(backend));
+  return { candidates: [...well, ...backends.filter(failed)], well: well.length || backends.length };
 }
 
-/** Leaves a backend alone, twice as long each time that it fails again. */
+/** Leaves a backend alone for a while, twice as long each time that it fails again. */
 export function rest(name) {
   const failures = (resting.get(name)?.failures ?? 0) + 1;
   const pause = Math.min(REST.longest, REST.first * 2 ** (failures - 1));

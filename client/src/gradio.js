@@ -8,7 +8,7 @@
 
 import { SNBError } from "./error.cjs";
 import { events } from "./events.js";
-import { bytes, json, send } from "./http.js";
+import { bytes, json, parsed, send } from "./http.js";
 import { PERSONAS } from "./personas.js";
 
 const RICH = "/answer";
@@ -99,7 +99,7 @@ export class Gradio {
     for await (const { event, data } of events(bytes(response, signal))) {
       if (event === "error") throw new SNBError("BACKEND_FAILED", "the Space could not answer");
       if (event !== "generating" && event !== "complete") continue;
-      const whole = lastAnswer(JSON.parse(data));
+      const whole = lastAnswer(parsed(data));
       if (ERROR_TEXT.test(whole)) throw new SNBError("BACKEND_FAILED", "the Space gave an error for an answer");
       const text = whole.replace(event === "complete" ? TAIL : HELD, "");
       if (text.startsWith(sent) && text.length > sent.length) {

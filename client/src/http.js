@@ -25,6 +25,15 @@ export async function json(url, init = {}) {
   }
 }
 
+/** What an event says; half an event of a host that broke down is a failed backend. */
+export function parsed(data) {
+  try {
+    return JSON.parse(data);
+  } catch {
+    throw new SNBError("BACKEND_FAILED", "the host sent an event that is not JSON", { lost: true });
+  }
+}
+
 /** Reads a body; a connection that breaks is an SNBError. */
 export async function* bytes(response, signal) {
   try {

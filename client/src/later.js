@@ -2,7 +2,7 @@
 
 import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
-import { awake, failed, rest } from "./failover.js";
+import { failed, inOrder, rest } from "./failover.js";
 import { checkedInputs } from "./inputs.js";
 
 const PATIENCE = 5000; // ms that a look may take
@@ -66,10 +66,10 @@ function moved(handle, options, error) {
 async function begun(handle, options) {
   const inputs = checked(handle);
   const all = configuredBackends(options);
-  const backends = awake(all.filter(({ name }) => !handle.tried.includes(name)));
+  const { candidates } = inOrder(all.filter(({ name }) => !handle.tried.includes(name)));
   const attempts = [...handle.attempts];
   let waiting;
-  for (const { name, open } of backends) {
+  for (const { name, open } of candidates) {
     const next = { ...handle, backend: name, since: Date.now(), attempts };
     try {
       return { ...next, id: await (await open(AbortSignal.timeout(PATIENCE))).start(inputs), waiting: undefined };

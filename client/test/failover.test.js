@@ -59,9 +59,11 @@ const page = (status) => (incoming, outgoing) => {
 };
 
 test("a refused connection and an unknown name are left for the next", async () => {
-  const seen = await attempts(["http://127.0.0.1:9", "http://nowhere.invalid", doors.cog]);
+  const closed = await host(() => {}, (url) => url);
+  const seen = await attempts([closed, "http://nowhere.invalid", doors.cog]);
   assert.deepEqual(seen.map(({ code }) => code), ["BACKEND_FAILED", "BACKEND_FAILED", "OK"]);
-  assert.match(seen[0].reason, /ECONNREFUSED|bad port/);
+  assert.match(seen[0].reason, /ECONNREFUSED/);
+  assert.match(seen[1].reason, /ENOTFOUND|EAI_AGAIN/);
 });
 
 test("who just failed is not asked again at once", async () => {
@@ -112,8 +114,9 @@ for (const [where, spoil] of [
   test(`a stream cut ${where} goes on where it stopped`, async () => {
     let cut = false;
     const change = (chunk, outgoing, count) => {
+      if (outgoing.spoiled) return;
       if (cut || count < 4) return outgoing.write(chunk);
-      cut = true;
+      cut = outgoing.spoiled = true;
       outgoing.write(spoil(chunk), () => outgoing.destroy());
     };
     await host(relay(change), async (url) => assert.equal((await attempts([url])).length, 1));
@@ -122,10 +125,11 @@ for (const [where, spoil] of [
 }
 
 test("after text was shown nobody else is asked, unless told to", async () => {
-  let outputs = 0;
+  let cuts = 0;
   const cut = (chunk, outgoing) => {
-    outputs += /event: output/.test(chunk);
-    if (outputs < 2) outgoing.write(chunk);
+    const first = /^[^]*?event: output[^]*?\n\n/.exec(chunk);
+    if (cuts === 0 && !first) return outgoing.write(chunk);
+    if (cuts++ === 0) outgoing.write(first[0], () => outgoing.destroy());
     else outgoing.destroy();
   };
   await host(relay(cut), async (url) => {
@@ -136,7 +140,7 @@ test("after text was shown nobody else is asked, unless told to", async () => {
     assert.ok(shown.length);
   });
   await host(relay(cut), async (url) => {
-    outputs = 0;
+    cuts = 0;
     let text = "";
     const onRestart = () => (text = "");
     const onToken = (piece) => (text += piece);
@@ -145,7 +149,7 @@ test("after text was shown nobody else is asked, unless told to", async () => {
     assert.equal(text, expected);
   });
   await host(relay(cut), async (url) => {
-    outputs = 0;
+    cuts = 0;
     assert.equal(await callSNB("kant", "", QUESTION, { ...OPTIONS, backends: [url, doors.cog] }), expected);
   });
 });

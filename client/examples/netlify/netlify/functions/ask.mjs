@@ -1,0 +1,23 @@
+/** Streams an answer as lines of JSON: `{"text"}` as it comes, then `{"done"}` or `{"error"}` with a code. */
+
+import { streamSNB } from "snb-client";
+
+export default async (request) => {
+  const { philosopher, ragContext = "", userMessage, history = [] } = await request.json();
+  const lines = new ReadableStream({
+    async start(controller) {
+      const line = (value) => controller.enqueue(new TextEncoder().encode(`${JSON.stringify(value)}\n`));
+      try {
+        const answer = streamSNB(philosopher, ragContext, userMessage, { history, signal: request.signal });
+        for await (const text of answer) line({ text });
+        line({ done: true });
+      } catch (error) {
+        line({ error: error.code ?? "BACKEND_FAILED" });
+      }
+      controller.close();
+    },
+  });
+  return new Response(lines, { headers: { "content-type": "application/x-ndjson", "cache-control": "no-store" } });
+};
+
+export const config = { path: "/api/ask", method: "POST" };
