@@ -5,6 +5,7 @@ python tests/doors.py tiny|standin [replicate] [space] [rich]
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,8 @@ def settings(kind: str, folder: Path) -> dict[str, str]:
 def door(program: str, *arguments: str) -> tuple[subprocess.Popen[str], str]:
     """Another test server in a process of its own; it ends when its standard input does."""
     command = [sys.executable, str(ROOT / "tests" / program), *arguments]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True)
     assert process.stdout
     return process, json.loads(process.stdout.readline())["url"]
 
@@ -43,7 +45,7 @@ def main(kind: str, *doors: str) -> None:
         started = []
         for name in doors:
             program = "replicate_server.py" if name == "replicate" else "gradio_space.py"
-            process, urls[name] = door(program, "--cog", server.url, *(["--rich"] if name == "rich" else []))
+            process, urls[name] = door(program, server.url, *(["--rich"] if name == "rich" else []))
             started.append(process)
         server.wait()
         print(json.dumps(urls), flush=True)

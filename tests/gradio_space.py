@@ -3,7 +3,7 @@
 Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. With
 `rich` it has `/answer` too, which takes the inputs of `predict` by name.
 
-    python tests/gradio_space.py --cog http://127.0.0.1:5000
+    python tests/gradio_space.py http://127.0.0.1:5000
 """
 
 import argparse
@@ -75,8 +75,8 @@ def app(cog: str, rich: bool) -> gr.Blocks:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cog", required=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cog", help="where the Cog server is")
     parser.add_argument("--rich", action="store_true")
     options = parser.parse_args()
     blocks = app(options.cog, options.rich).queue(default_concurrency_limit=40)

@@ -98,7 +98,7 @@ async function* ask(backend, inputs, share, state) {
   if (caller?.aborted) throw caller.reason;
   caller?.addEventListener("abort", leave, { once: true });
 
-  const deadline_seconds = Math.max(1, Math.min(1800, (left() - Math.min(MARGIN, left() / 5)) / 1000));
+  const deadline_seconds = Math.max(0.2, Math.min(1800, (left() - Math.min(MARGIN, left() / 5)) / 1000));
   const began = Date.now();
   let source;
   let text = "";

@@ -8,7 +8,7 @@ import { environment, open, until } from "./doors.js";
 
 const QUESTION = "Faut-il se méfier de ses désirs ?";
 const OPTIONS = { seed: 7, maxTokens: 24, systemPrompt: "Réponds en français." };
-const MODEL = "replicate:fjdaz/spinoza-nb";
+const MODEL = "replicate:owner/spinoza";
 let doors;
 before(async () => (doors = await open("standin", "replicate", "space", "rich")));
 after(() => doors.close());
@@ -34,16 +34,29 @@ async function asked(urls, more) {
 test("one seed gives one text through all doors", async () => {
   const text = await asked(doors.cog);
   assert.ok(text.length > 20);
-  for (const urls of [MODEL, "replicate:deployments/fjdaz/classe", doors.rich]) assert.equal(await asked(urls), text);
+  for (const urls of [MODEL, "replicate:deployments/owner/classe", doors.rich]) assert.equal(await asked(urls), text);
   use(MODEL);
   assert.equal(await callSNB("spinoza", "Un extrait.", QUESTION, OPTIONS), text);
 });
 
+test("a bad token is not taken for a host that is down", async () => {
+  use(`${MODEL},${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
+  await assert.rejects(callSNB("kant", "", QUESTION, OPTIONS), { code: "UNAUTHORIZED" });
+});
+
+test("a model whose setup fails is left for the next backend", async () => {
+  await fault({ method: "POST", setup_failed: true, path: "/v1/predictions" });
+  use(`${MODEL},${doors.cog}`);
+  const stream = streamSNB("kant", "", QUESTION, OPTIONS);
+  for await (const _ of stream);
+  assert.deepEqual((await stream.result).attempts.map(({ code }) => code), ["BACKEND_FAILED", "OK"]);
+});
+
 test("the official client gets that text too", async () => {
   const client = new Client({ auth: "r8_test", baseUrl: `${doors.replicate}/v1` });
-  const { latest_version: latest } = await client.models.get("fjdaz", "spinoza-nb");
+  const { latest_version: latest } = await client.models.get("owner", "spinoza");
   const input = { philosopher: "spinoza", rag_context: "Un extrait.", user_message: QUESTION, seed: 7, max_tokens: 24 };
-  const output = await client.run(`fjdaz/spinoza-nb:${latest.id}`, { input: { ...input, system_prompt: OPTIONS.systemPrompt } });
+  const output = await client.run(`owner/spinoza:${latest.id}`, { input: { ...input, system_prompt: OPTIONS.systemPrompt } });
   assert.equal(output.join(""), await asked(MODEL));
 });
 
@@ -73,10 +86,10 @@ test("Replicate is told how long to live, and a waiting call makes one request",
   assert.equal(requests[0].headers["cancel-after"], "30s");
 });
 
-for (const how of ["silent", "event", "utf8"]) {
-  test(`a stream that ends early (${how}) is completed from the prediction`, async () => {
+for (const how of ["", "event", "character"]) {
+  test(`a stream that ends early (${how || "between events"}) is completed from the prediction`, async () => {
     const text = await asked(MODEL);
-    await fault({ stream: how, path: "/stream", after: 3 });
+    await fault({ method: "GET", path: "/v1/streams", cut: { inside: how, after: 3 } });
     assert.equal(await asked(MODEL), text);
   });
 }
@@ -92,13 +105,13 @@ test("Retry-After is honoured, and nothing is created twice", async () => {
 
 test("a prediction outlives errors of the looks at it", async () => {
   const text = await asked(MODEL);
-  await fault({ stream: "silent", path: "/stream", after: 1 });
+  await fault({ method: "GET", path: "/v1/streams", cut: { after: 1 } });
   await fault({ method: "GET", path: "/v1/predictions", status: 500, times: 2 });
   assert.equal(await asked(MODEL), text);
 });
 
 test("a cold start is waited for, and seen by who asks later", async () => {
-  await fault({ cold: 1.5, path: "/v1/predictions" });
+  await fault({ method: "POST", cold: 1.5, path: "/v1/predictions" });
   let look = { handle: await startSNB("kant", "", QUESTION, OPTIONS) };
   const seen = new Set();
   await until(async () => {
@@ -110,7 +123,7 @@ test("a cold start is waited for, and seen by who asks later", async () => {
 });
 
 test("nine seconds are enough to say that it is cold", async () => {
-  await fault({ cold: 60, path: "/v1/predictions" });
+  await fault({ method: "POST", cold: 60, path: "/v1/predictions" });
   await assert.rejects(callSNB("kant", "", QUESTION, { timeoutMs: 4000, onToken() {} }), { code: "COLD_START" });
   const [last] = (await log()).slice(-1);
   assert.match(last.path, /cancel$/);
@@ -136,17 +149,4 @@ test("aborting cancels the prediction, and a second cancel is harmless", async (
   await cancelSNB(handle);
   await cancelSNB(handle);
   assert.equal((await pollSNB(handle)).status, "failed");
-});
-
-test("a model whose setup fails is left for the next backend", async () => {
-  await fault({ broken: true, path: "/v1/predictions" });
-  use(`${MODEL},${doors.cog}`);
-  const stream = streamSNB("kant", "", QUESTION, OPTIONS);
-  for await (const _ of stream);
-  assert.deepEqual((await stream.result).attempts.map(({ code }) => code), ["BACKEND_FAILED", "OK"]);
-});
-
-test("a bad token is not taken for a host that is down", async () => {
-  use(`${MODEL},${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
-  await assert.rejects(callSNB("kant", "", QUESTION, OPTIONS), { code: "UNAUTHORIZED" });
 });

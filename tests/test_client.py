@@ -1,0 +1,24 @@
+"""What the JavaScript client repeats of the server is the same; its own tests are in client/test."""
+
+import json
+import re
+
+from snb.philosophers import names, persona
+from snb.request import MAX_MESSAGE, MAX_TEXT
+from snb.settings import ROOT
+
+SOURCE = ROOT / "client" / "src"
+
+
+def test_the_personas_are_those_of_the_server() -> None:
+    text = (SOURCE / "personas.js").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^  (\w+): (\".*\"),$", text, re.MULTILINE))
+    assert {name: json.loads(value) for name, value in found.items()} == {
+        name: persona(name) for name in names()
+    }
+
+
+def test_the_bounds_are_those_of_the_server() -> None:
+    text = (SOURCE / "inputs.js").read_text(encoding="utf-8")
+    assert f"MAX_MESSAGE = {MAX_MESSAGE};" in text
+    assert f"MAX_TEXT = {MAX_TEXT};" in text
