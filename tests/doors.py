@@ -6,6 +6,7 @@ python tests/doors.py tiny|standin [replicate] [space] [rich]
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,4 +56,5 @@ def main(kind: str, *doors: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was started ends too
     main(*sys.argv[1:])

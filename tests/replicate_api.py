@@ -158,8 +158,8 @@ class Api:
 
         A reply that was held shows what those do that the official Python client recorded in 2024
         (tests/cassettes in replicate/replicate-python): the whole output and no final status, because it is
-        sent before the end is on record. Out of time it is the prediction as created, `starting`, by which
-        the official clients know that they have to poll:
+        sent before the end is on record. Out of time it is the prediction as created, by whose `starting` the
+        official clients know that they have to poll:
         https://replicate.com/docs/reference/http#predictions.create
         """
         prefer, fault = request.headers.get("prefer"), request.scope["fault"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-import replicate
+from replicate.client import Client
 from replicate.exceptions import ModelError, ReplicateError
 from replicate_server import ReplicateServer
 from server import Server
@@ -65,8 +65,8 @@ def server(cog: Server) -> Iterator[ReplicateServer]:
 
 
 @pytest.fixture
-def client(server: ReplicateServer) -> replicate.Client:
-    client = replicate.Client(server.token, base_url=server.url, trust_env=False)
+def client(server: ReplicateServer) -> Client:
+    client = Client(server.token, base_url=server.url, trust_env=False)
     client.poll_interval = 0.05
     return client
 
@@ -107,7 +107,7 @@ def test_the_lines_of_the_readme_print_the_answer_whole_and_then_as_it_comes(
     assert [body["input"] for body in created] == [QUESTION, QUESTION]
 
 
-def test_the_stream_is_what_run_returns(cog: Server, client: replicate.Client, version: str) -> None:
+def test_the_stream_is_what_run_returns(cog: Server, client: Client, version: str) -> None:
     inputs = {**QUESTION, "max_tokens": 60}
     whole = list(client.run(version, input=inputs))
     pieces = [str(event) for event in client.stream(version, input=inputs)]
@@ -116,16 +116,14 @@ def test_the_stream_is_what_run_returns(cog: Server, client: replicate.Client, v
 
 
 def test_what_outlasts_the_wait_is_polled_to_its_end(
-    cog: Server, client: replicate.Client, server: ReplicateServer, version: str
+    cog: Server, client: Client, server: ReplicateServer, version: str
 ) -> None:
     server.fail("POST", "/v1/predictions", cold=1.5)
     assert "".join(client.run(version, input=QUESTION, wait=1)) == answer(cog, QUESTION)
     assert [entry["status"] for entry in server.log if entry["method"] == "POST"] == [202]
 
 
-def test_a_cancel_stops_the_model_and_the_stream(
-    client: replicate.Client, server: ReplicateServer, log: Path
-) -> None:
+def test_a_cancel_stops_the_model_and_the_stream(client: Client, server: ReplicateServer, log: Path) -> None:
     written = len(log.read_text())
     prediction = client.predictions.create(version=server.version, input=LONG)
     stream = prediction.stream()
@@ -149,7 +147,7 @@ def after(log: Path, start: int) -> str:
 
 
 def test_a_wrong_token_is_an_error_with_its_status(server: ReplicateServer) -> None:
-    client = replicate.Client("r8_wrong", base_url=server.url, trust_env=False)
+    client = Client("r8_wrong", base_url=server.url, trust_env=False)
     with pytest.raises(ReplicateError) as caught:
         client.models.get(MODEL)
     assert (caught.value.status, caught.value.title) == (401, "Unauthenticated")
@@ -163,7 +161,7 @@ def test_a_wrong_token_is_an_error_with_its_status(server: ReplicateServer) -> N
     ],
 )
 def test_a_wrong_version_or_input_is_an_error_with_its_status(
-    client: replicate.Client, server: ReplicateServer, name: str, inputs: dict[str, Any], title: str
+    client: Client, server: ReplicateServer, name: str, inputs: dict[str, Any], title: str
 ) -> None:
     with pytest.raises(ReplicateError) as caught:
         client.run(f"{MODEL}:{name or server.version}", input=inputs)
@@ -174,7 +172,7 @@ def test_a_model_is_called_by_its_bare_name_only_if_it_is_official(cog: Server) 
     inputs = {**QUESTION, "max_tokens": 20}
     for official in (False, True):
         with ReplicateServer(cog.url, model=MODEL, official=official) as server:
-            client = replicate.Client(server.token, base_url=server.url, trust_env=False)
+            client = Client(server.token, base_url=server.url, trust_env=False)
             if official:
                 assert "".join(client.run(MODEL, input=inputs)) == answer(cog, inputs)
                 continue
@@ -183,7 +181,7 @@ def test_a_model_is_called_by_its_bare_name_only_if_it_is_official(cog: Server) 
             assert caught.value.status == 404
 
 
-def test_a_deployment_answers(cog: Server, client: replicate.Client) -> None:
+def test_a_deployment_answers(cog: Server, client: Client) -> None:
     inputs = {**QUESTION, "max_tokens": 20}
     deployment = client.deployments.get("owner/classe")
     prediction = deployment.predictions.create(input=inputs)
@@ -191,7 +189,7 @@ def test_a_deployment_answers(cog: Server, client: replicate.Client) -> None:
     assert "".join(prediction.output or []) == answer(cog, inputs)
 
 
-def test_what_the_model_refuses_is_the_models_error(client: replicate.Client, version: str) -> None:
+def test_what_the_model_refuses_is_the_models_error(client: Client, version: str) -> None:
     with pytest.raises(ModelError, match=r"BAD_INPUT: history\[0\].role"):
         client.run(version, input={**QUESTION, "history": [{"role": "system", "content": "?"}]})
     with pytest.raises(RuntimeError, match="BAD_INPUT"):
@@ -199,10 +197,12 @@ def test_what_the_model_refuses_is_the_models_error(client: replicate.Client, ve
 
 
 def test_it_reads_again_when_throttled_but_does_not_create_again(
-    client: replicate.Client, server: ReplicateServer, version: str
+    client: Client, server: ReplicateServer, version: str
 ) -> None:
     server.fail("GET", "/v1/models", status=429, headers={"Retry-After": "0"})
-    assert client.models.get(MODEL).latest_version.id == server.version
+    latest = client.models.get(MODEL).latest_version
+    assert latest
+    assert latest.id == server.version
     server.fail("POST", "/v1/predictions", status=429, headers={"Retry-After": "0"})
     with pytest.raises(ReplicateError) as caught:
         client.run(version, input=QUESTION)

@@ -77,13 +77,13 @@ test("the old Space can be asked now and read later", async () => {
   assert.ok(look.text.length > 10);
 });
 
-test("Replicate is told how long to live, and a waiting call makes one request", async () => {
+test("Replicate is told how long to live, and a waiting call is held until the answer is there", async () => {
   const before_ = (await log()).length;
   await callSNB("kant", "", QUESTION, { ...OPTIONS, timeoutMs: 30_000 });
   const requests = (await log()).slice(before_).filter(({ path }) => /predictions/.test(path));
-  assert.equal(requests.length, 1);
   assert.match(requests[0].headers.prefer, /^wait=\d+$/);
   assert.equal(requests[0].headers["cancel-after"], "30s");
+  assert.ok(requests.length <= 2); // the held reply may come just before the end is on record
 });
 
 for (const how of ["", "event", "character"]) {
