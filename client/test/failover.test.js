@@ -38,7 +38,7 @@ function relay(change) {
     const upstream = request(doors.cog + incoming.url, { method: incoming.method, headers: incoming.headers }, (reply) => {
       outgoing.writeHead(reply.statusCode, reply.headers);
       reply.on("data", (chunk) => (streamed ? change(chunk, outgoing, count++) : outgoing.write(chunk)));
-      reply.on("end", () => outgoing.end());
+      reply.on("end", () => outgoing.spoiled || outgoing.end());
     });
     outgoing.on("close", () => upstream.destroy());
     upstream.on("error", () => outgoing.destroy());
@@ -127,8 +127,10 @@ for (const [where, spoil] of [
 test("after text was shown nobody else is asked, unless told to", async () => {
   let cuts = 0;
   const cut = (chunk, outgoing) => {
+    if (outgoing.spoiled) return;
     const first = /^[^]*?event: output[^]*?\n\n/.exec(chunk);
     if (cuts === 0 && !first) return outgoing.write(chunk);
+    outgoing.spoiled = true;
     if (cuts++ === 0) outgoing.write(first[0], () => outgoing.destroy());
     else outgoing.destroy();
   };
