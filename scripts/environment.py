@@ -18,6 +18,8 @@ SCRIPTS = Path(__file__).resolve().parent
 ROOT = SCRIPTS.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+BROUGHT_IN = "# What these bring in, written by scripts/pin-packages."
+"""The line of requirements.txt between the packages that were chosen and those that these need."""
 
 
 def has_gpu() -> bool:
