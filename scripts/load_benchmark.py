@@ -1,11 +1,14 @@
-"""Wall time and peak anonymous memory of loading with the merge, against PEFT's path, as layers grow.
+"""Wall time and peak anonymous memory of loading: prepared weights, our merge, and PEFT's, as layers grow.
 
-Each load runs in a process of its own; this one samples its RssAnon, which leaves mapped files out. The
-models are the stand-in cut to fewer layers. PEFT's path quantises the base, attaches the adapter and merges
-it there, as its documentation shows; what that costs in quality is not measured here.
+Preparing itself is measured too. Each runs in a process of its own; this one samples its RssAnon, which
+leaves mapped files out, so every weight is read once before a load counts as done. The models are the
+stand-in cut to fewer layers. PEFT's path quantises the base, attaches the adapter and merges it there, as its
+documentation shows; what that costs in quality is not measured here.
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,9 +19,12 @@ from pathlib import Path
 import local
 from safetensors.torch import load_file, save_file
 
+from snb.checkpoint import INDEX
 from snb.settings import ROOT
 
 LAYERS = (10, 20, 30)
+PATHS = ("prepare", "prepared", "ours", "peft")
+"""The first is no load: it writes what the second reads."""
 MIB = 1024**2
 CHILD = """
 import json, sys, time, warnings
@@ -35,17 +41,35 @@ device = Device.find("auto")
 choice = choose(Qwen2Config.from_pretrained(base), Settings(precision=precision, slots=1), device)
 options = {"dtype": choice.compute_dtype, "device_map": {"": device.kind}}
 options["quantization_config"] = quantization(choice)
+if path in ("prepare", "prepared"):
+    import preparation
+    made = base.with_name("prepared")
+    settings = Settings(base_model=str(base), adapter=str(adapter))
+    recipe = preparation.Recipe.of(settings, precision)
 print("baseline", flush=True)
 sys.stdin.readline()
 started = time.monotonic()
-if path == "ours":
+if path == "prepare":
+    preparation.prepare(recipe, made)
+elif path == "prepared":
+    del options["quantization_config"]
+    model = load_merged(made, None, **options)
+elif path == "ours":
     model = load_merged(base, Adapter.read(adapter), **options)
 else:
     model = Qwen2ForCausalLM.from_pretrained(base, **options)
     model = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
+if path != "prepare":
+    for weight in model.state_dict().values():
+        weight.max()
 seconds = time.monotonic() - started
-footprint = Footprint(model.config)
-sizes = {"model": footprint.weights(precision), "tensor": 4 * footprint.largest}
+footprint = Footprint(recipe.config if path == "prepare" else model.config)
+moved = [made] if path == "prepared" else [base, adapter]
+sizes = {
+    "model": footprint.weights(precision),
+    "tensor": 4 * footprint.largest,
+    "read": sum(file.stat().st_size for folder in moved for file in folder.glob("*.safetensors")),
+}
 print(json.dumps({"seconds": seconds, **sizes}))
 """
 
@@ -61,21 +85,26 @@ class Load:
     """Bytes of the loaded weights, computed."""
     tensor: int
     """Bytes of the largest tensor in fp32, computed."""
+    read: int
+    """Bytes of the files of weights that it read."""
 
 
 def run(precision: str) -> None:
     """Prints one line for each path and number of layers."""
     local.build_standin()
-    print(f"{'layers':>6} {'path':>5} {'seconds':>8} {'peak MiB':>9} {'bound MiB':>10} {'model MiB':>10}")
+    print(
+        f"{'layers':>6} {'path':>8} {'seconds':>8} {'peak MiB':>9} {'bound MiB':>10} {'model MiB':>10} "
+        f"{'read MiB':>9}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for layers in LAYERS:
             base, adapter = cut(Path(folder) / str(layers), layers)
-            for path in ("ours", "peft"):
+            for path in PATHS:
                 load = measure(path, base, adapter, precision)
                 bound = 1.3 * load.model + load.tensor
                 print(
-                    f"{layers:>6} {path:>5} {load.seconds:>8.1f} {load.peak / MIB:>9.0f} "
-                    f"{bound / MIB:>10.0f} {load.model / MIB:>10.0f}"
+                    f"{layers:>6} {path:>8} {load.seconds:>8.1f} {load.peak / MIB:>9.0f} "
+                    f"{bound / MIB:>10.0f} {load.model / MIB:>10.0f} {load.read / MIB:>9.0f}"
                 )
     print(
         "bound: 1.3 x the model's bytes and one tensor in fp32, computed; the rest measured on this machine"
@@ -87,10 +116,15 @@ def cut(folder: Path, layers: int) -> tuple[Path, Path]:
     for part in ("base", "adapter"):
         source, target = local.STANDIN / part, folder / part
         target.mkdir(parents=True)
-        tensors = {}
+        weight_map: dict[str, str] = {}
         for shard in source.glob("*.safetensors"):
-            tensors |= {name: tensor for name, tensor in load_file(shard).items() if layer_of(name) < layers}
-        save_file(tensors, target / ("model.safetensors" if part == "base" else "adapter_model.safetensors"))
+            kept = {name: tensor for name, tensor in load_file(shard).items() if layer_of(name) < layers}
+            weight_map |= dict.fromkeys(kept, shard.name)
+            if kept:
+                save_file(kept, target / shard.name)
+        if part == "base":
+            (target / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+            shutil.copy(source / "tokenizer.json", target)
         for file in source.glob("*config.json"):
             config = json.loads(file.read_text())
             if "num_hidden_layers" in config:
@@ -109,9 +143,9 @@ def layer_of(name: str) -> int:
 def measure(path: str, base: Path, adapter: Path, precision: str) -> Load:
     """Runs one load in a process of its own and samples its memory until it ends."""
     command = [sys.executable, "-c", CHILD, path, str(base), str(adapter), precision]
-    child = subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    child = subprocess.Popen(command, env=environment, text=True, **pipes)
     assert child.stdin is not None
     assert child.stdout is not None
     while child.stdout.readline().strip() != "baseline":
@@ -123,7 +157,7 @@ def measure(path: str, base: Path, adapter: Path, precision: str) -> Load:
         peak = max(peak, anonymous(child.pid))
         time.sleep(0.002)
     result = json.loads(child.stdout.read().splitlines()[-1])
-    return Load(result["seconds"], peak - before, result["model"], result["tensor"])
+    return Load(result.pop("seconds"), peak - before, **result)
 
 
 def anonymous(pid: int) -> int:

@@ -6,7 +6,7 @@ import sys
 
 import environment
 
-from snb import weights
+from snb import prepared, weights
 from snb.errors import WeightsMissing
 from snb.settings import ROOT, Settings
 
@@ -23,7 +23,9 @@ def settings() -> dict[str, str]:
     if environment.has_gpu() and present(Settings.from_environment()):
         return {}
     build_standin()
-    return {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}
+    standin = {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}
+    # Prepared weights that lie in weights/ are the philosopher's; whoever names others has chosen.
+    return {"SNB_PREPARED": "none", **standin} if "SNB_PREPARED" not in os.environ else standin
 
 
 def build_standin() -> None:
@@ -32,8 +34,10 @@ def build_standin() -> None:
 
 
 def present(settings: Settings) -> bool:
-    """Whether base and adapter are on this machine and whole."""
+    """Whether prepared weights, or base and adapter, are on this machine and whole."""
     try:
+        if prepared.find(settings, download=False):
+            return True
         for source in weights.sources(settings):
             weights.check(source, settings)
     except WeightsMissing:

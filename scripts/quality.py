@@ -1,12 +1,13 @@
 """How far the model's next-token scores in one precision are from those in another, on fixed French texts.
 
-Each text stands where an answer stands, after a persona and a question, and every token of it is scored given
-the ones before (teacher forcing). Runs as a program, once for each precision, on the weights that the
-environment names: `python quality.py write FILE` keeps the scores, `python quality.py compare FILE` holds its
-own against them. Both write JSON to stdout.
+Each text of quality-set.json stands where an answer stands, after its philosopher's persona and a question,
+and every token of it is scored given the ones before (teacher forcing). Runs as a program, once for each
+precision, on the weights that the environment names, or on prepared ones: `python quality.py write FILE`
+keeps the scores, `python quality.py compare FILE` holds its own against them. Both write JSON to stdout.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
@@ -21,15 +22,20 @@ from torch.nn.functional import cross_entropy
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from workload import PHILOSOPHER, TEXTS
-
-from snb.loader import Loaded, load
+from snb.errors import SNBError
+from snb.loader import Loaded, load, load_prepared
+from snb.lock import verify
 from snb.philosophers import persona
+from snb.prepared import Card, Prepared
 from snb.prompt import ChatML
 from snb.request import Request
 from snb.self_test import divergence
 from snb.settings import Settings
 
+SET = ROOT / "scripts" / "quality-set.json"
+TEXTS = json.loads(SET.read_text(encoding="utf-8"))
+NAME = f"{SET.stem} {hashlib.sha256(SET.read_bytes()).hexdigest()[:8]}"
+"""Figures of two sets cannot be compared, so they carry this."""
 TOKENS = 64
 """Of each text; the scores of all of them in fp32 are 300 MB with Qwen's vocabulary."""
 
@@ -39,6 +45,7 @@ class Quality:
     """Of one precision; divergences are from the precision compared with, and none without one."""
 
     tokens: int
+    """How many were scored."""
     loss: float
     """Mean surprise at the texts' own tokens, in nats."""
     mean_divergence: float | None = None
@@ -51,10 +58,10 @@ class Quality:
 def texts(loaded: Loaded, count: int, context: int) -> Iterator[tuple[list[int], list[int]]]:
     """Prompts, and the ids of the texts that follow them."""
     chatml = ChatML(loaded.tokenizer)
-    for question, text in list(zip(TEXTS["questions"], TEXTS["passages"], strict=False))[:count]:
-        request = Request(user_message=question)
-        prompt = chatml.prompt(persona(PHILOSOPHER), request, context - TOKENS)
-        yield prompt.ids, loaded.tokenizer.encode(text, add_special_tokens=False).ids[:TOKENS]
+    for text in TEXTS[:count]:
+        request = Request(user_message=text["question"])
+        prompt = chatml.prompt(persona(text["philosopher"]), request, context - TOKENS)
+        yield prompt.ids, loaded.tokenizer.encode(text["answer"], add_special_tokens=False).ids[:TOKENS]
 
 
 @torch.inference_mode()
@@ -81,17 +88,29 @@ def quality(own: Sequence[Tensor], answers: Sequence[Sequence[int]], other: Sequ
     return Quality(tokens, loss, statistics.fmean(divergences), worst, statistics.fmean(same))
 
 
+def read(folder: Path, settings: Settings) -> Loaded:
+    """Prepared weights, verified, but not held against the settings."""
+    card = Card.read(folder)
+    verify(folder)
+    return load_prepared(Prepared(folder, card), settings)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", choices=("write", "compare"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--texts", type=int, default=len(TEXTS["passages"]), help="how many (default all)")
+    parser.add_argument("--texts", type=int, default=len(TEXTS), help="how many (default all)")
+    parser.add_argument("--prepared", type=Path, help="a folder, whatever base and adapter it is made of")
     options = parser.parse_args()
-    settings = Settings.from_environment()
-    loaded = load(settings)
-    prompts, answers = zip(*texts(loaded, options.texts, settings.context), strict=True)
+    try:
+        settings = Settings.from_environment()
+        loaded = read(options.prepared, settings) if options.prepared else load(settings)
+        prompts, answers = zip(*texts(loaded, options.texts, settings.context), strict=True)
+    except SNBError as error:
+        print(error, file=sys.stderr)
+        return 1
     own = [scores(loaded, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     if options.task == "write":
         torch.save(own, options.file)

@@ -7,12 +7,19 @@ from typing import Any, Literal
 
 from snb.errors import WeightsMissing
 
-Role = Literal["base", "adapter"]
+Role = Literal["base", "adapter", "prepared"]
+CARD = "snb.card.json"
+"""What prepared weights say of themselves; see `prepared`."""
 REQUIRED: dict[Role, tuple[str, ...]] = {
     "base": ("config.json", "tokenizer.json", "tokenizer_config.json"),
     "adapter": ("adapter_config.json",),
+    "prepared": ("config.json", "tokenizer.json", "tokenizer_config.json", CARD),
 }
-WHOLE: dict[Role, str] = {"base": "model.safetensors", "adapter": "adapter_model.safetensors"}
+WHOLE: dict[Role, str] = {
+    "base": "model.safetensors",
+    "adapter": "adapter_model.safetensors",
+    "prepared": "model.safetensors",
+}
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 LONGEST_HEADER = 100_000_000

@@ -45,10 +45,22 @@ class WeightsMissing(SNBError):
     code = "WEIGHTS_MISSING"
 
 
+class PreparedMismatch(SNBError):
+    """Prepared weights are made of something else than is asked for, or by a newer version of this."""
+
+    code = "PREPARED_MISMATCH"
+
+
 class DownloadFailed(SNBError):
     """The hub refused or did not answer, or the disk is too small."""
 
     code = "DOWNLOAD_FAILED"
+
+
+class DiskFull(SNBError):
+    """What is to be written does not fit the disk."""
+
+    code = "DISK_FULL"
 
 
 class AdapterMismatch(SNBError):

@@ -1,21 +1,25 @@
-"""From settings to a model on its device: weights found, precision chosen, adapter merged."""
+"""From settings to a model on its device: weights found, precision chosen, adapter merged unless it is."""
 
 import gc
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from snb import prepared
 from snb.adapter import Adapter
 from snb.errors import WeightsMissing
 from snb.merge import load_merged
 from snb.precision import Choice, Device, budget, choose, quantization
+from snb.prepared import UNMEASURED, Prepared
 from snb.settings import Settings
 from snb.weights import ensure_adapter, ensure_base
 
@@ -39,28 +43,66 @@ def load(settings: Settings) -> Loaded:
     """Downloads what is absent, verifies it, and loads it; nothing is offloaded to the CPU or a disk.
 
     Raises:
-        SNBError: of the phase that failed; see `weights`, `precision`, `adapter` and `merge`.
+        SNBError: of the phase that failed; see `weights`, `prepared`, `precision`, `adapter` and `merge`.
     """
     with _phase("weights present and verified"):
-        # The adapter first: a private one is refused in seconds, the base takes minutes.
-        adapter_folder, base = ensure_adapter(settings), ensure_base(settings)
-    config = _config(base)
-    device = Device.find(settings.device)
-    choice = choose(config, settings, device)
+        found = prepared.find(settings)
+        if found is None:
+            # The adapter first: a private one is refused in seconds, the base takes minutes.
+            adapter, base = ensure_adapter(settings), ensure_base(settings)
+    return load_prepared(found, settings) if found else _load_merging(base, adapter, settings)
+
+
+def _load_merging(base: Path, adapter_folder: Path | None, settings: Settings) -> Loaded:
+    log.info("weights: %s with adapter %s, merged now", settings.base_model, settings.adapter)
+    choice = choose(read_config(base), settings, Device.find(settings.device))
     with _phase(f"model loaded in {choice.precision}"):
         adapter = Adapter.read(adapter_folder) if adapter_folder else None
-        model = load_merged(
-            base,
-            adapter,
-            dtype=choice.compute_dtype,
-            quantization_config=quantization(choice),
-            device_map={"": device.kind},
-            # fp16 with eager attention overflows to NaN on Qwen2; sdpa does not (transformers #33317).
-            attn_implementation="sdpa",
-        )
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    slots = budget(config, choice, settings.context, _left(settings))
-    return Loaded(model.eval(), tokenizer, choice, slots, getattr(config, "snb_notice", ""))
+        options = {**_options(choice, settings), "quantization_config": quantization(choice)}
+        model = load_merged(base, adapter, **options)
+    return _loaded(model, base, choice, settings)
+
+
+def load_prepared(found: Prepared, settings: Settings) -> Loaded:
+    """Loads weights that are merged and quantised already, on whatever base and adapter the settings name.
+
+    Raises:
+        SNBError: of `precision`, or of `merge` where a weight is absent.
+    """
+    card = found.card
+    log.info("weights: prepared %s; quality: %s", card, card.quality or UNMEASURED)
+    config = read_config(found.folder)
+    choice = choose(config, replace(settings, precision=card.precision), Device.find(settings.device))
+    with _phase(f"prepared model loaded in {choice.precision}"):
+        model = load_merged(found.folder, None, **_options(choice, settings))
+        _compute_in(model, choice.compute_dtype)
+    return _loaded(model, found.folder, choice, settings)
+
+
+def _compute_in(model: Qwen2ForCausalLM, dtype: torch.dtype) -> None:
+    """Prepared nf4 is stored for bf16, and a GPU without bf16 computes in fp16.
+
+    transformers 5.23 leaves norms and embeddings of a quantised checkpoint as they are stored, and the layers
+    compute in what config.json says.
+    """
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.compute_dtype = layer.weight.quant_state.dtype = dtype
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def _loaded(model: Qwen2ForCausalLM, folder: Path, choice: Choice, settings: Settings) -> Loaded:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    slots = budget(model.config, choice, settings.context, _left(settings))
+    return Loaded(model.eval(), tokenizer, choice, slots, getattr(model.config, "snb_notice", ""))
+
+
+def _options(choice: Choice, settings: Settings) -> dict[str, Any]:
+    # fp16 with eager attention overflows to NaN on Qwen2; sdpa does not (transformers #33317).
+    device_map = {"": Device.find(settings.device).kind}
+    return {"dtype": choice.compute_dtype, "device_map": device_map, "attn_implementation": "sdpa"}
 
 
 def _left(settings: Settings) -> int:
@@ -70,7 +112,8 @@ def _left(settings: Settings) -> int:
     return Device.find(settings.device).free
 
 
-def _config(base: Path) -> Qwen2Config:
+def read_config(base: Path) -> Qwen2Config:
+    """The configuration of a folder. Raises WeightsMissing for another architecture."""
     config = Qwen2Config.from_pretrained(base, local_files_only=True)
     if config.architectures != ["Qwen2ForCausalLM"]:
         raise WeightsMissing(f"the base is {config.architectures}", "Take a Qwen2ForCausalLM checkpoint")

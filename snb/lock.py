@@ -52,15 +52,19 @@ class Lock:
         os.replace(draft, folder / NAME)
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, cure: str = "") -> None:
     """Presence and size of every file first, for they are free; then the sha256 of those that pass.
+
+    Args:
+        folder: what a lock is in.
+        cure: what brings back what is wrong; without it, downloading.
 
     Raises:
         WeightsMissing: with every fault, or because the folder has no lock.
     """
     lock = Lock.read(folder)
     if lock is None:
-        raise WeightsMissing(f"{folder} has no readable {NAME}", "Run scripts/download-weights")
+        raise WeightsMissing(f"{folder} has no readable {NAME}", cure or "Run scripts/download-weights")
     faults = {name: _size_fault(folder / name, entry) for name, entry in lock.files.items()}
     sized = [name for name, fault in faults.items() if fault is None]
     for name, digest in zip(sized, digests(folder / name for name in sized), strict=True):
@@ -68,7 +72,8 @@ def verify(folder: Path) -> None:
             faults[name] = f"{name} was altered: its sha256 is not the recorded one"
     found = [fault for fault in faults.values() if fault]
     if found:
-        raise WeightsMissing(found, f"Run scripts/download-weights to fetch these again into {folder}")
+        again = f"Run scripts/download-weights to fetch these again into {folder}"
+        raise WeightsMissing(found, cure or again)
 
 
 def digests(paths: Iterable[Path]) -> list[str]:

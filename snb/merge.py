@@ -51,7 +51,7 @@ def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2F
     if getattr(config, "quantization_config", None) is not None:
         raise AdapterMismatch("the base is quantised already", "Merge into the full-precision base")
     adapter.check(config)
-    untie = config.tie_word_embeddings and not adapter.changes.keys().isdisjoint({EMBEDDING, HEAD})
+    untie = unties(adapter, config)
     if untie:
         log.info("the adapter changes tied embeddings: lm_head gets a weight of its own")
         config.tie_word_embeddings = False
@@ -60,6 +60,11 @@ def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2F
     # Saving would run the conversions backwards, and the model would keep the adapter's file open.
     del model._weight_conversions
     return model
+
+
+def unties(adapter: Adapter, config: Qwen2Config) -> bool:
+    """Whether the adapter changes one of two embeddings that the base ties."""
+    return bool(config.tie_word_embeddings) and not adapter.changes.keys().isdisjoint({EMBEDDING, HEAD})
 
 
 @contextmanager

@@ -241,18 +241,23 @@ def budget(config: Qwen2Config, choice: Choice, context: int, free: int) -> int:
 
 
 def quantization(choice: Choice) -> BitsAndBytesConfig | None:
-    """The configuration for `from_pretrained`, or none for plain floats.
+    """The configuration for `from_pretrained`, or none for plain floats."""
+    return quantization_in(choice.precision, choice.compute_dtype)
+
+
+def quantization_in(precision: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """The same of a precision and the dtype to compute in.
 
     The output embedding and tied embeddings stay in 16 bits, which transformers sees to by itself.
     """
-    if choice.precision == "int8":
+    if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    if choice.precision == "nf4":
+    if precision == "nf4":
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             # Without it bitsandbytes computes in fp32, slowly and silently.
-            bnb_4bit_compute_dtype=choice.compute_dtype,
+            bnb_4bit_compute_dtype=compute_dtype,
         )
     return None

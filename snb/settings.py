@@ -10,7 +10,7 @@ from snb.errors import BadSetting
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32", "int8", "nf4")
 DEVICES = ("auto", "cuda", "cpu")
-PATHS = ("auto", "graphs", "shared", "eager")
+PATHS = ("auto", "graphs", "packed", "shared", "eager")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -54,6 +54,11 @@ class Settings:
     """A hub repository, a folder, or `none` for the base model alone."""
     adapter_revision: str | None = _setting(None, "SNB_ADAPTER_REVISION", _text)
     """A commit; none means the one in weights/pins.json."""
+    prepared: str = _setting("auto", "SNB_PREPARED", _text)
+    """Weights that scripts/prepare-weights made of base and adapter: a folder, a hub repository, or `none`;
+    `auto` takes `prepared` in the weights' folder where it exists."""
+    prepared_revision: str | None = _setting(None, "SNB_PREPARED_REVISION", _text)
+    """A branch, tag or commit of that repository; none means `main`."""
     precision: str = _setting("auto", "SNB_PRECISION", _choice(*PRECISIONS))
     """What the weights are held in; `auto` takes the best that fits the GPU."""
     device: str = _setting("auto", "SNB_DEVICE", _choice(*DEVICES))

@@ -32,7 +32,7 @@ class Source:
     def of(cls, role: Role, name: str, revision: str | None) -> "Source":
         """Without a revision: the pinned one if the repository is the pinned one, and else `main`."""
         pin = PINS[role]
-        return cls(role, name, revision or (pin["revision"] if name == pin["repository"] else "main"))
+        return cls(role, name, revision or (pin["revision"] if name == pin.get("repository") else "main"))
 
     @property
     def folder(self) -> Path | None:

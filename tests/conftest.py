@@ -8,6 +8,7 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+from snb import prepared
 from snb.engine import Engine
 from snb.paths import PATHS
 from snb.settings import ROOT, Settings
@@ -28,6 +29,15 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_prepared_weights() -> Iterator[None]:
+    """What a developer has prepared in weights/ is never taken for a test's own base, here or in a server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNB_PREPARED", "none")
+        patch.setattr(prepared, "FOLDER", "prepared-by-a-test")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from endpoint import Failed
 from inspection import GPU, Inspection, beside, outcome
 from parts import Parts, anonymous, found, output
 from tiny import save_tiny, tiny_config
-from workload import TEXTS
 
 from snb.loader import load
 from snb.settings import ROOT, Settings
@@ -152,7 +151,7 @@ def test_scores_are_those_from_which_the_answer_is_taken(base: Path) -> None:
     settings = Settings(base_model=str(base), adapter="none", device="cpu", precision="fp32")
     loaded = load(settings)
     [(prompt, answer)] = list(quality.texts(loaded, 1, settings.context))
-    assert loaded.tokenizer.decode(answer) in TEXTS["passages"][0]
+    assert loaded.tokenizer.decode(answer) in quality.TEXTS[0]["answer"]
     scores = quality.scores(loaded, prompt, answer)
     ids = torch.tensor([prompt + answer])
     labels = torch.tensor([[-100] * len(prompt) + answer])

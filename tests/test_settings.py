@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from snb.errors import BadSetting
+from snb.paths import PATHS
 from snb.settings import Settings
 
 
@@ -42,3 +43,8 @@ def test_the_token_is_in_no_text_of_the_settings() -> None:
     with pytest.raises(BadSetting) as caught:
         Settings.from_environment({"HF_TOKEN": "   ", "SNB_SLOTS": "x"})
     assert "HF_TOKEN" in str(caught.value)
+
+
+def test_every_path_can_be_named() -> None:
+    for path in ("auto", *PATHS):
+        assert Settings.from_environment({"SNB_PATH": path}).path == path

@@ -1,0 +1,473 @@
+"""Prepared weights: the very bits of a boot that merges, whole or refused, and never for something else."""
+
+import json
+import logging
+import runpy
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import preparation
+import pytest
+import quality
+import torch
+from bounds import QWEN_14B
+from hub import loopback_hub
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+from server import Server
+from test_merge import adapter_folder, differing
+from test_merge import base_folder as weights_folder
+from tiny import tiny_model, tiny_tokenizer
+
+from snb import loader, prepared
+from snb.checkpoint import CARD
+from snb.errors import DiskFull, PreparedMismatch, SNBError, WeightsMissing
+from snb.hub import MARGIN, Hub
+from snb.lock import NAME, Lock
+from snb.memory import Footprint
+from snb.prepared import Card
+from snb.settings import ROOT, Settings
+
+# PEFT warns of what these tests do on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers")
+
+Script = Callable[..., tuple[int, str, str]]
+LORA: dict[str, Any] = {"target_modules": ["q_proj", "v_proj", "down_proj"]}
+IDS = torch.arange(3, 40)[None]
+
+
+def made_of(folder: Path, tied: bool = False, **lora: Any) -> Settings:
+    """A tiny base and an adapter in a folder, and settings that ask for them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base = weights_folder(folder, tied)
+    tiny_tokenizer().save_pretrained(base)
+    adapter = adapter_folder(base, **(lora or LORA))
+    return Settings(
+        base_model=str(base), adapter=str(adapter), weights_dir=folder / "weights", slots=1, context=256
+    )
+
+
+def prepare(settings: Settings, precision: str = "nf4", **options: Any) -> Settings:
+    """The settings, with weights prepared for them."""
+    output = settings.weights_dir / f"made-{precision}"
+    preparation.prepare(preparation.Recipe.of(settings, precision), output, **options)
+    return replace(settings, prepared=str(output))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Weights prepared in nf4 that no test changes."""
+    return prepare(made_of(tmp_path_factory.mktemp("kept")))
+
+
+@pytest.fixture
+def ready(kept: Settings, tmp_path: Path) -> Settings:
+    """A copy of them that a test may damage."""
+    shutil.copytree(kept.prepared, tmp_path / "prepared")
+    return replace(kept, prepared=str(tmp_path / "prepared"))
+
+
+def shard(settings: Settings, number: int = 0) -> Path:
+    return sorted(Path(settings.prepared).glob("*.safetensors"))[number]
+
+
+def contents(settings: Settings) -> dict[str, str]:
+    lock = Lock.read(Path(settings.prepared))
+    assert lock
+    return {name: entry.sha256 for name, entry in lock.files.items()}
+
+
+def written(settings: Settings) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in Path(settings.prepared).glob("*.safetensors")}
+
+
+def edit(settings: Settings, **changes: Any) -> None:
+    card = Path(settings.prepared) / CARD
+    card.write_text(json.dumps({**json.loads(card.read_text()), **changes}))
+
+
+# The same weights as a boot that merges
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("precision", ["nf4", "int8", "bf16"])
+def test_a_boot_from_prepared_weights_has_every_bit_of_one_that_merges(
+    tmp_path: Path, precision: str, tied: bool
+) -> None:
+    settings = replace(made_of(tmp_path, tied), precision=precision)
+    ours = loader.load(prepare(settings, precision))
+    theirs = loader.load(settings)
+    assert ours.model.config.tie_word_embeddings is tied
+    assert differing(ours.model, theirs.model) == []
+    assert ours.choice == theirs.choice
+    answers = [
+        side.model.generate(IDS, attention_mask=torch.ones_like(IDS), do_sample=False, max_new_tokens=12)
+        for side in (ours, theirs)
+    ]
+    assert answers[0].tolist() == answers[1].tolist()
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": ["embed_tokens", "q_proj"]},
+        {"target_modules": ["lm_head", "q_proj"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+        {"target_modules": ["q_proj", "o_proj"], "bias": "all", "use_dora": True},
+    ],
+    ids=["embedding", "head", "saved embedding", "biases and DoRA"],
+)
+def test_embeddings_that_the_adapter_unties_are_untied_in_the_prepared_weights(
+    tmp_path: Path, lora: dict[str, Any]
+) -> None:
+    settings = replace(made_of(tmp_path, tied=True, **lora), precision="nf4")
+    ours, theirs = loader.load(prepare(settings)).model, loader.load(settings).model
+    assert ours.config.tie_word_embeddings is theirs.config.tie_word_embeddings
+    assert differing(ours, theirs) == []
+
+
+def test_a_base_without_an_adapter_can_be_prepared(tmp_path: Path) -> None:
+    settings = replace(made_of(tmp_path), adapter="none", precision="bf16")
+    made = prepare(settings, "bf16")
+    assert Card.read(Path(made.prepared)).adapter is None
+    assert differing(loader.load(made).model, loader.load(settings).model) == []
+
+
+def test_a_gpu_without_bf16_computes_in_fp16_from_the_same_prepared_weights(
+    kept: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = loader.load(kept).model(IDS).logits.float()
+
+    def half(*given: Any) -> Any:
+        return replace(choose(*given), compute_dtype=torch.float16)
+
+    choose = loader.choose
+    monkeypatch.setattr(loader, "choose", half)
+    model = loader.load(kept).model
+    layer = model.model.layers[0].mlp.down_proj
+    assert (layer.compute_dtype, layer.weight.quant_state.dtype) == (torch.float16, torch.float16)
+    assert {p.dtype for p in model.parameters() if p.is_floating_point()} == {torch.float16}
+    logits = model(IDS).logits.float()
+    assert torch.nn.functional.cosine_similarity(logits, expected, dim=-1).min() > 0.999
+
+
+def test_a_boot_of_the_14b_from_prepared_nf4_moves_at_most_0_36_of_the_bytes() -> None:
+    footprint = Footprint(QWEN_14B)
+    assert footprint.weights("nf4") <= 0.36 * footprint.weights("bf16")
+
+
+# Which weights a boot takes
+
+
+def test_the_default_folder_is_taken_where_it_exists_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = made_of(tmp_path)
+    caplog.set_level(logging.INFO)
+    loader.load(settings)
+    assert "merged now" in caplog.text
+    caplog.clear()
+    Path(prepare(settings).prepared).rename(settings.weights_dir / prepared.FOLDER)
+    assert loader.load(settings).choice.precision == "nf4"
+    assert "weights: prepared nf4 of the folder base with the folder adapter" in caplog.text
+    assert "quality: not measured" in caplog.text
+    assert "merged now" not in caplog.text
+    assert prepared.find(replace(settings, prepared="none")) is None
+
+
+def test_a_folder_that_is_half_made_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = made_of(tmp_path)
+    interrupt(monkeypatch, after=2)
+    with pytest.raises(KeyboardInterrupt):
+        preparation.prepare(preparation.Recipe.of(settings, "nf4"), settings.weights_dir / prepared.FOLDER)
+    assert prepared.find(settings) is None
+
+
+def test_weights_prepared_on_another_machine_need_neither_base_nor_adapter(
+    kept: Settings, tmp_path: Path
+) -> None:
+    asked = replace(kept, base_model=str(tmp_path / "base"), adapter=str(tmp_path / "adapter"))
+    assert prepared.find(asked)
+    with pytest.raises(PreparedMismatch, match="is made with base the folder base, and the settings ask for"):
+        prepared.find(replace(asked, base_model=str(tmp_path / "other")))
+
+
+def test_prepared_weights_on_the_hub_are_fetched_whole_and_used_again(kept: Settings, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in Path(kept.prepared).iterdir()}
+    with loopback_hub() as server:
+        commit = server.push("eva/spinoza-nf4", {**files, "README.md": b"#"})
+        settings = replace(kept, prepared="eva/spinoza-nf4", weights_dir=tmp_path)
+        found = prepared.find(settings, Hub(endpoint=server.url))
+        assert found
+        assert found.folder == tmp_path / f"eva--spinoza-nf4@{commit[:12]}"
+        assert not (found.folder / "README.md").exists()
+        assert differing(loader.load_prepared(found, settings).model, loader.load(kept).model) == []
+        server.requests.clear()
+        assert prepared.find(settings, Hub(endpoint=server.url)) == found
+        assert server.requests == []
+        with pytest.raises(PreparedMismatch):
+            prepared.find(replace(settings, precision="int8"), Hub(endpoint=server.url))
+
+
+# What is refused
+
+
+def test_another_precision_base_or_adapter_is_refused_with_all_faults_at_once(
+    kept: Settings, tmp_path: Path
+) -> None:
+    other = made_of(tmp_path / "other", target_modules=["k_proj"])
+    tiny_model(seed=5).save_pretrained(other.base_model, max_shard_size="100KB")
+    asked = replace(kept, base_model=other.base_model, adapter=other.adapter, precision="int8")
+    with pytest.raises(PreparedMismatch) as refused:
+        loader.load(asked)
+    holds, base, adapter = refused.value.faults
+    assert "holds nf4, and SNB_PRECISION asks for int8" in holds
+    assert "base the folder base, and the settings ask for" in base
+    assert "adapter the folder adapter" in adapter
+    assert "scripts/prepare-weights" in str(refused.value)
+    assert "SNB_PREPARED=none" in str(refused.value)
+
+
+def test_the_adapter_is_told_apart_by_its_bytes(kept: Settings, tmp_path: Path) -> None:
+    shutil.copytree(kept.adapter, tmp_path / "adapter")
+    assert prepared.find(replace(kept, adapter=str(tmp_path / "adapter")))
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(PreparedMismatch, match="adapter"):
+        prepared.find(replace(kept, adapter=str(tmp_path / "adapter")))
+    with pytest.raises(PreparedMismatch, match="and the settings ask for none"):
+        prepared.find(replace(kept, adapter="none"))
+
+
+@pytest.mark.parametrize(
+    ("role", "changes"),
+    [
+        ("base", {"base_revision": "b" * 40}),
+        ("base", {"base_model": "Qwen/Qwen2.5-7B-Instruct"}),
+        ("adapter", {"adapter_revision": "v2"}),
+        ("adapter", {"adapter": "eva/other"}),
+    ],
+    ids=str,
+)
+def test_a_repository_is_known_by_name_and_revision(
+    ready: Settings, role: str, changes: dict[str, str]
+) -> None:
+    pinned = Settings()
+    edit(
+        ready,
+        base={"name": pinned.base_model, "revision": "main", "commit": "a" * 40, "sha256": ""},
+        adapter={"name": pinned.adapter, "revision": "main", "commit": "c" * 40, "sha256": ""},
+    )
+    card = Card.read(Path(ready.prepared))
+    for revision in ("main", "a" * 40):
+        assert list(card.faults(replace(pinned, base_revision=revision))) == []
+    [fault] = card.faults(replace(replace(pinned, base_revision="main"), **changes))  # type: ignore[arg-type]
+    assert f"is made with {role} " in fault
+
+
+def test_a_newer_format_is_refused_whatever_else_its_card_says(ready: Settings) -> None:
+    edit(ready, format=prepared.FORMAT + 1, base="of tomorrow", precision=None)
+    with pytest.raises(PreparedMismatch, match="has format 2, and this version reads up to 1"):
+        loader.load(ready)
+
+
+@limits(max_examples=30)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=3))
+def test_a_card_of_any_content_is_refused_and_breaks_nothing(value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for content in (value, {"format": value}, {"format": 1, "base": value}):
+            (Path(folder) / CARD).write_text(json.dumps(content))
+            with pytest.raises(SNBError):
+                Card.read(Path(folder))
+
+
+def test_a_truncated_shard_is_refused_by_name(ready: Settings) -> None:
+    whole = shard(ready).read_bytes()
+    shard(ready).write_bytes(whole[:-7])
+    with pytest.raises(
+        WeightsMissing, match=f"{shard(ready).name} has {len(whole) - 7} bytes, not {len(whole)}"
+    ):
+        loader.load(ready)
+
+
+@pytest.mark.parametrize("name", ["shard", "config.json", CARD, NAME])
+def test_what_is_absent_or_altered_is_refused_by_name(ready: Settings, name: str) -> None:
+    path = shard(ready, -1) if name == "shard" else Path(ready.prepared) / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + b" " * 8 + whole[-1:] if name != NAME else b"{}")
+    with pytest.raises(WeightsMissing, match=path.name):
+        loader.load(ready)
+    path.unlink()
+    with pytest.raises(WeightsMissing, match=path.name) as refused:
+        loader.load(ready)
+    assert "scripts/prepare-weights" in str(refused.value)
+
+
+# Preparing
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Ends the next preparation as Ctrl-C does, once it has said so many lines."""
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if len(lines) == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "say", say)
+
+
+def test_an_interrupted_run_goes_on_after_its_last_whole_shard(
+    kept: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(kept, weights_dir=tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=2)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(settings)
+    draft = replace(settings, prepared=str(tmp_path / "made-nf4.part"))
+    first = written(draft)
+    assert len(first) == 2
+    assert not (tmp_path / "made-nf4").exists()
+    shard(draft, 1).write_bytes(b"half of it")  # as a full disk leaves it
+    made = prepare(settings)
+    assert contents(made) == contents(kept)
+    assert written(made)[shard(made, 0).name] == first[shard(made, 0).name]
+    assert not Path(draft.prepared).exists()
+
+
+def test_a_half_made_folder_of_another_recipe_is_not_gone_on_with(
+    kept: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(kept, weights_dir=tmp_path, adapter="none")
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=2)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(settings)
+    assert contents(prepare(replace(settings, adapter=kept.adapter))) == contents(kept)
+
+
+def test_a_whole_folder_is_left_alone_and_a_damaged_one_is_mended(kept: Settings, tmp_path: Path) -> None:
+    settings = replace(kept, weights_dir=tmp_path)
+    made = prepare(settings)
+    before = written(made)
+    prepare(settings)
+    assert written(made) == before
+    shard(made).unlink()
+    prepare(settings)
+    again = written(made)
+    assert {name for name in before if again[name] != before[name]} == {shard(made).name}
+    assert loader.load(made)
+
+
+def test_a_new_precision_takes_the_place_of_the_old_one(kept: Settings, tmp_path: Path) -> None:
+    for precision in ("int8", "nf4"):
+        preparation.prepare(preparation.Recipe.of(kept, precision), tmp_path / "one")
+    assert contents(replace(kept, prepared=str(tmp_path / "one"))) == contents(kept)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_disk_that_is_too_small_is_known_before_anything_is_written(kept: Settings, tmp_path: Path) -> None:
+    recipe = preparation.Recipe.of(kept, "nf4")
+    needed = Footprint(recipe.config).weights("nf4")
+    with pytest.raises(DiskFull) as full:
+        preparation.prepare(recipe, tmp_path / "one", free=lambda folder: MARGIN + needed - 1)
+    assert f"{needed:,} bytes to write" in str(full.value)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    preparation.prepare(recipe, tmp_path / "one", free=lambda folder: MARGIN + needed)
+
+
+def test_a_base_that_lacks_a_weight_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    settings = made_of(tmp_path)
+    config = Path(settings.base_model) / "config.json"
+    said = json.loads(config.read_text())
+    said |= {"num_hidden_layers": 3, "layer_types": 3 * ["full_attention"]}
+    config.write_text(json.dumps(said))
+    with pytest.raises(WeightsMissing, match=r"model\.layers\.2\.\S+ is absent"):
+        prepare(replace(settings, adapter="none"))
+    assert not list(settings.weights_dir.rglob("*.safetensors"))
+
+
+# Quality
+
+
+def test_the_texts_are_four_answers_of_each_philosopher() -> None:
+    assert Counter(text["philosopher"] for text in quality.TEXTS) == {"spinoza": 4, "bergson": 4, "kant": 4}
+    assert len({text["question"] for text in quality.TEXTS}) == 12
+    assert all(len(text["answer"].split()) > 55 for text in quality.TEXTS)
+
+
+@pytest.fixture
+def script(
+    kept: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Script:
+    """Runs a script on the tiny base and adapter; gives its exit code and what it wrote and said."""
+    chosen = {"SNB_BASE_MODEL": kept.base_model, "SNB_ADAPTER": kept.adapter, "SNB_CONTEXT": "4096"}
+
+    def run(name: str, *arguments: str, **settings: str) -> tuple[int, str, str]:
+        for variable, value in {**chosen, "SNB_WEIGHTS_DIR": str(tmp_path), **settings}.items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_what_the_script_prepares_and_rates_is_what_a_boot_would_merge(
+    script: Script, kept: Settings, tmp_path: Path
+) -> None:
+    """Held against the same precision, merged at boot, prepared weights diverge by nothing at all."""
+    made = tmp_path / "prepared"
+    code, out, said = script("prepare-weights", "--precision", "nf4", "--output", str(made))
+    assert (code, out) == (0, f"{made}\n"), said
+    found = prepared.find(replace(kept, prepared=str(made)))
+    assert found
+    assert found.card.quality
+    assert 0 < found.card.quality.divergence < 5
+    assert 0 < found.card.quality.same_choice < 1
+    assert found.card.quality.tokens == 12 * quality.TOKENS
+    code, out, said = script("check-quality", "nf4", str(made))
+    assert code == 0, said
+    assert "divergence: 0.0000 nats" in out
+    assert "same likeliest token: 100.0%" in out
+
+
+def test_a_fault_is_one_line_without_a_trace(script: Script) -> None:
+    absent = {"SNB_BASE_MODEL": "/nowhere/at/all"}
+    code, _, said = script("prepare-weights", "--precision", "nf4", "--skip-quality", **absent)
+    assert code == 1
+    assert said.startswith("WEIGHTS_MISSING: /nowhere/at/all is no folder")
+    assert said.count("\n") == 1
+
+
+# The server
+
+
+@pytest.mark.server
+def test_the_cog_server_boots_from_prepared_weights_and_answers(ready: Settings, tmp_path: Path) -> None:
+    """Neither the base nor the adapter is on this machine."""
+    environment = {
+        "SNB_PREPARED": ready.prepared,
+        "SNB_BASE_MODEL": str(tmp_path / "base"),
+        "SNB_ADAPTER": str(tmp_path / "adapter"),
+        "SNB_SLOTS": "2",
+    }
+    log = tmp_path / "log"
+    with log.open("w") as file, Server(environment, log=file) as server:
+        server.wait()
+        events = list(server.stream(user_message="Bonjour", max_tokens=8, min_tokens=8))
+    assert events[-1][0] == "completed"
+    assert events[-1][1]["metrics"]["output_token_count"] == 8
+    assert "weights: prepared nf4" in log.read_text()
+    assert "merged now" not in log.read_text()
