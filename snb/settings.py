@@ -12,6 +12,7 @@ PRECISIONS = ("auto", "bf16", "fp16", "fp32", "int8", "nf4")
 DEVICES = ("auto", "cuda", "cpu")
 PATHS = ("auto", "graphs", "packed", "shared", "eager")
 ROOT = Path(__file__).resolve().parent.parent
+SHORTEST_KEY = 16
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -35,6 +36,12 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 def _text(text: str) -> str:
     if not text.strip():
         raise ValueError("not empty")
+    return text.strip()
+
+
+def _key(text: str) -> str:
+    if len(text.strip()) < SHORTEST_KEY:
+        raise ValueError(f"at least {SHORTEST_KEY} characters, for a short key can be guessed")
     return text.strip()
 
 
@@ -75,6 +82,8 @@ class Settings:
     """Seconds from arrival after which an answer ends with what there is; a request may set its own."""
     scripts: str = _setting("french", "SNB_SCRIPTS", _choice("french", "any"))
     """`french` keeps the model from writing scripts that have no place in a French answer."""
+    api_key: str | None = _setting(None, "SNB_API_KEY", _key, secret=True)
+    """What callers have to send as `api_key`; none lets everybody in. Never logged."""
     hf_token: str | None = _setting(None, "HF_TOKEN", _text, secret=True)
     """Reads a private adapter; never logged."""
 
