@@ -96,7 +96,7 @@ def check(source: Source, settings: Settings) -> Path:
         return source.folder
     if not source.fetchable:
         raise WeightsMissing(f"{source.name} is no folder, and no repository (owner/name) either")
-    stored = _stored(source, settings.weights_dir)
+    stored = stored(source, settings.weights_dir)
     if stored is None:
         raise WeightsMissing(
             f"{source.name} at {source.revision} is not in {settings.weights_dir}",
@@ -106,7 +106,7 @@ def check(source: Source, settings: Settings) -> Path:
     return stored
 
 
-def _stored(source: Source, weights_dir: Path) -> Path | None:
+def stored(source: Source, weights_dir: Path) -> Path | None:
     """The folder whose lock is of this repository, at this commit or once asked for by this name."""
     for path in sorted(weights_dir.glob(f"{_stem(source.name)}@*/{NAME}")):
         lock = Lock.read(path.parent)
@@ -117,7 +117,7 @@ def _stored(source: Source, weights_dir: Path) -> Path | None:
 
 def _download(source: Source, weights_dir: Path, hub: Hub) -> Path:
     """The small files first: they can refuse a repository before gigabytes are moved."""
-    stored = _stored(source, weights_dir)
+    stored = stored(source, weights_dir)
     damaged = Lock.read(stored) if stored else None
     listing = hub.listing(source.name, damaged.commit if damaged else source.revision)
     folder = weights_dir / f"{_stem(source.name)}@{listing.commit[:12]}"

@@ -26,7 +26,7 @@ export class Replicate {
     this.#model = { owner, name, version, deployment };
     this.#token = token;
     this.#failures = new WeakMap();
-    const baseUrl = process.env.REPLICATE_API_BASE_URL; // as the official Python client names it
+    const baseUrl = process.env.REPLICATE_API_BASE_URL; // the official Python client calls it REPLICATE_BASE_URL
     this.#client = new Client({
       auth: token,
       fetch: (url, init) => this.#fetch(url, init),
