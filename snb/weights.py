@@ -96,14 +96,14 @@ def check(source: Source, settings: Settings) -> Path:
         return source.folder
     if not source.fetchable:
         raise WeightsMissing(f"{source.name} is no folder, and no repository (owner/name) either")
-    stored = stored(source, settings.weights_dir)
-    if stored is None:
+    folder = stored(source, settings.weights_dir)
+    if folder is None:
         raise WeightsMissing(
             f"{source.name} at {source.revision} is not in {settings.weights_dir}",
             "Run scripts/download-weights",
         )
-    verify(stored)
-    return stored
+    verify(folder)
+    return folder
 
 
 def stored(source: Source, weights_dir: Path) -> Path | None:
@@ -117,8 +117,8 @@ def stored(source: Source, weights_dir: Path) -> Path | None:
 
 def _download(source: Source, weights_dir: Path, hub: Hub) -> Path:
     """The small files first: they can refuse a repository before gigabytes are moved."""
-    stored = stored(source, weights_dir)
-    damaged = Lock.read(stored) if stored else None
+    found = stored(source, weights_dir)
+    damaged = Lock.read(found) if found else None
     listing = hub.listing(source.name, damaged.commit if damaged else source.revision)
     folder = weights_dir / f"{_stem(source.name)}@{listing.commit[:12]}"
     described = listing.files.keys() & set(PINS[source.role]["files"])

@@ -63,7 +63,8 @@ export async function refused(response) {
     return new SNBError("UNAUTHORIZED", `the server refused the token or key (${status}): check it`);
   }
   if (status === 409 || status === 429) return new SNBError("BUSY", `the server is full (${status})`, { retryAfter });
-  if (status === 503 && /setup/i.test(String(body.error ?? ""))) {
+  // Until setup is over Cog does not know that the model streams, and answers 406 to who asks for events.
+  if (status === 406 || (status === 503 && /setup/i.test(String(body.error ?? "")))) {
     return new SNBError("COLD_START", "the model is being loaded", { retryAfter });
   }
   const meaning = { 402: "billing", 404: "nothing there", 524: "a proxy gave up waiting" }[status];
