@@ -8,6 +8,7 @@ const BUSY_BUDGET = 4000; // ms of asking a full server again while another back
 const FINAL = ["BAD_INPUT", "UNAUTHORIZED", "CANCELED"]; // another backend would not help
 const WAITING = ["BUSY", "COLD_START"]; // the same backend may answer later
 const REST = { first: 10_000, longest: 60_000 }; // ms that a failed backend is left alone
+const SILENCE = 10_000; // ms between two pieces of an answer after which another backend is asked instead
 const MARGIN = 1500; // ms between the endpoint's deadline and ours
 
 const resting = new Map(); // name of a backend that just failed → { until, failures }
@@ -15,9 +16,9 @@ const resting = new Map(); // name of a backend that just failed → { until, fa
 /**
  * Yields the answer's text as it comes and returns `{text, backend, metrics, attempts}`.
  *
- * Backends are asked in order, each for its share of the time left until its first text; one round after another
- * while somebody said that it is waking up or full. Once text was yielded, nobody else is asked unless
- * `options.onRestart` is there to be told that the text begins anew.
+ * Backends are asked in order, each for its share of the time left until its first text and while it writes on; one
+ * round after another while somebody said that it is waking up or full. Once text was yielded, nobody else is asked
+ * unless `options.onRestart` is there to be told that the text begins anew.
  *
  * @throws {SNBError} with `attempts`
  */
@@ -58,7 +59,7 @@ async function* attempt(backend, inputs, others, state) {
     if (tries) attempts.pop(); // one entry a backend and round
     attempts.push(entry);
     try {
-      const result = yield* ask(backend, inputs, left() / others, state);
+      const result = yield* ask(backend, inputs, others, state);
       resting.delete(backend.name);
       return result;
     } catch (error) {
@@ -81,9 +82,10 @@ async function* attempt(backend, inputs, others, state) {
   }
 }
 
-/** One try: bounded by `share` ms until the first text, by the time left, and by the caller's signal. */
-async function* ask(backend, inputs, share, state) {
+/** One try: bounded by its share of the time until the first text, by the time left, and by the caller's signal. */
+async function* ask(backend, inputs, others, state) {
   const { options, left } = state;
+  const share = left() / others;
   const caller = aborted(options.signal);
   const stop = new AbortController();
   let status = "asked";
@@ -92,7 +94,10 @@ async function* ask(backend, inputs, share, state) {
     status === "starting"
       ? give("COLD_START", "the model was still being loaded when the time was over")()
       : give("TIMEOUT", "no text within the time")();
-  const first = setTimeout(late, share);
+  let first = setTimeout(late, share);
+  // A host that hangs in mid-answer: worth noticing only while somebody else could still answer whole.
+  const silent = () => setTimeout(give("TIMEOUT", "the answer stopped coming"), Math.min(SILENCE, share));
+  const replaceable = others > 1 && (!options.streaming || options.onRestart);
   const last = setTimeout(give("TIMEOUT", "the answer was not finished within the time"), left());
   const leave = () => stop.abort(caller.reason);
   if (caller?.aborted) throw caller.reason;
@@ -114,6 +119,7 @@ async function* ask(backend, inputs, share, state) {
       },
     });
     for (;;) {
+      if (text && replaceable) first = silent();
       const { value, done } = await source.next();
       if (done) return { text, metrics: value ?? {} };
       clearTimeout(first);
@@ -148,9 +154,11 @@ export function inOrder(backends) {
   return { candidates: [...well, ...backends.filter(failed)], well: well.length || backends.length };
 }
 
-/** Leaves a backend alone for a while, twice as long each time that it fails again. */
+/** Leaves a backend alone for a while, twice as long each time that it fails again after that. */
 export function rest(name) {
-  const failures = (resting.get(name)?.failures ?? 0) + 1;
+  const before = resting.get(name);
+  if (before?.until > Date.now()) return; // a class that asks together sees one failure, not thirty
+  const failures = (before?.failures ?? 0) + 1;
   const pause = Math.min(REST.longest, REST.first * 2 ** (failures - 1));
   resting.set(name, { failures, until: Date.now() + pause });
 }

@@ -156,6 +156,28 @@ test("after text was shown nobody else is asked, unless told to", async () => {
   });
 });
 
+test("a host that hangs in mid-answer is left for the next", async () => {
+  const hangs = (chunk, outgoing, count) => count < 4 && outgoing.write(chunk); // and the connection stays
+  await host(relay(hangs), async (url) => {
+    const options = { ...OPTIONS, backends: [url, doors.cog], timeoutMs: 8000 };
+    assert.equal(await callSNB("kant", "", QUESTION, options), expected);
+  });
+});
+
+test("a class that fails together is one failure", async () => {
+  await host(page(500), async (url) => {
+    const backends = [url, doors.cog];
+    await Promise.all(Array.from({ length: 8 }, () => callSNB("kant", "", QUESTION, { ...OPTIONS, backends })));
+    const now = Date.now;
+    Date.now = () => now() + 11_000; // past the first rest, not past a second
+    try {
+      assert.deepEqual((await attempts(backends)).map(({ code }) => code), ["BACKEND_FAILED", "OK"]);
+    } finally {
+      Date.now = now;
+    }
+  });
+});
+
 test("a model that is loading is waited for", async () => {
   let asked = 0;
   const change = (chunk, outgoing) => outgoing.write(chunk);

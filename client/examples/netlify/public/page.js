@@ -58,7 +58,7 @@ async function streamed(question, answer, signal) {
       const part = JSON.parse(line);
       if (part.error) throw new Error(part.error);
       if (part.done) return;
-      show(answer, answer.textContent + part.text);
+      show(answer, part.restart ? "" : answer.textContent + part.text);
     }
   }
   throw new Error("CUT"); // the platform's time limit

@@ -1,4 +1,7 @@
-/** Streams an answer as lines of JSON: `{"text"}` as it comes, then `{"done"}` or `{"error"}` with a code. */
+/**
+ * Streams an answer as lines of JSON: `{"text"}` as it comes, `{"restart"}` where another backend begins it anew, then
+ * `{"done"}` or `{"error"}` with a code.
+ */
 
 import { streamSNB } from "snb-client";
 
@@ -8,7 +11,8 @@ export default async (request) => {
     async start(controller) {
       const line = (value) => controller.enqueue(new TextEncoder().encode(`${JSON.stringify(value)}\n`));
       try {
-        const answer = streamSNB(philosopher, ragContext, userMessage, { history, signal: request.signal });
+        const onRestart = () => line({ restart: true });
+        const answer = streamSNB(philosopher, ragContext, userMessage, { history, signal: request.signal, onRestart });
         for await (const text of answer) line({ text });
         line({ done: true });
       } catch (error) {
