@@ -19,7 +19,7 @@ from transformers import Qwen2ForCausalLM
 
 from snb.detokenizer import Detokenizer
 from snb.errors import BadInput, EngineDown, RequestFailed
-from snb.generation import Generation
+from snb.generation import POLL, Generation
 from snb.request import Sampling
 from snb.sampling import Draw, Penalties, choose
 from snb.script import Script
@@ -32,6 +32,8 @@ PREFILL_TOKENS = 512
 """Prompt tokens of one turn, so that a long prompt does not hold up the others' decode steps."""
 STALL = 60.0
 """Seconds of one turn after which the loop counts as stuck; a turn takes well under one."""
+PAUSED = 10 * POLL
+"""Seconds in which nobody looked, though who waits looks every POLL: the process itself was stopped."""
 
 
 class Engine:
@@ -69,7 +71,7 @@ class Engine:
         self._wake = threading.Condition()
         self._closed = False
         self._down: EngineDown | None = None
-        self._stall, self._turned = stall, time.monotonic()
+        self._stall, self._turned, self._looked = stall, time.monotonic(), time.monotonic()
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
         self._thread.start()
 
@@ -115,7 +117,11 @@ class Engine:
 
     def fault(self) -> EngineDown | None:
         """Why nothing will be answered any more; none while all is well."""
-        if self._down is None and self._busy() and time.monotonic() - self._turned > self._stall:
+        now = time.monotonic()
+        if now - self._looked > PAUSED:
+            self._turned = now  # a machine that was paused and goes on: the loop could not turn either
+        self._looked = now
+        if self._down is None and self._busy() and now - self._turned > self._stall:
             self._down = EngineDown(f"no decode step for {self._stall:.0f} s", "Restart the process")
             log.error("the decode loop is stuck")
         return self._down

@@ -320,3 +320,21 @@ def test_rows_that_share_prefixes_give_what_they_give_alone_as_others_come_and_g
         list(generation)
         assert generation.tokens == reference(model, prompt, length)
     engine.close()
+
+
+def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that sleeps in the middle of a step: the clock has gone on by an hour when it wakes."""
+    model, awake = tiny_model(seed=5), threading.Event()
+    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64, stall=60)
+    hook = model.model.norm.register_forward_hook(lambda *_: awake.wait() and None)
+    generation = engine.generate([5], GREEDY, seed=0)
+    clock = time.monotonic
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: clock() + 3600)
+        assert engine.fault() is None
+        awake.set()
+        assert "".join(generation)
+        engine.close()
+    hook.remove()
