@@ -1,8 +1,8 @@
-"""The small protocol that a benchmark speaks, and HTTP under it."""
+"""The small protocol that benchmark, smoke test and drill speak, and HTTP under it."""
 
 import contextlib
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -25,6 +25,8 @@ class Piece:
     """Of the answer up to here, where the server says."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The server's own figures, with the last piece."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What else it reports, with the last piece: `finish_reason`, `notice`."""
 
 
 class Busy(Exception):
@@ -37,6 +39,33 @@ class Busy(Exception):
 
 class Failed(Exception):
     """There will be no answer, or not the rest of it."""
+
+
+class Refused(Failed):
+    """The server answered with an HTTP status that is neither success nor one of FULL.
+
+    Args:
+        status: that one.
+        body: all that it says of it.
+    """
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"HTTP {status}: {body[:200]}")
+        self.status, self.body = status, body
+
+
+class Canceled(Failed):
+    """The prediction was canceled, or aborted by its host."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """An answer that can be stopped while its pieces are read."""
+
+    pieces: Generator[Piece, None, None]
+    """Closing it drops the connection."""
+    cancel: Callable[[], None]
+    """Raises Refused with 404 when it is over already."""
 
 
 class Endpoint(Protocol):
@@ -57,15 +86,20 @@ class Endpoint(Protocol):
 class Http:
     """Requests below one address. Every request has a connection of its own, as every pupil has.
 
+    Args:
+        silence: seconds without a byte after which a request has failed.
+
     Raises:
         Failed: whatever the network or the server makes of a request, in one line.
     """
 
-    def __init__(self, base: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, base: str, headers: Mapping[str, str] | None = None, silence: float | None = None
+    ) -> None:
         self._client = httpx2.Client(
             base_url=base,
             headers={"User-Agent": f"benchmark (Python {platform.python_version()})", **(headers or {})},
-            timeout=TIMEOUT,
+            timeout=TIMEOUT if silence is None else silence,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=urlsplit(base).hostname not in LOOPBACK,  # no proxy on the way to this machine
         )
@@ -95,10 +129,10 @@ class Http:
 
 @contextlib.contextmanager
 def faults() -> Iterator[None]:
-    """Turns what can go wrong on the way into Failed."""
+    """Turns what can go wrong on the way into Failed; also JSON of another shape than it should have."""
     try:
         yield
-    except (httpx2.HTTPError, ValueError, KeyError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failed(f"{type(error).__name__}: {error}") from error
 
 
@@ -109,7 +143,7 @@ def check(response: httpx2.Response) -> None:
         raise Busy(float(wait) if wait.isdigit() else 0.0)
     if not response.is_success:
         response.read()
-        raise Failed(f"HTTP {response.status_code}: {response.text[:200]}")
+        raise Refused(response.status_code, response.text)
 
 
 def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
@@ -119,3 +153,8 @@ def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
         for name, value in (metrics or {}).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+
+
+def words(metrics: Mapping[str, Any] | None) -> dict[str, str]:
+    """Those metrics that are text."""
+    return {name: value for name, value in (metrics or {}).items() if isinstance(value, str)}

@@ -6,12 +6,12 @@ and `done`. It may end early; how a prediction ended, the prediction itself says
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import dialect
 from cog_endpoint import end
-from endpoint import Busy, Failed, Http, Piece
+from endpoint import Busy, Failed, Http, Piece, Running
 
 API = "https://api.replicate.com/v1"
 POLL = 0.5
@@ -45,8 +45,19 @@ class Replicate:
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
         """See `Endpoint`. What the stream did not bring comes from the prediction."""
+        yield from self.begin(inputs).pieces
+
+    def begin(self, inputs: Mapping[str, Any]) -> Running:
+        """A prediction, created now; one whose reader leaves goes on until it is canceled."""
         body = {**self._body, "input": dialect.adapt(inputs, self.known), "stream": True}
         prediction = self._http.json("POST", self._path, body)
+
+        def cancel() -> None:
+            self._http.json("POST", prediction["urls"]["cancel"])
+
+        return Running(self._followed(prediction), cancel)
+
+    def _followed(self, prediction: Mapping[str, Any]) -> Generator[Piece, None, None]:
         sent = 0
         if stream := prediction["urls"].get("stream"):
             for text in self._streamed(stream):
@@ -55,7 +66,7 @@ class Replicate:
         while (prediction := self._get(prediction["urls"]["get"]))["status"] in RUNNING:
             time.sleep(POLL)
         last = end(prediction)
-        yield Piece("".join(prediction["output"] or [])[sent:], last.tokens, last.metrics)
+        yield Piece("".join(prediction["output"] or [])[sent:], last.tokens, last.metrics, last.words)
 
     def _latest(self, name: str) -> str:
         latest = self._get(f"/models/{name}")["latest_version"]

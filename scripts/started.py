@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -14,14 +15,15 @@ from urllib.parse import urlsplit
 
 from cog_endpoint import Cog
 from endpoint import Endpoint, Failed
-from replicate_endpoint import Replicate
+from replicate_endpoint import API, Replicate
 from server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS, REFERENCE = "ours", "reference"
 SLOTS = "32"
 """As many as the largest level asks for, unless SNB_SLOTS says otherwise."""
-REPLICATE = "replicate:"
+MODEL = re.compile(r"(?:replicate:|r8\.im/)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
+"""A model or a deployment on Replicate, as people write them."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,39 @@ def reference(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
 
 @contextlib.contextmanager
 def remote(address: str) -> Iterator[Started]:
-    """A server that runs already: the URL of a Cog server, or `replicate:` and a model or deployment.
+    """A server that runs already. See `reached`."""
+    yield Started(reached(address))
+
+
+def reached(address: str) -> Cog | Replicate:
+    """The endpoint at the URL of a Cog server, or of a model or deployment on Replicate.
+
+    There `owner/name` will do, with `:version` or after `deployments/`, `replicate:` or `r8.im/`. The token
+    is REPLICATE_API_TOKEN, and REPLICATE_API_BASE_URL is asked in place of Replicate's own API.
 
     Raises:
-        Failed: it does not answer, or there is no REPLICATE_API_TOKEN.
+        Failed: it does not answer, the address is neither, or there is no token.
     """
-    if not address.startswith(REPLICATE):
+    if is_url(address):
         where = urlsplit(address)
-        yield Started(Cog(f"{where.hostname}:{where.port}" if where.port else str(where.hostname), address))
-        return
+        return Cog(f"{where.hostname}:{where.port}" if where.port else str(where.hostname), address)
+    named = MODEL.fullmatch(address)
+    if not named:
+        raise Failed(f"{address} is neither a URL (http://… or https://…) nor owner/name on Replicate")
     token = os.environ.get("REPLICATE_API_TOKEN")
     if not token:
         raise Failed("set REPLICATE_API_TOKEN to ask Replicate")
-    yield Started(Replicate(address.removeprefix(REPLICATE), token))
+    base = os.environ.get("REPLICATE_API_BASE_URL", "").rstrip("/")
+    return Replicate(named[1], token, f"{base.removesuffix('/v1')}/v1" if base else API)
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is a URL with a host, and nothing that cannot be read as one."""
+    try:
+        where = urlsplit(address)
+        return where.scheme in ("http", "https") and bool(where.hostname) and where.port != 0
+    except ValueError:
+        return False
 
 
 def say(line: str) -> None:

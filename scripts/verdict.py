@@ -1,0 +1,35 @@
+"""One line of a smoke test: what was looked at, whether it is well, and what was seen."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+OK, FAILED, WARNING, NOTE = "ok", "FAILED", "warning", "note"
+WIDTH = 300
+"""Characters that are shown of what was seen: what a broken server says can be a whole page."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`note` is neither good nor bad; a `warning` is for a person to judge, and fails nothing."""
+
+    state: str
+    subject: str
+    seen: str
+
+    def line(self, secrets: Iterable[str] = ()) -> str:
+        """The verdict in one line, without what must not be shown."""
+        seen = self.seen
+        for secret in filter(None, secrets):
+            seen = seen.replace(secret, "[secret]")
+        return f"{self.state:8} {self.subject:12} {plain(seen)}"
+
+
+def judged(subject: str, faults: Sequence[str], seen: str) -> Verdict:
+    """FAILED with every fault, or ok with what was seen."""
+    return Verdict(FAILED, subject, "; ".join(faults)) if faults else Verdict(OK, subject, seen)
+
+
+def plain(text: str) -> str:
+    """A text on one line, of limited length, and harmless to a terminal."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= WIDTH else f"{line[:WIDTH]}…"

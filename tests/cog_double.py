@@ -1,0 +1,178 @@
+"""A small server that speaks Cog's HTTP and answers at once, in place of one that is broken in some way.
+
+It stands for nothing that works: what the real server does, the tests ask the real server.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+FRENCH = (
+    "La liberté n’est pas de faire tout ce que l’on désire, car le désir a lui-même des causes ; elle est de "
+    "comprendre ces causes, et d’agir selon la raison plutôt que selon la crainte."
+)
+ENGLISH = (
+    "Freedom is not to do whatever one wants, because what we want has causes of its own; it is to grasp "
+    "these causes, and to act from reason rather than from fear."
+)
+INPUTS = ("philosopher", "user_message", "max_tokens", "min_tokens", "seed", "deadline_seconds", "api_key")
+TOKENS = 48
+STEP = 0.002
+"""Seconds for a token, so that an answer takes time to write."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Each fault is a word in the server's `faults`; see `Double`."""
+
+    server: "Double"
+
+    def do_GET(self) -> None:
+        faults = self.server.faults
+        if self.path == "/health-check":
+            status = "STARTING" if "never ready" in faults else "READY"
+            self._json({"status": "SETUP_FAILED" if "setup failed" in faults else status})
+        elif self.path == "/openapi.json":
+            inputs = {name: {} for name in INPUTS if f"no {name}" not in faults}
+            self._json({"components": {"schemas": {"Input": {"properties": inputs}}}})
+        else:
+            self._json(
+                {"cog_version": "0.23.1"} if self.path == "/" else {}, 200 if self.path == "/" else 404
+            )
+
+    def do_POST(self) -> None:
+        if self.path.endswith("/cancel"):
+            self._cancel(self.path.split("/")[-2])
+        else:
+            self._predict("")
+
+    def do_PUT(self) -> None:
+        self._predict(self.path.split("/")[-1])
+
+    def _cancel(self, name: str) -> None:
+        if name not in self.server.running:
+            self._json({}, 404)
+            return
+        if "ignores cancel" not in self.server.faults:
+            self.server.canceled.add(name)
+        self._json({})
+
+    def _predict(self, name: str) -> None:
+        inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+        if bad := self.server.refused(inputs):
+            detail = {"loc": ["body", "input", bad], "msg": "no"}
+            self._json({"detail": [{"msg": "no"} if "vague" in self.server.faults else detail]}, 422)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        if "stalls" in self.server.faults:
+            self.server.over.wait()
+            return
+        self.server.running.add(name)
+        try:
+            for event, data in self.server.events(name, inputs):
+                self.wfile.write(f"event: {event}\ndata: {json.dumps(data)}\n\n".encode())
+                self.wfile.flush()
+        except OSError:  # the reader has left
+            if "ignores leaving" in self.server.faults:
+                return
+        self.server.running.discard(name)
+
+    def _json(self, value: Any, status: int = 200) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the test says what was wrong."""
+
+
+class Double(ThreadingHTTPServer):
+    """Serves from a free port of loopback, in threads of its own, until it is left.
+
+    Args:
+        faults: what is broken.
+        key: what it wants as `api_key`; none lets everybody in.
+    """
+
+    daemon_threads = True
+    block_on_close = False  # a stalled answer ends with the process
+
+    def __init__(self, *faults: str, key: str = "", port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.faults, self.key = set(faults), key
+        self.running: set[str] = set()
+        self.canceled: set[str] = set()
+        self.over = threading.Event()
+        self._asked = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def refused(self, inputs: dict[str, Any]) -> str:
+        """The input that is bad, or nothing."""
+        if "accepts anything" in self.faults:
+            return ""
+        if len(inputs["user_message"]) > 4000:
+            return "user_message"
+        return "" if inputs["philosopher"] in ("spinoza", "bergson", "kant") else "philosopher"
+
+    def events(self, name: str, inputs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """One answer, as it is written."""
+        if self.key and inputs.get("api_key") != self.key:
+            yield "completed", {"status": "failed", "error": "Unauthorized: UNAUTHORIZED: api_key is missing"}
+            return
+        began = time.monotonic()
+        words = self._words(inputs)
+        chunks = []
+        for word in words:
+            time.sleep(STEP)
+            if name in self.canceled:
+                yield "completed", {"status": "canceled"}
+                return
+            chunks.append(f"{word} ")
+            if not self.faults & {"one piece", "held back"}:
+                yield "output", {"chunk": chunks[-1]}
+        for chunk in ["".join(chunks)] if "one piece" in self.faults else chunks:
+            if self.faults & {"one piece", "held back"}:
+                yield "output", {"chunk": chunk}
+        if "cut" not in self.faults:
+            yield "completed", {"status": "succeeded", "metrics": self._metrics(inputs, len(words), began)}
+
+    def _words(self, inputs: dict[str, Any]) -> list[str]:
+        self._asked += 1
+        text = (ENGLISH if "english" in self.faults else FRENCH).split()
+        number = max(inputs.get("min_tokens", 0), min(inputs["max_tokens"], TOKENS))
+        words = [text[n % len(text)] for n in range(number)]
+        if "forgets the seed" in self.faults or ("has a tie" in self.faults and self._asked == 4):
+            words[-1] = str(self._asked)
+        return words[: number // 3] if "short" in self.faults else words
+
+    def _metrics(self, inputs: dict[str, Any], tokens: int, began: float) -> dict[str, Any]:
+        if "no metrics" in self.faults:
+            return {}
+        return {
+            "input_token_count": 100,
+            "output_token_count": 0 if "counts nothing" in self.faults else tokens,
+            "finish_reason": "deadline" if "out of time" in self.faults else "stop",
+            "seed": 7 if "another seed" in self.faults else inputs["seed"],
+            "time_to_first_token": STEP if "late first token" not in self.faults else 1000.0,
+            "tokens_per_second": tokens / (time.monotonic() - began),
+            **({"notice": "a stand-in"} if "stand-in" in self.faults else {}),
+        }
+
+    def __enter__(self) -> "Double":
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.shutdown()
+        self.server_close()

@@ -1,0 +1,264 @@
+"""scripts/smoke-test: the real servers pass, and each kind of broken one is named."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import smoke
+import trial
+from cog_double import ENGLISH, FRENCH, Double
+from endpoint import Failed
+from language import likeliest
+from patience import within
+from replicate_server import ReplicateServer
+from server import Server
+from started import MODEL, is_url, reached
+from tiny import save_tiny
+from verdict import FAILED, NOTE, OK, WARNING, Verdict
+
+from snb.settings import ROOT
+
+NOTICE = "a random model, which speaks no language"
+KEY = "une-clé-de-la-classe"
+TOKEN = "r8_test"
+VARIABLES = ("SNB_API_KEY", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL")
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key or token of a developer's; and a reader who left is looked after sooner."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(trial, "LEFT", 0.3)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that says, as the stand-in does, that its French is not to be judged."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return save_tiny(folder, num_hidden_layers=4, max_position_embeddings=4096, snb_notice=NOTICE)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("log") / "server.log"
+
+
+@pytest.fixture(scope="module")
+def cog(base: Path, log: Path) -> Iterator[Server]:
+    settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "4"}
+    with log.open("w") as file, Server(settings, log=file) as server:
+        server.wait()
+        yield server
+
+
+def smoke_test(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command, as a user runs it."""
+    command = [sys.executable, str(ROOT / "scripts" / "smoke-test"), *arguments]
+    clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    return subprocess.run(
+        command, env={**clean, **environment}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def checked(server: Double, limit: float = 30) -> dict[str, Verdict]:
+    """The last verdict on each subject; of several, one that failed."""
+    found: dict[str, Verdict] = {}
+    for verdict in smoke.verdicts(server.url, boot=1, limit=limit):
+        if verdict.subject not in found or found[verdict.subject].state != FAILED:
+            found[verdict.subject] = verdict
+    return found
+
+
+# The real servers
+
+
+@pytest.mark.server
+def test_the_real_server_passes_and_every_check_has_its_line(cog: Server) -> None:
+    done = smoke_test(cog.url)
+    assert done.returncode == 0, done.stdout
+    lines = [line.split(None, 2) for line in done.stdout.partition("\n\n")[0].splitlines()]
+    ok = [subject for state, subject, _ in lines if state == OK]
+    assert ok[:8] == ["ready", "schema", "bergson", "kant", "spinoza", "stream", "metrics", "seed"]
+    assert ok[8:] == ["cancel", "left", *["bad"] * 2, "others"]
+    assert [subject for state, subject, _ in lines if state == NOTE] == ["language", "cold", "warm"]
+    assert NOTICE in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    "address", ["owner/spinoza", "r8.im/owner/spinoza", "replicate:deployments/owner/classe"]
+)
+def test_a_model_and_a_deployment_on_replicate_pass(cog: Server, address: str) -> None:
+    with ReplicateServer(cog.url, TOKEN) as api:
+        done = smoke_test(address, REPLICATE_API_TOKEN=TOKEN, REPLICATE_API_BASE_URL=api.url, SNB_API_KEY=KEY)
+    assert done.returncode == 0, done.stdout
+    for subject in ("stream", "metrics", "seed", "cancel", "bad input", "others"):
+        assert f"\nok       {subject}" in done.stdout
+    assert TOKEN not in done.stdout
+    assert not [asked for asked in api.log if KEY in str(asked)]
+
+
+@pytest.mark.server
+def test_a_version_that_is_not_there_and_a_token_that_is_wrong_are_refused(cog: Server) -> None:
+    with ReplicateServer(cog.url, TOKEN) as api:
+        gone = smoke_test("owner/spinoza:abc", REPLICATE_API_TOKEN=TOKEN, REPLICATE_API_BASE_URL=api.url)
+        wrong = smoke_test("owner/spinoza", REPLICATE_API_TOKEN="r8_wrong", REPLICATE_API_BASE_URL=api.url)
+    assert gone.returncode == wrong.returncode == 1
+    assert "HTTP 404" in gone.stdout
+    assert "HTTP 401" in wrong.stdout
+    assert "r8_wrong" not in wrong.stdout + wrong.stderr
+
+
+@pytest.mark.server
+def test_a_server_with_a_key_is_asked_with_it_and_lets_no_other_in(base: Path, log: Path) -> None:
+    settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "4", "SNB_API_KEY": KEY}
+    with log.open("a") as file, Server(settings, log=file) as server:
+        # Not waited for: that is the command's first job.
+        inside = smoke_test(server.url, SNB_API_KEY=KEY)
+        outside = smoke_test(server.url)
+    assert inside.returncode == 0, inside.stdout
+    assert inside.stdout.count("\nok       key") == 2
+    assert outside.returncode == 1
+    assert "UNAUTHORIZED" in outside.stdout
+    assert KEY not in inside.stdout + inside.stderr
+
+
+# Broken ones
+
+
+def test_a_double_without_a_fault_passes() -> None:
+    with Double() as server:
+        found = checked(server)
+    assert [verdict for verdict in found.values() if verdict.state not in (OK, NOTE)] == []
+    assert "fr" in found["language"].seen
+    assert found["language"].state == OK
+
+
+@pytest.mark.parametrize(
+    ("fault", "subject", "words"),
+    [
+        ("never ready", "reach", "not ready within 1 s: STARTING"),
+        ("setup failed", "reach", "SETUP_FAILED"),
+        ("no seed", "schema", "no input seed"),
+        ("cut", "spinoza", "stream ended before the answer"),
+        ("one piece", "stream", "one piece"),
+        ("held back", "stream", "holds it back"),
+        ("no metrics", "metrics", "no input_token_count, output_token_count, finish_reason, seed, time"),
+        ("counts nothing", "metrics", "output_token_count is 0"),
+        ("out of time", "metrics", "deadline"),
+        ("another seed", "metrics", "seed is 7"),
+        ("late first token", "metrics", "time_to_first_token is 1000"),
+        ("forgets the seed", "seed", "three different answers"),
+        ("ignores cancel", "cancel", "went on to its end"),
+        ("ignores leaving", "left", "after its reader had left"),
+        ("english", "language", "not French: bergson, kant, spinoza"),
+        ("accepts anything", "bad input", "a message of 4,001 characters was answered"),
+        ("vague", "bad input", "does not name user_message"),
+        ("short", "others", "has 32 of 96 tokens"),
+    ],
+)
+def test_a_broken_server_fails_the_check_that_is_for_it(fault: str, subject: str, words: str) -> None:
+    with Double(fault) as server:
+        found = checked(server)
+    assert found[subject].state == FAILED
+    assert words in found[subject].seen
+
+
+def test_a_server_that_stalls_is_left_in_bounded_time() -> None:
+    with Double("stalls") as server:
+        found = checked(server, limit=0.5)
+    assert found["spinoza"].seen == "no end within 0.5 s"
+    assert list(found)[-1] == "rest"
+
+
+def test_a_near_tie_is_a_warning() -> None:
+    with Double("has a tie") as server:
+        assert checked(server)["seed"].state == WARNING
+
+
+def test_the_poor_french_of_a_stand_in_is_told_and_is_no_failure() -> None:
+    with Double("english", "stand-in") as server:
+        found = checked(server)["language"]
+    assert (found.state, "en 100%" in found.seen, "a stand-in" in found.seen) == (NOTE, True, True)
+
+
+def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNB_API_KEY", KEY)
+    with Double(key=KEY) as server:
+        assert checked(server)["key"].state == OK
+    with Double() as server:
+        assert "a wrong key was let in" in checked(server)["key"].seen
+    with Double("no api_key") as server:
+        assert "has no input api_key" in checked(server)["key"].seen
+
+
+def test_every_failure_is_listed_again_at_the_end_and_the_exit_is_1() -> None:
+    with Double("out of time", "english") as server:
+        done = smoke_test(server.url)
+    assert done.returncode == 1
+    last = done.stdout.partition("\n\n")[2].splitlines()
+    assert last[0] == "2 failed:"
+    assert [line.split()[:2] for line in last[1:]] == [["FAILED", "metrics"], ["FAILED", "language"]]
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:9", "not ready within 1 s"),
+        ("owner/spinoza", "set REPLICATE_API_TOKEN"),
+        ("127.0.0.1:5000", "neither a URL"),
+        ("http://[", "neither a URL"),
+    ],
+)
+def test_what_cannot_be_asked_ends_with_1_and_says_why(address: str, reason: str) -> None:
+    done = smoke_test(address, "--boot", "1")
+    assert done.returncode == 1
+    assert reason in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+# The parts
+
+
+def test_addresses_are_read_as_people_write_them() -> None:
+    assert is_url("https://host/path")
+    assert not is_url("host:5000")
+    for written in (
+        "o/m",
+        "replicate:o/m",
+        "r8.im/o/m",
+        "deployments/o/d",
+        "o/m:abc",
+        "replicate:o/m-1.b:abc",
+    ):
+        assert MODEL.fullmatch(written)
+    assert not MODEL.fullmatch("a/b/c")
+    with pytest.raises(Failed, match="neither"):
+        reached("ftp://host")
+
+
+def test_a_language_is_told_among_the_few_that_matter() -> None:
+    assert likeliest(FRENCH)[0] == "fr"
+    assert likeliest(ENGLISH)[0] == "en"
+    assert likeliest("自由是必然的认识，人们自以为自由。")[0] == "zh"
+    assert likeliest("")[1] < 0.5
+
+
+def test_work_that_does_not_end_is_left_and_what_it_raises_is_raised() -> None:
+    with Double("stalls") as server, pytest.raises(Failed, match="within"):
+        within(0.2, server.over.wait)
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 // 0)
+
+
+def test_a_line_is_one_line_without_secrets_and_harmless_to_a_terminal() -> None:
+    line = Verdict(OK, "kant", f"\x1b[31mrouge\n{KEY} " + "x" * 400).line([KEY, ""])
+    assert KEY not in line
+    assert "[secret]" in line
+    assert line.isprintable()
+    assert len(line) < 350
