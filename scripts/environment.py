@@ -16,6 +16,8 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent
 ROOT = SCRIPTS.parent
+# The modules of a chore are in a folder of their own; everything here knows them by their plain names.
+sys.path += [str(folder) for folder in sorted(SCRIPTS.glob("[a-z]*/"))]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 BROUGHT_IN = "# What these bring in, written by scripts/pin-packages."

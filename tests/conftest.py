@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 
+import environment  # noqa: F401  puts every folder of scripts/ on the path
 import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer

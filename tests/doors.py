@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+import environment  # noqa: E402, F401  puts every folder of scripts/ on the path
 from server import Server  # noqa: E402
 from tiny import save_tiny  # noqa: E402
 

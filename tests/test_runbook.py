@@ -3,7 +3,7 @@
 The blocks run as a reader would paste them, in one shell and in order, with stand-ins on PATH that write down
 how they were called and do nothing. Then each call is given to whoever can judge it here: this package's
 scripts, the real command lines of Hugging Face, SkyPilot, Vast.ai, Docker and Compose with no network behind
-them, and curl. What goes to `cog`, `runpodctl` and `netlify` is only held against the options that they document.
+them, and curl. What goes to `cog`, `runpodctl` and `netlify` is held against their documented options only.
 """
 
 import json

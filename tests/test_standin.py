@@ -20,7 +20,7 @@ from snb.request import Request
 ROOT = Path(__file__).resolve().parent.parent
 STANDIN = ROOT / "weights" / "standin"
 BASE, ADAPTER, PROBE = STANDIN / "base", STANDIN / "adapter", STANDIN / "probe.json"
-LESSONS = json.loads((ROOT / "scripts" / "standin-lessons.json").read_text(encoding="utf-8"))
+LESSONS = json.loads((ROOT / "scripts" / "serving" / "standin-lessons.json").read_text(encoding="utf-8"))
 
 Stage = Callable[[Path, str, Callable[[Path], None], bool], None]
 built = pytest.mark.skipif(not PROBE.exists(), reason="scripts/make-standin has not built weights/standin")

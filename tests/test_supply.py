@@ -21,7 +21,7 @@ PIN = re.compile(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][A-Za-z0-9.]*")
 SHIPPED = [ROOT / "predict.py", *sorted((ROOT / "snb").rglob("*.py"))]
 SCRIPTS = [
     file
-    for file in sorted((ROOT / "scripts").iterdir())
+    for file in sorted((ROOT / "scripts").rglob("*"))
     if file.suffix == ".py" or (not file.suffix and file.is_file() and "python3" in file.read_text()[:40])
 ]
 

@@ -17,7 +17,7 @@ from openai_endpoint import ChatCompletions
 from server import SetupFailed, free_port
 from started import Started, say
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 CONTEXT = 4096
 """Tokens of a request, prompt and answer: this package's own default."""

@@ -6,8 +6,8 @@
 
 import { AsyncLocalStorage } from "node:async_hooks";
 import { createInterface } from "node:readline";
-import { configuredBackends } from "../client/src/backends.js";
-import { callSNB } from "../client/src/index.js";
+import { configuredBackends } from "../../client/src/backends.js";
+import { callSNB } from "../../client/src/index.js";
 
 const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
 

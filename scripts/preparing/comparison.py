@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parts import SCRIPTS, found
+from parts import found
 
 from snb.checkpoint import CARD
 from snb.settings import PRECISIONS
 
+QUALITY = Path(__file__).with_name("quality.py")
 Figures = dict[str, Any]
 """The fields of `quality.Quality`."""
 
@@ -52,7 +53,7 @@ def compare(reference: Side, other: Side, settings: Mapping[str, str]) -> tuple[
         figures = []
         for side, task in ((reference, "write"), (other, "compare")):
             environment = {**os.environ, **settings, "SNB_SLOTS": "1", **side.settings}
-            figures.append(found([SCRIPTS / "quality.py", task, scores, *side.arguments], environment))
+            figures.append(found([QUALITY, task, scores, *side.arguments], environment))
     return figures[0], figures[1]
 
 

@@ -18,7 +18,7 @@ from endpoint import Endpoint, Failed
 from replicate_endpoint import API, Replicate
 from server import Server
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OURS, REFERENCE = "ours", "reference"
 SLOTS = "32"
 """As many as the largest level asks for, unless SNB_SLOTS says otherwise."""
@@ -50,7 +50,7 @@ def reference(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
     """The reference predictor behind the same server."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(ROOT / "cog.yaml", folder)
-        shutil.copy(ROOT / "scripts" / "reference_predict.py", Path(folder) / "predict.py")
+        shutil.copy(ROOT / "scripts" / "benchmarking" / "reference_predict.py", Path(folder) / "predict.py")
         since = time.monotonic()
         with Server(settings, log=log, directory=Path(folder)) as server:
             server.wait()

@@ -17,7 +17,7 @@ from transformers import Qwen2Config
 from snb.precision import Device
 from snb.settings import ROOT, Settings
 
-SCRIPTS = ROOT / "scripts"
+SCRIPTS, FOLDER = ROOT / "scripts", Path(__file__).resolve().parent
 PARTS = ("tests", "boots", "quality", "benchmark")
 """Those that can be chosen."""
 
@@ -61,7 +61,7 @@ class Inspection:
 
     def run(self, wanted: Sequence[str]) -> None:
         """The device first; without it, or without weights, there is little else to run."""
-        device = self.parts.run("device", "", lambda: found([SCRIPTS / "device.py"], self.environment))
+        device = self.parts.run("device", "", lambda: found([FOLDER / "device.py"], self.environment))
         if "tests" in wanted:
             self.parts.run("tests", "", self._tests)
         base = self.parts.run("weights", "", self._weights) if device else None
@@ -107,7 +107,7 @@ class Inspection:
         for precision in precisions:
             for path in self.scale.paths:
                 settings = {**self.environment, "SNB_PRECISION": precision, "SNB_PATH": path}
-                boot = partial(found, [SCRIPTS / "boot.py"], settings)
+                boot = partial(found, [FOLDER / "boot.py"], settings)
                 self.parts.run("boot", f"{precision}, {path}", boot)
 
     def _quality(self, precisions: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ class Inspection:
         for precision in precisions:
             settings = {**self.environment, "SNB_PRECISION": precision, "SNB_SLOTS": "1"}
             task = "compare" if file.exists() else "write"
-            command = [SCRIPTS / "quality.py", task, file, f"--texts={self.scale.texts}"]
+            command = [SCRIPTS / "preparing" / "quality.py", task, file, f"--texts={self.scale.texts}"]
             self.parts.run("quality", precision, partial(found, command, settings))
 
     def _benchmarks(self, precisions: Sequence[str], bounds: Bounds, device: Mapping[str, Any]) -> None:

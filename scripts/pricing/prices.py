@@ -11,7 +11,7 @@ from cards import BY_NAME
 
 from snb.errors import SNBError
 
-FILE = Path(__file__).with_name("prices.toml")
+FILE = Path(__file__).resolve().parents[1] / "prices.toml"
 ACTIVE, SECOND, HOUR, MONTH = UNITS = ("active second", "second", "hour", "month")
 MONTH_HOURS = 730
 """Hours of a mean month."""

@@ -42,7 +42,7 @@ choice = choose(Qwen2Config.from_pretrained(base), Settings(precision=precision,
 options = {"dtype": choice.compute_dtype, "device_map": {"": device.kind}}
 options["quantization_config"] = quantization(choice)
 if path in ("prepare", "prepared"):
-    import preparation
+    import environment, preparation
     made = base.with_name("prepared")
     settings = Settings(base_model=str(base), adapter=str(adapter))
     recipe = preparation.Recipe.of(settings, precision)

@@ -17,7 +17,7 @@ from children import TAIL
 from endpoint import Failed
 from started import say
 
-SCRIPTS = Path(__file__).resolve().parent
+SCRIPTS = Path(__file__).resolve().parents[1]
 PATIENCE = 3600.0
 """Seconds of one program; a kernel that hangs must not hold up the rest."""
 GRACE = 30.0

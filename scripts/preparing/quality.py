@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from snb.errors import SNBError
@@ -32,7 +32,7 @@ from snb.request import Request
 from snb.self_test import divergence
 from snb.settings import Settings
 
-SET = ROOT / "scripts" / "quality-set.json"
+SET = Path(__file__).with_name("quality-set.json")
 TEXTS = json.loads(SET.read_text(encoding="utf-8"))
 NAME = f"{SET.stem} {hashlib.sha256(SET.read_bytes()).hexdigest()[:8]}"
 """Figures of two sets cannot be compared, so they carry this."""

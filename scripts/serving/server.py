@@ -16,7 +16,7 @@ from typing import Any
 
 from snb import schema
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class SetupFailed(Exception):

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from endpoint import Failed
 from started import ROOT, say
 
-PROGRAM = ROOT / "scripts" / "drill.mjs"
+PROGRAM = Path(__file__).with_name("drill.mjs")
 CLIENT = ROOT / "client"
 OLDEST = 18
 """Of Node, as client/package.json has it."""

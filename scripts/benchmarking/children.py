@@ -12,7 +12,7 @@ from classroom import Answer, Run
 from endpoint import Failed
 from started import say
 
-SCRIPTS = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
 BARE = "generate"
 TAIL = 2000
 """Characters that are shown of what a program said before it failed."""
@@ -22,13 +22,13 @@ def merge(settings: Mapping[str, str], folder: Path) -> Path:
     """Base and adapter as one model in `folder`, made once."""
     if not (folder / "tokenizer.json").exists():  # written last
         say("merging the weights into one folder …")
-        child([str(SCRIPTS / "merged.py"), str(folder)], settings)
+        child([str(FOLDER / "merged.py"), str(folder)], settings)
     return folder
 
 
 def generate(name: str, inputs: Mapping[str, Any], settings: Mapping[str, str]) -> Run:
     """One answer by plain `generate`, in a process of its own, as a run of one pupil."""
-    written = child([str(SCRIPTS / "bare_generate.py")], settings, json.dumps(inputs))
+    written = child([str(FOLDER / "bare_generate.py")], settings, json.dumps(inputs))
     times = json.loads(written.splitlines()[-1])
     tokens = len(times)
     answer = Answer(0.0, times[-1], inputs["max_tokens"], times, list(range(1, tokens + 1)), tokens)
@@ -38,7 +38,7 @@ def generate(name: str, inputs: Mapping[str, Any], settings: Mapping[str, str]) 
 def tiny(folder: Path) -> str:
     """A random model of two layers, 64 wide."""
     script = "import sys, tiny; tiny.save_tiny(tiny.Path(sys.argv[1]), max_position_embeddings=4096)"
-    child(["-c", script, str(folder)], {"PYTHONPATH": str(SCRIPTS.parent / "tests")})
+    child(["-c", script, str(folder)], {"PYTHONPATH": str(FOLDER.parents[1] / "tests")})
     return str(folder)
 
 
