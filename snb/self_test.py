@@ -22,9 +22,9 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 5e-3, "int8": 0.3, "nf4": 0.03}
 
 Set between what rounding gives and what a wrong kernel gives, both measured on the 135M stand-in on a CPU.
 The engine reads a prompt in chunks and `generate` in one piece, which rounds differently: fp32 1e-7, fp16
-below 1e-6, bf16 0.0008, nf4 0.008, int8 up to 0.13 (three personas, 2026-11-25). Positions off by one, a token's
-value lost, or heads exchanged in one of 30 layers give from 0.1 to 2, in int8 from 0.6 to 10. One lost token of
-900 gives 0.03 to 0.09; only int8 would pass it.
+below 1e-6, bf16 0.0008, nf4 0.008, int8 up to 0.13 (three personas, 2026-11-25). Positions off by one, a
+token's value lost, or heads exchanged in one of 30 layers give from 0.1 to 2, in int8 from 0.6 to 10. One
+lost token of 900 gives 0.03 to 0.09; only int8 would pass it.
 """
 
 

@@ -86,6 +86,8 @@ def test_every_precision_passes_and_a_wrong_kernel_does_not(
 ) -> None:
     question = Request(user_message="Que dois-je faire ?")
     prompt = ChatML(loaded.tokenizer).prompt(persona("spinoza"), question, room=1100).ids
+    if loaded.choice.precision == "fp16":
+        prompt = prompt[-256:]  # most CPUs emulate it: all of it takes minutes
     proved(loaded.model, loaded.tokenizer, prompt, loaded.choice.precision)
     for fault in ("heads exchanged in one layer", "positions off by one"):
         with monkeypatch.context() as broken:
