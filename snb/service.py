@@ -68,8 +68,13 @@ class Service:
         """Whether new requests will be answered."""
         return self._engine.healthy
 
-    def answer(self, request: Request, record: Record) -> Iterator[str]:
+    def answer(
+        self, request: Request, record: Record, cancellation: cancel.Cancellation | None = None
+    ) -> Iterator[str]:
         """The answer, piece by piece; `record(name, value)` is called with each metric.
+
+        Args:
+            cancellation: ends the answer when it is canceled; none takes that of Cog's prediction.
 
         Raises:
             PromptTooLong: before anything is generated.
@@ -84,7 +89,7 @@ class Service:
         deadline = arrived + (request.deadline_seconds or self._deadline)
         sampling = dataclasses.replace(request.sampling, french=self._french)
         generation = self._engine.generate(prompt.ids, sampling, seed, deadline)
-        cancel.current().then(generation.cancel)
+        (cancellation or cancel.current()).then(generation.cancel)
         record("seed", seed)
         if self._notice:
             record("notice", self._notice)

@@ -1,6 +1,6 @@
 """Starts what the JavaScript tests talk to, prints where as a line of JSON, and ends with its standard input.
 
-python tests/doors.py tiny|standin [replicate] [space] [rich]
+python tests/doors.py tiny|standin [replicate] [space] [rich] [page]
 """
 
 import contextlib
@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import environment  # noqa: E402, F401  puts every folder of scripts/ on the path
 from server import Server  # noqa: E402
+from space_page import SpacePage  # noqa: E402
 from tiny import save_tiny  # noqa: E402
 
 
@@ -46,6 +47,10 @@ def main(kind: str, *doors: str) -> None:
         urls = {"cog": server.url, "log": str(folder / "cog.log")}
         started = []
         for name in doors:
+            if name == "page":
+                page = SpacePage({"SNB_BACKEND_URL": server.url}, folder / "page.log")
+                urls[name] = stack.enter_context(page).url
+                continue
             program = "replicate_server.py" if name == "replicate" else "gradio_space.py"
             process, urls[name] = door(program, server.url, *(["--rich"] if name == "rich" else []))
             started.append(process)

@@ -1,0 +1,398 @@
+/** The page of deploy/space in headless Chromium, before the real servers. Screenshots go to build/screenshots/. */
+
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync } from "node:fs";
+import { after, afterEach, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { open, until } from "./doors.js";
+
+const CHROMIUM = "/usr/bin/chromium";
+const skip = existsSync(CHROMIUM) ? false : `${CHROMIUM} is not installed`;
+const SHOTS = fileURLToPath(new URL("../../build/screenshots/", import.meta.url));
+const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const DESK = { viewport: { width: 1100, height: 900 } };
+const PHONE = { viewport: { width: 375, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+const LONG = "Raconte-moi longuement l’histoire de la philosophie.";
+const opened = [];
+let browser;
+let doors;
+let elsewhere = []; // requests that left for another host
+
+before(async () => {
+  if (skip) return;
+  mkdirSync(SHOTS, { recursive: true });
+  const { chromium } = await import("playwright-core");
+  [browser, doors] = await Promise.all([
+    chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS }),
+    open("standin", "page"),
+  ]);
+});
+after(async () => {
+  await browser?.close();
+  await doors?.close();
+});
+afterEach(async () => {
+  for (const context of opened.splice(0)) await context.close();
+  const left = elsewhere;
+  elsewhere = [];
+  assert.deepEqual(left, [], "the page reached for another host");
+});
+
+/** A visitor: a browser of his own, with no trace of the others. */
+async function visit(options = DESK) {
+  const context = await browser.newContext({ locale: "fr-FR", ...options });
+  opened.push(context);
+  const page = await context.newPage();
+  page.on("request", (request) => {
+    if (!request.url().startsWith(`${doors.page}/`) && !/^(?:data|blob):/.test(request.url())) elsewhere.push(request.url());
+  });
+  await page.goto(doors.page);
+  await page.waitForSelector("#questions button");
+  return page;
+}
+
+const shot = (page, name, more = {}) => page.screenshot({ path: `${SHOTS}${name}.png`, ...more });
+const idle = (page) => page.waitForSelector("#stop", { state: "hidden", timeout: 60_000 });
+const answers = (page) => page.locator("article.answer .text").allInnerTexts();
+const canceled = () => (doors.log().match(/canceled after/g) ?? []).length;
+
+async function ask(page, question) {
+  await page.fill("#message", question);
+  await page.click("#send");
+}
+
+/** An answer of which some has come and more is to come. */
+async function talking(page) {
+  await ask(page, LONG);
+  await until(async () => /\p{L}/u.test((await answers(page)).at(-1) ?? ""));
+}
+
+for (const [key, name] of [["spinoza", "Spinoza"], ["bergson", "Bergson"], ["kant", "Kant"]]) {
+  test(`a conversation with ${name}`, { skip }, async () => {
+    const page = await visit();
+    await page.click(`label:has([value=${key}])`);
+    assert.equal(await page.textContent("#who"), name);
+    await shot(page, `${key}-start`);
+    const question = await page.locator("#questions button").first().innerText();
+    await page.locator("#questions button").first().click();
+    const seen = new Set();
+    await until(async () => {
+      seen.add((await answers(page))[0]);
+      return page.isHidden("#stop");
+    }, 60_000);
+    assert.ok(seen.size > 3, "the text was not seen growing");
+    assert.equal(await page.locator("article.question p").first().innerText(), question);
+    await ask(page, "Donne-moi un exemple.");
+    await idle(page);
+    assert.equal((await answers(page)).length, 2);
+    assert.ok((await answers(page)).every((text) => text.length > 5));
+    assert.equal(await page.textContent("#state"), `${name} a répondu.`);
+    assert.match(await page.textContent("#standin"), /Modèle d’essai/);
+    await shot(page, `${key}-conversation`, { fullPage: true });
+  });
+}
+
+test("each philosopher has his own conversation", { skip }, async () => {
+  const page = await visit();
+  await ask(page, "À Spinoza seul.");
+  await idle(page);
+  await page.click("label:has([value=kant])");
+  assert.equal(await page.locator("article").count(), 0);
+  await page.click("label:has([value=spinoza])");
+  assert.equal(await page.locator("article").count(), 2);
+});
+
+test("the stop button stops the decoding, and what was said stays", { skip }, async () => {
+  const page = await visit();
+  const before_ = canceled();
+  await talking(page);
+  await page.click("#stop");
+  await idle(page);
+  await until(() => canceled() > before_);
+  assert.match((await answers(page))[0], /Réponse interrompue/);
+  assert.match(await page.textContent("#state"), /Réponse arrêtée/);
+  await shot(page, "stopped");
+});
+
+test("a question that is stopped before the server has taken it is canceled too", { skip }, async () => {
+  const page = await visit();
+  let cancels = 0;
+  page.on("request", (request) => request.url().endsWith("/gradio_api/cancel") && cancels++);
+  await page.route("**/gradio_api/queue/join", async (route) => {
+    await page.keyboard.press("Escape");
+    await route.continue();
+  });
+  await ask(page, LONG);
+  await until(() => cancels === 1);
+  await idle(page);
+  assert.match(await page.textContent("#state"), /Réponse arrêtée/);
+});
+
+test("closing the tab stops the decoding", { skip }, async () => {
+  const page = await visit();
+  const before_ = canceled();
+  await talking(page);
+  await page.close();
+  await until(() => canceled() > before_);
+});
+
+test("a reload keeps the conversation of this tab, and another tab has no part in it", { skip }, async () => {
+  const page = await visit();
+  await ask(page, "Que puis-je savoir ?");
+  await idle(page);
+  const said = await answers(page);
+  await page.reload();
+  await page.waitForSelector("article.answer");
+  assert.deepEqual(await answers(page), said);
+  const other = await page.context().newPage();
+  await other.goto(doors.page);
+  await other.waitForSelector("#questions button");
+  assert.equal(await other.locator("article").count(), 0);
+  await talking(page);
+  await page.reload();
+  await page.waitForSelector("article.answer");
+  assert.match((await answers(page)).at(-1), /Réponse interrompue/);
+});
+
+test("two visitors at once see each his own", { skip }, async () => {
+  const [first, second] = await Promise.all([visit(), visit()]);
+  await Promise.all([ask(first, "Première question ?"), ask(second, "Seconde question ?")]);
+  await Promise.all([idle(first), idle(second)]);
+  for (const [page, mine, other] of [[first, "Première", "Seconde"], [second, "Seconde", "Première"]]) {
+    const text = await page.textContent("#conversation");
+    assert.ok(text.includes(mine));
+    assert.ok(!text.includes(other));
+    assert.equal((await answers(page)).length, 1);
+  }
+});
+
+test("asking again replaces the answer, and a new conversation begins with nothing", { skip }, async () => {
+  const page = await visit();
+  const histories = [];
+  page.on("request", (request) => {
+    if (request.url().endsWith("/queue/join")) histories.push(request.postDataJSON().data[3]);
+  });
+  await ask(page, "Que puis-je savoir ?");
+  await idle(page);
+  await page.click("text=Redemander");
+  await idle(page);
+  assert.equal((await answers(page)).length, 1);
+  await ask(page, "Pourquoi ?");
+  await idle(page);
+  await page.click("#clear");
+  assert.equal(await page.locator("article").count(), 0);
+  await ask(page, "Que dois-je faire ?");
+  await idle(page);
+  assert.deepEqual(histories.map((turns) => turns.length), [0, 0, 2, 0]);
+});
+
+test("an answer can be copied", { skip }, async () => {
+  const page = await visit();
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await ask(page, "Que puis-je savoir ?");
+  await idle(page);
+  await page.click("text=Copier");
+  await until(async () => (await page.textContent("#state")) === "Réponse copiée.");
+  assert.equal((await page.evaluate(() => navigator.clipboard.readText())).trim(), (await answers(page))[0].trim());
+});
+
+test("passages go along, and are said to", { skip }, async () => {
+  const page = await visit();
+  let sent;
+  page.on("request", (request) => request.url().endsWith("/queue/join") && (sent = request.postDataJSON().data));
+  await page.click("summary");
+  await page.fill("#context", "Un extrait du cours.");
+  assert.ok(await page.isVisible("#joined"));
+  await shot(page, "passages", { fullPage: true });
+  await ask(page, "Que dit cet extrait ?");
+  await idle(page);
+  assert.equal(sent[2], "Un extrait du cours.");
+});
+
+test("nothing is wider than a phone, by day and by night", { skip }, async () => {
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await visit({ ...PHONE, colorScheme });
+    await shot(page, `phone-${colorScheme}`, { fullPage: true });
+    await ask(page, "x".repeat(300));
+    await idle(page);
+    await shot(page, `phone-${colorScheme}-conversation`);
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 375);
+  }
+});
+
+test("text can be read on its ground, by day and by night", { skip }, async () => {
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await visit({ ...DESK, colorScheme });
+    for (const key of ["spinoza", "bergson", "kant"]) {
+      await page.click(`label:has([value=${key}])`);
+      const colors = (await page.evaluate(painted)).map(([name, ...pair]) => [name, contrast(...pair)]);
+      assert.ok(colors.length > 5);
+      for (const [name, ratio] of colors) assert.ok(ratio >= 4.5, `${colorScheme} ${key} ${name}: ${ratio.toFixed(2)}`);
+    }
+    await shot(page, `desk-${colorScheme}`, { fullPage: true });
+  }
+});
+
+/** In the page: what is shown, with its colour and the ground behind it. */
+function painted() {
+  const shown = ["h1", "header p", "#who", "#line", ".dates", ".name", "#questions button", "form label", "#send", "footer p", "summary"];
+  return shown.map((selector) => {
+    const element = document.querySelector(selector);
+    let ground = element;
+    while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+    return [selector, getComputedStyle(element).color, getComputedStyle(ground).backgroundColor];
+  });
+}
+
+/** https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio */
+function contrast(one, other) {
+  const luminance = (color) => {
+    const [r, g, b] = color.match(/[\d.]+/g).map((value) => value / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+}
+
+test("the keyboard is enough", { skip }, async () => {
+  const page = await visit();
+  const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.value || document.activeElement.textContent);
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "Aller à la question");
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "spinoza");
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.textContent("#who"), "Kant");
+  const ring = await page.evaluate(() => getComputedStyle(document.querySelector("label:has(:checked)")).outlineStyle);
+  assert.equal(ring, "solid");
+  await page.keyboard.press("Tab");
+  await shot(page, "keyboard");
+  await page.keyboard.press("Enter");
+  await idle(page);
+  assert.equal((await answers(page)).length, 1);
+  assert.equal(await focused(), "message");
+  await page.keyboard.type("Pourquoi ?");
+  await page.keyboard.press("Shift+Enter");
+  await page.keyboard.type("Dis-le simplement.");
+  await page.keyboard.press("Enter");
+  await until(async () => (await answers(page)).length === 2);
+  await page.keyboard.press("Escape");
+  await idle(page);
+  assert.equal(await page.locator("article.question p").nth(1).innerText(), "Pourquoi ?\nDis-le simplement.");
+});
+
+test("a screen reader is told what is what", { skip }, async () => {
+  const page = await visit();
+  assert.equal(await page.getAttribute("html", "lang"), "fr");
+  for (const [role, name] of [["radio", /Spinoza/], ["radio", /Bergson/], ["radio", /Kant/], ["textbox", "Ta question"], ["button", "Demander"], ["log", "Conversation"], ["heading", "Trois philosophes"], ["link", "Aller à la question"]]) {
+    assert.equal(await page.getByRole(role, { name }).count(), 1, `${role} ${name}`);
+  }
+  assert.equal(await page.getAttribute("#state", "role"), "status");
+  await talking(page);
+  assert.equal(await page.getAttribute("#conversation", "aria-busy"), "true");
+  await page.click("#stop");
+  await idle(page);
+  assert.equal(await page.getAttribute("#conversation", "aria-busy"), "false");
+});
+
+test("neither a pupil nor a model makes an element or a request", { skip }, async () => {
+  const page = await visit();
+  const forged = "<img src=http://forged.test/a.png onerror=alert(1)> ![x](http://forged.test/b.png) <script>alert(1)</script> [lien](http://forged.test/) **gras** et *italique* <img src=http://forged.test/d.png>";
+  await page.route("**/gradio_api/queue/data*", (route) => {
+    const messages = [{ msg: "process_starts" }, { msg: "process_generating", success: true, output: { data: [forged] } }, { msg: "process_completed", success: true, output: { data: [forged] } }];
+    route.fulfill({ contentType: "text/event-stream", body: messages.map((message) => `data: ${JSON.stringify(message)}\n\n`).join("") });
+  });
+  page.on("dialog", () => elsewhere.push("a dialog"));
+  await ask(page, forged);
+  await idle(page);
+  assert.equal(await page.locator("article :is(img, script, a, iframe, video, audio, object, embed, link, style)").count(), 0);
+  assert.equal(await page.locator("article.answer strong").innerText(), "gras");
+  assert.equal(await page.locator("article.answer em").innerText(), "italique");
+  assert.ok((await answers(page))[0].includes("<img src=http://forged.test/a.png"));
+  await page.reload();
+  await page.waitForSelector("article.answer");
+  assert.equal(await page.locator("article :is(img, script, a)").count(), 0);
+  // What the door adds: even an element would load nothing.
+  const loaded = await page.evaluate(async () => {
+    const image = new Image();
+    return new Promise((resolve) => {
+      document.addEventListener("securitypolicyviolation", () => resolve("refused"));
+      image.onload = image.onerror = () => setTimeout(resolve, 1000, "asked for");
+      image.src = "http://forged.test/c.png";
+    });
+  });
+  assert.equal(loaded, "refused");
+  elsewhere = elsewhere.filter((url) => url !== "http://forged.test/c.png");
+});
+
+/** A server that answers a question with one event or none. */
+async function failing(page, answer) {
+  await page.route("**/gradio_api/queue/data*", answer);
+  await ask(page, "Que puis-je savoir ?");
+  await idle(page);
+}
+
+const completed = (error) => `data: ${JSON.stringify({ msg: "process_completed", success: false, output: { error } })}\n\n`;
+
+for (const [code, told] of [["BUSY", /Attends une minute/], ["COLD_START", /ne s’est pas réveillé/], ["UNAUTHORIZED", /Préviens ton professeur/], ["BACKEND_FAILED", /ne répond pas/]]) {
+  test(`${code} is told in French, and is nobody's words`, { skip }, async () => {
+    const page = await visit();
+    await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed(`${code}: in English`) }));
+    assert.match(await page.locator("#error[role=alert]").innerText(), told);
+    assert.deepEqual(await answers(page), ["Pas de réponse."]);
+    await shot(page, `error-${code.toLowerCase()}`);
+  });
+}
+
+test("an error is no part of the history, and the question can be asked again", { skip }, async () => {
+  const page = await visit();
+  await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed("BUSY: in English") }));
+  await page.unroute("**/gradio_api/queue/data*");
+  let sent;
+  page.on("request", (request) => request.url().endsWith("/queue/join") && (sent = request.postDataJSON().data));
+  await page.click("text=Redemander");
+  await idle(page);
+  assert.ok(await page.isHidden("#error"));
+  assert.deepEqual(sent[3], []);
+  await ask(page, "Et ensuite ?");
+  await idle(page);
+  assert.equal(sent[3].length, 2);
+  assert.doesNotMatch(JSON.stringify(sent), /Pas de réponse|in English/);
+});
+
+test("a connection that breaks is told, and a question that is refused can be mended", { skip }, async () => {
+  const page = await visit();
+  await failing(page, (route) => route.abort());
+  assert.match(await page.innerText("#error"), /Vérifie ton réseau/);
+  await page.unroute("**/gradio_api/queue/data*");
+  await page.fill("#message", "x".repeat(4001));
+  assert.match(await page.innerText("#room"), /trop longue\s: 4000 caractères au plus/);
+  await page.click("#send");
+  assert.equal(await page.locator("article.question").count(), 1);
+  await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed("BAD_INPUT: no") }));
+  assert.match(await page.innerText("#error"), /Raccourcis-la/);
+  assert.equal(await page.inputValue("#message"), "Que puis-je savoir ?");
+});
+
+test("waiting is told: the queue, and a model that wakes up", { skip }, async () => {
+  const page = await visit();
+  const states = new Set();
+  await page.exposeFunction("seen", (text) => states.add(text));
+  await page.evaluate(() => new MutationObserver(() => seen(document.querySelector("#state").textContent)).observe(document.querySelector("#state"), { childList: true }));
+  const log = "Le modèle se réveille.";
+  const messages = [{ msg: "estimation", rank: 3 }, { msg: "process_starts" }, { msg: "log", title: "COLD_START", log }, { msg: "process_completed", success: true, output: { data: ["Oui."] } }];
+  await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: messages.map((message) => `data: ${JSON.stringify(message)}\n\n`).join("") }));
+  assert.ok([...states].some((text) => /dans la file\s: 3 questions/.test(text)), [...states]);
+  assert.ok(states.has(log));
+  assert.deepEqual(await answers(page), ["Oui."]);
+});
+
+test("Gradio's own page documents both endpoints, and loads from here alone", { skip }, async () => {
+  const page = await visit();
+  await page.click("footer a");
+  await page.waitForSelector("text=API documentation", { timeout: 60_000 });
+  const text = await page.innerText("body");
+  for (const name of ["/answer", "/chat_function", "2 API endpoints"]) assert.ok(text.includes(name), name);
+  await shot(page, "api");
+});

@@ -1,0 +1,47 @@
+"""A page on which a class talks with Spinoza, Bergson and Kant, and the same as an API: a Hugging Face Space.
+
+In front of a backend where SNB_BACKEND_URL names one; else with the engine in this process.
+"""
+
+import os
+
+# Before Gradio is imported, which reads them then: nothing is reported to anybody, no list of calls is kept.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
+
+import logging
+import sys
+
+import uvicorn
+from backend import configured
+from page import VISITORS, web
+
+from snb.errors import SNBError
+
+
+def main() -> int:
+    """Serves until SIGTERM or Ctrl-C, on GRADIO_SERVER_NAME and GRADIO_SERVER_PORT as Gradio names them."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("space").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # On Hugging Face callers come from outside the container; elsewhere from this machine, unless it is said.
+    everywhere = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
+    host = os.environ.get("GRADIO_SERVER_NAME", everywhere)
+    port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    try:
+        backends = configured(os.environ, VISITORS)
+    except (ValueError, SNBError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"http://{host}:{port}", flush=True)
+    # No access log, which would hold pupils' addresses. The proxy in front says by which name it is reached.
+    options = {"access_log": False, "proxy_headers": True, "log_config": None, "timeout_graceful_shutdown": 5}
+    uvicorn.run(web(backends), host=host, port=port, ws="none", **options)
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    logging.shutdown()
+    os._exit(status)  # threads of answers under way would keep the process until they end

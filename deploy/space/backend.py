@@ -1,0 +1,118 @@
+"""Who answers: what SNB_BACKEND_URL names, one or several in order, or the engine in this process."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from cog_backend import Cog
+from refusal import WAITS, Refusal
+from replicate_backend import Replicate
+
+PATIENCE = 600.0
+"""Seconds that a question waits for a model that wakes up or is full; a boot of the 14B takes minutes."""
+PAUSE = 2.0
+"""Seconds before all are asked again."""
+
+
+class Backend(Protocol):
+    """Something that answers; any number of answers at once."""
+
+    name: str
+
+    def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncIterator[str]:
+        """One answer, piece by piece; closing the iterator cancels it.
+
+        Args:
+            inputs: checked, with the names of predict.py; none is None.
+            say: told COLD_START or BUSY while the answer has to wait, and STANDIN of a model that only
+                stands in for the philosopher.
+
+        Raises:
+            Refusal: at any time.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends what runs."""
+        ...
+
+
+class Backends:
+    """Several, in order of preference; the next is asked as long as nothing has been said."""
+
+    def __init__(self, backends: Sequence[Backend], patience: float = PATIENCE) -> None:
+        self._backends, self._patience = backends, patience
+
+    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncIterator[str]:
+        """See `Backend`. Who wakes up or is full is asked again until the patience is over."""
+        end = time.monotonic() + self._patience
+        while True:
+            refusals: list[Refusal] = []
+            for backend in self._backends:
+                spoke = False
+                try:
+                    async with contextlib.aclosing(backend.ask(inputs, say)) as pieces:  # type: ignore[type-var]
+                        async for piece in pieces:
+                            spoke = spoke or bool(piece)
+                            yield piece
+                    return
+                except Refusal as refusal:
+                    if spoke or refusal.final:
+                        raise
+                    refusals.append(refusal)
+            await self._wait(refusals, end, say)
+
+    async def _wait(self, refusals: list[Refusal], end: float, say: Callable[[str], None]) -> None:
+        """Until all are asked again; raises where that is of no use."""
+        waiting = next((refusal for refusal in refusals if refusal.code in WAITS), None)
+        if not waiting:
+            raise refusals[-1]
+        if time.monotonic() > end:
+            raise waiting
+        say(waiting.code)
+        # Jitter, so that thirty visitors who found it full do not all come back at once.
+        await asyncio.sleep(max(waiting.retry_after, PAUSE * random.uniform(0.5, 1)))
+
+    async def close(self) -> None:
+        """Ends what runs."""
+        for backend in self._backends:
+            await backend.close()
+
+
+def configured(environ: Mapping[str, str], visitors: int) -> Backends:
+    """The backends that the environment names.
+
+    Raises:
+        ValueError: an entry is neither a URL, a host nor a model on Replicate, or its token is missing.
+    """
+    specs = [spec.strip() for spec in environ.get("SNB_BACKEND_URL", "").split(",") if spec.strip()]
+    if specs:
+        return Backends([_named(spec, environ) for spec in specs])
+    from engine_inside import (
+        EngineInside,
+    )  # needs torch, which a Space in front of a backend does not install
+
+    from snb.service import Service
+    from snb.settings import Settings
+
+    # The one SNB_ variable that is this page's and not the engine's, where it is set to nothing.
+    settings = Settings.from_environment({k: v for k, v in environ.items() if k != "SNB_BACKEND_URL"})
+    return Backends([EngineInside(lambda: Service(settings), visitors)])
+
+
+def _named(spec: str, environ: Mapping[str, str]) -> Backend:
+    if spec.startswith("replicate:"):
+        token = environ.get("REPLICATE_API_TOKEN", "")
+        if not token:
+            raise ValueError("SNB_BACKEND_URL names Replicate: set the secret REPLICATE_API_TOKEN")
+        api = environ.get("REPLICATE_API_BASE_URL", "")
+        return Replicate(spec.removeprefix("replicate:"), token, api)
+    url = spec if "://" in spec else f"https://{spec}"
+    where = urlsplit(url)
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise ValueError("SNB_BACKEND_URL: an entry is neither a host, a URL nor replicate:owner/name")
+    return Cog(url.rstrip("/"), environ.get("SNB_API_KEY", ""))

@@ -1,0 +1,186 @@
+"""The two endpoints: `answer`, with the inputs of predict.py, and the existing Space's `chat_function`.
+
+Nothing is kept between two calls: whoever calls sends the history along.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import gradio as gr
+from backend import Backends
+from message import turns, unpacked
+from refusal import Refusal
+from words import WAITING
+
+from snb.errors import SNBError
+from snb.request import Request
+
+log = logging.getLogger("space")
+
+BEAT = 1.0
+"""Seconds without text after which Gradio is given a sign of life. It looks whether the caller is still there
+only when an endpoint yields, so without it a tab closed during a cold boot would be answered to the end."""
+
+Endpoint = Callable[..., AsyncIterator[Any]]
+
+
+def answer_of(backends: Backends) -> Endpoint:
+    """The endpoint `answer`."""
+
+    async def answer(
+        user_message: str,
+        philosopher: str = "spinoza",
+        rag_context: str = "",
+        history: list[dict[str, str]] = [],  # noqa: B006 - Gradio reads defaults from the signature
+        system_prompt: str = "",
+        max_tokens: int = 256,
+        min_tokens: int = 0,
+        temperature: float = 0.7,
+        top_p: float = 0.8,
+        top_k: int = 20,
+        repetition_penalty: float = 1.05,
+        presence_penalty: float = 0,
+        frequency_penalty: float = 0,
+        stop_sequences: list[str] = [],  # noqa: B006
+        seed: int | None = None,
+        deadline_seconds: float = 0,
+        api_key: str = "",
+    ) -> AsyncIterator[str]:
+        """Un philosophe répond à un élève de Terminale. Streams the whole text so far, again and again.
+
+        Args:
+            user_message: What the pupil says (message de l'élève), preferably in French; 1-4,000 characters.
+            philosopher: Who answers: spinoza, bergson or kant. Ignored when system_prompt is given.
+            rag_context: Passages to draw on (extraits, cours), between blank lines; up to 20,000 characters.
+            history: Earlier turns, oldest first, each {'role': 'user' or 'assistant', 'content': '…'}.
+            system_prompt: Replaces the philosopher's own persona (consigne). Empty keeps the persona.
+            max_tokens: Longest answer, in tokens: 1 to 2048. 256 is three to six sentences.
+            min_tokens: Shortest answer, in tokens: 0 to 2048, at most max_tokens.
+            temperature: How freely words are chosen: 0 to 2; 0 always takes the likeliest.
+            top_p: Chooses only among the likeliest tokens whose probabilities add up to this: 0 to 1.
+            top_k: Chooses only among this many likeliest tokens: 0 to 1000; 0 switches it off.
+            repetition_penalty: Above 1, tokens that have been used become less likely: 0.5 to 2.
+            presence_penalty: Taken from the score of every token that the answer holds already: -2 to 2.
+            frequency_penalty: Taken from a token's score for each time that the answer holds it: -2 to 2.
+            stop_sequences: Texts that end the answer just before they would appear. At most 16.
+            seed: The same seed and inputs give the same answer. Leave it out for a random one.
+            deadline_seconds: Seconds after which the answer ends with what there is; 0: the server's limit.
+            api_key: Ignored here: the Space sends the key of its own backend.
+        """
+        inputs = {name: value for name, value in locals().items() if name not in ("backends", "api_key")}
+        text = ""
+        async for piece in streamed(backends, inputs):
+            text += piece
+            yield text
+
+    return published(answer, str)
+
+
+def chat_function_of(backends: Backends) -> Endpoint:
+    """The endpoint `chat_function`, as the existing Space has it."""
+
+    async def chat_function(message: str, history: list[list[str]]) -> AsyncIterator[tuple[str, list[Any]]]:
+        """Le point d’entrée du premier Space : ["", [[question, réponse], …]].
+
+        Args:
+            message: The question, or persona, passages and question as one text, as callSNB packs them.
+            history: Earlier exchanges, oldest first, each [question, answer]; [] for none.
+        """
+        try:
+            inputs = {**unpacked(message), "history": turns(history)}
+        except Refusal as refusal:
+            raise refusal.shown() from None
+        text = ""
+        async for piece in streamed(backends, inputs):
+            text += piece
+            yield "", [*history, [message, text]]
+
+    return published(chat_function, str, list[list[str]])
+
+
+def published(function: Endpoint, *returns: Any) -> Endpoint:
+    """Tells Gradio what is streamed.
+
+    gr.api (6.31.0) documents a generator's outputs by its return annotation and does not look into
+    AsyncIterator: two outputs would be one. Delete this when it does.
+    """
+    what = tuple[returns] if len(returns) > 1 else returns[0]  # type: ignore[valid-type]
+    signature = inspect.signature(function).replace(return_annotation=what)
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    return function
+
+
+async def streamed(backends: Backends, inputs: dict[str, Any]) -> AsyncIterator[str]:
+    """The pieces of an answer, and "" as signs of life. Raises gr.Error, which callers get as an error."""
+    said: list[str] = []
+    try:
+        request = checked(inputs)
+        async with contextlib.aclosing(with_beats(backends.ask(request, notice(said)))) as pieces:
+            async for piece in pieces:
+                yield piece
+    except Refusal as refusal:
+        log.info("no answer: %s", refusal)
+        raise refusal.shown() from None
+
+
+def checked(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs, within the bounds of `snb.request`; what is not given is left out, for Cog refuses null.
+
+    Raises:
+        Refusal: with every fault.
+    """
+    given = {name: value for name, value in inputs.items() if value is not None}
+    try:
+        Request.checked(**given)
+    except SNBError as error:
+        raise Refusal("BAD_INPUT", "; ".join(error.faults)) from None
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        raise Refusal("BAD_INPUT", "an input is missing or of the wrong type") from None
+    return given
+
+
+def notice(said: list[str]) -> Callable[[str], None]:
+    """Tells a waiting visitor what is the matter, once each time that it changes.
+
+    Only Gradio's own event stream carries it: /call has answers and errors and nothing else.
+    """
+
+    def say(code: str) -> None:
+        if said[-1:] != [code]:
+            said.append(code)
+            gr.Info(WAITING[code], title=code, duration=None)
+
+    return say
+
+
+async def with_beats(pieces: AsyncIterator[str], beat: float = BEAT) -> AsyncIterator[str]:
+    """The pieces as they come, those that came together as one, and "" after each `beat` without any."""
+    queue: asyncio.Queue[str] = asyncio.Queue()
+
+    async def pump() -> None:
+        async with contextlib.aclosing(pieces):  # type: ignore[type-var]
+            async for piece in pieces:
+                queue.put_nowait(piece)
+
+    # One task owns the connection from beginning to end: Gradio closes an endpoint from another than ran it.
+    task = asyncio.create_task(pump())
+    try:
+        while not (task.done() and queue.empty()):
+            waiting = asyncio.create_task(queue.get())
+            await asyncio.wait([task, waiting], timeout=beat, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                waiting.cancel()
+            text = waiting.result() if waiting.done() and not waiting.cancelled() else ""
+            while not queue.empty():
+                text += queue.get_nowait()
+            if text or not task.done():
+                yield text
+        task.result()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task

@@ -1,0 +1,73 @@
+"""A container that speaks Cog's HTTP: https://cog.run/http"""
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from http_backend import Http, later
+from refusal import Refusal, of_prediction
+
+
+class Cog:
+    """Every answer is a prediction under an id of ours, by which it is canceled when its reader leaves.
+
+    Args:
+        key: sent as the input `api_key`; empty for none.
+    """
+
+    def __init__(self, url: str, key: str = "") -> None:
+        self.name = "cog"
+        self._http = Http(url)
+        self._key = {"api_key": key} if key else {}
+
+    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncIterator[str]:
+        """The answer, piece by piece. See `backend.Backend`."""
+        path = f"/predictions/{secrets.token_hex(16)}"
+        body = {"input": {**inputs, **self._key}}
+        running = False
+        try:
+            async with self._http.events("PUT", path, json=body) as events:
+                running = True
+                async for event in events:
+                    if event.event == "output":
+                        yield str(event.json()["chunk"])  # type: ignore[index]
+                    elif event.event in ("completed", "error"):
+                        running = False
+                        check(event.json(), say)
+                        return
+            raise Refusal("BACKEND_FAILED", "the stream ended before the answer did")
+        except Refusal as refusal:
+            raise refusal if running else await self._meant(refusal) from None
+        finally:
+            # Dropping the connection cancels too, where no proxy keeps it up.
+            if running:
+                later(self._http.json("POST", f"{path}/cancel"))
+
+    async def _meant(self, refusal: Refusal) -> Refusal:
+        """What a refused request means.
+
+        While `setup()` runs, coglet 0.23.1 has no schema yet and answers 406 to who wants a stream; after a
+        setup that failed it says 503 for ever. So it is asked how it is.
+        """
+        if refusal.code not in ("COLD_START", "BACKEND_FAILED"):
+            return refusal
+        with contextlib.suppress(Refusal):
+            status = (await self._http.json("GET", "/health-check")).get("status")
+            if status == "STARTING":
+                return Refusal("COLD_START", "the model is being loaded", refusal.retry_after)
+            if status in ("SETUP_FAILED", "DEFUNCT", "UNHEALTHY"):
+                return Refusal("BACKEND_FAILED", f"the backend is {status}")
+        return refusal
+
+    async def close(self) -> None:
+        """Drops what is open."""
+        await self._http.close()
+
+
+def check(prediction: Any, say: Callable[[str], None]) -> None:
+    """Raises Refusal unless a prediction that is over succeeded; passes on the notice of a stand-in."""
+    if prediction.get("status") != "succeeded":
+        raise of_prediction(prediction)
+    if (prediction.get("metrics") or {}).get("notice"):
+        say("STANDIN")

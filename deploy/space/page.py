@@ -1,0 +1,131 @@
+"""The page at `/` and Gradio under it: the same two endpoints for the page as for every other caller."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from backend import Backends
+from chat import answer_of, chat_function_of
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, JSONResponse
+from guard import Guard
+from refusal import Refusal
+from starlette.routing import Match, Route
+from words import ERRORS, PHILOSOPHERS, STATES
+
+from snb.request import MAX_MESSAGE
+
+HERE = Path(__file__).resolve().parent
+FILES = {file.name: file for file in (HERE / "page").iterdir()}
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+VISITORS = 64
+"""Answers at once: two classes. By default Gradio gives one at a time for each endpoint, behind which thirty
+queue whatever the backend can do; and 40 for all, which waiting questions fill too. An endpoint here is a
+coroutine that waits for its backend, so one more costs little; what a backend cannot take waits there."""
+OPEN_DOCUMENTATION = """<script>
+  const look = setInterval(() => {
+    const button = document.querySelector("footer .show-api");
+    if (!button) return;
+    clearInterval(look);
+    button.click();
+    if (!location.search.includes("view=api")) button.click();
+  }, 100);
+</script>"""
+"""For /?view=api: Gradio 6.31.0 loads its API page when its button is pressed, not when the address asks for
+it, and the first press then takes the empty page away. Delete this when the address is enough."""
+QUEUE = 200
+"""Questions that wait for a place; who comes later is told to come back."""
+
+
+class Endpoints(gr.Blocks):
+    """Gradio's app, which takes the defaults for inputs that a caller of /call left out at the end.
+
+    Gradio 6.31.0 itself refuses them, and prints all that it received, a pupil's question too, into the log.
+    """
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        """See Gradio's; extends `inputs` in place."""
+        missing = gr.utils.get_function_params(block_fn.fn)[len(inputs) :]
+        if any(not has_default for _, has_default, *_ in missing):
+            raise Refusal("BAD_INPUT", f"{missing[0][0]} is missing").shown()
+        inputs.extend(default for _, _, default, _ in missing)
+
+
+def gradio_app(backends: Backends) -> gr.Blocks:
+    """The endpoints, and nothing else."""
+    with Endpoints(title="Trois philosophes", analytics_enabled=False) as blocks:
+        for endpoint in (answer_of(backends), chat_function_of(backends)):
+            gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=VISITORS, concurrency_id="answers")
+    for function in blocks.fns.values():
+        describe(function)
+    blocks.max_threads = VISITORS
+    # Not past the queue: /run would answer without its bounds.
+    return blocks.queue(max_size=QUEUE, api_open=False)
+
+
+def describe(function: Any) -> None:
+    """Puts the docstring's words for each parameter into Gradio's API page, which else says "1st", "2nd"."""
+    _, words, _ = gr.utils.get_function_description(function.fn)
+    parameters = gr.utils.get_function_params(function.fn)
+    for component, (name, *_) in zip(function.inputs, parameters, strict=True):
+        component.label = name
+        component._api_info = {**component._api_info, "additional_description": words[name]}
+
+
+class Page(Route):
+    """The page, but for `/?view=api`, which is Gradio's own."""
+
+    def matches(self, scope: Any) -> Any:
+        """See Starlette's."""
+        return (Match.NONE, {}) if b"view=" in scope.get("query_string", b"") else super().matches(scope)
+
+
+def web(backends: Backends) -> Guard:
+    """The whole app, as an ASGI server runs it."""
+    blocks = gradio_app(backends)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await backends.close()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.router.routes.append(Page("/", lambda _: served("index.html"), methods=["GET", "HEAD"]))
+    app.router.routes.append(Route("/page/site.json", lambda _: JSONResponse(site(blocks))))
+    app.router.routes.append(Route("/page/{name}", lambda request: served(request.path_params["name"])))
+    options = {"run_history": False, "enable_monitoring": False, "pwa": False, "mcp_server": False}
+    theme = gr.themes.Base(font=["Georgia", "serif"], font_mono=["monospace"])  # no fonts of other hosts
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        ssr_mode=False,
+        footer_links=["api"],
+        theme=theme,
+        head=OPEN_DOCUMENTATION,
+        show_error=False,
+        **options,
+    )
+    return Guard(app)
+
+
+def served(name: str) -> Any:
+    """A file of the page's folder, and of no other."""
+    file = FILES.get(name)
+    if not file:
+        return JSONResponse({"detail": "Not Found"}, 404)
+    return FileResponse(file, media_type=TYPES[file.suffix], headers={"Cache-Control": "no-cache"})
+
+
+def site(blocks: gr.Blocks) -> dict[str, Any]:
+    """What the page has to know: who answers, first questions, words, bounds, and the endpoint's inputs."""
+    questions = json.loads((HERE / "questions.json").read_text(encoding="utf-8"))
+    number = next(number for number, function in blocks.fns.items() if function.api_name == "answer")
+    people = {name: {**words, "questions": questions[name]} for name, words in PHILOSOPHERS.items()}
+    inputs = [[name, default] for name, _, default, _ in gr.utils.get_function_params(blocks.fns[number].fn)]
+    texts = {"people": people, "states": STATES, "errors": ERRORS}
+    return {**texts, "endpoint": {"number": number, "inputs": inputs}, "bounds": {"message": MAX_MESSAGE}}

@@ -1,0 +1,95 @@
+/**
+ * The endpoint `answer` through Gradio's own queue, which also tells what an answer is waiting for.
+ *
+ * The first event of an answer holds its text, each later one what changed: https://www.gradio.app/docs/js-client
+ */
+
+const API = "gradio_api";
+
+export class Refused extends Error {
+  /** @param {string} code as deploy/space/refusal.py has them, or CONNECTION */
+  constructor(code) {
+    super(code);
+    this.code = code;
+  }
+}
+
+/**
+ * Asks, and calls `on.text(text)` with the whole text so far, `on.told(code, sentence)`, `on.queued(rank)` and
+ * `on.started()`. Resolves when the answer is whole; aborting the signal cancels it on the server.
+ *
+ * @param {{number: number, inputs: [string, any][]}} endpoint with its inputs in order, each with its default
+ * @param {object} given inputs by name
+ */
+export async function ask(endpoint, given, signal, on) {
+  const data = endpoint.inputs.map(([name, value]) => given[name] ?? value);
+  const session = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const job = { session_hash: session, fn_index: endpoint.number };
+  // Not aborted: once it is sent the question is asked, and only the reply says by which id it can be canceled.
+  const joined = await post("queue/join", { ...job, data });
+  const cancel = () => void post("cancel", { ...job, event_id: joined.event_id }).catch(() => {});
+  if (signal.aborted) cancel();
+  signal.addEventListener("abort", cancel, { once: true });
+  try {
+    const response = await reached(`${API}/queue/data?session_hash=${session}`, { signal });
+    await followed(response, on);
+  } finally {
+    signal.removeEventListener("abort", cancel);
+  }
+}
+
+async function post(path, body) {
+  const headers = { "content-type": "application/json" };
+  return (await reached(`${API}/${path}`, { method: "POST", headers, body: JSON.stringify(body) })).json();
+}
+
+async function reached(path, init) {
+  const response = await fetch(path, init).catch((error) => {
+    throw init.signal?.aborted ? error : new Refused("CONNECTION");
+  });
+  if (response.ok) return response;
+  throw new Refused({ 413: "BAD_INPUT", 422: "BAD_INPUT", 503: "BUSY" }[response.status] ?? "OTHER");
+}
+
+async function followed(response, on) {
+  let text = "";
+  for await (const message of messages(response)) {
+    const { msg, output } = message;
+    if (msg === "estimation") on.queued(message.rank);
+    else if (msg === "process_starts") on.started();
+    else if (msg === "log") on.told(message.title, message.log);
+    else if (msg === "process_generating" && message.success) {
+      const next = changed(text, output.data[0]);
+      if (next !== text) on.text((text = next));
+    } else if (msg === "process_completed" || msg === "unexpected_error") {
+      if (!message.success) throw new Refused(codeOf(output?.error ?? message.message));
+      if (typeof output.data?.[0] === "string" && output.data[0] !== text) on.text(output.data[0]);
+      return;
+    }
+  }
+  throw new Refused("CONNECTION");
+}
+
+/** The text after a change: the text itself, or a list of operations on it. */
+export function changed(text, data) {
+  if (typeof data === "string") return data;
+  for (const [operation, , value] of data) text = operation === "append" ? text + value : value;
+  return text;
+}
+
+const codeOf = (error) => /^([A-Z_]+): /.exec(String(error ?? ""))?.[1] ?? "OTHER";
+
+/** The messages of a stream of server-sent events. */
+async function* messages(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new Refused("CONNECTION");
+    });
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("data: ")) yield JSON.parse(line.slice(6));
+  }
+}

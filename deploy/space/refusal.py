@@ -1,0 +1,74 @@
+"""Why there is no answer: a stable code for programs, which the page tells in French."""
+
+from typing import Any
+
+import gradio as gr
+from httpx2 import Response
+
+from snb.errors import BadInput, DeadlinePassed, SNBError, Unauthorized
+
+WAITS = ("COLD_START", "BUSY")
+"""Codes that pass by themselves: the same question is asked again."""
+
+
+class Refusal(Exception):
+    """There will be no answer, or not the rest of it.
+
+    Args:
+        code: BAD_INPUT, UNAUTHORIZED, BUSY, COLD_START, TIMEOUT or BACKEND_FAILED.
+        fault: one sentence for the caller's developer; no prompt, key or address.
+        retry_after: seconds that a server asks to be left alone.
+    """
+
+    def __init__(self, code: str, fault: str, retry_after: float = 0.0) -> None:
+        super().__init__(f"{code}: {fault}")
+        self.code, self.fault, self.retry_after = code, fault, retry_after
+
+    @property
+    def final(self) -> bool:
+        """Whether another backend would say the same."""
+        return self.code in ("BAD_INPUT", "UNAUTHORIZED")
+
+    def shown(self) -> gr.Error:
+        """As Gradio sends it: an `error` event, never an answer. Without the traceback in the log."""
+        return gr.Error(str(self), title=self.code, duration=None, print_exception=False)
+
+
+def of_error(error: SNBError) -> Refusal:
+    """What the engine of this process says."""
+    if isinstance(error, BadInput):
+        return Refusal("BAD_INPUT", "; ".join(error.faults))
+    if isinstance(error, DeadlinePassed):
+        return Refusal("BUSY", "the answer did not begin before its deadline")
+    if isinstance(error, Unauthorized):
+        return Refusal("UNAUTHORIZED", "the backend refuses the key: check SNB_API_KEY")
+    return Refusal("BACKEND_FAILED", f"the engine could not answer ({error.code})")
+
+
+def of_prediction(prediction: dict[str, Any]) -> Refusal:
+    """What a prediction that did not succeed says, in Cog's words or Replicate's."""
+    text = str(prediction.get("error") or prediction.get("detail") or "")
+    for code in ("BAD_INPUT", "PROMPT_TOO_LONG"):
+        if f"{code}: " in text:
+            return Refusal("BAD_INPUT", text.partition(f"{code}: ")[2])
+    if "UNAUTHORIZED: " in text:
+        return Refusal("UNAUTHORIZED", "the backend refuses the key: check SNB_API_KEY")
+    if "DEADLINE: " in text:
+        return Refusal("BUSY", "the answer did not begin before its deadline")
+    return Refusal("BACKEND_FAILED", f"the prediction ended as {prediction.get('status', 'unknown')}")
+
+
+def of_response(response: Response) -> Refusal:
+    """What an HTTP status says; a body may repeat a prompt, so it is left out."""
+    status = response.status_code
+    after = response.headers.get("retry-after", "")
+    wait = float(after) if after.isdigit() else 0.0
+    if status in (400, 422):
+        return Refusal("BAD_INPUT", f"the backend refuses an input ({status})")
+    if status in (401, 403):
+        return Refusal("UNAUTHORIZED", f"the backend refuses the key or token ({status})")
+    if status in (409, 429):
+        return Refusal("BUSY", f"the backend is full ({status})", wait)
+    if status == 503:  # Cog's server during setup(), and deploy/Caddyfile in front of it
+        return Refusal("COLD_START", "the model is being loaded", wait)
+    return Refusal("BACKEND_FAILED", f"the backend answers {status}", wait)

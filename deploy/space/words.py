@@ -1,0 +1,54 @@
+"""What pupils read beyond the labels of index.html: who answers, what is waited for, what went wrong."""
+
+PHILOSOPHERS = {
+    "spinoza": {
+        "name": "Spinoza",
+        "dates": "1632-1677",
+        "line": "Comprendre les causes de ce que tu ressens, et agir davantage.",
+    },
+    "bergson": {
+        "name": "Bergson",
+        "dates": "1859-1941",
+        "line": "Regarder en toi-même, et retrouver le temps qui dure.",
+    },
+    "kant": {
+        "name": "Kant",
+        "dates": "1724-1804",
+        "line": "Penser sans tuteur, et chercher ce que tu peux vouloir pour tous.",
+    },
+}
+
+WAITING = {
+    "COLD_START": "Le modèle se réveille : compte environ deux minutes. Ta question partira toute seule.",
+    "BUSY": "Tu es dans la file : beaucoup d’élèves posent une question. La tienne partira toute seule.",
+    "STANDIN": "Modèle d’essai : il montre que la page fonctionne, non comment le philosophe parle.",
+}
+"""By the code of what passes by itself, and of a model that is none of the philosophers'."""
+
+STATES = {
+    "thinking": "{name} réfléchit…",
+    "slow": "{name} réfléchit encore : il répond aussi à d’autres élèves.",
+    "queued": "Tu es dans la file : {rank} avant toi.",
+    "next": "Tu es dans la file : c’est bientôt ton tour.",
+    "writing": "{name} répond…",
+    "done": "{name} a répondu.",
+    "stopped": "Réponse arrêtée. Tu peux la redemander, ou poser une autre question.",
+    "copied": "Réponse copiée.",
+    "uncopied": "Ton navigateur refuse la copie : sélectionne le texte à la main.",
+    "cleared": "Nouvelle conversation avec {name}.",
+    "too_long": "Ta question est trop longue : {limit} caractères au plus.",
+}
+"""By what the page is doing. `{name}` is the philosopher's."""
+
+ERRORS = {
+    "BAD_INPUT": "Cette question ne peut pas être posée telle quelle. Raccourcis-la, ou raccourcis les "
+    "passages que tu as joints, puis redemande.",
+    "UNAUTHORIZED": "Le philosophe refuse la clé de cette page. Préviens ton professeur.",
+    "BUSY": "Trop d’élèves parlent en même temps. Attends une minute, puis redemande.",
+    "COLD_START": "Le modèle ne s’est pas réveillé à temps. Redemande dans une minute ; si cela dure, "
+    "préviens ton professeur.",
+    "CONNECTION": "La connexion s’est interrompue. Vérifie ton réseau, puis redemande.",
+    "OTHER": "Le philosophe ne répond pas. Redemande dans une minute ; si cela dure, préviens "
+    "ton professeur.",
+}
+"""By the code of a refusal; OTHER for every code that is not here. Each says what to do."""
