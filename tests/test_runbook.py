@@ -146,13 +146,7 @@ def test_hugging_face_understands_its_commands(calls: list[list[str]], desk: Pat
         done = subprocess.run(
             [program, *arguments],
             cwd=desk,
-            env={
-                **os.environ,
-                "HF_ENDPOINT": NOWHERE,
-                "HF_TOKEN": "hf_x",
-                "SNB_API_KEY": "x",
-                "HOME": str(desk),
-            },
+            env={**os.environ, **GIVEN, "HF_ENDPOINT": NOWHERE, "SNB_API_KEY": "x", "HOME": str(desk)},
             capture_output=True,
             text=True,
             timeout=120,
