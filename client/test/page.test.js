@@ -1,16 +1,12 @@
 /** The example's page in headless Chromium, before the real servers. Screenshots go to build/client/. */
 
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync } from "node:fs";
 import { after, afterEach, before, beforeEach, test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { launch, screenshots, skip } from "./browser.js";
 import { environment, open, until } from "./doors.js";
 import { serve } from "./site.js";
 
-const CHROMIUM = "/usr/bin/chromium";
-const skip = existsSync(CHROMIUM) ? false : `${CHROMIUM} is not installed`;
-const SHOTS = fileURLToPath(new URL("../../build/client/", import.meta.url));
-const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"];
+const SHOTS = screenshots("client");
 let browser;
 let doors;
 let page;
@@ -18,12 +14,7 @@ let site;
 
 before(async () => {
   if (skip) return;
-  mkdirSync(SHOTS, { recursive: true });
-  const { chromium } = await import("playwright-core");
-  [browser, doors] = await Promise.all([
-    chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS }),
-    open("standin", "replicate"),
-  ]);
+  [browser, doors] = await Promise.all([launch(), open("standin", "replicate")]);
 });
 after(async () => {
   await browser?.close();

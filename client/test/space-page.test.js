@@ -1,15 +1,11 @@
 /** The page of deploy/space in headless Chromium, before the real servers. Screenshots go to build/screenshots/. */
 
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync } from "node:fs";
 import { after, afterEach, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { launch, screenshots, skip } from "./browser.js";
 import { open, until } from "./doors.js";
 
-const CHROMIUM = "/usr/bin/chromium";
-const skip = existsSync(CHROMIUM) ? false : `${CHROMIUM} is not installed`;
-const SHOTS = fileURLToPath(new URL("../../build/screenshots/", import.meta.url));
-const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const SHOTS = screenshots("screenshots");
 const DESK = { viewport: { width: 1100, height: 900 } };
 const PHONE = { viewport: { width: 375, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 const LONG = "Raconte-moi longuement l’histoire de la philosophie.";
@@ -20,12 +16,7 @@ let elsewhere = []; // requests that left for another host
 
 before(async () => {
   if (skip) return;
-  mkdirSync(SHOTS, { recursive: true });
-  const { chromium } = await import("playwright-core");
-  [browser, doors] = await Promise.all([
-    chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS }),
-    open("standin", "page"),
-  ]);
+  [browser, doors] = await Promise.all([launch(), open("standin", "page")]);
 });
 after(async () => {
   await browser?.close();
