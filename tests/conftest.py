@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import environment  # noqa: F401  puts every folder of scripts/ on the path
 import pytest
@@ -39,6 +40,12 @@ def no_prepared_weights() -> Iterator[None]:
         patch.setenv("SNB_PREPARED", "none")
         patch.setattr(prepared, "FOLDER", "prepared-by-a-test")
         yield
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a module's server writes what it has to say."""
+    return tmp_path_factory.mktemp("log") / "server.log"
 
 
 @pytest.fixture(scope="session")

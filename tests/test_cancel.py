@@ -23,11 +23,6 @@ GREEDY = {"user_message": "Bonsoir", "max_tokens": 200, "min_tokens": 200, "temp
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("log") / "server.log"
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
     """A server with few places, on a model slow enough that its answers can be interrupted."""
     base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=8)

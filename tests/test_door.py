@@ -34,10 +34,9 @@ def test_nothing_else_opens_and_no_error_repeats_what_was_sent(sent: str) -> Non
     for form in (sent, Secret(sent)):
         with pytest.raises(Unauthorized) as refused:
             Door(KEY).admit(form)
-        said = str(refused.value)
-        assert said == str(Unauthorized(refused.value.faults, refused.value.cure))
-        assert KEY not in said
-        assert len(sent) < 6 or sent not in said
+        fault = "api_key is not the key of this endpoint" if sent else "api_key is missing"
+        cure = "Send the endpoint's SNB_API_KEY as the input api_key"
+        assert str(refused.value) == f"UNAUTHORIZED: {fault}. {cure}"
 
 
 def test_what_begins_like_the_key_or_differs_in_case_does_not_open() -> None:
@@ -53,11 +52,6 @@ def test_a_key_that_can_be_guessed_stops_the_boot_and_is_not_repeated() -> None:
         Settings.from_environment({"SNB_API_KEY": "sesame"})
     assert "sesame" not in str(refused.value)
     assert KEY not in repr(Settings.from_environment({"SNB_API_KEY": KEY}))
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("log") / "server.log"
 
 
 @pytest.fixture(scope="module")

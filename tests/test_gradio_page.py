@@ -284,13 +284,7 @@ def test_replicate_is_asked_waited_for_and_canceled(cog: tuple[str, Path], tmp_p
             assert Visitor(page.url).ask(**how)[-1] == ("end", direct(cog[0], how))
             replicate.fail("POST", "/v1/predictions", cold=3)
             assert ("log", "COLD_START") in Visitor(page.url).ask(**how)
-            visitor = Visitor(page.url)
-            next(
-                kind
-                for kind, _ in visitor.follow(user_message="a", min_tokens=2000, max_tokens=2000)
-                if kind == "text"
-            )
-            visitor.client.close()
+            leave_early(page)
             assert comes_true(lambda: any(request["path"].endswith("/cancel") for request in replicate.log))
         deployed = {"SNB_BACKEND_URL": "replicate:deployments/owner/classe", **front}
         with SpacePage(deployed, tmp_path / "deployed") as page:
@@ -338,13 +332,7 @@ def test_with_the_engine_inside_it_wakes_up_streams_and_cancels(
         assert asked[-1][0] == "end"
         too_long = Visitor(page.url).ask(user_message="mot " * 900, system_prompt="mot " * 5000)
         assert too_long[-1][1].startswith("BAD_INPUT: ")
-        visitor = Visitor(page.url)
-        next(
-            kind
-            for kind, _ in visitor.follow(user_message="a", min_tokens=2000, max_tokens=2000)
-            if kind == "text"
-        )
-        visitor.client.close()
+        leave_early(page)
         assert comes_true(lambda: "canceled after" in page.log.read_text())
         assert "Traceback" not in page.log.read_text()
 

@@ -45,11 +45,6 @@ def legible(base: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("log") / "server.log"
-
-
-@pytest.fixture(scope="module")
 def cog(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
     base = legible(save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=4))
     environment = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}

@@ -30,11 +30,6 @@ SLOTS = 4
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("log") / "server.log"
-
-
-@pytest.fixture(scope="module")
 def cog(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
     """A Cog server with few places, on a model slow enough that its answers can be interrupted."""
     base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=8)

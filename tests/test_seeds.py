@@ -26,11 +26,6 @@ SAMPLED = {
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("log") / "server.log"
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
     """Sixteen places in fp32, and a log that says when each request starts."""
     base = save_tiny(tmp_path_factory.mktemp("tiny"))

@@ -26,11 +26,6 @@ SECRET = "prénom-du-pupille"
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("log") / "server.log"
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
     """The endpoint on a tiny random model."""
     base = save_tiny(tmp_path_factory.mktemp("tiny"))
