@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb.engine import PREFILL_TOKENS
+from snb.slots import PREFILL_TOKENS
 
 GIB = 1024**3
 FIXED = GIB

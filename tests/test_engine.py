@@ -9,7 +9,8 @@ import torch
 from tiny import tiny_model
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from snb.engine import PREFILL_TOKENS, Engine
+from snb.engine import Engine
+from snb.slots import PREFILL_TOKENS
 from snb.errors import BadInput, DeadlinePassed, EngineDown
 from snb.request import Sampling
 from snb.slots import SlotModel, Step

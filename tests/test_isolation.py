@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_model, tiny_tokenizer
 
-from snb.engine import PREFILL_TOKENS, Engine
+from snb.engine import Engine
+from snb.slots import PREFILL_TOKENS
 from snb.generation import Generation
 from snb.paths import PATHS
 from snb.philosophers import names, persona

@@ -12,7 +12,7 @@ from math import ceil
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb.engine import PREFILL_TOKENS
+from snb.slots import PREFILL_TOKENS
 from snb.memory import Footprint, float_bytes, quantised
 from snb.precision import Device
 
