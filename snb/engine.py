@@ -24,12 +24,10 @@ from snb.request import Sampling
 from snb.sampling import Draw, Penalties, choose
 from snb.script import Script
 from snb.shared import Prefix
-from snb.slots import SlotModel, Step
+from snb.slots import PREFILL_TOKENS, SlotModel, Step
 
 log = logging.getLogger(__name__)
 
-PREFILL_TOKENS = 512
-"""Prompt tokens of one turn, so that a long prompt does not hold up the others' decode steps."""
 STALL = 60.0
 """Seconds of one turn after which the loop counts as stuck; a turn takes well under one."""
 PAUSED = 10 * POLL

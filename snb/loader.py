@@ -17,6 +17,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from snb import prepared
 from snb.adapter import Adapter
 from snb.errors import WeightsMissing
+from snb.memory import out_of_memory_named
 from snb.merge import load_merged
 from snb.precision import Choice, Device, budget, choose, quantization
 from snb.prepared import UNMEASURED, Prepared
@@ -56,7 +57,7 @@ def load(settings: Settings) -> Loaded:
 def _load_merging(base: Path, adapter_folder: Path | None, settings: Settings) -> Loaded:
     log.info("weights: %s with adapter %s, merged now", settings.base_model, settings.adapter)
     choice = choose(read_config(base), settings, Device.find(settings.device))
-    with _phase(f"model loaded in {choice.precision}"):
+    with _loading(f"model loaded in {choice.precision}", choice):
         adapter = Adapter.read(adapter_folder) if adapter_folder else None
         options = {**_options(choice, settings), "quantization_config": quantization(choice)}
         model = load_merged(base, adapter, **options)
@@ -73,7 +74,7 @@ def load_prepared(found: Prepared, settings: Settings) -> Loaded:
     log.info("weights: prepared %s; quality: %s", card, card.quality or UNMEASURED)
     config = read_config(found.folder)
     choice = choose(config, replace(settings, precision=card.precision), Device.find(settings.device))
-    with _phase(f"prepared model loaded in {choice.precision}"):
+    with _loading(f"prepared model loaded in {choice.precision}", choice):
         model = load_merged(found.folder, None, **_options(choice, settings))
         _compute_in(model, choice.compute_dtype)
     return _loaded(model, found.folder, choice, settings)
@@ -118,6 +119,13 @@ def read_config(base: Path) -> Qwen2Config:
     if config.architectures != ["Qwen2ForCausalLM"]:
         raise WeightsMissing(f"the base is {config.architectures}", "Take a Qwen2ForCausalLM checkpoint")
     return config
+
+
+@contextmanager
+def _loading(name: str, choice: Choice) -> Iterator[None]:
+    """A phase in which others may take the memory that was free when the choice was made."""
+    with _phase(name), out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
+        yield
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from snb.request import Sampling
 log = logging.getLogger(__name__)
 
 TOKENS = 16
-GREEDY = Sampling(max_tokens=TOKENS, min_tokens=TOKENS, temperature=0)
+GREEDY = Sampling(max_tokens=TOKENS, min_tokens=TOKENS, temperature=0, repetition_penalty=1)
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 5e-3, "int8": 0.3, "nf4": 0.03}
 """Largest divergence allowed in each precision, in nats.
 

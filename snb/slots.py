@@ -12,6 +12,8 @@ from snb.shared import Prefix, Sharing
 
 ALIGNMENT = 64
 """Attention reads columns in multiples of this: CUDA's kernels copy a ragged mask in every layer."""
+PREFILL_TOKENS = 512
+"""Prompt tokens of one pass, so that a long prompt does not hold up the others' decode steps."""
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""

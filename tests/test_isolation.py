@@ -25,8 +25,8 @@ TOKENIZER = tiny_tokenizer().backend_tokenizer
 CHATML = ChatML(TOKENIZER)
 PERSONAS = [CHATML.prefix(persona(name)) for name in names()]
 CONTEXT = 2800
-GREEDY = Sampling(max_tokens=24, temperature=0)
-SAMPLED = Sampling(max_tokens=24, temperature=0.9)
+GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
+SAMPLED = replace(GREEDY, temperature=0.9)
 PENALTIES = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3}
 MANNERS = [GREEDY, SAMPLED, replace(GREEDY, **PENALTIES), replace(SAMPLED, **PENALTIES, french=True)]
 KINDS = ["greedy", "sampled", "greedy, penalties", "sampled, penalties"]
