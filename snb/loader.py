@@ -14,6 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from snb import prepared
 from snb.adapter import Adapter
 from snb.errors import WeightsMissing
+from snb.memory import out_of_memory_named
 from snb.merge import load_merged
 from snb.phase import Seconds, phase
 from snb.precision import Choice, Device, budget, choose, quantization
@@ -59,9 +60,10 @@ def load(settings: Settings) -> Loaded:
 def _load_merging(base: Path, adapter_folder: Path | None, settings: Settings) -> Loaded:
     log.info("weights: %s with adapter %s, merged now", settings.base_model, settings.adapter)
     choice = choose(read_config(base), settings, Device.find(settings.device))
-    adapter = Adapter.read(adapter_folder) if adapter_folder else None
-    options = {**_options(choice, settings), "quantization_config": quantization(choice)}
-    model = load_merged(base, adapter, **options)
+    with out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
+        adapter = Adapter.read(adapter_folder) if adapter_folder else None
+        options = {**_options(choice, settings), "quantization_config": quantization(choice)}
+        model = load_merged(base, adapter, **options)
     return _loaded(model, base, choice, settings)
 
 
@@ -75,8 +77,9 @@ def load_prepared(found: Prepared, settings: Settings) -> Loaded:
     log.info("weights: prepared %s; quality: %s", card, card.quality or UNMEASURED)
     config = read_config(found.folder)
     choice = choose(config, replace(settings, precision=card.precision), Device.find(settings.device))
-    model = load_merged(found.folder, None, **_options(choice, settings))
-    _compute_in(model, choice.compute_dtype)
+    with out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
+        model = load_merged(found.folder, None, **_options(choice, settings))
+        _compute_in(model, choice.compute_dtype)
     return _loaded(model, found.folder, choice, settings)
 
 

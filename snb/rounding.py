@@ -169,7 +169,8 @@ def _both(model: SlotModel, number: int, name: str, states: Tensor) -> tuple[Ten
 
 def _distances(found: Tensor, truth: Tensor) -> Tensor:
     """How far each position's vector is off, as a share of its norm, `[n, tokens]`."""
-    return (found.float() - truth).norm(dim=-1) / truth.norm(dim=-1).clamp_min(1e-30)
+    distances: Tensor = (found.float() - truth).norm(dim=-1) / truth.norm(dim=-1).clamp_min(1e-30)
+    return distances
 
 
 def _compare_scores(model: SlotModel, ids: Tensor, scores: Tensor) -> tuple[list[Finding], Figures]:

@@ -14,6 +14,7 @@ from snb import cancel
 from snb.engine import Engine
 from snb.generation import Generation
 from snb.loader import load
+from snb.memory import out_of_memory_named
 from snb.paths import PATHS, candidates, fastest
 from snb.phase import Seconds, phase
 from snb.philosophers import names, persona
@@ -68,10 +69,10 @@ class Service:
 
         def start(path: str, last: bool) -> Engine:
             sizes = loaded.slots, settings.context
-            with phase("engine", seconds):
+            with phase("engine", seconds), out_of_memory_named("making the engine"):
                 engine = Engine(loaded.model, loaded.tokenizer, *sizes, prefixes, PATHS[path])
             try:
-                with phase("self_test", seconds):
+                with phase("self_test", seconds), out_of_memory_named("the self-test"):
                     report = self_test(engine, probe, last)
             except BaseException:
                 engine.close()

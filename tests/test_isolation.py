@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from tiny import tiny_model, tiny_tokenizer
 
 from snb.engine import Engine
-from snb.slots import PREFILL_TOKENS
 from snb.generation import Generation
 from snb.paths import PATHS
 from snb.philosophers import names, persona
 from snb.prompt import ChatML
 from snb.request import Request, Sampling
-from snb.slots import SlotModel, Step
+from snb.slots import PREFILL_TOKENS, SlotModel, Step
 
 Way = Callable[[SlotModel], Step]
 """How a decode step runs; the fixture `path` gives each."""
@@ -26,8 +25,8 @@ TOKENIZER = tiny_tokenizer().backend_tokenizer
 CHATML = ChatML(TOKENIZER)
 PERSONAS = [CHATML.prefix(persona(name)) for name in names()]
 CONTEXT = 2800
-GREEDY = Sampling(max_tokens=24, temperature=0)
-SAMPLED = Sampling(max_tokens=24, temperature=0.9)
+GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
+SAMPLED = replace(GREEDY, temperature=0.9)
 PENALTIES = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3}
 MANNERS = [GREEDY, SAMPLED, replace(GREEDY, **PENALTIES), replace(SAMPLED, **PENALTIES, french=True)]
 KINDS = ["greedy", "sampled", "greedy, penalties", "sampled, penalties"]

@@ -84,9 +84,7 @@ def quality(own: Sequence[Tensor], answers: Sequence[Sequence[int]], other: Sequ
     pairs = list(zip(torch.cat(list(own)), torch.cat(list(other)), strict=True))
     divergences = torch.stack([divergence(*pair) for pair in pairs])
     same = [bool(mine.argmax() == theirs.argmax()) for mine, theirs in pairs]
-    return Quality(
-        tokens, loss, divergences.mean().item(), divergences.max().item(), statistics.fmean(same)
-    )
+    return Quality(tokens, loss, divergences.mean().item(), divergences.max().item(), statistics.fmean(same))
 
 
 def read(folder: Path, settings: Settings) -> Loaded:
