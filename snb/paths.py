@@ -115,19 +115,20 @@ class Graphs:
 def undone_on_failure(device: torch.device, pool: tuple[int, int]) -> Iterator[None]:
     """Leaves stream, random generator and allocator as they were when a recording within it fails.
 
-    torch up to 2.13 stops half-way where the recording has become invalid: the recording stream stays the
-    current one, the generator expects to be recorded, and allocations go on into the pool (pytorch #171263).
-    Delete this when `torch.cuda.graph` cleans up by itself.
+    torch up to 2.13 stops half-way where a recording has become invalid: its stream stays the current one, the
+    generator expects to be recorded, allocations go on into the pool, and the pool is never given back
+    (pytorch #171263). Delete this when `torch.cuda.graph` cleans up by itself.
     """
-    stream = torch.cuda.current_stream(device)
-    generator = torch.cuda.default_generators[device.index or 0]
+    index, stream = device.index or 0, torch.cuda.current_stream(device)
+    generator = torch.cuda.default_generators[index]
     state = generator.graphsafe_get_state()
-    generator.graphsafe_set_state(generator.clone_state())  # what a recording registers is a copy
+    generator.graphsafe_set_state(generator.clone_state())  # what a recording changes is a copy
     try:
         yield
     except BaseException:
-        with suppress(RuntimeError):  # it had ended already
-            torch._C._cuda_endAllocateToPool(device.index or 0, pool)
+        with suppress(RuntimeError):  # it had ended properly
+            torch._C._cuda_endAllocateToPool(index, pool)
+            torch._C._cuda_releasePool(index, pool)
         raise
     finally:
         torch.cuda.set_stream(stream)

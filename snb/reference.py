@@ -14,8 +14,8 @@ from torch.nn.functional import linear
 from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-BLOCK = 16_384
-"""Rows of the output embedding that are upcast at once: in the 14B as large as a matrix of the MLP."""
+BLOCK = 8_192
+"""Rows of the output embedding that are upcast at once: in the 14B fewer than a matrix of the MLP has."""
 
 Rotary = tuple[Tensor, Tensor]
 """Cosines and sines of the rotary embedding, `[1, tokens, head_dim]`."""

@@ -95,7 +95,7 @@ def together(engine: Engine, pace: Sequence[int], asks: Sequence[Ask]) -> list[G
                 generations[index].cancel()
 
     steps = 2 + max(max(ask.arrives, ask.leaves or 0) for ask in asks)
-    hook = engine._model.model.get_input_embeddings().register_forward_pre_hook(act)
+    hook = engine.model.model.get_input_embeddings().register_forward_pre_hook(act)
     keeper = Sampling(max_tokens=steps, min_tokens=steps, temperature=0)
     assert Answer.of(engine.generate(list(pace), keeper, seed=0)) == alone(tuple(pace), keeper, 0)
     hook.remove()
