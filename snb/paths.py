@@ -115,8 +115,8 @@ class Graphs:
 def undone_on_failure(device: torch.device, pool: tuple[int, int]) -> Iterator[None]:
     """Leaves stream, random generator and allocator as they were when a recording within it fails.
 
-    torch up to 2.13 stops half-way where a recording has become invalid: its stream stays the current one, the
-    generator expects to be recorded, allocations go on into the pool, and the pool is never given back
+    torch up to 2.13 stops half-way where a recording has become invalid: its stream stays the current one,
+    the generator expects to be recorded, allocations go on into the pool, and the pool is never given back
     (pytorch #171263). Delete this when `torch.cuda.graph` cleans up by itself.
     """
     index, stream = device.index or 0, torch.cuda.current_stream(device)

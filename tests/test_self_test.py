@@ -209,20 +209,17 @@ def test_the_reference_takes_a_quantised_weight_as_it_is_held(precision: str, tm
     assert 0 < (held - weight).abs().max() <= step
 
 
-@pytest.fixture(scope="module", params=PRECISIONS)
+@pytest.fixture(scope="module", params=["fp32", "bf16", "int8", "nf4"])
 def trained(request: pytest.FixtureRequest, standin: Settings) -> Loaded:
     """The 30 layers of the stand-in with its adapter merged, as `setup()` loads them."""
     return load(dataclasses.replace(standin, precision=request.param, device="cpu"))
 
 
 @pytest.mark.standin
-def test_with_trained_weights_rounding_passes_and_each_fault_is_found(
+def test_with_trained_weights_rounding_passes_and_what_only_arithmetic_shows_is_found(
     trained: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = ChatML(trained.tokenizer).prompt(persona("spinoza"), Request(user_message="Que faire ?"), 1100)
-    ids = prompt.ids[-100:]  # most CPUs emulate fp16, and all of it takes minutes
-    assert not proved(trained, ids, last=False).of("doubt")
-    for fault in FAULTS.values():
-        with monkeypatch.context() as broken:
-            broken.setattr(*fault)
-            assert found(trained, ids)
+    assert not proved(trained, prompt.ids[-100:], last=False).of("doubt")
+    monkeypatch.setattr(SlotCache, "update", heads_exchanged)
+    assert found(trained, prompt.ids[-100:])
