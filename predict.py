@@ -46,7 +46,7 @@ class Predictor(BasePredictor):
             default="",
         ),
         max_tokens: int = Input(
-            description="Longest answer, in tokens; French takes about 1.5 tokens a word. 256 is three to six sentences.",
+            description="Longest answer, in tokens; French takes about 1.6 tokens a word. 256 is about 160 words.",
             ge=1,
             le=2048,
             default=256,

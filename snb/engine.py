@@ -17,9 +17,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from snb.detokenizer import Detokenizer
+from snb.detokenizer import Detokenizer, pieces
 from snb.errors import BadInput, EngineDown, RequestFailed
 from snb.generation import POLL, Generation
+from snb.prompt import ENDS
 from snb.request import Sampling
 from snb.sampling import Draw, Penalties, choose
 from snb.script import Script
@@ -61,9 +62,9 @@ class Engine:
         self.model = SlotModel(model, slots, context)
         self.step = path(self.model) if path else self.model.step
         self._vocabulary: int = model.config.vocab_size
-        self._tokenizer = tokenizer
-        self._end_tokens = end_tokens(model)
-        self._script = Script(tokenizer, self._vocabulary, model.device)
+        self._pieces = pieces(tokenizer, self._vocabulary)
+        self._end_tokens = end_tokens(model, tokenizer)
+        self._script = Script(self._pieces, self._end_tokens, model.device)
         self._penalties = Penalties(slots, self._vocabulary, model.device)
         self.prefixes = sorted(map(self._warm, prefixes), key=lambda prefix: -len(prefix.ids))
         self._waiting: deque[Generation] = deque()
@@ -95,7 +96,7 @@ class Engine:
         if faults := [*self._faults(prompt, seed), *sampling.faults()]:
             raise BadInput(faults)
         scores: list[Tensor] | None = [] if keep_scores else None
-        detokenizer = Detokenizer(self._tokenizer)
+        detokenizer = Detokenizer(self._pieces)
         generation = Generation(prompt, sampling, seed, detokenizer, self.fault, deadline, scores)
         with self._wake:
             if fault := self.fault():
@@ -255,6 +256,7 @@ class Engine:
         for owner, row_scores in zip(owners, scores, strict=True):
             with _alone(owner):
                 self._constrain(owner, row_scores)
+        scores.index_fill_(-1, self._script.textless, -torch.inf)
         self._penalties.apply(scores, rows)
         tokens = choose(scores, draws)
         self._penalties.add(rows, tokens)
@@ -271,13 +273,11 @@ class Engine:
         if len(owner.tokens) < owner.sampling.min_tokens:
             scores[self._end_tokens] = -torch.inf
         if owner.sampling.french:
-            scores.masked_fill_(self._script.forbidden(owner.pending), -torch.inf)
+            scores.masked_fill_(self._script.forbidden(owner.detokenizer.pending), -torch.inf)
 
     def _take(self, owner: Generation, token: int) -> None:
         if owner.finish_reason:
             return
-        if owner.sampling.french:
-            owner.pending = self._script.pending(owner.pending, token)
         owner.take(token, ends=token in self._end_tokens, full=owner.cached + 1 == self.context)
 
 
@@ -297,9 +297,13 @@ def _alone(owner: Generation) -> Iterator[None]:
         owner.fail(RequestFailed("the answer could not be continued", "Ask again"))
 
 
-def end_tokens(model: Qwen2ForCausalLM) -> list[int]:
-    """Every token that ends an answer: Qwen has two, and an engine that knows one of them does not stop."""
-    ids = model.generation_config.eos_token_id
-    if ids is None:
-        ids = model.config.eos_token_id
-    return ids if isinstance(ids, list) else [ids]
+def end_tokens(model: Qwen2ForCausalLM, tokenizer: Tokenizer) -> list[int]:
+    """Every token that ends an answer: those of ChatML, and what the model's files name besides.
+
+    A base names one of them, another token or none (QwenLM/Qwen3#927): the prompt is ChatML all the same.
+    """
+    named = model.generation_config.eos_token_id
+    if named is None:
+        named = model.config.eos_token_id
+    ids = {tokenizer.token_to_id(end) for end in ENDS} | set(named if isinstance(named, list) else [named])
+    return sorted(end for end in ids if isinstance(end, int) and 0 <= end < model.config.vocab_size)

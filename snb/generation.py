@@ -41,8 +41,6 @@ class Generation:
     cached: int = 0
     """Tokens of this request that are in its row of the cache."""
     canceled: bool = False
-    pending: bytes = b""
-    """Bytes of a character that the newest token has left open."""
     _spoke: bool = False
     _pieces: "queue.SimpleQueue[str | SNBError | None]" = field(default_factory=queue.SimpleQueue)
 
@@ -113,7 +111,6 @@ class Generation:
         return number > self.sampling.min_tokens and number % LOOP_CHECK == 0 and loops(self.tokens)
 
     def _end(self, reason: str) -> None:
-        self._send(self._stops.push(self.detokenizer.flush()))
         self._send(self._stops.flush())
         self.finish_reason = "stop_sequence" if self._stops.hit else reason
         self._pieces.put(None)

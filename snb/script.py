@@ -1,90 +1,87 @@
-"""French stays French: tokens of scripts that have no place in a French answer are never chosen.
+"""Which tokens may be drawn: only those with text, and in French only characters that French is written in.
 
-Qwen's answers in other languages slip into Chinese now and then. Latin letters with every accent, Greek,
-digits, punctuation, symbols and arrows stay; all other scripts and emojis go. A token of a byte-level
-vocabulary may hold part of a character only, so what is allowed next depends on the bytes still open.
+Qwen's answers in other languages slip into Chinese now and then, and no philosopher writes emojis. A token of
+a byte-level vocabulary may hold part of a character, so what may follow depends on the bytes still open.
 """
 
-import torch
-from tokenizers import Tokenizer
-from torch import Tensor
-from transformers.convert_slow_tokenizer import bytes_to_unicode
+import codecs
+import unicodedata
+from collections.abc import Sequence
 
-ALLOWED = ((0x0000, 0x03FF), (0x1E00, 0x2BFF), (0xFB00, 0xFB06))
-"""Code points: Latin, accents and Greek; more of both, punctuation and symbols; Latin ligatures."""
-LOWEST = {2: 0x80, 3: 0x800, 4: 0x10000}
-"""Lowest code point of a character of so many bytes."""
-BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
+import torch
+from torch import Tensor
+
+RANGES = (
+    (0x0009, 0x000A),  # tab and line feed; no other control, for a model ends its lines with \n
+    (0x0020, 0x007E),  # ASCII
+    (0x00A0, 0x02E9),  # Latin with every accent, phonetics, superior ʳ and ˢ
+    (0x02EC, 0x034E),  # after two signs of Bopomofo: combining accents
+    (0x0350, 0x03E1),  # after the invisible grapheme joiner: more of them, and Greek up to the Coptic letters
+    (0x03F0, 0x03FF),  # Greek symbols
+    (0x1D2C, 0x1D6A),  # superior letters: 1ᵉʳ, Mᵐᵉ, nᵒ
+    (0x1D9B, 0x1DBF),  # the rest of them, after a Cyrillic one
+    (0x1E00, 0x1FFF),  # Latin with more accents, polytonic Greek
+    (0x2000, 0x25FF),  # spaces, punctuation, currencies, fractions, arrows, mathematical signs, lines, shapes
+    (0x266D, 0x266F),  # ♭ ♮ ♯, in two blocks of pictures, of which fonts draw most as emojis
+    (0x2794, 0x27FF),  # arrows, mathematical signs; Braille follows
+    (0x2900, 0x2BFF),  # more of both
+    (0xFB00, 0xFB06),  # ligatures: ﬁ, ﬂ
+)
+EMOJIS = frozenset("⌚⌛⌨⏏⏩⏪⏫⏬⏭⏮⏯⏰⏱⏲⏳⏸⏹⏺Ⓜ▪▫▶◀◻◼◽◾➕➖➗➡➰➿⤴⤵⬅⬆⬇⬛⬜⭐⭕")
+"""Those in the ranges from U+2300 on, by Unicode's emoji-data.txt; earlier ones are text: © ™ ‼ ↔."""
+UNSEEN = ("Cf", "Cn", "Me", "Zl", "Zp")
+"""Categories left out of every range: format characters (soft hyphen, joiners, direction marks), unassigned
+code points, enclosing marks (keycaps), line and paragraph separators."""
+FRENCH = frozenset(
+    character
+    for first, last in RANGES
+    for character in map(chr, range(first, last + 1))
+    if character not in EMOJIS and unicodedata.category(character) not in UNSEEN
+)
+BEGINNINGS = frozenset(
+    character.encode()[:size] for character in FRENCH for size in range(len(character.encode()))
+)
+"""The bytes that may stand at the end of a part of French text: some first ones of a character, or none."""
 
 
 class Script:
-    """Which tokens may follow, by the bytes of a character that the answer has left open."""
+    """Which tokens may follow.
 
-    def __init__(self, tokenizer: Tokenizer, vocabulary: int, device: torch.device) -> None:
-        self._pieces = [piece(tokenizer, token) for token in range(vocabulary)]
-        start = torch.tensor([not fits(piece) for piece in self._pieces], device=device)
-        self._parts = [t for t, piece in enumerate(self._pieces) if piece and 0x80 <= piece[0] <= 0xBF]
+    Args:
+        pieces: the bytes of each token, none for those without text.
+        ends: tokens that end an answer, which may be drawn though they have no text.
+        device: of the masks.
+
+    Attributes:
+        textless: int64, ids that are never drawn, in French or not.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], ends: Sequence[int], device: torch.device) -> None:
+        self._pieces = pieces
+        self._inner = [token for token, piece in enumerate(pieces) if piece and 0x80 <= piece[0] <= 0xBF]
+        textless = {token for token, piece in enumerate(pieces) if not piece} - set(ends)
+        self.textless = torch.tensor(sorted(textless), dtype=torch.int64, device=device)
+        start = torch.tensor([not piece or not fits(piece) for piece in pieces], device=device)
+        start[ends] = False
         self._forbidden: dict[bytes, Tensor] = {b"": start}
 
     def forbidden(self, pending: bytes) -> Tensor:
-        """Bool `[vocabulary]`. With a character open, only tokens that go on with it are allowed."""
+        """Bool `[vocabulary]`, for French. With a character open, only tokens that go on with it are allowed.
+
+        Args:
+            pending: the bytes of that character.
+        """
         if pending not in self._forbidden:
             mask = torch.ones_like(self._forbidden[b""])
-            mask[[token for token in self._parts if fits(pending + self._pieces[token])]] = False
+            mask[[token for token in self._inner if fits(pending + self._pieces[token])]] = False
             self._forbidden[pending] = mask
         return self._forbidden[pending]
 
-    def pending(self, pending: bytes, token: int) -> bytes:
-        """The bytes that are open after one more token."""
-        data = pending + self._pieces[token]
-        return data[len(data) - tail(data) :]
-
-
-def piece(tokenizer: Tokenizer, token: int) -> bytes:
-    """The bytes of a token; none for special tokens, which have no text, and for unused ids."""
-    text = tokenizer.id_to_token(token)
-    if text is None or tokenizer.decode([token], skip_special_tokens=True) == "":
-        return b""
-    if not all(character in BYTES for character in text):
-        return text.encode()
-    return bytes(BYTES[character] for character in text)
-
-
-def tail(data: bytes) -> int:
-    """How many bytes at the end belong to a character that is not whole."""
-    for back in range(1, min(4, len(data) + 1)):
-        lead = data[-back]
-        if lead >= 0xC0:
-            return back if back < length(lead) else 0
-        if lead < 0x80:
-            return 0
-    return 0
-
-
-def length(lead: int) -> int:
-    """Bytes of a UTF-8 character, from its first byte."""
-    return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-
 
 def fits(data: bytes) -> bool:
-    """Whether bytes that begin with a character hold allowed ones only, the last of them perhaps in part."""
-    whole, part = data[: len(data) - tail(data)], data[len(data) - tail(data) :]
+    """Whether bytes that begin with a character hold French ones only, the last of them perhaps in part."""
     try:
-        text = whole.decode("utf-8")
+        text, size = codecs.utf_8_decode(data)
     except UnicodeDecodeError:
         return False
-    spans = [(ord(character), ord(character)) for character in text]
-    if part:
-        # A code point in more bytes than it needs is no UTF-8, so each length has its lowest.
-        first = max(code_point(part, 0x80), LOWEST[length(part[0])])
-        spans.append((first, code_point(part, 0xBF)))
-    return all(any(max(low, first) <= min(high, last) for low, high in ALLOWED) for first, last in spans)
-
-
-def code_point(part: bytes, filler: int) -> int:
-    """The code point of a character whose missing bytes are all `filler`."""
-    size = length(part[0])
-    code = part[0] & (0x7F >> size)
-    for byte in part[1:] + bytes([filler]) * (size - len(part)):
-        code = code << 6 | byte & 0x3F
-    return code
+    return FRENCH.issuperset(text) and data[size:] in BEGINNINGS

@@ -1,6 +1,7 @@
 """Ends of an answer that its text shows: stop strings, and runaway repetition. Pure."""
 
 from collections.abc import Sequence
+from unicodedata import normalize
 
 LONGEST_PERIOD = 64
 """Tokens of the longest phrase that counts as repeated."""
@@ -9,10 +10,13 @@ REPEATS, SHORTEST_LOOP = 4, 64
 
 
 class StopStrings:
-    """Holds text back while it may still become a stop string, and cuts it exactly when it does."""
+    """Holds text back while it may still become a stop string, and cuts it exactly when it does.
+
+    Both are compared in NFC, to which the tokenizer normalises prompts: é is é, in one code point or in two.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
+        self._stops = tuple(normalize("NFC", stop) for stop in stops)
         self._held = ""
         self.hit = False
 
@@ -20,7 +24,9 @@ class StopStrings:
         """The text that is safe to send. After a hit: what stood before the stop string, then nothing."""
         if self.hit:
             return ""
-        text = self._held + piece
+        if not self._stops:
+            return piece
+        text = normalize("NFC", self._held + piece)
         found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:  # the one that is whole first, wherever the pieces break
             self.hit, self._held = True, ""
@@ -35,11 +41,13 @@ class StopStrings:
         return held
 
     def _pending(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop string."""
-        longest = max((len(stop) - 1 for stop in self._stops), default=0)
-        for size in range(min(longest, len(text)), 0, -1):
-            if any(stop.startswith(text[-size:]) for stop in self._stops):
-                return size
+        """Length of the longest end of `text` that begins a stop string, but for accents still to come."""
+        last = normalize("NFD", text[-1:])
+        for size in range(min(max(map(len, self._stops)), len(text)), 0, -1):
+            for stop in self._stops:
+                letter = normalize("NFD", stop[size - 1 : size])
+                if letter.startswith(last) and stop.startswith(text[-size:-1]):
+                    return size
         return 0
 
 

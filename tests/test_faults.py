@@ -24,7 +24,6 @@ from snb.engine import Engine
 from snb.errors import BadInput, RequestFailed
 from snb.generation import Generation
 from snb.request import Sampling
-from snb.stops import StopStrings
 
 LONG = {"user_message": "Bonjour", "max_tokens": 2048, "min_tokens": 2048}
 SAID = {"killed": "the decode loop died: RuntimeError", "stalled": "the decode loop is stuck"}
@@ -186,15 +185,15 @@ NEIGHBOURS = [([5, 6, 7], SAMPLED, 1), ([8] * 40, SAMPLED, 2), ([9, 10], SAMPLED
 
 
 def stop_strings(generation: Generation) -> None:
-    generation._stops = StopStrings((3,))  # type: ignore[arg-type]
+    generation._stops = None  # type: ignore[assignment]
 
 
 def detokenizer(generation: Generation) -> None:
-    generation.detokenizer = Detokenizer(None)
+    generation.detokenizer = Detokenizer([])
 
 
 def script(generation: Generation) -> None:
-    generation.pending = None  # type: ignore[assignment]
+    generation.detokenizer = None  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("spoil", [stop_strings, detokenizer, script])

@@ -43,9 +43,9 @@ def loaded(folder: Path, precision: str, kind: str = KIND) -> Loaded:
 
 
 def expected(model: Qwen2ForCausalLM, prompt: list[int]) -> list[int]:
-    """The tokens of plain `generate`."""
+    """The tokens of plain `generate`, of which the engine never draws <|im_start|>."""
     ids = torch.tensor([prompt], device=model.device)
-    options = {"max_new_tokens": 24, "min_new_tokens": 24, "do_sample": False}
+    options = {"max_new_tokens": 24, "min_new_tokens": 24, "do_sample": False, "suppress_tokens": [1]}
     output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
     return output[0, len(prompt) :].tolist()
 

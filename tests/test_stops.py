@@ -1,13 +1,18 @@
 """Stop strings are cut exactly wherever the pieces break, and runaway repetition is seen."""
 
 import itertools
+from unicodedata import normalize
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
+from snb.detokenizer import Detokenizer, pieces
 from snb.stops import REPEATS, SHORTEST_LOOP, StopStrings, loops
 
 few = st.text("aéb", max_size=30)
+forms = st.sampled_from(["NFC", "NFD"])
 
 
 def expected(text: str, stops: list[str]) -> str:
@@ -31,6 +36,28 @@ def test_where_the_pieces_break_changes_nothing(text: str, stops: list[str], cut
     stopper = StopStrings(stops)
     pieces = [stopper.push(text[a:b]) for a, b in itertools.pairwise(edges)]
     assert "".join(pieces) + stopper.flush() == expected(text, stops)
+
+
+@given(st.text("béấ", max_size=30), st.lists(st.text("béấ", min_size=1, max_size=4), max_size=3), st.data())
+def test_an_accent_is_the_same_however_it_is_typed(text: str, stops: list[str], data: st.DataObject) -> None:
+    typed = "".join(normalize(data.draw(forms), character) for character in text)
+    stopper = StopStrings([normalize(data.draw(forms), stop) for stop in stops])
+    sent = "".join(map(stopper.push, typed)) + stopper.flush()
+    assert normalize("NFC", sent) == expected(text, stops)
+
+
+def test_an_answer_of_real_tokens_stops_where_it_should(each_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Without its normalizer the tokenizer keeps decomposed letters, as a model may write them."""
+    backend = each_tokenizer.backend_tokenizer
+    raw = Tokenizer(backend.model)
+    raw.pre_tokenizer = backend.pre_tokenizer
+    for form, stop_form in itertools.product(["NFC", "NFD"], repeat=2):
+        detokenizer = Detokenizer(pieces(backend, len(each_tokenizer)))
+        stopper = StopStrings([normalize(stop_form, "liberté")])
+        ids = raw.encode(normalize(form, "L’idée de la liberté est vraie.")).ids
+        sent = "".join(stopper.push(detokenizer.push(token)) for token in ids)
+        assert normalize("NFC", sent) == "L’idée de la "
+        assert stopper.hit
 
 
 def test_nothing_is_sent_that_may_still_become_a_stop_string() -> None:

@@ -58,7 +58,7 @@ def answer_of(backends: Backends) -> Endpoint:
             rag_context: Passages to draw on (extraits, cours), between blank lines; up to 20,000 characters.
             history: Earlier turns, oldest first, each {'role': 'user' or 'assistant', 'content': '…'}.
             system_prompt: Replaces the philosopher's own persona (consigne). Empty keeps the persona.
-            max_tokens: Longest answer, in tokens: 1 to 2048. 256 is three to six sentences.
+            max_tokens: Longest answer, in tokens: 1 to 2048. 256 is about 160 words.
             min_tokens: Shortest answer, in tokens: 0 to 2048, at most max_tokens.
             temperature: How freely words are chosen: 0 to 2; 0 always takes the likeliest.
             top_p: Chooses only among the likeliest tokens whose probabilities add up to this: 0 to 1.
