@@ -98,7 +98,7 @@ class Adapter:
             tensors: Any = safe_open(folder / WEIGHTS, framework="pt")
         except (TypeError, ValueError, SafetensorError) as error:
             raise WeightsMissing(f"the adapter is damaged: {error}", "Download it again") from error
-        return cls(_supported(stored), tensors, _changes(tensors.keys()))
+        return cls(supported(stored), tensors, _changes(tensors.keys()))
 
     def fitted(self, base: Qwen2Config) -> Self:
         """The adapter as PEFT's model of this base has it, once its tensors are those that PEFT would save.
@@ -229,7 +229,7 @@ class Adapter:
             yield "the adapter changes nothing: what it adds is zero"
 
 
-def _supported(stored: Mapping[str, Any]) -> LoraConfig:
+def supported(stored: Mapping[str, Any]) -> LoraConfig:
     """The configuration, once every field is known to be merged exactly, irrelevant, or unused."""
     cure = f"{CONFIG} must describe a LoRA that leaves its base as it was"
     if faults := _unsupported({"peft_type": None, **stored}):

@@ -29,12 +29,12 @@ from snb.adapter import EMBEDDING, HEAD, Adapter
 from snb.checkpoint import CARD, INDEX, shards
 from snb.errors import DiskFull, WeightsMissing
 from snb.hub import MARGIN, free_bytes
-from snb.loader import read_config
 from snb.lock import NAME, Entry, Lock, digests, verify
 from snb.memory import Footprint
 from snb.merge import TRIM_EVERY, give_back_freed_memory, unties
 from snb.precision import FLOATS, Device, quantization_in
 from snb.prepared import Card, Origin, Quality, tools
+from snb.served import read_config
 from snb.settings import Settings
 from snb.weights import PINS, ensure_adapter, ensure_base, sources
 
