@@ -1,13 +1,14 @@
 """The LoRA adapter: read and refused by name, checked against a base, added to one weight at a time."""
 
 import json
+import logging
 import math
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,12 +21,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.errors import AdapterMismatch, AdapterUnsupported, WeightsMissing
 
+log = logging.getLogger(__name__)
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ITS_BASE = "Use the base model that the adapter was trained on"
 
 Shape = tuple[int, ...]
-Slot = tuple[str, str]
-"""A parameter of the base, and the part that a tensor of the adapter plays in changing it."""
 
 MERGED = {
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias"),
@@ -52,12 +52,19 @@ PARTS = {
     "lora_embedding_A": ("weight", "embedding_A"),
     "lora_embedding_B": ("weight", "embedding_B"),
     "lora_magnitude_vector": ("weight", "magnitude"),
-    "base_layer.weight": ("weight", "saved"),
-    "base_layer.bias": ("bias", "saved"),
+    "base_layer.weight": ("weight", "base"),
+    "base_layer.bias": ("bias", "base"),
+    "original_module.weight": ("weight", "base"),
+    "original_module.bias": ("bias", "base"),
+    "modules_to_save.weight": ("weight", "copy"),
+    "modules_to_save.bias": ("bias", "copy"),
     "weight": ("weight", "saved"),
     "bias": ("bias", "saved"),
 }
 """How an adapter key begins, and how it ends: the parameter of the base that it changes, and as what."""
+REPLACING = {"base", "saved", "magnitude"}
+"""Parts whose effect only the base's own values tell; whatever else an adapter has is added."""
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,37 +98,41 @@ class Adapter:
             tensors: Any = safe_open(folder / WEIGHTS, framework="pt")
         except (TypeError, ValueError, SafetensorError) as error:
             raise WeightsMissing(f"the adapter is damaged: {error}", "Download it again") from error
-        return cls(_supported(stored), tensors, _changes(tensors.keys()))
+        return cls(supported(stored), tensors, _changes(tensors.keys()))
 
-    def check(self, base: Qwen2Config) -> None:
-        """Compares the adapter with what PEFT would have saved for its configuration and this base.
+    def fitted(self, base: Qwen2Config) -> Self:
+        """The adapter as PEFT's model of this base has it, once its tensors are those that PEFT would save.
 
-        PEFT itself wraps the base on the meta device, so its own rules say which modules are wanted, and with
-        which ranks. No weight of the base is read; the adapter's tensors are read once.
+        PEFT itself wraps the base on the meta device, so its own rules say which tensors are wanted, which
+        others may be there (embeddings, unbidden) and in which shapes. No weight of the base is read; the
+        adapter's tensors are read once.
 
         Raises:
-            AdapterMismatch: every tensor that is absent, not asked for, misshapen or not finite; or nothing
-                but zeros to add.
+            AdapterMismatch: every tensor that is absent, not asked for, misshapen, not finite or at odds with
+                its own copy; a scaling that is not finite; or nothing but zeros to add.
         """
-        shapes, asked = self._asked(base)
-        held = {
-            slot: (key, tuple(self.tensors.get_slice(key).get_shape()))
-            for slot, key in _slots(self.changes).items()
-        }
-        faults = {}
-        for name, part in held | asked:
-            # What replaces a weight is taken without being asked for: PEFT saves embeddings unbidden.
-            unbidden = shapes.get(name) if part == "saved" else None
-            key, found = held.get((name, part), ("", None))
-            wanted, needed = asked.get((name, part), ("", unbidden))
-            if fault := _fault(name in shapes, found, needed):
-                faults[key or wanted] = fault
-        said = _by_layer(faults) + self._worthless()
-        for module in self.config.modules_to_save or ():
-            if not any(f"{module}." in name for name in shapes):
-                said.append(f"modules_to_save names {module}, which the base does not have")
+        parameters, wanted, allowed = self._asked(base)
+        held = {key: name for name, parts in self.changes.items() for key in parts.values()}
+        faults = dict.fromkeys(wanted - held.keys(), f"is absent, and {CONFIG} asks for it")
+        for key, name in held.items():
+            shape = tuple(self.tensors.get_slice(key).get_shape())
+            if name not in parameters:
+                faults[key] = "changes a weight that the base does not have"
+            elif key not in allowed:
+                faults[key] = f"is not asked for by {CONFIG}"
+            elif shape != allowed[key]:
+                faults[key] = f"has shape {shape}, and the base and {CONFIG} need {allowed[key]}"
+        said = [*_by_layer(faults), *self._value_faults()]
+        said += [
+            f"modules_to_save names {module}, which the base does not have"
+            for module in self.config.modules_to_save or ()
+            if not any(f"{module}." in name for name in parameters)
+        ]
         if said:
             raise AdapterMismatch(said, ITS_BASE)
+        if unbidden := sorted(held.keys() - wanted):
+            log.info("%s does not name these, and PEFT loads them: %s", CONFIG, ", ".join(unbidden))
+        return replace(self, changes=self._settled(wanted, bool(base.tie_word_embeddings)))
 
     def apply(self, name: str, weight: Tensor) -> Tensor:
         """One parameter of the base with the adapter added.
@@ -144,7 +155,7 @@ class Adapter:
         parts: dict[str, Tensor] = {
             part: self.tensors.get_tensor(key).to(weight.device) for part, key in keys.items()
         }
-        start = parts.pop("saved", weight)
+        start = parts.pop("saved", parts.pop("base", weight))
         if not parts:
             return start.to(weight.dtype, copy=True)  # what was read is a view of the file
         scaling = self._scaling(name.rpartition(".")[0])
@@ -164,36 +175,61 @@ class Adapter:
         alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
         return float(alpha / (math.sqrt(rank) if config.use_rslora else rank))
 
-    def _asked(self, base: Qwen2Config) -> tuple[dict[str, Shape], dict[Slot, tuple[str, Shape]]]:
-        """The shapes of the base's parameters, and the keys and shapes that PEFT would save."""
+    def _asked(self, base: Qwen2Config) -> tuple[set[str], set[str], dict[str, Shape]]:
+        """The base's parameters, the keys that PEFT always saves, and the shapes of all that it may save."""
         untied = deepcopy(base)
         untied.tie_word_embeddings = False
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what PEFT would warn of is an error here, or merged exactly
             model = Qwen2ForCausalLM(untied)
-            shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+            parameters = {name for name, _ in model.named_parameters()}
             try:
                 wrapped = get_peft_model(model, deepcopy(self.config))
             except (AttributeError, TypeError, ValueError, re.error) as error:
                 raise AdapterMismatch(f"PEFT cannot apply {CONFIG}: {error}", ITS_BASE) from error
-            saved = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-        return shapes, {slot: (key, tuple(saved[key].shape)) for slot, key in _slots(_changes(saved)).items()}
+            wanted = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+            allowed = get_peft_model_state_dict(wrapped, save_embedding_layers=True)
+        return parameters, wanted, {key: tuple(tensor.shape) for key, tensor in allowed.items()}
 
-    def _worthless(self) -> list[str]:
-        """Faults of the values: not finite, or nothing but zeros to add."""
-        broken, zero = [], set()
+    def _settled(self, wanted: Set[str], tied: bool) -> dict[str, dict[str, str]]:
+        """The changes, in which a weight that the configuration does not ask for replaces the base's.
+
+        Tied embeddings are one weight of the base under two names, and PEFT loads the output's last.
+        """
+        changes: dict[str, dict[str, str]] = defaultdict(dict)
+        for name, parts in self.changes.items():
+            for part, key in parts.items():
+                if part != "copy":
+                    changes[name]["base" if part == "saved" and key not in wanted else part] = key
+        if tied and (shared := changes[HEAD].get("base") or changes[EMBEDDING].get("base")):
+            changes[HEAD]["base"] = changes[EMBEDDING]["base"] = shared
+        return {name: parts for name, parts in changes.items() if parts}
+
+    def _value_faults(self) -> Iterator[str]:
+        """What the values show: not finite, at odds with a copy, or nothing but zeros to add."""
+        zero = set()
         for key in sorted(self.tensors.keys()):
             tensor = self.tensors.get_tensor(key).float()
             low, high = (bound.item() for bound in tensor.aminmax()) if tensor.numel() else (0, 0)
             if not (math.isfinite(low) and math.isfinite(high)):
-                broken.append(f"{key} holds values that are not finite")
+                yield f"{key} holds values that are not finite"
             if low == high == 0:
                 zero.add(key)
-        works = any(zero.isdisjoint(parts.values()) for parts in self.changes.values())
-        return broken if works else [*broken, "the adapter changes nothing: what it adds is zero"]
+        works = False
+        for name, parts in self.changes.items():
+            scaling = self._scaling(name.rpartition(".")[0])
+            if not math.isfinite(scaling):
+                yield f"lora_alpha and r scale {name} by {scaling}"
+            saved, copy = parts.get("saved"), parts.get("copy")
+            if saved and copy and not torch.equal(*map(self.tensors.get_tensor, (saved, copy))):
+                yield f"{copy} differs from {saved}, of which it is a copy"
+            added = scaling != 0 and zero.isdisjoint(parts.values())
+            works |= added or not REPLACING.isdisjoint(parts)
+        if not works:
+            yield "the adapter changes nothing: what it adds is zero"
 
 
-def _supported(stored: Mapping[str, Any]) -> LoraConfig:
+def supported(stored: Mapping[str, Any]) -> LoraConfig:
     """The configuration, once every field is known to be merged exactly, irrelevant, or unused."""
     cure = f"{CONFIG} must describe a LoRA that leaves its base as it was"
     if faults := _unsupported({"peft_type": None, **stored}):
@@ -229,21 +265,6 @@ def _changes(keys: Iterable[str]) -> dict[str, dict[str, str]]:
             name, part = key, "unknown"
         changes[name][part] = key
     return {name: parts for name, parts in changes.items() if parts}
-
-
-def _slots(changes: Mapping[str, Mapping[str, str]]) -> dict[Slot, str]:
-    return {(name, part): key for name, parts in changes.items() for part, key in parts.items()}
-
-
-def _fault(known: bool, found: Shape | None, needed: Shape | None) -> str:
-    """What is wrong with a tensor of the adapter; empty when it is as PEFT would have saved it."""
-    if not known:
-        return "changes a weight that the base does not have"
-    if needed is None:
-        return f"is not asked for by {CONFIG}"
-    if found is None:
-        return f"is absent, and {CONFIG} asks for it"
-    return "" if found == needed else f"has shape {found}, and the base and {CONFIG} need {needed}"
 
 
 def _by_layer(faults: Mapping[str, str]) -> list[str]:

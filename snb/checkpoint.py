@@ -1,11 +1,13 @@
-"""What a folder of weights must hold before anything is loaded from it: files, whole shards, no code."""
+"""What a folder must hold before anything is loaded from it: whole files, no code, weights to serve."""
 
 import json
 from collections.abc import Set
 from pathlib import Path
 from typing import Any, Literal
 
+from snb import adapter
 from snb.errors import WeightsMissing
+from snb.served import model_faults
 
 Role = Literal["base", "adapter", "prepared"]
 CARD = "snb.card.json"
@@ -31,6 +33,7 @@ def inspect(folder: Path, role: Role) -> None:
 
     Raises:
         WeightsMissing: with every fault found in the folder.
+        AdapterUnsupported: the adapter is of a kind that cannot be merged.
     """
     names = {path.name for path in folder.iterdir() if path.is_file()}
     faults = description_faults(folder, role, names)
@@ -47,15 +50,25 @@ def description_faults(folder: Path, role: Role, names: Set[str]) -> list[str]:
     Args:
         folder: holds the JSON files.
         names: every file that the folder has, or will have once it is downloaded.
+
+    Raises:
+        AdapterUnsupported: the adapter is of a kind that cannot be merged.
     """
     faults = [f"{name} is absent" for name in REQUIRED[role] if name not in names]
+    described: dict[str, dict[str, Any]] = {}
     for name in sorted(names & {*REQUIRED[role], INDEX}):
         try:
-            if "auto_map" in _read(folder / name):
+            described[name] = _read(folder / name)
+            if "auto_map" in described[name]:
                 faults.append(f"{name} wants code from the repository to run (auto_map), which is refused")
         except WeightsMissing as error:
             faults += error.faults
-    return faults + _weight_faults(folder, role, names)
+    faults += _weight_faults(folder, role, names)
+    if not faults and role == "adapter":
+        adapter.supported(described[adapter.CONFIG])
+    elif not faults:
+        faults += model_faults(folder, described["config.json"], prepared=role == "prepared")
+    return faults
 
 
 def shards(folder: Path, role: Role) -> set[str]:

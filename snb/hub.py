@@ -1,5 +1,7 @@
 """Files of one commit of a hub repository, fetched whole or not at all."""
 
+import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Set
@@ -7,19 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, ModelInfo, snapshot_download
 from huggingface_hub.errors import RevisionNotFoundError
 from huggingface_hub.utils.sha import git_hash
 
 from snb.errors import BadSetting, DownloadFailed
 from snb.lock import Entry, digests
-from snb.retry import FAULTS, Passing, patiently, reason, status
+from snb.retry import FAULTS, Foreign, Passing, foreign, patiently, reason, status
 
 T = TypeVar("T")
 TIMEOUT = 30.0
 """Seconds for the one request on which the library would wait for ever."""
 MARGIN = 1 << 30
 """Bytes of disk to leave free."""
+COMMIT = re.compile("[0-9a-f]{40}")
+SHOWN = 60
+"""Characters of an answer that is quoted because no hub gives it."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +71,17 @@ class Hub:
         """Resolves a branch, a tag or a commit, in one request.
 
         Raises:
-            DownloadFailed: the hub refused or did not answer.
+            DownloadFailed: the hub refused, did not answer, or is none.
         """
         api = HfApi(endpoint=self.endpoint, token=self.token or False)
 
         def ask() -> Listing:
-            info = api.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
-            top = [file for file in info.siblings if "/" not in file.rfilename]
-            return Listing(
-                repository,
-                info.sha,
-                {f.rfilename: RemoteFile(f.size, f.lfs.sha256 if f.lfs else None, f.blob_id) for f in top},
-            )
+            try:
+                info = api.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
+                return _listing(repository, info)
+            except (ValueError, TypeError, LookupError) as error:  # the library takes any 200 for a listing
+                start = f": {error.doc[:SHOWN]!r}" if isinstance(error, json.JSONDecodeError) else ""
+                raise Foreign(f"what answered is no listing of a repository{start}") from error
 
         return self._patiently(f"{repository} at {revision}", ask)
 
@@ -136,9 +140,25 @@ class Hub:
         elif status(error) in (401, 403, 404):
             held = "is set and does not open it" if self.token else "is not set"
             cure = f"If the name is right, it is private or gated and wants HF_TOKEN, which {held}"
+        elif foreign(error):
+            cure = "A login page, a proxy or a partial mirror answers for the hub: see it, and HF_ENDPOINT"
         else:
             cure = "Run scripts/download-weights again: the files that are whole are kept"
         return DownloadFailed(f"{what}: {reason(error)}", cure)
+
+
+def _listing(repository: str, info: ModelInfo) -> Listing:
+    """What an answer says of the files at the top. Raises Foreign for one that says less than a hub's."""
+    if not COMMIT.fullmatch(info.sha or ""):
+        raise Foreign("what answered names no commit")
+    files = {}
+    for file in info.siblings or ():
+        if file.size is None or not (file.lfs or file.blob_id):
+            raise Foreign(f"what answered lists {file.rfilename} without size or hash")
+        if "/" not in file.rfilename:
+            sha256 = file.lfs.sha256 if file.lfs else None
+            files[file.rfilename] = RemoteFile(file.size, sha256, file.blob_id or "")
+    return Listing(repository, info.sha, files)
 
 
 def right(folder: Path, files: dict[str, RemoteFile]) -> dict[str, Entry]:

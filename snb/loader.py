@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 from tokenizers import Tokenizer
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from snb import prepared
 from snb.adapter import Adapter
-from snb.errors import WeightsMissing
 from snb.memory import out_of_memory_named
 from snb.merge import load_merged
 from snb.phase import Seconds, phase
 from snb.precision import Choice, Device, budget, choose, quantization
 from snb.prepared import UNMEASURED, Prepared
+from snb.served import read_config
 from snb.settings import Settings
 from snb.weights import ensure_adapter, ensure_base
 
@@ -59,7 +59,7 @@ def load(settings: Settings) -> Loaded:
 
 def _load_merging(base: Path, adapter_folder: Path | None, settings: Settings) -> Loaded:
     log.info("weights: %s with adapter %s, merged now", settings.base_model, settings.adapter)
-    choice = choose(read_config(base), settings, Device.find(settings.device))
+    choice = choose(read_config(base, settings.context), settings, Device.find(settings.device))
     with out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
         adapter = Adapter.read(adapter_folder) if adapter_folder else None
         options = {**_options(choice, settings), "quantization_config": quantization(choice)}
@@ -75,7 +75,7 @@ def load_prepared(found: Prepared, settings: Settings) -> Loaded:
     """
     card = found.card
     log.info("weights: prepared %s; quality: %s", card, card.quality or UNMEASURED)
-    config = read_config(found.folder)
+    config = read_config(found.folder, settings.context)
     choice = choose(config, replace(settings, precision=card.precision), Device.find(settings.device))
     with out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
         model = load_merged(found.folder, None, **_options(choice, settings))
@@ -114,11 +114,3 @@ def _left(settings: Settings) -> int:
     gc.collect()
     torch.cuda.empty_cache()
     return Device.find(settings.device).free
-
-
-def read_config(base: Path) -> Qwen2Config:
-    """The configuration of a folder. Raises WeightsMissing for another architecture."""
-    config = Qwen2Config.from_pretrained(base, local_files_only=True)
-    if config.architectures != ["Qwen2ForCausalLM"]:
-        raise WeightsMissing(f"the base is {config.architectures}", "Take a Qwen2ForCausalLM checkpoint")
-    return config

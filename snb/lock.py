@@ -1,15 +1,20 @@
-"""The record of a whole download: which commit, and the size and sha256 of every file."""
+"""The record of a whole download (commit, size and sha256 of every file), and who may be filling a folder."""
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from snb.errors import WeightsMissing
 
+log = logging.getLogger(__name__)
 NAME = "snb.lock.json"
 
 
@@ -50,6 +55,27 @@ class Lock:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, folder / NAME)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """One process at a time gets past a lock file, which stays; the system frees it when its holder dies.
+
+    Yields:
+        Whether another process had it first.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, waited = FileLock(path), False
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("another process holds %s; waiting for it", path)
+        held, waited = lock.acquire(), True
+    with held:
+        yield waited
 
 
 def verify(folder: Path, cure: str = "") -> None:

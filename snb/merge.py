@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, conversion_mapping
 from transformers.core_model_loading import ConversionOps, WeightConverter
 
-from snb.adapter import Adapter
+from snb.adapter import EMBEDDING, HEAD, Adapter
 from snb.errors import AdapterMismatch, WeightsMissing
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,6 @@ MODEL = Qwen2ForCausalLM.__name__
 AGAIN = "Download the base model again"
 TRIM_EVERY = 32
 """Weights between two trims of the heap; a trim makes the next allocations slower."""
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2ForCausalLM:
@@ -31,8 +31,9 @@ def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2F
     once, and then quantised if it is to be. There is never a second copy of the model.
 
     Tied embeddings are untied when the adapter changes either of them: the model then has an `lm_head` of its
-    own and `config.tie_word_embeddings` is False. That is what the adapter computed in training. (PEFT 0.21's
-    `merge_and_unload` unties for `modules_to_save` only, and adds a LoRA on one of the two to both.)
+    own and `config.tie_word_embeddings` is False. That is what PEFT's model computed before any merge: a LoRA
+    or a module to save belongs to one of the two, and a weight that replaces the base's own to both. (PEFT
+    0.21's `merge_and_unload` unties for `modules_to_save` only, and adds a LoRA on one of the two to both.)
 
     Args:
         folder: config.json and safetensors of the base.
@@ -50,7 +51,7 @@ def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2F
         return _load(folder, config, options)
     if getattr(config, "quantization_config", None) is not None:
         raise AdapterMismatch("the base is quantised already", "Merge into the full-precision base")
-    adapter.check(config)
+    adapter = adapter.fitted(config)
     untie = unties(adapter, config)
     if untie:
         log.info("the adapter changes tied embeddings: lm_head gets a weight of its own")
@@ -76,7 +77,7 @@ def merging(adapter: Adapter, untie: bool = False) -> Iterator[None]:
         untie: whether `lm_head` is to be made from the embedding of a checkpoint that ties them.
 
     Raises:
-        AdapterMismatch: a part of the adapter was merged into no weight.
+        AdapterMismatch: a part of the adapter was merged into no weight, or no weight was changed.
         Exception: whatever failed in the merge of a weight, as it was raised.
     """
     merge = Merge(adapter, untie)
@@ -96,6 +97,8 @@ def merging(adapter: Adapter, untie: bool = False) -> Iterator[None]:
             now.update(was)
     if merge.pending:
         raise AdapterMismatch([f"{name} was not merged" for name in sorted(merge.pending)])
+    if not merge.effect:
+        raise AdapterMismatch("the adapter changes nothing: each weight is as it was", "Name another adapter")
 
 
 class Merge(ConversionOps):
@@ -103,12 +106,14 @@ class Merge(ConversionOps):
 
     Attributes:
         pending: parameters that the adapter changes and that have not come by.
+        effect: whether any weight came out other than it went in.
     """
 
     def __init__(self, adapter: Adapter, untie: bool) -> None:
         self.adapter = adapter
         self.untie = untie
         self.pending = set(adapter.changes)
+        self.effect = False
         self.seen = 0
 
     def __deepcopy__(self, memo: object) -> "Merge":
@@ -147,6 +152,7 @@ class Merge(ConversionOps):
         merged = self.adapter.apply(name, weight)
         if name in self.adapter.changes:
             self.pending.remove(name)
+            self.effect = self.effect or not torch.equal(merged, weight)
         return merged
 
 

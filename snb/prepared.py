@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,9 @@ def find(settings: Settings, hub: Hub | None = None, download: bool = True) -> P
     if source is None:
         return None
     if source.folder is None:
-        folder = ensure(source, settings, hub) if download else check(source, settings)
-        return Prepared(folder, _fitting(folder, settings))
+        fitting = partial(_fitting, settings=settings)
+        folder = ensure(source, settings, hub, fitting) if download else check(source, settings)
+        return Prepared(folder, fitting(folder))
     card = _fitting(source.folder, settings)  # before gigabytes are hashed
     verify(source.folder, CURE)
     inspect(source.folder, "prepared")

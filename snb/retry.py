@@ -6,25 +6,30 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import httpx2  # the client inside huggingface_hub; its errors come through unwrapped
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import FileMetadataError, HfHubHTTPError
+from huggingface_hub.utils import parse_ratelimit_headers
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 ATTEMPTS = 5
 LONGEST_PAUSE = 60.0
-"""Seconds; the hub's own Retry-After may ask for more."""
+"""Seconds; the hub itself may ask for more."""
 
 
 class Passing(Exception):
     """A fault of a transfer that another attempt may cure; its text names no address and no secret."""
 
 
-FAULTS = (Passing, httpx2.HTTPError, OSError, RuntimeError)
+class Foreign(Exception):
+    """An answer that no hub gives: a login page or a proxy stands in its place. Its text is of one line."""
+
+
+FAULTS = (Passing, Foreign, httpx2.HTTPError, OSError, RuntimeError)
 """What a transfer can end in; RuntimeError is what hf_xet raises."""
 
 
 def patiently(what: str, call: Callable[[], T], sleep: Callable[[float], None]) -> T:
-    """Calls until it works, at most `ATTEMPTS` times; pauses double, with jitter, and honour Retry-After.
+    """Calls until it works, at most `ATTEMPTS` times; pauses double, with jitter, or are what the hub asks.
 
     Raises:
         whatever of `FAULTS` the last call raised, or the first one that will not pass.
@@ -44,6 +49,8 @@ def patiently(what: str, call: Callable[[], T], sleep: Callable[[float], None]) 
 
 def may_pass(error: BaseException) -> bool:
     """Lost connections, 408, 429 and 5xx pass; other answers, and faults of this machine's disk, do not."""
+    if foreign(error):
+        return False
     answered = status(error)
     if answered is not None:
         return answered in (408, 429) or answered >= 500
@@ -56,9 +63,18 @@ def status(error: BaseException) -> int | None:
 
 
 def retry_after(error: BaseException) -> float:
-    """Seconds that the hub asks to wait; 0 where it names none, or a date."""
-    asked = next((answer.headers.get("Retry-After", "") for answer in _answers(error)), "")
-    return float(asked) if asked.isascii() and asked.isdigit() else 0.0
+    """Seconds that the hub asks to wait, by Retry-After or RateLimit; 0 where it names none, or a date."""
+    answer = next(_answers(error), None)
+    if answer is None:
+        return 0.0
+    asked, limit = answer.headers.get("Retry-After", ""), parse_ratelimit_headers(answer.headers)
+    after = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+    return max(after, limit.reset_in_seconds) if limit and not limit.remaining else after
+
+
+def foreign(error: BaseException) -> bool:
+    """Whether something else than a hub has answered."""
+    return any(isinstance(link, Foreign | FileMetadataError) for link in _chain(error))
 
 
 def reason(error: BaseException) -> str:
@@ -66,13 +82,17 @@ def reason(error: BaseException) -> str:
     answered = status(error)
     if answered is not None:
         return f"the hub answered {answered}"
-    if isinstance(error, Passing):
+    if isinstance(error, Passing | Foreign):
         return str(error)
+    if foreign(error):
+        return "what answered has not the headers of a hub"
     for link in _chain(error):
         if isinstance(link, httpx2.NetworkError | httpx2.TimeoutException):
             return str(link) or type(link).__name__
         if isinstance(link, OSError) and link.strerror:
             return link.strerror
+        if type(link) is OSError:  # huggingface_hub 2.4 counts the bytes of a file
+            return "a file came in another size than was declared"
     return type(error).__name__
 
 

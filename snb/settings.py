@@ -1,6 +1,7 @@
 """Environment variables, read in this one place into one typed object."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,15 @@ from snb.errors import BadSetting
 PRECISIONS = ("auto", "bf16", "fp16", "fp32", "int8", "nf4")
 DEVICES = ("auto", "cuda", "cpu")
 PATHS = ("auto", "graphs", "packed", "shared", "eager")
+OF_OTHERS = (
+    *("SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_TIMEOUT_MS"),
+    *("SNB_HOST", "SNB_UPSTREAM", "SNB_IMAGE", "SNB_USER"),
+)
+"""What the JavaScript client and the files of deploy/ read. SNB_WEIGHTS of Compose is not among them: here it
+would be SNB_WEIGHTS_DIR, misspelt."""
+LINK = re.compile(r"SNB_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+"""What Kubernetes sets in every pod for a Service called snb or snb-…, besides SNB_PORT=tcp://…:
+https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
 ROOT = Path(__file__).resolve().parent.parent
 SHORTEST_KEY = 16
 
@@ -98,7 +108,7 @@ class Settings:
         faults = [
             f"{name} is not a setting"
             for name in sorted(environ)
-            if name.startswith("SNB_") and name not in known
+            if name.startswith("SNB_") and name not in known and not _of_others(name, environ[name])
         ]
         values = {}
         for env, setting in known.items():
@@ -112,3 +122,8 @@ class Settings:
         if faults:
             raise BadSetting(faults, f"Settings: {', '.join(known)}")
         return cls(**values)
+
+
+def _of_others(name: str, value: str) -> bool:
+    link = LINK.fullmatch(name) or (name.endswith("_PORT") and "://" in value)
+    return name in OF_OTHERS or bool(link)

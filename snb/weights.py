@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from snb.adapter import Adapter
 from snb.checkpoint import Role, description_faults, inspect, shards
-from snb.errors import WeightsMissing
+from snb.errors import DownloadFailed, WeightsMissing
 from snb.hub import Hub
-from snb.lock import NAME, Lock, verify
+from snb.lock import NAME, Lock, alone, verify
+from snb.served import read_config
 from snb.settings import ROOT, Settings
 
 logger = logging.getLogger(__name__)
@@ -68,10 +72,24 @@ def ensure_adapter(settings: Settings, hub: Hub | None = None) -> Path | None:
     return None if settings.adapter == "none" else ensure(sources(settings)[0], settings, hub)
 
 
-def ensure(source: Source, settings: Settings, hub: Hub | None = None) -> Path:
-    """Uses what is there and verifies, without a request; downloads or repairs the rest.
+def ensure(
+    source: Source,
+    settings: Settings,
+    hub: Hub | None = None,
+    approve: Callable[[Path], object] = lambda folder: None,
+) -> Path:
+    """Uses what is there and verifies, without a request; one process downloads or repairs the rest.
+
+    Args:
+        source: what is wanted.
+        settings: where it is kept, and for a base the adapter that has to fit it.
+        hub: where it is fetched from.
+        approve: is given the folder with the small files before the large ones are fetched, to refuse them.
 
     Raises:
+        SNBError: of `approve`.
+        AdapterUnsupported: the adapter is of a kind that cannot be merged.
+        AdapterMismatch: the adapter, which is here already, does not fit the base.
         WeightsMissing: the source is unusable, or is not there and HF_HUB_OFFLINE is set.
         DownloadFailed: the hub refused or did not answer, or the disk is too small.
         BadSetting: HF_TOKEN cannot be a token.
@@ -82,7 +100,16 @@ def ensure(source: Source, settings: Settings, hub: Hub | None = None) -> Path:
         if not source.fetchable or is_offline_mode():
             raise
         logger.info("Downloading: %s", "; ".join(missing.faults))
-    return _download(source, settings.weights_dir, hub or Hub(settings.hf_token))
+    hub = hub or Hub(settings.hf_token)
+    try:
+        with alone(settings.weights_dir / f"{_stem(source.name)}.lock") as waited:
+            if waited:
+                with suppress(WeightsMissing):
+                    return check(source, settings)
+            return _download(source, settings, hub, approve)
+    except OSError as error:
+        fault = f"{settings.weights_dir} cannot be written: {error.strerror or type(error).__name__}"
+        raise DownloadFailed(fault, "Set SNB_WEIGHTS_DIR to a folder that can") from error
 
 
 def check(source: Source, settings: Settings) -> Path:
@@ -103,6 +130,7 @@ def check(source: Source, settings: Settings) -> Path:
             "Run scripts/download-weights",
         )
     verify(folder)
+    inspect(folder, source.role)
     return folder
 
 
@@ -115,20 +143,31 @@ def stored(source: Source, weights_dir: Path) -> Path | None:
     return None
 
 
-def _download(source: Source, weights_dir: Path, hub: Hub) -> Path:
+def _download(source: Source, settings: Settings, hub: Hub, approve: Callable[[Path], object]) -> Path:
     """The small files first: they can refuse a repository before gigabytes are moved."""
-    found = stored(source, weights_dir)
+    found = stored(source, settings.weights_dir)
     damaged = Lock.read(found) if found else None
     listing = hub.listing(source.name, damaged.commit if damaged else source.revision)
-    folder = weights_dir / f"{_stem(source.name)}@{listing.commit[:12]}"
+    folder = settings.weights_dir / f"{_stem(source.name)}@{listing.commit[:12]}"
     described = listing.files.keys() & set(PINS[source.role]["files"])
     entries = hub.fetch(listing, described, folder)
     if faults := description_faults(folder, source.role, listing.files.keys()):
         raise WeightsMissing(faults, f"{source.name} at {listing.commit} cannot be served; name another")
+    approve(folder)
+    if source.role == "base":
+        _fit(settings, folder)
     entries |= hub.fetch(listing, shards(folder, source.role), folder)
     inspect(folder, source.role)
     Lock(source.name, source.revision, listing.commit, entries).write(folder)
     return folder
+
+
+def _fit(settings: Settings, base: Path) -> None:
+    """Holds an adapter that is here already against the small files of a base."""
+    source = sources(settings)[0]
+    folder = source.folder or stored(source, settings.weights_dir)
+    if source.role == "adapter" and folder:
+        Adapter.read(folder).fitted(read_config(base))
 
 
 def _stem(repository: str) -> str:

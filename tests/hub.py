@@ -20,11 +20,13 @@ FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P
 
 @dataclass(frozen=True)
 class Fault:
-    """What one request meets: an error status, a body that breaks off after `cut` bytes, or a wrong one."""
+    """What one request meets: a status or a body of its own, or a file that breaks off or is altered."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
     cut: int | None = None
+    """Bytes after which the connection breaks off."""
     altered: bool = False
 
 
@@ -49,6 +51,8 @@ class LoopbackHub(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.faults: list[tuple[str, str, Fault]] = []
         self.token: str | None = None
+        self.unlisted: set[str] = set()
+        """What a listing leaves out of each file."""
 
     @property
     def url(self) -> str:
@@ -111,8 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.next_fault(request) or Fault()
         asked = API.fullmatch(path) or FILE.fullmatch(path)
         commit = self.server.commits.get((asked["repository"], asked["revision"])) if asked else None
-        if fault.status != 200:
-            self.reply(fault.status, fault.headers)
+        if fault.status != 200 or fault.body:
+            self.reply(fault.status, fault.headers, fault.body)
         elif self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
             self.reply(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         elif asked is None or (asked["repository"], "main") not in self.server.commits:
@@ -129,7 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "tree":
             listed: object = [_tree_entry(name, content) for name, content in files.items()]
         else:
-            siblings = [_sibling(name, content) for name, content in files.items()]
+            whole = [_sibling(name, content) for name, content in files.items()]
+            siblings = [{k: v for k, v in one.items() if k not in self.server.unlisted} for one in whole]
             listed = {"id": repository, "sha": commit, "siblings": siblings}
         self.reply(200, {"Content-Type": "application/json"}, json.dumps(listed).encode())
 

@@ -162,7 +162,9 @@ def repositories(server: LoopbackHub, folder: Path) -> None:
     save_tiny(folder)
     server.push(BASE, {path.name: path.read_bytes() for path in folder.iterdir()})
     adapter = save({"lora_A": torch.rand(64)})
-    server.push(ADAPTER, {"adapter_config.json": b"{}", "adapter_model.safetensors": adapter})
+    server.push(
+        ADAPTER, {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": adapter}
+    )
 
 
 def sound(home: Path, server: LoopbackHub) -> Sound:

@@ -46,12 +46,12 @@ def edit(folder: Path, change: Callable[[dict[str, Tensor]], Any]) -> Path:
 
 def faults(folder: Path, **base: Any) -> list[str]:
     with pytest.raises(AdapterMismatch) as refused:
-        Adapter.read(folder).check(tiny_config(**base))
+        Adapter.read(folder).fitted(tiny_config(**base))
     return refused.value.faults
 
 
 def test_an_adapter_as_peft_saves_it_fits_its_base(folder: Path) -> None:
-    Adapter.read(folder).check(tiny_config())
+    Adapter.read(folder).fitted(tiny_config())
 
 
 # Reading
@@ -128,7 +128,7 @@ def test_a_field_that_cannot_be_merged_exactly_is_refused_by_name(
     ],
 )
 def test_a_field_that_changes_nothing_in_a_merge_passes(folder: Path, field: str, value: Any) -> None:
-    Adapter.read(configure(folder, **{field: value})).check(tiny_config())
+    Adapter.read(configure(folder, **{field: value})).fitted(tiny_config())
 
 
 def test_all_unsupported_fields_are_named_at_once(folder: Path) -> None:
@@ -233,6 +233,36 @@ def test_a_module_to_save_that_the_base_does_not_have_is_refused(folder: Path) -
     assert said == ["modules_to_save names score, which the base does not have"]
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model.layers.0.self_attn.q_proj.weight", (64, 64)),
+        ("model.layers.0.self_attn.q_proj.bias", (64,)),
+        ("model.layers.0.self_attn.q_proj.base_layer.weight", (64, 64)),
+        ("model.layers.0.self_attn.q_proj.original_module.weight", (64, 64)),
+        ("model.layers.0.mlp.up_proj.base_layer.weight", (128, 64)),
+        ("model.layers.0.mlp.up_proj.modules_to_save.weight", (128, 64)),
+        ("model.layers.0.mlp.up_proj.weight", (128, 64)),
+        ("model.norm.weight", (64,)),
+        ("lm_head.original_module.weight", (391, 64)),
+        ("model.embed_tokens.base_layer.weight", (391, 64)),
+    ],
+)
+def test_a_weight_that_the_configuration_does_not_ask_for_is_refused_by_name(
+    folder: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    edit(folder, lambda tensors: tensors.update({PREFIX + name: torch.ones(shape)}))
+    assert faults(folder) == [f"{PREFIX}{name} is not asked for by {CONFIG}"]
+
+
+def test_a_copy_of_a_saved_module_must_equal_what_it_copies(folder: Path) -> None:
+    key = f"{PREFIX}lm_head.weight"
+    copy = f"{PREFIX}lm_head.modules_to_save.weight"
+    edit(folder, lambda tensors: tensors.update({key: torch.ones(391, 64), copy: torch.zeros(391, 64)}))
+    said = faults(configure(folder, modules_to_save=["lm_head"]))
+    assert said == [f"{copy} differs from {key}, of which it is a copy"]
+
+
 @pytest.mark.parametrize("key", ["model.norm.weight", f"{PREFIX}{QUERY}.lora_C.weight", "norm", "{0}.{x}"])
 def test_a_key_that_finds_no_weight_is_refused(folder: Path, key: str) -> None:
     edit(folder, lambda tensors: tensors.update({key: torch.ones(64)}))
@@ -260,6 +290,20 @@ def test_an_adapter_that_changes_nothing_is_refused(folder: Path, half: str) -> 
     assert faults(folder) == ["the adapter changes nothing: what it adds is zero"]
 
 
+@pytest.mark.parametrize("nothing", [{"lora_alpha": 0}, {"alpha_pattern": {"q_proj": 0, "v_proj": 0}}])
+def test_an_adapter_that_is_scaled_to_nothing_is_refused(folder: Path, nothing: dict[str, Any]) -> None:
+    assert faults(configure(folder, **nothing)) == ["the adapter changes nothing: what it adds is zero"]
+
+
+def test_an_adapter_of_which_one_module_works_passes(folder: Path) -> None:
+    Adapter.read(configure(folder, alpha_pattern={"q_proj": 0})).fitted(tiny_config())
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf")])
+def test_a_scaling_that_is_not_finite_is_refused(folder: Path, alpha: float) -> None:
+    assert f"lora_alpha and r scale {QUERY}.weight by {alpha}" in faults(configure(folder, lora_alpha=alpha))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
     key = f"{PREFIX}{QUERY}.lora_A.weight"
@@ -279,7 +323,7 @@ def test_checking_leaves_the_adapter_and_the_base_configuration_as_they_were(fol
     adapter, base = Adapter.read(configure(folder, target_modules="all-linear")), tiny_config(tie=True)
     before = adapter.config.to_dict(), base.to_dict()
     with pytest.raises(AdapterMismatch):
-        adapter.check(base)
+        adapter.fitted(base)
     assert (adapter.config.to_dict(), base.to_dict()) == before
 
 

@@ -42,6 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "saved embedding": {**PLAIN, "modules_to_save": ["embed_tokens"]},
     "saved both": {**PLAIN, "modules_to_save": ["embed_tokens", "lm_head"]},
     "saved norms": {**PLAIN, "modules_to_save": ["norm", "input_layernorm"]},
+    "bias all of a saved module": {**PLAIN, "modules_to_save": ["k_proj"], "bias": "all"},
 }
 EMBEDDED: dict[str, dict[str, Any]] = {
     "embedding": {"target_modules": ["embed_tokens", "q_proj"]},
@@ -65,7 +66,7 @@ def base_folder(tmp_path: Path, tied: bool = False, dtype: torch.dtype = torch.f
     return tmp_path / "base"
 
 
-def adapter_folder(base: Path, **lora: Any) -> Path:
+def adapter_folder(base: Path, save_embedding_layers: bool | str = "auto", **lora: Any) -> Path:
     """An adapter of this base, made and saved by PEFT, in which every trained tensor has moved."""
     config = LoraConfig(**{"r": 4, "lora_alpha": 7, "task_type": "CAUSAL_LM", **lora})
     model = get_peft_model(plain(base, dtype=torch.float32), config)
@@ -75,8 +76,15 @@ def adapter_folder(base: Path, **lora: Any) -> Path:
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
             assert parameter.requires_grad or "lora" not in name
-    model.save_pretrained(base.parent / "adapter")
+    model.save_pretrained(base.parent / "adapter", save_embedding_layers=save_embedding_layers)
     return base.parent / "adapter"
+
+
+def edit(adapter: Path, **changes: Tensor) -> Path:
+    """The same adapter with tensors put in or replaced."""
+    changes = {f"base_model.model.{name}": tensor for name, tensor in changes.items()}
+    save_file({**load_file(adapter / WEIGHTS), **changes}, adapter / WEIGHTS)
+    return adapter
 
 
 def plain(folder: Path, **options: Any) -> Qwen2ForCausalLM:
@@ -138,6 +146,45 @@ def test_lora_on_tied_embeddings_unties_them_as_peft_advises(tmp_path: Path, kin
     assert differing(ours, peft_merged(untied(base), adapter)) == []
     torch.testing.assert_close(logits(ours), logits(trained), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(logits(trained.merge_and_unload()), logits(ours), atol=0.1)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "saved head", "saved embedding", "saved both", "bias all of a saved module"]
+)
+def test_what_peft_saves_with_the_embeddings_merges_as_in_peft(tmp_path: Path, kind: str, tied: bool) -> None:
+    base = base_folder(tmp_path, tied)
+    adapter = adapter_folder(base, save_embedding_layers=True, **KINDS[kind])
+    ours, theirs = load_merged(base, Adapter.read(adapter)), peft_merged(plain(base), adapter)
+    assert any("embed_tokens" in key for key in load_file(adapter / WEIGHTS))
+    assert differing(ours, theirs) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "replaced"),
+    [
+        (PLAIN, ["model.embed_tokens.weight"]),
+        (PLAIN, ["lm_head.weight"]),
+        (PLAIN, ["model.embed_tokens.weight", "lm_head.weight"]),
+        (EMBEDDED["embedding"], ["model.embed_tokens.base_layer.weight"]),
+        (EMBEDDED["head"], ["lm_head.base_layer.weight"]),
+        (EMBEDDED["both"], ["model.embed_tokens.base_layer.weight", "lm_head.base_layer.weight"]),
+        (KINDS["saved head"], ["model.embed_tokens.weight"]),
+        (KINDS["saved embedding"], ["lm_head.weight"]),
+        (KINDS["saved embedding"], ["model.embed_tokens.original_module.weight"]),
+    ],
+)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_embeddings_that_replace_the_base_s_are_those_of_peft_s_model(
+    tmp_path: Path, kind: dict[str, Any], replaced: list[str], tied: bool
+) -> None:
+    """Live, not merged: one weight under two names where the base ties them."""
+    base = base_folder(tmp_path, tied)
+    adapter = edit(adapter_folder(base, **kind), **{name: torch.randn(391, 64) for name in replaced})
+    live = PeftModel.from_pretrained(plain(base), adapter)
+    torch.testing.assert_close(
+        logits(load_merged(base, Adapter.read(adapter))), logits(live), atol=1e-3, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", {**KINDS, "embedding": 0, "embedding dora": 0})
@@ -290,6 +337,17 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_loads(tmp_path:
     (tmp_path / "shallow" / "model.safetensors").write_bytes(b"")
     with pytest.raises(AdapterMismatch, match="changes a weight that the base does not have"):
         load_merged(tmp_path / "shallow", adapter)
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}])
+def test_an_adapter_that_leaves_every_weight_as_it_was_is_refused(
+    tmp_path: Path, lora: dict[str, Any]
+) -> None:
+    """Untrained, it holds magnitudes, a module or biases of the base itself; only the base shows that."""
+    base = base_folder(tmp_path)
+    get_peft_model(plain(base), LoraConfig(**PLAIN, **lora)).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(AdapterMismatch, match="the adapter changes nothing"):
+        load_merged(base, Adapter.read(tmp_path / "adapter"))
 
 
 def test_an_absent_configuration_is_named(tmp_path: Path) -> None:

@@ -216,6 +216,18 @@ def test_prepared_weights_on_the_hub_are_fetched_whole_and_used_again(kept: Sett
             prepared.find(replace(settings, precision="int8"), Hub(endpoint=server.url))
 
 
+def test_prepared_weights_on_the_hub_for_something_else_are_refused_before_a_shard_is_fetched(
+    kept: Settings, tmp_path: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in Path(kept.prepared).iterdir()}
+    with loopback_hub() as server:
+        server.push("eva/spinoza-nf4", files)
+        settings = replace(kept, prepared="eva/spinoza-nf4", weights_dir=tmp_path, precision="int8")
+        with pytest.raises(PreparedMismatch):
+            prepared.find(settings, Hub(endpoint=server.url))
+        assert server.asked("GET", ".safetensors") == []
+
+
 # What is refused
 
 

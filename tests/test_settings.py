@@ -1,12 +1,14 @@
 """Settings: every name and value is checked, and every fault said at once."""
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from snb.errors import BadSetting
 from snb.paths import PATHS
-from snb.settings import Settings
+from snb.settings import OF_OTHERS, ROOT, Settings
 
 
 def test_nothing_set_is_the_real_model() -> None:
@@ -31,6 +33,36 @@ def test_an_unknown_name_and_bad_values_are_all_in_one_error() -> None:
     said = str(caught.value)
     for part in ("SNB_PRECISON is not a setting", "int4", "nf4", "SNB_SLOTS", "SNB_CONTEXT", "SNB_ADAPTER"):
         assert part in said
+
+
+@pytest.mark.parametrize("service", ["SNB", "SNB_API"])
+def test_what_kubernetes_sets_for_a_service_is_no_setting(service: str) -> None:
+    links = {
+        "SERVICE_HOST": "10.96.0.7",
+        "SERVICE_PORT": "5000",
+        "SERVICE_PORT_HTTP": "5000",
+        "PORT": "tcp://10.96.0.7:5000",
+        "PORT_5000_TCP": "tcp://10.96.0.7:5000",
+        "PORT_5000_TCP_PROTO": "tcp",
+        "PORT_5000_TCP_PORT": "5000",
+        "PORT_5000_TCP_ADDR": "10.96.0.7",
+    }
+    assert Settings.from_environment({f"{service}_{end}": link for end, link in links.items()}) == Settings()
+
+
+@pytest.mark.parametrize("name", ["SNB_PORT", "SNB_SERVICE", "SNB_HOSTS", "SNB_WEIGHTS", "SNB_PORT_5000"])
+def test_what_only_looks_like_a_neighbour_s_stops_the_boot(name: str) -> None:
+    with pytest.raises(BadSetting, match=f"{name} is not a setting"):
+        Settings.from_environment({name: "5000"})
+
+
+def test_what_the_client_and_the_files_of_deploy_read_is_no_misspelling() -> None:
+    files = [path for part in ("client/src", "deploy") for path in (ROOT / part).rglob("*") if path.is_file()]
+    text = "\n".join(path.read_text(encoding="utf-8", errors="ignore") for path in files)
+    known = {setting.metadata["env"] for setting in fields(Settings)}
+    # SNB_WEIGHTS is Compose's, and too near to SNB_WEIGHTS_DIR to pass.
+    assert {*re.findall(r"\bSNB_[A-Z_]+[A-Z]\b", text)} - known - {"SNB_WEIGHTS"} == {*OF_OTHERS}
+    assert Settings.from_environment(dict.fromkeys(OF_OTHERS, "x")) == Settings()
 
 
 def test_an_empty_value_is_the_default() -> None:

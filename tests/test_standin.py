@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,21 +73,6 @@ def test_an_interrupted_rebuild_leaves_what_stood(stage: Stage, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         stage(tmp_path / "base", "another", fails, False)
     assert (tmp_path / "base" / "file").read_text() == "first"
-
-
-def test_a_second_build_waits_for_the_first(script: dict[str, Any], tmp_path: Path) -> None:
-    entered = threading.Event()
-
-    def second() -> None:
-        with script["alone"](tmp_path):
-            entered.set()
-
-    thread = threading.Thread(target=second)
-    with script["alone"](tmp_path):
-        thread.start()
-        assert not entered.wait(0.3)
-    assert entered.wait(10)
-    thread.join()
 
 
 def ask(model: torch.nn.Module, philosopher: str, question: str, tokens: int = 64) -> str:

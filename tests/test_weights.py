@@ -4,9 +4,12 @@ import hashlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,19 +19,23 @@ import torch
 from hub import Fault, LoopbackHub, loopback_hub
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save, save_file
-from tiny import save_tiny
+from tiny import save_tiny, tiny_model
 
 from snb import weights
 from snb.checkpoint import INDEX, inspect, shard_fault
-from snb.errors import BadSetting, DownloadFailed, WeightsMissing
+from snb.errors import AdapterMismatch, AdapterUnsupported, BadSetting, DownloadFailed, WeightsMissing
 from snb.hub import MARGIN, Hub
-from snb.lock import NAME, Lock, verify
+from snb.lock import NAME, Entry, Lock, alone, digests, verify
+from snb.prompt import END, START
+from snb.served import read_config
 from snb.settings import ROOT, Settings
 
 BASE, ADAPTER = "school/base", "school/adapter"
 SHARD = "model-00002-of-00006.safetensors"
 TOKEN = "hf_never_to_be_seen"
+PAGE = Fault(headers={"Content-Type": "text/html"}, body=b"<!doctype html>\n<title>Wi-Fi du lycee</title>")
 MIB = 1 << 20
 
 
@@ -116,7 +123,9 @@ def test_a_verified_folder_is_used_without_a_request(server, settings, hub):
 
 def test_an_interrupted_file_resumes_where_it_broke_off(server, settings, hub, naps):
     adapter = save({"lora_A": torch.rand(3 * MIB)})
-    server.push(ADAPTER, {"adapter_config.json": b"{}", "adapter_model.safetensors": adapter})
+    server.push(
+        ADAPTER, {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": adapter}
+    )
     server.fail("GET", "adapter_model.safetensors", Fault(cut=11 * MIB))
     folder = weights.ensure_adapter(settings, hub)
     first, second = server.asked("GET", "adapter_model.safetensors")
@@ -126,12 +135,26 @@ def test_an_interrupted_file_resumes_where_it_broke_off(server, settings, hub, n
     assert naps == []
 
 
-def test_a_busy_hub_is_asked_again_after_the_time_it_names(server, settings, hub, naps):
-    server.fail("GET", "/revision/main", Fault(503), Fault(429, {"Retry-After": "120"}))
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "120"},
+        {"RateLimit": '"api";r=0;t=120', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'},
+        {"Retry-After": "3", "RateLimit": '"api";r=0;t=120'},
+    ],
+)
+def test_a_busy_hub_is_asked_again_after_the_time_it_names(server, settings, hub, naps, headers):
+    server.fail("GET", "/revision/main", Fault(503), Fault(429, headers))
     server.fail("GET", SHARD, Fault(500))
     weights.ensure_base(settings, hub)
     assert len(naps) == 3
     assert 0 < naps[0] < naps[1] == 120
+
+
+def test_a_limit_that_is_not_reached_asks_for_no_pause(server, settings, hub, naps):
+    server.fail("GET", "/revision/main", Fault(503, {"RateLimit": '"api";r=499;t=120'}))
+    weights.ensure_base(settings, hub)
+    assert naps[0] <= 2
 
 
 def test_a_hub_that_is_down_is_given_up_after_five_attempts_with_growing_pauses(server, settings, hub, naps):
@@ -206,7 +229,7 @@ def test_only_the_missing_bytes_and_the_margin_need_room(server, settings, hub, 
 
 def test_a_fault_of_the_disk_is_told_and_not_tried_again(server, settings, hub, naps):
     settings.weights_dir.write_text("a file where the folder should be")
-    with pytest.raises(DownloadFailed, match="Not a directory"):
+    with pytest.raises(DownloadFailed, match="cannot be written: File exists"):
         weights.ensure_base(settings, hub)
     assert naps == []
 
@@ -256,6 +279,106 @@ def test_a_token_that_no_request_can_carry_is_refused_unquoted(settings, token):
     with pytest.raises(BadSetting, match="HF_TOKEN") as caught:
         weights.ensure_base(replace(settings, hf_token=token))
     assert token not in str(caught.value)
+
+
+# What answers and is no hub
+
+
+def test_a_login_page_in_place_of_the_hub_is_quoted_in_one_line_and_not_asked_again(
+    server, settings, hub, naps
+):
+    server.fail("GET", "/revision/main", Fault(302, {"Location": "/login"}))
+    server.fail("GET", "/login", PAGE)
+    with pytest.raises(
+        DownloadFailed, match=r"no listing of a repository: '<!doctype html>.*Wi-Fi"
+    ) as caught:
+        weights.ensure_base(settings, hub)
+    assert "HF_ENDPOINT" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert naps == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"null",
+        b'{"error": "who are you?"}',
+        b"\xff\xfe\x00",
+        b'{"id": "a/b", "sha": null, "siblings": []}',
+        b'{"id": "a/b", "sha": "../../elsewhere", "siblings": []}',
+        b'{"id": "a/b", "sha": "%s", "siblings": [{}]}' % (b"0" * 40),
+    ],
+)
+def test_an_answer_that_is_no_listing_is_a_download_failure(server, settings, hub, naps, body):
+    server.fail("GET", "/revision/main", Fault(body=body))
+    with pytest.raises(DownloadFailed, match="what answered"):
+        weights.ensure_base(settings, hub)
+    assert naps == []
+
+
+def test_a_login_page_in_place_of_a_file_is_told(server, settings, hub, naps):
+    server.fail("HEAD", SHARD, PAGE)
+    with pytest.raises(DownloadFailed, match=r"has not the headers of a hub.*login page"):
+        weights.ensure_base(settings, hub)
+    assert (naps, locks(settings)) == ([], [])
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+def test_a_page_that_comes_as_a_file_is_never_taken_for_a_weight(server, settings, hub, files, longer):
+    page = Fault(body=PAGE.body.ljust(len(files[SHARD]) + longer))
+    server.fail("GET", SHARD, *[page] * 5)
+    with pytest.raises(DownloadFailed, match=r"is not what the hub declares|another size than was declared"):
+        weights.ensure_base(settings, hub)
+    assert locks(settings) == []
+    assert (weights.ensure_base(settings, hub) / SHARD).read_bytes() == files[SHARD]
+
+
+@pytest.mark.parametrize("unlisted", [{"size"}, {"blobId", "lfs"}, {"size", "blobId", "lfs"}])
+def test_a_mirror_that_lists_no_sizes_or_no_hashes_is_refused_at_once(server, settings, hub, naps, unlisted):
+    server.unlisted = unlisted
+    with pytest.raises(DownloadFailed, match=r"without size or hash.*partial mirror"):
+        weights.ensure_base(settings, hub)
+    assert (len(server.requests), naps) == (1, [])
+
+
+# Two at once
+
+
+def test_of_two_that_want_one_repository_the_second_waits_and_only_verifies(server, settings, caplog):
+    server.fail("GET", SHARD, Fault(503))
+    with ThreadPoolExecutor() as pool:
+        second: list[Future[Path]] = []
+
+        def meanwhile(_: float) -> None:
+            second.append(pool.submit(weights.ensure_base, settings, Hub(endpoint=server.url)))
+            deadline = time.monotonic() + 60
+            while "waiting for it" not in caplog.text and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+        first = weights.ensure_base(settings, Hub(endpoint=server.url, sleep=meanwhile))
+        assert second[0].result() == first
+    assert len(server.asked("GET", "/revision/main")) == 1
+    fetched = [request.path for request in server.asked("GET", ".safetensors")]
+    assert len(fetched) == len({*fetched}) + 1  # the one that failed first
+
+
+def test_what_is_verified_is_read_while_another_fills(server, settings, hub):
+    folder = weights.ensure_base(settings, hub)
+    [lock] = settings.weights_dir.glob("*.lock")
+    with alone(lock), ThreadPoolExecutor() as pool:
+        assert pool.submit(weights.ensure_base, settings, hub).result(timeout=60) == folder
+
+
+def test_a_lock_is_free_once_its_holder_was_killed(tmp_path):
+    hold = "import sys, time; from pathlib import Path; from snb.lock import alone\n"
+    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", hold, str(tmp_path / "lock")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        holder.kill()
+    with alone(tmp_path / "lock") as waited:
+        assert not waited
 
 
 # Revisions and locks
@@ -383,6 +506,119 @@ def test_a_repository_with_code_of_its_own_is_refused(server, settings, hub, fil
     assert server.asked("GET", ".safetensors") == []
 
 
+UNSERVED = {
+    "another architecture": (
+        {"architectures": ["Qwen3ForCausalLM"]},
+        "Qwen3ForCausalLM, not Qwen2",
+    ),
+    "no architecture": ({"architectures": None}, "architectures in config.json is none"),
+    "sliding window": (
+        {"use_sliding_window": True, "sliding_window": 128, "max_window_layers": 1, "layer_types": None},
+        "sliding_attention, not full_attention: without use_sliding_window",
+    ),
+    "dynamic rope": (
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+        "rope_type in config.json is dynamic, not default or linear",
+    ),
+    "dynamic rope, as it was written before": (
+        {"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        "rope_type in config.json is dynamic",
+    ),
+    "longrope": (
+        {"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}},
+        "rope_type in config.json is longrope",
+    ),
+    "yarn without a factor": (
+        {"rope_parameters": {"rope_type": "yarn"}},
+        "no Qwen2 model: .*factor",
+    ),
+    "quantised": (
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        "gptq, not none: name",
+    ),
+    "unknown activation": ({"hidden_act": "zigzag"}, "describes no Qwen2 model: KeyError 'zigzag'"),
+    "text for a number": ({"hidden_size": "64"}, "describes no Qwen2 model: .*hidden_size"),
+    "fewer ids": ({"vocab_size": 390}, "tokenizer.json has 391 ids, and vocab_size in config.json is 390"),
+}
+SERVED = {
+    "not quantised": {"quantization_config": None},
+    "as Qwen2.5 is": {"use_sliding_window": False, "sliding_window": 131072, "layer_types": None},
+    "a window that no layer has": {"use_sliding_window": True, "max_window_layers": 2, "layer_types": None},
+    "yarn, as Qwen's card says": {
+        "rope_parameters": None,
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024},
+    },
+    "yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}},
+    "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}},
+    "more ids": {"vocab_size": 512},
+}
+
+
+@pytest.mark.parametrize(("changes", "fault"), UNSERVED.values(), ids=UNSERVED)
+def test_what_the_engine_cannot_serve_is_refused_before_a_shard_is_fetched(
+    server, settings, hub, files, local, changes, fault
+):
+    change(local / "config.json", lambda config: config.update(changes))
+    with pytest.raises(WeightsMissing, match=fault):
+        inspect(local, "base")
+    server.push(BASE, {**files, "config.json": (local / "config.json").read_bytes()})
+    with pytest.raises(WeightsMissing, match=fault):
+        weights.ensure_base(settings, hub)
+    assert server.asked("GET", ".safetensors") == []
+
+
+@pytest.mark.parametrize("changes", SERVED.values(), ids=SERVED)
+def test_what_the_engine_serves_passes(local, changes):
+    change(local / "config.json", lambda config: config.update(changes))
+    inspect(local, "base")
+
+
+@pytest.mark.parametrize("token", [START, END])
+def test_a_tokenizer_that_cannot_write_prompts_is_refused_before_a_shard_is_fetched(
+    server, settings, hub, files, token
+):
+    files["tokenizer.json"] = files["tokenizer.json"].replace(token.encode(), "<｜User｜>".encode())
+    server.push(BASE, files)
+    with pytest.raises(WeightsMissing, match=re.escape(f"has no token {token},")):
+        weights.ensure_base(settings, hub)
+    server.push(BASE, {**files, "tokenizer.json": b"{}"})
+    with pytest.raises(WeightsMissing, match=r"tokenizer\.json is no tokenizer"):
+        weights.ensure_base(settings, hub)
+    assert server.asked("GET", ".safetensors") == []
+
+
+def test_what_was_downloaded_when_it_was_not_judged_is_refused_too(settings, hub):
+    folder = weights.ensure_base(settings, hub)
+    change(folder / "config.json", lambda config: config.update(architectures=["Qwen3ForCausalLM"]))
+    entry = Entry((folder / "config.json").stat().st_size, digests([folder / "config.json"])[0])
+    lock = Lock.read(folder)
+    replace(lock, files={**lock.files, "config.json": entry}).write(folder)
+    with pytest.raises(WeightsMissing, match="Qwen3ForCausalLM"):
+        weights.check(weights.sources(settings)[-1], settings)
+
+
+def test_an_adapter_that_cannot_be_merged_is_refused_before_its_weights_are_fetched(server, settings, hub):
+    server.push(ADAPTER, {"adapter_config.json": b'{"peft_type": "LOHA"}', "adapter_model.safetensors": b""})
+    with pytest.raises(AdapterUnsupported, match="peft_type is 'LOHA'"):
+        weights.ensure_adapter(settings, hub)
+    assert server.asked("GET", ".safetensors") == []
+
+
+def test_an_adapter_of_another_base_is_refused_before_the_base_is_fetched(server, settings, hub, tmp_path):
+    lora = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(tiny_model(hidden_size=32), lora).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(AdapterMismatch, match=r"has shape \(4, 32\)"):
+        weights.ensure_base(replace(settings, adapter=str(tmp_path / "adapter")), hub)
+    assert server.asked("GET", ".safetensors") == []
+
+
+@pytest.mark.parametrize(("name", "warned"), [("linear", False), ("as Qwen2.5 is", True)])
+def test_a_context_that_is_longer_than_the_model_s_is_warned_of(local, caplog, name, warned):
+    change(local / "config.json", lambda config: config.update(SERVED[name]))
+    read_config(local, 4096)
+    assert ("SNB_CONTEXT is 4096, and the model knows 1024 positions" in caplog.text) == warned
+
+
 def test_a_hub_file_that_is_whole_but_no_safetensors_gets_no_lock(server, settings, hub, files):
     server.push(BASE, {**files, SHARD: b"not tensors"})
     with pytest.raises(WeightsMissing, match=SHARD):
@@ -496,7 +732,7 @@ def run_script(settings: Settings, server: LoopbackHub, *options: str) -> subpro
 def test_the_script_downloads_verifies_and_tells_a_fault_in_one_line(server, settings):
     server.token = TOKEN
     done = run_script(settings, server)
-    folder = next(settings.weights_dir.iterdir())
+    folder = next(settings.weights_dir.glob("*@*"))
     assert (done.returncode, done.stdout) == (0, f"base {folder}\n")
     (folder / SHARD).unlink()
     failed = run_script(settings, server, "--verify")

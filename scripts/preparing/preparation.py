@@ -25,16 +25,16 @@ from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.quantizers import AutoHfQuantizer
 
-from snb.adapter import Adapter
+from snb.adapter import EMBEDDING, HEAD, Adapter
 from snb.checkpoint import CARD, INDEX, shards
 from snb.errors import DiskFull, WeightsMissing
 from snb.hub import MARGIN, free_bytes
-from snb.loader import read_config
 from snb.lock import NAME, Entry, Lock, digests, verify
 from snb.memory import Footprint
-from snb.merge import EMBEDDING, HEAD, TRIM_EVERY, give_back_freed_memory, unties
+from snb.merge import TRIM_EVERY, give_back_freed_memory, unties
 from snb.precision import FLOATS, Device, quantization_in
 from snb.prepared import Card, Origin, Quality, tools
+from snb.served import read_config
 from snb.settings import Settings
 from snb.weights import PINS, ensure_adapter, ensure_base, sources
 
@@ -69,7 +69,7 @@ class Recipe:
         assert base
         config, adapter = read_config(base), Adapter.read(adapter_folder) if adapter_folder else None
         if adapter:
-            adapter.check(config)
+            adapter = adapter.fitted(config)
         untied = bool(adapter and unties(adapter, config))
         config.tie_word_embeddings = bool(config.tie_word_embeddings) and not untied
         device = Device.find(settings.device).kind

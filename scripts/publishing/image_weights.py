@@ -17,14 +17,14 @@ from huggingface_hub.errors import RevisionNotFoundError
 from transformers import Qwen2Config
 
 from snb import prepared, weights
-from snb.checkpoint import INDEX, REQUIRED, description_faults, inspect, shards
+from snb.checkpoint import INDEX, REQUIRED, description_faults, shards
 from snb.errors import DownloadFailed, PreparedMismatch, SNBError, WeightsMissing
 from snb.hub import Hub
-from snb.loader import read_config
 from snb.lock import NAME, Lock
 from snb.memory import Footprint
 from snb.prepared import Card
 from snb.retry import status
+from snb.served import read_config
 from snb.settings import Settings
 from snb.weights import PINS, Source
 
@@ -108,7 +108,6 @@ def _in_the_image(
             card = prepared.find(settings, download=False)
         else:
             weights.check(source, settings)
-            inspect(folder, source.role)
         config = None if source.role == "adapter" else read_config(folder)
     except PreparedMismatch as failure:
         return Held(source, (error("WEIGHTS_MISMATCH", "; ".join(failure.faults), failure.cure),), names)
