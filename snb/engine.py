@@ -24,12 +24,10 @@ from snb.request import Sampling
 from snb.sampling import Draw, Penalties, choose
 from snb.script import Script
 from snb.shared import Prefix
-from snb.slots import SlotModel, Step
+from snb.slots import PREFILL_TOKENS, SlotModel, Step
 
 log = logging.getLogger(__name__)
 
-PREFILL_TOKENS = 512
-"""Prompt tokens of one turn, so that a long prompt does not hold up the others' decode steps."""
 STALL = 60.0
 """Seconds of one turn after which the loop counts as stuck; a turn takes well under one."""
 PAUSED = 10 * POLL
@@ -60,12 +58,14 @@ class Engine:
         stall: float = STALL,
     ) -> None:
         self.context = context
-        self._model = SlotModel(model, slots, context, path)
+        self.model = SlotModel(model, slots, context)
+        self.step = path(self.model) if path else self.model.step
+        self._vocabulary: int = model.config.vocab_size
         self._tokenizer = tokenizer
         self._end_tokens = end_tokens(model)
-        self._script = Script(tokenizer, model.config.vocab_size, model.device)
-        self._penalties = Penalties(slots, model.config.vocab_size, model.device)
-        self._prefixes = sorted(map(self._warm, prefixes), key=lambda prefix: -len(prefix.ids))
+        self._script = Script(tokenizer, self._vocabulary, model.device)
+        self._penalties = Penalties(slots, self._vocabulary, model.device)
+        self.prefixes = sorted(map(self._warm, prefixes), key=lambda prefix: -len(prefix.ids))
         self._waiting: deque[Generation] = deque()
         self._rows: list[Generation | None] = [None] * slots
         self._wake = threading.Condition()
@@ -107,8 +107,9 @@ class Engine:
         return generation
 
     def _faults(self, prompt: list[int], seed: int) -> Iterator[str]:
-        vocabulary = self._model.model.config.vocab_size
-        if not prompt or not all(isinstance(token, int) and 0 <= token < vocabulary for token in prompt):
+        if not prompt or not all(
+            isinstance(token, int) and 0 <= token < self._vocabulary for token in prompt
+        ):
             yield "the prompt must be a list of ids within the vocabulary"
         if len(prompt) >= self.context:
             yield f"the prompt has {len(prompt)} tokens; the context holds {self.context}"
@@ -137,19 +138,24 @@ class Engine:
         return len(self._waiting) + sum(owner is not None for owner in self._rows)
 
     def close(self) -> None:
-        """Stops the loop; requests under way end with EngineDown."""
+        """Stops the loop and gives back its memory; requests under way end with EngineDown."""
         with self._wake:
+            if self._closed:
+                return
             self._closed = True
             self._wake.notify()
         self._thread.join()
+        # Not when the last reference goes: the next engine may need this memory while an error still holds
+        # this one in its traceback.
+        del self.model, self.step, self._script, self._penalties, self.prefixes
 
     def _busy(self) -> bool:
         return bool(self._waiting) or any(self._rows)
 
     def _warm(self, ids: list[int]) -> Prefix:
         for start in range(0, len(ids), PREFILL_TOKENS):
-            self._model.prefill([0], [ids[start : start + PREFILL_TOKENS]], [start])
-        return self._model.cache.save(0, ids)
+            self.model.prefill([0], [ids[start : start + PREFILL_TOKENS]], [start])
+        return self.model.cache.save(0, ids)
 
     def _run(self) -> None:
         try:
@@ -192,10 +198,10 @@ class Engine:
     def _start(self, row: int, owner: Generation) -> None:
         """Gives a row to a request, with the longest prefix that its prompt begins with."""
         prompt = tuple(owner.prompt)
-        fits = (prefix for prefix in self._prefixes if prompt[: len(prefix.ids)] == prefix.ids != prompt)
+        fits = (prefix for prefix in self.prefixes if prompt[: len(prefix.ids)] == prefix.ids != prompt)
         prefix = next(fits, None)
         self._rows[row], owner.cached = owner, len(prefix.ids) if prefix else 0
-        self._model.cache.start(row, prefix)
+        self.model.cache.start(row, prefix)
         self._penalties.start(row, owner.prompt, owner.sampling)
 
     def _compact(self) -> None:
@@ -203,7 +209,7 @@ class Engine:
         taken = [row for row, owner in enumerate(self._rows) if owner]
         holes = [row for row in range(len(taken)) if not self._rows[row]]
         for hole, last in zip(holes, reversed(taken), strict=False):
-            self._model.cache.move(last, hole, self._owner(last).cached)
+            self.model.cache.move(last, hole, self._owner(last).cached)
             self._penalties.move(last, hole)
             self._rows[hole], self._rows[last] = self._rows[last], None
 
@@ -217,7 +223,7 @@ class Engine:
         rows = rows[: max(1, PREFILL_TOKENS // width)]
         owners = [self._owner(row) for row in rows]
         ids = [owner.prompt[owner.cached : owner.cached + width] for owner in owners]
-        scores = self._model.prefill(rows, ids, [owner.cached for owner in owners])
+        scores = self.model.prefill(rows, ids, [owner.cached for owner in owners])
         for owner, chunk in zip(owners, ids, strict=True):
             owner.cached += len(chunk)
         ready = [index for index, owner in enumerate(owners) if owner.prefilled]
@@ -231,7 +237,7 @@ class Engine:
             return
         owners = self._rows[: ready[-1] + 1]
         tokens = [owner.tokens[-1] if owner and owner.prefilled else None for owner in owners]
-        scores = self._model.decode(tokens, [owner.cached if owner else 0 for owner in owners])
+        scores = self.model.decode(tokens, [owner.cached if owner else 0 for owner in owners], self.step)
         for row in ready:
             self._owner(row).cached += 1
         self._choose(scores if len(ready) == len(tokens) else scores[ready], ready)

@@ -2,10 +2,7 @@
 
 import gc
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from snb import prepared
 from snb.adapter import Adapter
 from snb.errors import WeightsMissing
+from snb.memory import out_of_memory_named
 from snb.merge import load_merged
+from snb.phase import Seconds, phase
 from snb.precision import Choice, Device, budget, choose, quantization
 from snb.prepared import UNMEASURED, Prepared
 from snb.settings import Settings
@@ -37,6 +36,8 @@ class Loaded:
     """Requests decoded at once: what the memory left after loading holds."""
     notice: str
     """What every output has to say of this model; empty for the real one."""
+    seconds: Seconds = field(default_factory=dict)
+    """Of the phases so far: `weights`, found and verified, and `load`."""
 
 
 def load(settings: Settings) -> Loaded:
@@ -45,18 +46,21 @@ def load(settings: Settings) -> Loaded:
     Raises:
         SNBError: of the phase that failed; see `weights`, `prepared`, `precision`, `adapter` and `merge`.
     """
-    with _phase("weights present and verified"):
+    seconds: Seconds = {}
+    with phase("weights", seconds):
         found = prepared.find(settings)
         if found is None:
             # The adapter first: a private one is refused in seconds, the base takes minutes.
             adapter, base = ensure_adapter(settings), ensure_base(settings)
-    return load_prepared(found, settings) if found else _load_merging(base, adapter, settings)
+    with phase("load", seconds):
+        loaded = load_prepared(found, settings) if found else _load_merging(base, adapter, settings)
+    return replace(loaded, seconds=seconds)
 
 
 def _load_merging(base: Path, adapter_folder: Path | None, settings: Settings) -> Loaded:
     log.info("weights: %s with adapter %s, merged now", settings.base_model, settings.adapter)
     choice = choose(read_config(base), settings, Device.find(settings.device))
-    with _phase(f"model loaded in {choice.precision}"):
+    with out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
         adapter = Adapter.read(adapter_folder) if adapter_folder else None
         options = {**_options(choice, settings), "quantization_config": quantization(choice)}
         model = load_merged(base, adapter, **options)
@@ -73,7 +77,7 @@ def load_prepared(found: Prepared, settings: Settings) -> Loaded:
     log.info("weights: prepared %s; quality: %s", card, card.quality or UNMEASURED)
     config = read_config(found.folder)
     choice = choose(config, replace(settings, precision=card.precision), Device.find(settings.device))
-    with _phase(f"prepared model loaded in {choice.precision}"):
+    with out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
         model = load_merged(found.folder, None, **_options(choice, settings))
         _compute_in(model, choice.compute_dtype)
     return _loaded(model, found.folder, choice, settings)
@@ -118,10 +122,3 @@ def read_config(base: Path) -> Qwen2Config:
     if config.architectures != ["Qwen2ForCausalLM"]:
         raise WeightsMissing(f"the base is {config.architectures}", "Take a Qwen2ForCausalLM checkpoint")
     return config
-
-
-@contextmanager
-def _phase(name: str) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    log.info("%s in %.1f s", name, time.monotonic() - started)

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 
@@ -10,11 +11,21 @@ import torch
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb.engine import PREFILL_TOKENS
+from snb.errors import OutOfMemory
+from snb.slots import PREFILL_TOKENS
 
 GIB = 1024**3
-FIXED = GIB
-"""Bytes for the CUDA libraries' workspaces, the personas' saved prefixes and fragmentation; an allowance."""
+FIXED = 9 * GIB // 16
+"""Bytes for the CUDA libraries' workspaces, recorded graphs and fragmentation; an allowance."""
+CUDA_CONTEXT, LEFT_BY_LOADING = 6 * GIB // 10, 8 * GIB // 10
+"""Bytes that are gone when the weights are in, beside the weights: what CUDA takes of a card before a process
+asks for anything, and blocks of torch's allocator that loading leaves half empty.
+
+Their sum follows from what a boot in nf4 kept on an H200 that ballast made small, 2026-11-26: 3 slots where
+14.6 GiB had been free and 11 where 22.0 had, so 1.24 to 1.55 GiB. How it divides is an estimate.
+"""
+PREFIX_TOKENS = 2400
+"""Of the personas' saved prefixes: 725, 764 and 784 tokens by Qwen2.5's tokenizer, and what encloses them."""
 SAMPLING_COPIES = 24
 """Arrays of 4 bytes a slot and vocabulary entry that sampling holds at once, at most: scores, penalties,
 counts, and, with no top_k, the whole vocabulary sorted (values, 8-byte order) with its noise in fp64."""
@@ -29,7 +40,7 @@ class Need:
     weights: int
     cache: int
     margin: int
-    """Work space: FIXED, and the larger of a forward pass and the part of loading that outgrows the cache."""
+    """The larger of what running takes beside the cache, and the part of loading that outgrows the cache."""
 
     @property
     def total(self) -> int:
@@ -57,20 +68,22 @@ class Footprint:
         """The need of one precision with `slots` requests of `context` tokens.
 
         Loading is over before the cache is allocated, so its work space, the largest tensor in fp32 (a merge
-        accumulates in fp32), and the cache with the work space of a forward pass stand in the same memory.
+        accumulates in fp32), and the cache with the work space of running stand in the same memory.
         """
-        cache = slots * (context + 1) * self.cache_per_token(precision)
-        loading = 4 * self.largest
-        margin = FIXED + max(self._forward(precision, slots, cache), loading - cache)
+        cache, work = self._running(precision, slots, context)
+        margin = max(LEFT_BY_LOADING + work, FIXED + 4 * self.largest - cache)
         return Need(self.weights(precision), cache, margin)
 
     def slots_within(self, free: int, precision: str, most: int, context: int) -> int:
         """How many slots, from 0 to `most`, fit the bytes that are left once the weights are loaded."""
-        for slots in range(most, 0, -1):
-            cache = slots * (context + 1) * self.cache_per_token(precision)
-            if FIXED + cache + self._forward(precision, slots, cache) <= free:
-                return slots
-        return 0
+        fitting = (n for n in range(most, 0, -1) if sum(self._running(precision, n, context)) <= free)
+        return next(fitting, 0)
+
+    def _running(self, precision: str, slots: int, context: int) -> tuple[int, int]:
+        """Bytes of the slots' cache; of the prefixes, a forward pass and FIXED beside it."""
+        token = self.cache_per_token(precision)
+        cache = slots * (context + 1) * token
+        return cache, FIXED + PREFIX_TOKENS * token + self._forward(precision, slots, cache)
 
     def weights(self, precision: str) -> int:
         """Bytes of parameters and buffers; int8 and nf4 hold all but the layers' matrices in 16 bits."""
@@ -141,3 +154,36 @@ def host_memory(meminfo: str, limits: Sequence[str]) -> tuple[int, int]:
 def gib(count: int) -> str:
     """Bytes as GiB with one decimal."""
     return f"{count / GIB:.1f}"
+
+
+SHORTAGE = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory", re.IGNORECASE)
+"""In what torch's allocators, CUDA and cuBLAS say when there is no memory."""
+
+
+@contextmanager
+def out_of_memory_named(what: str) -> Iterator[None]:
+    """Raises a want of memory within it as OutOfMemory, with torch's figures; other errors pass.
+
+    Args:
+        what: what was being done, and what it needs where that is known.
+    """
+    before = _refused_allocations()
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # What follows in torch's message is advice on its allocator.
+        figures = str(error).partition(" Of the allocated memory")[0].partition("\n")[0].rstrip(".")
+        if not SHORTAGE.search(figures):
+            if not isinstance(error, MemoryError) and _refused_allocations() == before:
+                raise
+            figures = "an allocation was refused"
+        raise OutOfMemory(
+            f"{what}: {figures}",
+            "End what else uses this device (nvidia-smi lists it), or take fewer SNB_SLOTS, a smaller "
+            "SNB_CONTEXT or SNB_PRECISION=nf4",
+        ) from error
+
+
+def _refused_allocations() -> int:
+    """By torch on the GPU so far: transformers 5.23 reports one within a quantisation as another error."""
+    return int(torch.cuda.memory_stats().get("num_ooms", 0))

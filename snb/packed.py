@@ -23,6 +23,16 @@ class Packed(nn.Module):
         self.plain = plain
         self.blocks = torch.ops.mkldnn._reorder_linear_weight(plain.weight.detach(), max(FEW))
 
+    @property
+    def weight(self) -> Tensor:
+        """Of the plain layer, fp32 `[out, in]`."""
+        return self.plain.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the plain layer, fp32 `[out]`."""
+        return self.plain.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """`[…, in_features]` to `[…, out_features]`, fp32."""
         if x.numel() // x.shape[-1] not in FEW:

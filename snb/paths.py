@@ -5,8 +5,10 @@ replayed, sends all of them at once. On a CPU reading costs most: `snb.shared` r
 `snb.packed` reads weights as the CPU wants them.
 """
 
+import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -73,12 +75,14 @@ class Graphs:
             raise DeviceUnusable("CUDA graphs need a GPU")
         self._model, self._idle = model, model.cache.context
         self._pool = torch.cuda.graph_pool_handle()
+        self.sizes = [
+            (rows, columns)
+            for rows in doublings(1, model.cache.slots)
+            for columns in doublings(max(1, model.cache.context // 4), model.cache.context)
+        ]
+        """Rows and columns of each graph."""
         # The largest first, so that the others find room in the memory that it took.
-        self._steps = {
-            (rows, columns): self._record(rows, columns)
-            for rows in reversed(doublings(1, model.cache.slots))
-            for columns in reversed(doublings(max(1, model.cache.context // 4), model.cache.context))
-        }
+        self._steps = {size: self._record(*size) for size in reversed(self.sizes)}
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
@@ -102,9 +106,33 @@ class Graphs:
             self._model.step(ids, positions, columns)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with undone_on_failure(device, self._pool), torch.cuda.graph(graph, pool=self._pool):
             scores = self._model.step(ids, positions, columns)
         return Recorded(graph, ids, positions, scores)
+
+
+@contextmanager
+def undone_on_failure(device: torch.device, pool: tuple[int, int]) -> Iterator[None]:
+    """Leaves stream, random generator and allocator as they were when a recording within it fails.
+
+    torch up to 2.13 stops half-way where a recording has become invalid: its stream stays the current one, the
+    generator expects to be recorded, allocations go on into the pool, and the pool is never given back
+    (pytorch #171263). Delete this when `torch.cuda.graph` cleans up by itself.
+    """
+    index, stream = device.index or 0, torch.cuda.current_stream(device)
+    generator = torch.cuda.default_generators[index]
+    state = generator.graphsafe_get_state()
+    generator.graphsafe_set_state(generator.clone_state())  # what a recording changes is a copy
+    try:
+        yield
+    except BaseException:
+        with suppress(RuntimeError):  # it had ended properly
+            torch._C._cuda_endAllocateToPool(index, pool)
+            torch._C._cuda_releasePool(index, pool)
+        raise
+    finally:
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(state)
 
 
 def doublings(first: int, last: int) -> list[int]:
@@ -123,29 +151,38 @@ PATHS: dict[str, Callable[[SlotModel], Step]] = {
 }
 
 
-def candidates(wanted: str, device: str) -> list[str]:
+def candidates(wanted: str, device: str, precision: str) -> list[str]:
     """The paths to try for a setting, fastest first; the last one runs everywhere."""
-    if wanted == "auto":
-        return ["graphs", "eager"] if device == "cuda" else ["packed", "shared", "eager"]
-    return list(dict.fromkeys([wanted, "eager"]))
+    if wanted != "auto":
+        return list(dict.fromkeys([wanted, "eager"]))
+    if device != "cuda":
+        return ["packed", "shared", "eager"]
+    # bitsandbytes 0.50 looks at the input of an int8 product on the CPU, which no graph can record.
+    return ["eager"] if precision == "int8" else ["graphs", "eager"]
 
 
-def fastest(names: Sequence[str], start: Callable[[str], Engine]) -> Engine:
+def fastest(names: Sequence[str], start: Callable[[str, bool], Engine]) -> Engine:
     """The engine of the first path that `start` can start and prove.
+
+    Args:
+        names: the paths to try, in order.
+        start: takes a path and whether it is the last one; what it raises gives back what it had taken.
 
     Raises:
         SNBError: the last of them failed too.
     """
     for name in names[:-1]:
         try:
-            return _started(name, start)
+            return _started(name, start, last=False)
         except Exception as error:
             log.warning("decode path %s fails here, the next is tried: %s", name, _reason(error))
-    return _started(names[-1], start)
+        gc.collect()  # an error's traceback holds what its frames held, in cycles
+        torch.cuda.empty_cache()
+    return _started(names[-1], start, last=True)
 
 
-def _started(name: str, start: Callable[[str], Engine]) -> Engine:
-    engine = start(name)
+def _started(name: str, start: Callable[[str, bool], Engine], last: bool) -> Engine:
+    engine = start(name, last)
     log.info("decode path: %s", name)
     return engine
 

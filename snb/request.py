@@ -1,7 +1,7 @@
 """What one caller asks for: frozen, validated in one place, every fault reported at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from snb.errors import BadInput
@@ -14,8 +14,6 @@ MAX_TEXT = 20_000
 MAX_TURNS = 200
 MAX_STOPS, MAX_STOP = 16, 200
 """Stop strings of a request, and characters of each."""
-MAX_DEADLINE = 1800
-"""Seconds; Replicate ends a prediction after 30 minutes."""
 ROLES = ("user", "assistant")
 
 
@@ -27,35 +25,31 @@ class Turn:
     content: str
 
 
-BOUNDS = {
-    "max_tokens": (1, 2048),
-    "min_tokens": (0, 2048),
-    "temperature": (0, 2),
-    "top_p": (0, 1),
-    "top_k": (0, 1000),
-    "repetition_penalty": (0.5, 2),
-    "presence_penalty": (-2, 2),
-    "frequency_penalty": (-2, 2),
-}
-"""The same as in predict.py, for callers who come another way."""
+def _number(default: float | None, low: float, high: float) -> Any:
+    return field(default=default, metadata={"bounds": (low, high)})
+
+
+def bounds(of: Any) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of each field of Sampling or Request that is a number."""
+    return {one.name: one.metadata["bounds"] for one in fields(of) if "bounds" in one.metadata}
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen, and when to stop.
+    """How the next token is chosen, and when to stop; by default as the endpoint does.
 
-    `temperature` 0 is greedy; `top_k` 0, `top_p` 1, `repetition_penalty` 1 and the other penalties at 0
-    switch that part off.
+    predict.py repeats defaults and bounds as literals, since Cog reads its source. `temperature` 0 is greedy;
+    `top_k` 0, `top_p` 1, `repetition_penalty` 1 and the other penalties at 0 switch that part off.
     """
 
-    max_tokens: int = 256
-    min_tokens: int = 0
-    temperature: float = 0.7
-    top_p: float = 0.8
-    top_k: int = 20
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
+    max_tokens: int = _number(256, 1, 2048)
+    min_tokens: int = _number(0, 0, 2048)
+    temperature: float = _number(0.7, 0, 2)
+    top_p: float = _number(0.8, 0, 1)
+    top_k: int = _number(20, 0, 1000)
+    repetition_penalty: float = _number(1.05, 0.5, 2)
+    presence_penalty: float = _number(0, -2, 2)
+    frequency_penalty: float = _number(0, -2, 2)
     stop_sequences: tuple[str, ...] = ()
     french: bool = False
     """Whether tokens of other scripts are left out (`snb.script`)."""
@@ -64,12 +58,11 @@ class Sampling:
         # Cog's server lets a whole float (5.0, 1e2) through where an integer is declared.
         for name in ("max_tokens", "min_tokens", "top_k"):
             object.__setattr__(self, name, int(getattr(self, name)))
+        object.__setattr__(self, "stop_sequences", tuple(self.stop_sequences))
 
     def faults(self) -> Iterable[str]:
         """Every value outside its bounds, as a sentence."""
-        for name, (low, high) in BOUNDS.items():
-            if not low <= getattr(self, name) <= high:  # so written that NaN is a fault
-                yield f"{name} must be from {low} to {high}"
+        yield from _number_faults(self)
         if self.min_tokens > self.max_tokens:
             yield "min_tokens must be at most max_tokens"
         yield from self._stop_faults()
@@ -91,35 +84,29 @@ class Request:
     rag_context: str = ""
     history: tuple[Turn, ...] = ()
     system_prompt: str = ""
-    seed: int | None = None
-    deadline_seconds: float = 0
+    seed: int | None = _number(None, 0, 2**32 - 1)
+    deadline_seconds: float = _number(0, 0, 1800)  # Replicate ends a prediction after 30 minutes
     """Seconds from arrival; 0 leaves it to the server's setting."""
     sampling: Sampling = field(default_factory=Sampling)
 
+    def __post_init__(self) -> None:
+        if self.seed is not None:
+            object.__setattr__(self, "seed", int(self.seed))
+
     @classmethod
-    def checked(
-        cls,
-        *,
-        user_message: str,
-        philosopher: str = "spinoza",
-        rag_context: str = "",
-        history: Sequence[Mapping[str, Any]] = (),
-        system_prompt: str = "",
-        seed: int | None = None,
-        deadline_seconds: float = 0,
-        stop_sequences: Sequence[str] = (),
-        **sampling: Any,
-    ) -> "Request":
-        """Raises BadInput with every fault, so that a caller mends them all at once."""
+    def checked(cls, *, history: Sequence[Mapping[str, Any]] = (), **inputs: Any) -> "Request":
+        """A request from the inputs of predict.py.
+
+        Raises:
+            BadInput: with every fault, so that a caller mends them all at once.
+            TypeError: an input is unknown, missing or of another type.
+        """
         faults = [
             fault for index, turn in enumerate(history) for fault in _shape_faults(f"history[{index}]", turn)
         ]
         turns = () if faults else tuple(Turn(turn["role"], turn["content"]) for turn in history)
-        how = Sampling(**sampling, stop_sequences=tuple(stop_sequences))
-        seed = None if seed is None else int(seed)
-        request = cls(
-            user_message, philosopher, rag_context, turns, system_prompt, seed, deadline_seconds, how
-        )
+        how = {one.name: inputs.pop(one.name) for one in fields(Sampling) if one.name in inputs}
+        request = cls(**inputs, history=turns, sampling=Sampling(**how))
         if faults := [*faults, *request.faults()]:
             raise BadInput(faults, "See the inputs' descriptions for what is allowed")
         return request
@@ -132,16 +119,20 @@ class Request:
             yield f"user_message must have 1 to {MAX_MESSAGE} characters, not {len(self.user_message)}"
         if len(self.history) > MAX_TURNS:
             yield f"history may have at most {MAX_TURNS} turns, not {len(self.history)}"
-        if self.seed is not None and not 0 <= self.seed < 2**32:
-            yield "seed must be from 0 to 4294967295"
-        if not 0 <= self.deadline_seconds <= MAX_DEADLINE:
-            yield f"deadline_seconds must be from 0 to {MAX_DEADLINE}"
+        yield from _number_faults(self)
         texts = {"user_message": self.user_message, "rag_context": self.rag_context}
         texts["system_prompt"] = self.system_prompt
         texts |= {f"history[{index}].content": turn.content for index, turn in enumerate(self.history)}
         for name, text in texts.items():
             yield from _text_faults(name, text)
         yield from self.sampling.faults()
+
+
+def _number_faults(one: Sampling | Request) -> Iterable[str]:
+    for name, (low, high) in bounds(one).items():
+        value = getattr(one, name)
+        if value is not None and not low <= value <= high:  # so written that NaN is a fault
+            yield f"{name} must be from {low} to {high}"
 
 
 def _shape_faults(name: str, turn: Any) -> Iterable[str]:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from cog import CancelationException
 
@@ -13,11 +14,13 @@ from snb import cancel
 from snb.engine import Engine
 from snb.generation import Generation
 from snb.loader import load
+from snb.memory import out_of_memory_named
 from snb.paths import PATHS, candidates, fastest
+from snb.phase import Seconds, phase
 from snb.philosophers import names, persona
 from snb.prompt import ChatML, Prompt
 from snb.request import Request
-from snb.self_test import self_test
+from snb.self_test import Report, self_test
 from snb.settings import Settings
 
 PROBE = Request(user_message="Que dois-je faire ?")
@@ -25,6 +28,18 @@ PROBE = Request(user_message="Que dois-je faire ?")
 log = logging.getLogger(__name__)
 
 Record = Callable[[str, float | int | str], None]
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a boot chose, how long it took, and what its self-test found."""
+
+    path: str
+    precision: str
+    slots: int
+    seconds: Seconds
+    """Of each phase."""
+    self_test: Report
 
 
 class Service:
@@ -45,23 +60,28 @@ class Service:
 
     def _boot(self, settings: Settings) -> None:
         loaded = load(settings)
+        seconds = loaded.seconds
         self._notice = loaded.notice
         self._chatml = ChatML(loaded.tokenizer)
         self._deadline, self._french = settings.deadline, settings.scripts == "french"
         prefixes = [self._chatml.prefix(persona(name)) for name in names()]
         probe = self._chatml.prompt(persona("spinoza"), PROBE, settings.context).ids
 
-        def start(path: str) -> Engine:
+        def start(path: str, last: bool) -> Engine:
             sizes = loaded.slots, settings.context
-            engine = Engine(loaded.model, loaded.tokenizer, *sizes, prefixes, PATHS[path])
+            with phase("engine", seconds), out_of_memory_named("making the engine"):
+                engine = Engine(loaded.model, loaded.tokenizer, *sizes, prefixes, PATHS[path])
             try:
-                self_test(engine, loaded.model, probe, loaded.choice.precision)
+                with phase("self_test", seconds), out_of_memory_named("the self-test"):
+                    report = self_test(engine, probe, last)
             except BaseException:
                 engine.close()
                 raise
+            self.boot = Boot(path, loaded.choice.precision, loaded.slots, seconds, report)
             return engine
 
-        self._engine = fastest(candidates(settings.path, loaded.model.device.type), start)
+        paths = candidates(settings.path, loaded.model.device.type, loaded.choice.precision)
+        self._engine = fastest(paths, start)
 
     @property
     def healthy(self) -> bool:
@@ -93,6 +113,8 @@ class Service:
         record("seed", seed)
         if self._notice:
             record("notice", self._notice)
+        if warnings := self.boot.self_test.of("doubt"):
+            record("boot_warning", "; ".join(warnings))
         return _metered(generation, prompt, record, arrived)
 
 

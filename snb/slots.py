@@ -12,6 +12,8 @@ from snb.shared import Prefix, Sharing
 
 ALIGNMENT = 64
 """Attention reads columns in multiples of this: CUDA's kernels copy a ragged mask in every layer."""
+PREFILL_TOKENS = 512
+"""Prompt tokens of one pass at most, so that a long prompt does not hold up the others' decode steps."""
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""
@@ -92,21 +94,13 @@ class SlotModel:
         model: on its device, in eval mode.
         slots: rows of the cache.
         context: tokens of one row.
-        path: makes the decode step of this model (`snb.paths`); without one it runs kernel by kernel.
     """
 
-    def __init__(
-        self,
-        model: Qwen2ForCausalLM,
-        slots: int,
-        context: int,
-        path: "Callable[[SlotModel], Step] | None" = None,
-    ) -> None:
+    def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
         self.model = model
         self.cache = SlotCache(model, slots, context)
         self._columns = torch.arange(context + 1, device=model.device)
         self._sharing = False
-        self._step = path(self) if path else self.step
 
     def share_prefixes(self) -> None:
         """Reads each prefix once for all rows that begin with it, from now on."""
@@ -132,16 +126,17 @@ class SlotModel:
         return self._scores(hidden[self._columns[: len(ids)], lengths - 1])
 
     @torch.inference_mode()
-    def decode(self, tokens: Sequence[int | None], starts: Sequence[int]) -> Tensor:
+    def decode(self, tokens: Sequence[int | None], starts: Sequence[int], step: Step | None = None) -> Tensor:
         """The same for one new token of each of the first `len(tokens)` rows.
 
-        A row whose token is none is carried along idle, and its scores mean nothing.
+        A row whose token is none is carried along idle, and its scores mean nothing. Another `step` than this
+        model's own, which runs kernel by kernel, is one of `snb.paths`.
         """
         idle = self.cache.context
         ids = self._tensor([[token or 0] for token in tokens])
         positions = [idle if t is None else start for t, start in zip(tokens, starts, strict=True)]
         longest = max(position + 1 for position in positions if position != idle)
-        return self._step(ids, self._tensor(positions)[:, None], self._aligned(longest))
+        return (step or self.step)(ids, self._tensor(positions)[:, None], self._aligned(longest))
 
     @torch.inference_mode()
     def step(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:

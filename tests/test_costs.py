@@ -58,7 +58,7 @@ def test_every_card_has_a_datasheet_and_plausible_rates() -> None:
         assert "https://" in card.source or "NVIDIA" in card.source
         assert 1.5 <= card.int8 / card.half <= 4.1, card.name
         assert card.capability > (0, 0), card.name
-        assert 16 <= card.gigabytes <= 80, card.name
+        assert 14 < card.gib < 80, card.name
 
 
 def test_three_hours_at_thirty_cents_are_ninety_cents(prices: Prices) -> None:

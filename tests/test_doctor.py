@@ -486,7 +486,7 @@ def test_what_is_in_the_image_counts_as_pulled(made: Sound) -> None:
     [
         ("t4", "bf16", "error", "CARD_CANNOT", "SNB_PRECISION=nf4"),
         ("t4", "int8", "error", "CARD_TOO_SMALL", "SNB_PRECISION=nf4"),
-        ("t4", "nf4", "warning", "CARD_FEWER_SLOTS", "SNB_SLOTS=4"),
+        ("t4", "nf4", "warning", "CARD_FEWER_SLOTS", "SNB_SLOTS=3"),
         ("l40s", "bf16", "ok", "CARD", ""),
         ("a100", "auto", "ok", "CARD", ""),
     ],

@@ -3,18 +3,19 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny import tiny_model
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from snb.engine import PREFILL_TOKENS, Engine
+from snb.engine import Engine
 from snb.errors import BadInput, DeadlinePassed, EngineDown
 from snb.request import Sampling
-from snb.slots import SlotModel, Step
+from snb.slots import PREFILL_TOKENS, SlotModel, Step
 
-GREEDY = Sampling(max_tokens=24, temperature=0)
+GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
 
 
 def reference(model: Qwen2ForCausalLM, prompt: list[int], tokens: int) -> list[int]:
@@ -117,10 +118,10 @@ def test_each_of_the_two_end_tokens_ends_an_answer(end: int, tokenizer: PreTrain
 
 
 def test_max_tokens_and_the_context_end_an_answer_as_length(engine: Engine) -> None:
-    short = engine.generate([5, 6], Sampling(max_tokens=3, temperature=0), seed=0)
+    short = engine.generate([5, 6], replace(GREEDY, max_tokens=3), seed=0)
     list(short)
     assert (len(short.tokens), short.finish_reason) == (3, "length")
-    long = engine.generate([5] * 250, Sampling(max_tokens=50, temperature=0), seed=0)
+    long = engine.generate([5] * 250, replace(GREEDY, max_tokens=50), seed=0)
     list(long)
     assert (len(long.tokens), long.finish_reason) == (6, "length")
 
@@ -185,7 +186,12 @@ def test_the_repetition_penalty_is_that_of_transformers(
 def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine) -> None:
     """Followed by hand over the kept scores: subtracted once, and once for each time."""
     sampling = Sampling(
-        max_tokens=24, min_tokens=24, temperature=0, presence_penalty=2, frequency_penalty=0.5
+        max_tokens=24,
+        min_tokens=24,
+        temperature=0,
+        repetition_penalty=1,
+        presence_penalty=2,
+        frequency_penalty=0.5,
     )
     generation = engine.generate([5] * 20, sampling, seed=0, keep_scores=True)
     list(generation)
@@ -209,7 +215,7 @@ def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(engine: Engine) -
     whole = engine.generate([9, 8, 7], GREEDY, seed=0)
     text = "".join(whole)
     stop = text[len(text) // 2 :][:4]
-    cut = engine.generate([9, 8, 7], Sampling(max_tokens=24, temperature=0, stop_sequences=(stop,)), seed=0)
+    cut = engine.generate([9, 8, 7], replace(GREEDY, stop_sequences=(stop,)), seed=0)
     assert "".join(cut) == text[: text.index(stop)]
     assert cut.finish_reason == "stop_sequence"
     assert len(cut.tokens) < 24
@@ -257,7 +263,7 @@ def test_runaway_repetition_ends_as_a_loop(tokenizer: PreTrainedTokenizerFast) -
         model.lm_head.weight[70] = 1.0
     model.model.norm.register_forward_hook(lambda _, __, output: torch.ones_like(output))
     engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=256)
-    generation = engine.generate([5], Sampling(max_tokens=200, temperature=0), seed=0)
+    generation = engine.generate([5], replace(GREEDY, max_tokens=200), seed=0)
     assert "".join(generation)
     assert generation.finish_reason == "loop"
     assert len(generation.tokens) < 100
@@ -296,7 +302,7 @@ def test_a_warm_prefix_gives_the_same_tokens_and_saves_its_prefill(
     hook = model.model.register_forward_pre_hook(
         lambda *args: forwarded.append(args[2]["input_ids"].shape[1]), with_kwargs=True
     )
-    list(engine.generate(asked[0], Sampling(max_tokens=1, temperature=0), seed=0))
+    list(engine.generate(asked[0], replace(GREEDY, max_tokens=1), seed=0))
     assert forwarded == [3]
     hook.remove()
     engine.close()
@@ -313,7 +319,7 @@ def test_rows_that_share_prefixes_give_what_they_give_alone_as_others_come_and_g
     asked = [[*prefixes[0], 5], [*prefixes[1], 6, 7], [9, 9], [*prefixes[0], *chunked], [*prefixes[1], 8]]
     lengths = [4, 24, 24, 24, 24]
     generations = [
-        engine.generate(prompt, Sampling(max_tokens=length, temperature=0), seed=0)
+        engine.generate(prompt, replace(GREEDY, max_tokens=length), seed=0)
         for prompt, length in zip(asked, lengths, strict=True)
     ]
     for prompt, length, generation in zip(asked, lengths, generations, strict=True):

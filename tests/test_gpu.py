@@ -26,7 +26,7 @@ KIND = "cuda"
 GRAPHS = "graphs"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
 PROMPTS = [list(range(3, 3 + length)) for length in (5, 40, 17, 64, 9, 130)]
-GREEDY = Sampling(max_tokens=24, min_tokens=24, temperature=0)
+GREEDY = Sampling(max_tokens=24, min_tokens=24, temperature=0, repetition_penalty=1)
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_model, tiny_tokenizer
 
-from snb.engine import PREFILL_TOKENS, Engine
+from snb.engine import Engine
 from snb.generation import Generation
 from snb.paths import PATHS
 from snb.philosophers import names, persona
 from snb.prompt import ChatML
 from snb.request import Request, Sampling
-from snb.slots import SlotModel, Step
+from snb.slots import PREFILL_TOKENS, SlotModel, Step
 
 Way = Callable[[SlotModel], Step]
 """How a decode step runs; the fixture `path` gives each."""
@@ -25,8 +25,8 @@ TOKENIZER = tiny_tokenizer().backend_tokenizer
 CHATML = ChatML(TOKENIZER)
 PERSONAS = [CHATML.prefix(persona(name)) for name in names()]
 CONTEXT = 2800
-GREEDY = Sampling(max_tokens=24, temperature=0)
-SAMPLED = Sampling(max_tokens=24, temperature=0.9)
+GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
+SAMPLED = replace(GREEDY, temperature=0.9)
 PENALTIES = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3}
 MANNERS = [GREEDY, SAMPLED, replace(GREEDY, **PENALTIES), replace(SAMPLED, **PENALTIES, french=True)]
 KINDS = ["greedy", "sampled", "greedy, penalties", "sampled, penalties"]
@@ -95,7 +95,7 @@ def together(engine: Engine, pace: Sequence[int], asks: Sequence[Ask]) -> list[G
                 generations[index].cancel()
 
     steps = 2 + max(max(ask.arrives, ask.leaves or 0) for ask in asks)
-    hook = engine._model.model.get_input_embeddings().register_forward_pre_hook(act)
+    hook = engine.model.model.get_input_embeddings().register_forward_pre_hook(act)
     keeper = Sampling(max_tokens=steps, min_tokens=steps, temperature=0)
     assert Answer.of(engine.generate(list(pace), keeper, seed=0)) == alone(tuple(pace), keeper, 0)
     hook.remove()

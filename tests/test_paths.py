@@ -1,5 +1,6 @@
 """The fastest path that passes is taken; one that cannot run or computes wrongly is left, with its reason."""
 
+import gc
 import itertools
 import logging
 from collections.abc import Callable
@@ -14,9 +15,9 @@ from snb.errors import SelfTestFailed
 from snb.paths import PATHS, candidates, doublings, eager, fastest
 from snb.request import Sampling
 from snb.self_test import self_test
-from snb.slots import SlotModel, Step
+from snb.slots import SlotCache, SlotModel, Step
 
-Start = Callable[[str], Engine]
+Start = Callable[[str, bool], Engine]
 
 
 def cannot_be_recorded(_: SlotModel) -> Step:
@@ -34,6 +35,11 @@ def dies(_: SlotModel) -> Step:
     return step
 
 
+def living(shape: torch.Size) -> int:
+    """Tensors of a shape that somebody still holds."""
+    return sum(type(one) is Tensor and one.shape == shape for one in gc.get_objects())
+
+
 @pytest.fixture
 def start(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
@@ -42,10 +48,10 @@ def start(
     for path in (cannot_be_recorded, wrong, dies):
         monkeypatch.setitem(PATHS, path.__name__, path)
 
-    def started(name: str) -> Engine:
+    def started(name: str, last: bool) -> Engine:
         engine = Engine(model, tokenizer.backend_tokenizer, slots=3, context=256, path=PATHS[name])
         try:
-            self_test(engine, model, list(range(3, 40)), "fp32")
+            self_test(engine, list(range(3, 40)), last)
         except BaseException:
             engine.close()
             raise
@@ -69,7 +75,7 @@ def test_a_path_that_fails_falls_back_to_eager_and_says_why(
     reason = {
         "cannot_be_recorded": "stream is capturing",
         "wrong": "SELF_TEST_FAILED",
-        "dies": "ENGINE_DOWN",
+        "dies": "illegal memory access",
         "graphs": "CUDA graphs need a GPU",
     }
     assert reason[name] in warning
@@ -88,11 +94,35 @@ def test_when_the_last_path_fails_too_the_boot_fails(start: Start) -> None:
 
 
 def test_the_paths_of_each_setting_end_with_one_that_runs_everywhere() -> None:
-    assert candidates("auto", "cuda") == ["graphs", "eager"]
-    assert candidates("auto", "cpu") == ["packed", "shared", "eager"]
-    assert candidates("graphs", "cpu") == ["graphs", "eager"]
-    assert candidates("eager", "cuda") == ["eager"]
+    assert candidates("auto", "cuda", "bf16") == ["graphs", "eager"]
+    assert candidates("auto", "cuda", "int8") == ["eager"]
+    assert candidates("auto", "cpu", "int8") == ["packed", "shared", "eager"]
+    assert candidates("graphs", "cpu", "fp32") == ["graphs", "eager"]
+    assert candidates("eager", "cuda", "nf4") == ["eager"]
     assert PATHS["eager"] is eager
+
+
+@pytest.mark.parametrize("name", ["cannot_be_recorded", "wrong", "dies"])
+def test_a_path_that_fails_has_given_back_its_memory_when_the_next_one_starts(
+    name: str, start: Start, model: Qwen2ForCausalLM
+) -> None:
+    shape, alive = SlotCache(model, slots=3, context=256).keys.shape, []
+
+    def counted(path: str, last: bool) -> Engine:
+        alive.append(living(shape))
+        return start(path, last)
+
+    fastest([name, "eager"], counted).close()
+    before, after = alive
+    assert after == before
+
+
+def test_an_engine_that_is_closed_holds_no_tensor_even_while_an_error_holds_the_engine(start: Start) -> None:
+    engine = start("eager", True)
+    shape = engine.model.cache.keys.shape
+    engine.close()
+    engine.close()
+    assert not living(shape)
 
 
 @pytest.mark.parametrize("last", [1, 2, 3, 16, 17, 32])

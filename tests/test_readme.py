@@ -6,7 +6,7 @@ import sys
 from snb.settings import ROOT
 
 
-def test_the_table_of_inputs_is_the_one_of_predict() -> None:
+def test_the_tables_that_mirror_code_are_those_of_the_code() -> None:
     check = subprocess.run([sys.executable, str(ROOT / "scripts" / "readme"), "--check"], check=False)
     assert check.returncode == 0, "run scripts/readme"
 

@@ -6,8 +6,12 @@ import pytest
 
 from snb import schema
 from snb.errors import BadInput
-from snb.request import BOUNDS, MAX_DEADLINE, MAX_MESSAGE, Request, Sampling, Turn
-from snb.settings import ROOT
+from snb.request import MAX_MESSAGE, MAX_STOP, MAX_STOPS, Request, Sampling, Turn, bounds
+from snb.settings import ROOT, Settings
+
+SOURCE = (ROOT / "predict.py").read_text(encoding="utf-8")
+INPUTS = schema.derive(SOURCE, "Predictor", "0")["components"]["schemas"]["Input"]["properties"]
+"""What callers read of each input."""
 
 
 def test_a_plain_question_is_accepted() -> None:
@@ -72,11 +76,21 @@ def test_all_faults_come_together_and_no_text_of_the_caller_is_repeated() -> Non
 
 
 def test_the_bounds_are_those_that_callers_read_in_the_schema() -> None:
-    source = (ROOT / "predict.py").read_text(encoding="utf-8")
-    inputs = schema.derive(source, "Predictor", "0")["components"]["schemas"]["Input"]["properties"]
-    bounds = {**BOUNDS, "deadline_seconds": (0, MAX_DEADLINE), "seed": (0, 2**32 - 1)}
-    declared = {
-        name: (part["minimum"], part["maximum"]) for name, part in inputs.items() if "minimum" in part
-    }
-    assert declared == bounds
-    assert inputs["user_message"]["maxLength"] == MAX_MESSAGE
+    numbers = {name: part for name, part in INPUTS.items() if part.get("type") in ("integer", "number")}
+    declared = {name: (part["minimum"], part["maximum"]) for name, part in numbers.items()}
+    assert declared == bounds(Sampling) | bounds(Request)
+    message = INPUTS["user_message"]
+    assert (message["minLength"], message["maxLength"]) == (1, MAX_MESSAGE)
+    for name, words in {
+        "user_message": f"1 to {MAX_MESSAGE:,} characters",
+        "stop_sequences": f"At most {MAX_STOPS}, of 1 to {MAX_STOP} characters",
+        "deadline_seconds": f"{Settings().deadline} by default",
+    }.items():
+        assert words in INPUTS[name]["description"]
+
+
+def test_who_leaves_everything_out_is_answered_as_the_schema_says() -> None:
+    defaults = {name: part["default"] for name, part in INPUTS.items() if "default" in part}
+    del defaults["api_key"]
+    assert len(defaults) == len(INPUTS) - 2  # the key, and the message, which has none
+    assert Request.checked(user_message="x") == Request.checked(user_message="x", **defaults)

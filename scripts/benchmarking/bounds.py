@@ -11,9 +11,9 @@ from math import ceil
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb.engine import PREFILL_TOKENS
 from snb.memory import Footprint, float_bytes, quantised
-from snb.precision import Device
+from snb.precision import Device, rented
+from snb.slots import PREFILL_TOKENS
 
 NVIDIA = "https://www.nvidia.com/content/dam/en-zz/Solutions"
 SIZES = {
@@ -42,17 +42,16 @@ class Card:
     int8: float
     """The same on 8-bit integers."""
     capability: tuple[int, int] = (0, 0)
-    gigabytes: int = 0
-    """Decimal."""
+    gib: float = 0
+    """Of memory, as its driver reports it."""
     price: float = 0.0
     """Dollars a second on Replicate, November 2026."""
     source: str = ""
 
     @property
     def device(self) -> Device:
-        """The card with nothing on it; 95% of its memory counts as free, as in `snb.precision.CARDS`."""
-        total = self.gigabytes * 10**9
-        return Device("cuda", self.name, self.capability, total * 95 // 100, total)
+        """The card with nothing on it but this process."""
+        return rented(self.name, self.capability, self.gib)
 
 
 CARDS = (
@@ -62,7 +61,7 @@ CARDS = (
         half=65e12,
         int8=130e12,
         capability=(7, 5),
-        gigabytes=16,
+        gib=14.6,
         price=0.000225,
         source="NVIDIA T4 product brief PB-08921-001 and datasheet "
         f"{NVIDIA}/Data-Center/tesla-t4/t4-tensor-core-datasheet-951643.pdf",
@@ -73,7 +72,7 @@ CARDS = (
         half=362.05e12,
         int8=733e12,
         capability=(8, 9),
-        gigabytes=48,
+        gib=44.4,
         price=0.000975,
         source="NVIDIA L40S datasheet https://resources.nvidia.com/en-us-l40s/l40s-datasheet-28413",
     ),
@@ -83,7 +82,7 @@ CARDS = (
         half=312e12,
         int8=624e12,
         capability=(8, 0),
-        gigabytes=80,
+        gib=79.1,
         price=0.0014,
         source=f"NVIDIA A100 datasheet {NVIDIA}/Data-Center/a100/pdf/"
         "nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf",
@@ -94,7 +93,7 @@ CARDS = (
         half=989.5e12,
         int8=1979e12,
         capability=(9, 0),
-        gigabytes=80,
+        gib=79.1,
         price=0.001525,
         source="NVIDIA H100 datasheet https://resources.nvidia.com/en-us-tensor-core/nvidia-tensor-core-gpu-datasheet",
     ),

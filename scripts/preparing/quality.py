@@ -29,7 +29,7 @@ from snb.philosophers import persona
 from snb.prepared import Card, Prepared
 from snb.prompt import ChatML
 from snb.request import Request
-from snb.self_test import divergence
+from snb.rounding import divergence
 from snb.settings import Settings
 
 SET = Path(__file__).with_name("quality-set.json")
@@ -82,10 +82,9 @@ def quality(own: Sequence[Tensor], answers: Sequence[Sequence[int]], other: Sequ
     if not other:
         return Quality(tokens, loss)
     pairs = list(zip(torch.cat(list(own)), torch.cat(list(other)), strict=True))
-    divergences = [divergence(*pair) for pair in pairs]
+    divergences = torch.stack([divergence(*pair) for pair in pairs])
     same = [bool(mine.argmax() == theirs.argmax()) for mine, theirs in pairs]
-    worst = torch.tensor(divergences).max().item()  # Python's max would lose a NaN
-    return Quality(tokens, loss, statistics.fmean(divergences), worst, statistics.fmean(same))
+    return Quality(tokens, loss, divergences.mean().item(), divergences.max().item(), statistics.fmean(same))
 
 
 def read(folder: Path, settings: Settings) -> Loaded:

@@ -9,7 +9,7 @@ ELSEWHERE = (
         half=121e12,
         int8=242e12,
         capability=(8, 9),
-        gigabytes=24,
+        gib=22.0,
         source="NVIDIA L4 datasheet https://www.nvidia.com/en-us/data-center/l4/",
     ),
     Card(
@@ -18,7 +18,7 @@ ELSEWHERE = (
         half=70e12,
         int8=140e12,
         capability=(8, 6),
-        gigabytes=24,
+        gib=22.0,
         source="NVIDIA A10G datasheet https://d1.awsstatic.com/product-marketing/ec2/"
         "NVIDIA_AWS_A10G_DataSheet_FINAL_02_17_2022.pdf",
     ),
@@ -28,7 +28,7 @@ ELSEWHERE = (
         half=149.7e12,
         int8=299.3e12,
         capability=(8, 6),
-        gigabytes=48,
+        gib=44.4,
         source="NVIDIA A40 datasheet https://images.nvidia.com/content/Solutions/data-center/a40/"
         "nvidia-a40-datasheet.pdf",
     ),
@@ -38,7 +38,7 @@ ELSEWHERE = (
         half=71e12,
         int8=284e12,
         capability=(8, 6),
-        gigabytes=24,
+        gib=23.6,
         source="NVIDIA Ampere GA102 whitepaper https://www.nvidia.com/content/PDF/"
         "nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.1.pdf",
     ),
@@ -48,7 +48,7 @@ ELSEWHERE = (
         half=165.2e12,
         int8=660.6e12,
         capability=(8, 9),
-        gigabytes=24,
+        gib=23.6,
         source="NVIDIA Ada whitepaper https://images.nvidia.com/aem-dam/Solutions/geforce/ada/"
         "nvidia-ada-gpu-architecture.pdf",
     ),
@@ -58,7 +58,7 @@ ELSEWHERE = (
         half=76.7e12,
         int8=153.4e12,
         capability=(8, 9),
-        gigabytes=20,
+        gib=18.6,  # its 20 GB; nobody's driver was asked
         source=f"NVIDIA RTX 4000 SFF Ada datasheet {NVIDIA}/rtx-4000-sff/"
         "proviz-rtx-4000-sff-ada-datasheet-2616456-web.pdf",
     ),

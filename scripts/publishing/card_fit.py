@@ -14,7 +14,6 @@ from snb.settings import Settings
 
 HARDWARE = {"t4": "T4", "l40s": "L40S", "a100": "A100 80GB SXM", "h100": "H100 SXM"}
 """What Replicate rents, by the names that scripts/doctor takes: the card of it in `bounds`."""
-PRECISIONS = ("bf16", "int8", "nf4")
 
 
 def card_of(hardware: str) -> Card:
@@ -65,13 +64,13 @@ def _judged(card: Card, config: Qwen2Config, settings: Settings, prepared: bool)
 
 def _cure(card: Card, config: Qwen2Config, settings: Settings, prepared: bool) -> str:
     """Which precision would run on this card, and which card would run this precision."""
-    fitting = [name for name in PRECISIONS if _choice(card, config, settings, name)]
+    fitting = _choice(card, config, settings, "auto")
     larger = [key for key in HARDWARE if _choice(card_of(key), config, settings, settings.precision)]
     cures = []
     if fitting and prepared:
-        cures.append(f"prepare the weights again: scripts/prepare-weights --precision {fitting[0]}")
+        cures.append(f"prepare the weights again: scripts/prepare-weights --precision {fitting.precision}")
     elif fitting:
-        cures.append(f"write SNB_PRECISION={fitting[0]} into `environment:` of cog.yaml")
+        cures.append(f"write SNB_PRECISION={fitting.precision} into `environment:` of cog.yaml")
     if larger:
         cures.append(f"choose --hardware {larger[0]}")
     return ", or ".join(cures) or "take a smaller SNB_CONTEXT"

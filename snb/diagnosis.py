@@ -1,0 +1,73 @@
+"""Whether torch can use the machine's GPU, and if not, why: decided from evidence alone."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from snb.errors import DeviceUnusable
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a machine shows of its GPUs; `diagnose` decides from this alone."""
+
+    torch_cuda: str | None
+    """The CUDA version that torch was built for; none for a CPU-only build."""
+    available: bool
+    """Whether torch can use a GPU."""
+    devices_visible: bool
+    """Whether this process sees a GPU's device file."""
+    driver_version: str | None
+    """The NVIDIA driver of the kernel, which a container sees even without a GPU."""
+    torch_error: str
+    """What torch says when it is made to use a GPU; empty when that works."""
+
+    @classmethod
+    def gather(cls) -> "Evidence":
+        try:
+            torch.cuda.current_device()
+            said = ""
+        except (RuntimeError, AssertionError) as error:
+            said = str(error).strip().rstrip(".")
+        module = Path("/proc/driver/nvidia/version")
+        version = re.search(r"\b\d{3,}(\.\d+)+", module.read_text() if module.exists() else "")
+        return cls(
+            torch_cuda=torch.version.cuda,
+            available=torch.cuda.is_available(),
+            devices_visible=any(Path("/dev").glob("nvidia[0-9]*")),
+            driver_version=version.group() if version else None,
+            torch_error=said,
+        )
+
+
+def diagnose(evidence: Evidence, wanted: str) -> str:
+    """The kind of device, `cuda` or `cpu`, for a setting of `auto`, `cuda` or `cpu`.
+
+    Raises:
+        DeviceUnusable: a GPU was asked for, or is in the machine, and cannot be used; that never falls back
+            to the CPU.
+    """
+    if wanted != "cpu" and evidence.available:
+        return "cuda"
+    if wanted == "cpu" or (wanted == "auto" and not evidence.devices_visible and not evidence.driver_version):
+        return "cpu"
+    faults, cures = zip(*_faults(evidence), strict=True)
+    raise DeviceUnusable(faults, ". ".join([*cures, "SNB_DEVICE=cpu runs without a GPU"]))
+
+
+def _faults(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Each reason why the GPU cannot be used, and its cure."""
+    driver = f"NVIDIA driver {evidence.driver_version or 'of unknown version'}"
+    if evidence.torch_cuda is None:
+        yield "the installed torch is a CPU-only build", "Install a torch that is built for CUDA"
+    if not evidence.devices_visible and evidence.driver_version:
+        fault = f"the machine has {driver}, but no GPU is passed to this process"
+        yield fault, "Start the container with its GPU (docker run --gpus all)"
+    elif not evidence.devices_visible:
+        yield "this machine shows no NVIDIA driver and no GPU", "Take a machine with an NVIDIA GPU"
+    elif evidence.torch_cuda:
+        fault = f"{driver} does not serve this torch, built for CUDA {evidence.torch_cuda}"
+        yield f"{fault}: {evidence.torch_error}", "Update the driver, or install a torch for its CUDA"
