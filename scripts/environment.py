@@ -4,7 +4,8 @@
 already has every version that the script needs (the image, or `.venv`); else it builds `.venv` and runs the
 script again in it. Run as a program it makes the environment for a shell script.
 
-Set IMAGE_PINS=1 to install the image's own torch on a machine without a GPU.
+Set IMAGE_PINS=1 to install the image's own torch on a machine without a GPU. Set AS_IS=1 on one without a
+registry: nothing is installed, and the running interpreter's packages are taken, whatever their versions.
 """
 
 import os
@@ -44,16 +45,23 @@ def read(requirements: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def satisfied(dev: bool) -> bool:
-    """Whether the running interpreter has every pinned version."""
+def differing(dev: bool) -> list[str]:
+    """Each pin that the running interpreter does not satisfy, with what it has instead."""
+    faults = []
     for pin in pins(dev):
         name, version = pin.split("==")
-        try:
-            if metadata.version(name).split("+")[0] != version:
-                return False
-        except metadata.PackageNotFoundError:
-            return False
-    return True
+        present = installed(name)
+        if present.split("+")[0] != version:
+            faults.append(f"{name} {present or 'absent'}, pinned {version}")
+    return faults
+
+
+def installed(name: str) -> str:
+    """The version of a package, whatever extras are wanted of it; empty where it is absent."""
+    try:
+        return metadata.version(name.split("[")[0])
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def build() -> None:
@@ -63,17 +71,23 @@ def build() -> None:
         subprocess.run([python, "-m", "venv", str(VENV)], check=True, stdout=sys.stderr)
     command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pins(dev=True)]
     print("Installing the pinned packages into .venv …", file=sys.stderr)
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    if subprocess.run(command, stdout=sys.stderr).returncode:
+        sys.exit("pip wrote the reason above; AS_IS=1 in front runs with the packages that are installed")
 
 
 def enter(dev: bool = False) -> None:
     """Runs the calling script with the project importable and every pinned package; `dev` adds the tests'."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    if satisfied(dev):
+    faults = differing(dev)
+    if faults and os.environ.get("AS_IS"):
+        print(f"AS_IS: {'; '.join(faults)}", file=sys.stderr)
+    if not faults or os.environ.get("AS_IS"):
         return
     if Path(sys.prefix) == VENV or not PYTHON.exists():
         build()
+    if Path(sys.prefix) == VENV and (faults := differing(dev)):
+        sys.exit(f"pip has installed what is pinned, and yet: {'; '.join(faults)}")
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
 
 

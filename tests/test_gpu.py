@@ -1,24 +1,30 @@
-"""What only a GPU can show, on models that any card holds; scripts/gpu-report runs these and much more."""
+"""What only a GPU can show; scripts/gpu-report runs these, and boots the whole 14B besides."""
 
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import random_weights
 import torch
 from tiny import save_tiny, tiny_model
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from snb.engine import PREFILL_TOKENS, Engine
+from snb.engine import Engine
 from snb.loader import Loaded, load
 from snb.memory import Footprint
-from snb.paths import PATHS, candidates, fastest
-from snb.precision import Device
-from snb.request import Sampling
-from snb.self_test import TOLERANCE, divergence, self_test
+from snb.paths import PATHS
+from snb.precision import FLOATS, Device
+from snb.reference import scores
+from snb.request import Request, Sampling
+from snb.rounding import divergence
+from snb.service import Service
 from snb.settings import Settings
-from snb.slots import SlotModel
 
 KIND = "cuda"
 GRAPHS = "graphs"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
 PROMPTS = [list(range(3, 3 + length)) for length in (5, 40, 17, 64, 9, 130)]
 GREEDY = Sampling(max_tokens=24, min_tokens=24, temperature=0, repetition_penalty=1)
 pytestmark = [
@@ -27,9 +33,37 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """The next test finds the memory that this one took."""
+    yield
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("base"))
+    return save_tiny(tmp_path_factory.mktemp("base"), max_position_embeddings=4096)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and an adapter whose four layers have the full shape of the 14B."""
+    folder = tmp_path_factory.mktemp("wide")
+    try:
+        random_weights.make(folder, random_weights.configuration({"num_hidden_layers": 4}))
+    except OSError as error:
+        pytest.skip(str(error))
+    return folder
+
+
+def skip_unless_it_fits(config: Qwen2Config, precision: str) -> None:
+    """With four slots of 4096 tokens."""
+    device, need = Device.find(KIND), Footprint(config).need(precision, 4, 4096)
+    if not device.runs(precision):
+        pytest.skip(f"this card does not compute in {precision}")
+    if device.free < need.total:
+        pytest.skip(f"{need}; {device.free / 2**30:.1f} GiB are free")
 
 
 def loaded(folder: Path, precision: str, kind: str = KIND) -> Loaded:
@@ -56,15 +90,17 @@ def test_bf16_is_for_cards_that_compute_in_it_and_not_for_those_that_emulate_it(
     assert device.runs("bf16") == (device.half == "bf16")
 
 
-@pytest.mark.parametrize("precision", TOLERANCE)
-def test_the_kernels_of_the_card_compute_what_those_of_the_cpu_do(folder: Path, precision: str) -> None:
-    ids = torch.tensor([PROMPTS[3]])
-    with torch.inference_mode():
-        card, cpu = (
-            one.model(ids.to(one.model.device)).logits[0].float().cpu()
-            for one in (loaded(folder, precision), loaded(folder, precision, "cpu"))
-        )
-    assert max(map(divergence, card, cpu)) <= TOLERANCE[precision]
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_card_holds_the_weights_of_the_cpu_and_rounds_no_more(folder: Path, precision: str) -> None:
+    exact, rounding = {}, {}
+    for kind in ("cpu", KIND):
+        model, ids = loaded(folder, precision, kind).model, torch.tensor([PROMPTS[3]], device=kind)
+        exact[kind] = scores(model, ids)[0].cpu()
+        with torch.inference_mode():
+            own = model(ids).logits[0].float().cpu()
+        rounding[kind] = divergence(own, exact[kind]).mean()
+    assert divergence(exact[KIND], exact["cpu"]).mean() <= rounding["cpu"] + 1e-4
+    assert rounding[KIND] <= 3 * rounding["cpu"] + 1e-4
 
 
 @pytest.mark.parametrize("path", [GRAPHS, "eager"])
@@ -82,24 +118,73 @@ def test_greedy_tokens_equal_those_of_generate_however_many_ask(
     assert [g.tokens for g in generations] == [expected(model, prompt) for prompt in PROMPTS]
 
 
-@pytest.mark.parametrize("precision", TOLERANCE)
-def test_in_each_precision_some_path_passes_the_self_test(folder: Path, precision: str) -> None:
-    one = loaded(folder, precision)
-
-    def start(path: str) -> Engine:
-        engine = Engine(one.model, one.tokenizer, one.slots, 512, path=PATHS[path])
-        try:
-            self_test(engine, one.model, PROMPTS[3], precision)
-        except BaseException:
-            engine.close()
-            raise
-        return engine
-
-    engine = fastest(candidates("auto", KIND), start)
+def booted(precision: str, base: Path, adapter: str) -> tuple[str, str]:
+    """An answer of a boot, and the path that it took."""
+    settings = Settings(
+        base_model=str(base), adapter=adapter, prepared="none", precision=precision, device=KIND, slots=4
+    )
+    service = Service(settings)
     try:
-        assert "".join(engine.generate(PROMPTS[0], GREEDY, seed=0))
+        request = Request.checked(user_message="Que dois-je faire ?", max_tokens=24, min_tokens=24)
+        return "".join(service.answer(request, lambda *_: None)), service.boot.path
     finally:
+        service._engine.close()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_boot_of_a_tiny_model_answers_by_graphs_unless_in_int8(folder: Path, precision: str) -> None:
+    skip_unless_it_fits(Qwen2Config.from_pretrained(folder), precision)
+    answer, path = booted(precision, folder, "none")
+    assert answer
+    assert path == ("eager" if precision == "int8" else GRAPHS)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_a_boot_of_layers_of_the_full_shape_answers_by_graphs_unless_in_int8(
+    wide: Path, precision: str
+) -> None:
+    skip_unless_it_fits(Qwen2Config.from_pretrained(wide / "base"), precision)
+    answer, path = booted(precision, wide / "base", str(wide / "adapter"))
+    assert answer
+    assert path == ("eager" if precision == "int8" else GRAPHS)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[[Qwen2Config, str, int], Engine]]:
+    """Starts an engine of four slots on random weights in the 16 bits of the card, by a path."""
+    engines = []
+
+    def start(config: Qwen2Config, path: str, context: int) -> Engine:
+        random_weights.write_tokenizer(tmp_path, config.bos_token_id, None)
+        with torch.device(KIND):
+            model = Qwen2ForCausalLM._from_config(config, dtype=FLOATS[Device.find(KIND).half]).eval()
+        tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+        engines.append(Engine(model, tokenizer, slots=4, context=context, path=PATHS[path]))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
         engine.close()
+
+
+def test_all_48_layers_decode_as_exactly_among_others_as_in_one_plain_pass(
+    started: Callable[[Qwen2Config, str, int], Engine],
+) -> None:
+    config = random_weights.configuration({})
+    skip_unless_it_fits(config, Device.find(KIND).half)
+    engine = started(config, GRAPHS, 1024)
+    generations = [engine.generate(prompt, GREEDY, 0, keep_scores=True) for prompt in PROMPTS]
+    for generation in generations:
+        "".join(generation)
+    model, rounding = engine.model.model, {"engine": 0.0, "plain": 0.0}
+    for prompt, generation in zip(PROMPTS, generations, strict=True):
+        ids, start = torch.tensor([prompt + generation.tokens[:-1]], device=KIND), len(prompt) - 1
+        exact = scores(model, ids)[0, start:].cpu()
+        with torch.inference_mode():
+            plain = model(ids).logits[0, start:].float().cpu()
+        rounding["engine"] += divergence(torch.stack(generation.scores), exact).mean().item()
+        rounding["plain"] += divergence(plain, exact).mean().item()
+    assert rounding["engine"] <= 3 * rounding["plain"] + 1e-4
 
 
 def overflowing(folder: Path) -> Qwen2ForCausalLM:
@@ -124,28 +209,18 @@ def test_fp16_overflows_in_eager_attention_and_not_in_the_one_that_is_loaded(
 
 
 @pytest.mark.parametrize("path", [GRAPHS, "eager"])
-def test_weights_cache_and_passes_take_no_more_memory_than_was_computed(path: str) -> None:
-    # Layers as wide as those of the 14B, but two.
-    sizes = {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 2, "vocab_size": 152064}
-    config = Qwen2Config(**sizes, num_attention_heads=40, num_key_value_heads=8, tie_word_embeddings=False)
-    device = Device.find(KIND)
-    need = Footprint(config).need(device.half, slots=4, context=2048)
-    if device.free < need.total:
-        pytest.skip("other processes hold this card's memory")
-    dtype = torch.bfloat16 if device.half == "bf16" else torch.float16
-    torch.cuda.empty_cache()
+def test_slots_run_to_the_end_of_their_context_in_no_more_memory_than_was_computed(
+    path: str, started: Callable[[Qwen2Config, str, int], Engine]
+) -> None:
+    config, half = random_weights.configuration({"num_hidden_layers": 2}), Device.find(KIND).half
+    skip_unless_it_fits(config, half)
     torch.cuda.reset_peak_memory_stats()
-    allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-    with torch.device(KIND):
-        model = Qwen2ForCausalLM._from_config(config, dtype=dtype).eval()
-    assert torch.cuda.memory_allocated() - allocated == pytest.approx(need.weights, rel=0.01)
-    fill(SlotModel(model, 4, 2048, PATHS[path]))
-    assert torch.cuda.max_memory_reserved() - reserved <= need.total
-
-
-def fill(model: SlotModel) -> None:
-    """Reads a long prompt into every row, then decodes at the end of the context."""
-    for row in range(4):
-        for start in range(0, 2048 - PREFILL_TOKENS, PREFILL_TOKENS):
-            model.prefill([row], [list(range(PREFILL_TOKENS))], [start])
-    model.decode([5, 6, 7, 8], [2047] * 4)
+    before = torch.cuda.memory_reserved()
+    engine = started(config, path, 2048)
+    longest = Sampling(max_tokens=64, min_tokens=64)
+    generations = [engine.generate(list(range(2016)), longest, seed) for seed in range(4)]
+    for generation in generations:
+        "".join(generation)
+    assert [len(generation.tokens) for generation in generations] == [32] * 4
+    need = Footprint(config).need(half, slots=4, context=2048)
+    assert torch.cuda.max_memory_reserved() - before <= need.total

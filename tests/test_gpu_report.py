@@ -1,4 +1,4 @@
-"""scripts/gpu-report: failed parts leave the others alone, nothing private is written, figures are right."""
+"""scripts/gpu-report: every part for real on a CPU, in its time, and nothing private in what it writes."""
 
 import json
 import os
@@ -8,26 +8,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import Any
 
 import environment
+import inspection
 import pytest
 import quality
-import report
+import random_weights
 import torch
-from bounds import CARDS, Bounds
 from endpoint import Failed
-from inspection import GPU, Inspection, beside, outcome
-from parts import Parts, anonymous, found, output
-from tiny import save_tiny, tiny_config
+from inspection import CPU, GPU, Inspection
+from parts import GRACE, Part, Parts, anonymous, lines
+from report import markdown
+from tiny import save_tiny
+from tokenizers import Tokenizer
 
 from snb.loader import load
+from snb.philosophers import names, persona
 from snb.settings import ROOT, Settings
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("base"), max_position_embeddings=4096)
 
 
 def forget(parts: Parts) -> None:
@@ -48,48 +46,110 @@ def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
     assert "needs an NVIDIA GPU; --cpu" in capsys.readouterr().err
 
 
-def test_a_report_of_a_cpu_holds_every_precision_and_names_no_folder(base: Path, tmp_path: Path) -> None:
-    settings = {**os.environ, "SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}
-    command = [sys.executable, str(ROOT / "scripts" / "gpu-report"), "--cpu", "--parts", "quality"]
-    subprocess.run([*command, "--output", str(tmp_path)], env=settings, check=True, capture_output=True)
+def test_every_part_runs_on_a_cpu_and_the_report_grows_with_each_and_names_no_folder(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "scripts" / "gpu-report", "--cpu", "--random", "--output", tmp_path]
+    grown: list[list[str]] = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr
+        for line in running.stderr:
+            if line.strip() == f"{CPU[len(grown) + 1].name} …":
+                grown.append(
+                    [part["name"] for part in json.loads((tmp_path / "report.json").read_text())["parts"]]
+                )
+                if len(grown) + 1 == len(CPU):
+                    break
+        errors = running.stderr.read()
+    assert running.returncode == 0, errors
+    assert [seen[-1] for seen in grown] == [task.name for task in CPU[:-1]]
     written = (tmp_path / "report.json").read_text(encoding="utf-8")
-    parts = {(part["name"], part["of"]): part for part in json.loads(written)["parts"]}
-    assert not [part["failure"] for part in parts.values() if part["failure"]]
-    assert parts["device", ""]["found"]["bandwidth"] > 1e8
-    assert parts["quality", "fp32"]["found"]["mean_divergence"] is None
-    assert 0 < parts["quality", "nf4"]["found"]["mean_divergence"] < 2
-    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "| fp32 " in markdown
-    assert "## Quality" in markdown
-    for private in (str(ROOT), str(base.parent), socket.gethostname()):
-        assert private not in written + markdown
+    tables = {part["name"]: part["tables"] for part in json.loads(written)["parts"]}
+    check(tables)
+    shown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert all(
+        f"## {name.capitalize()}\n" in shown for part in tables.values() for name in part if name != "log"
+    )
+    for private in (str(ROOT), str(Path(os.environ.get("TMPDIR", "/tmp"))) + "/", socket.gethostname()):
+        assert private not in written + shown
+
+
+def check(tables: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    """The figures of a whole report."""
+    assert set(tables["fp32"]) == {"boot", "self-test", "log", *inspection.TABLES}
+    [boot], answers, steps = (tables["fp32"][name] for name in ("boot", "answers", "steps"))
+    assert (boot["precision"], boot["slots"]) == ("fp32", 2)
+    assert 0 < boot["imports_s"] < boot["ready_s"]
+    assert [row["at_once"] for row in answers] == [1, 2]
+    assert not any(row["failures"] for row in (*answers, *tables["fp32"]["rag"], *tables["server"]["server"]))
+    assert all(row["alone_ms"] > 0 and row["eager_ms"] > 0 and row["bound_ms"] > 0 for row in steps)
+    assert [row["in_loop_ms"] for row in steps] == [row["between_tokens_ms"] for row in answers]
+    assert [row["persona"] for row in tables["fp32"]["rounding"]] == list(names())
+    assert all(row["plain_largest"] + row["engine_largest"] < 1e-3 for row in tables["fp32"]["rounding"])
+    assert [row["rows"] for row in tables["fp32"]["generate"]] == [1, 2]
+    assert [row["at_once"] for row in tables["server"]["server"]] == [1, 2]
+    [full], [memory] = (tables["prepared"][name] for name in ("full", "memory"))
+    assert full["filled"] == full["slots"] == 2
+    assert memory["weights"] + memory["cache"] + memory["margin"] == pytest.approx(memory["computed"])
+    first, second = tables["quality"]["quality"]
+    assert first["mean_divergence"] is None
+    assert second["precision"] == "nf4"
+    assert {row["outcome"] for row in tables["tests"]["tests"]} <= {"passed", "skipped"}
 
 
 # Parts
 
 
-def test_a_part_that_fails_is_recorded_with_its_reason_and_the_next_one_runs(tmp_path: Path) -> None:
-    parts = Parts(lambda parts: report.keep(parts, tmp_path))
-    script = "import sys; sys.exit('CUDA out of memory in /opt/secret/model.py')"
-    assert parts.run("boot", "bf16, graphs", lambda: found(["-c", script], os.environ)) is None
-    assert parts.run("weights", "", lambda: found(["-c", "print('…'); print('[1]')"], os.environ)) == [1]
-    first, second = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["parts"]
-    assert (first["found"], first["failure"]) == (None, "CUDA out of memory in model.py")
-    assert (second["found"], second["failure"]) == ([1], "")
+def test_a_part_that_fails_keeps_what_it_had_and_its_reason_and_the_next_one_runs() -> None:
+    kept: list[int] = []
+    parts = Parts(lambda parts: kept.append(len(parts.done)))
+    script = "import sys; print('{\"steps\": [1]}', flush=True); sys.exit('CUDA out of memory')"
+    parts.run("bf16", 1, lambda until: map(json.loads, lines(["-c", script], os.environ, until)))
+    parts.run("nf4", 1, lambda _: [{"steps": [2]}])
+    assert [(part.tables, part.failure) for part in parts.done] == [
+        ({"steps": [1]}, "CUDA out of memory"),
+        ({"steps": [2]}, ""),
+    ]
+    assert kept == [1, 1, 2, 2]
 
 
-def test_a_program_that_hangs_is_ended_and_its_last_words_are_kept() -> None:
+def test_a_part_that_hangs_is_ended_in_its_time_and_one_that_would_not_fit_is_left_out() -> None:
+    parts = Parts(forget, deadline=time.monotonic() + 3)
     script = "import sys, time; print('capturing', file=sys.stderr, flush=True); time.sleep(600)"
-    began = time.monotonic()
-    with pytest.raises(Failed, match=r"no end after 1 s: capturing"):
-        output(["-c", script], os.environ, patience=1)
-    assert time.monotonic() - began < 60
+    parts.run("hangs", 0.5, lambda until: lines(["-c", script], os.environ, until))
+    parts.run("long", 3, lambda _: [{"never": []}])
+    hung, long = parts.done
+    assert "no end after 3 s" in hung.failure
+    assert (long.tables, long.failure.split(":")[0]) == ({}, "left out")
 
 
 def test_exit_codes_that_are_expected_are_no_failure() -> None:
-    assert output(["-c", "print('tests failed'); raise SystemExit(1)"], os.environ, codes=(0, 1))
+    assert list(lines(["-c", "print('failed'); raise SystemExit(1)"], os.environ, codes=(0, 1))) == ["failed"]
     with pytest.raises(Failed, match="ended with code 3"):
-        output(["-c", "raise SystemExit(3)"], os.environ, codes=(0, 1))
+        list(lines(["-c", "raise SystemExit(3)"], os.environ))
+
+
+def test_the_parts_of_a_gpu_fit_nine_minutes() -> None:
+    assert sum(task.seconds for task in GPU) + GRACE <= 9 * 60
+
+
+def test_outcomes_and_reasons_of_tests_are_read_from_what_pytest_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_gpu.py").write_text(
+        "import pytest\npytestmark = pytest.mark.gpu\ndef test_a(): pass\n"
+        "def test_b(): assert 1 == 2, 'NaN'\n@pytest.mark.skip(reason='no card')\ndef test_c(): pass\n"
+    )
+    monkeypatch.setattr(inspection, "ROOT", tmp_path)
+    parts = Parts(forget)
+    Inspection([task for task in CPU if task.name == "tests"], parts, tmp_path, dict(os.environ), None).run()
+    [part] = parts.done
+    assert part.failure == "failed: test_b"
+    rows = [tuple(row.values()) for row in part.tables["tests"]]
+    assert [(name, outcome, reason[:19]) for name, outcome, reason in rows] == [
+        ("test_a", "passed", ""),
+        ("test_b", "failed", "AssertionError: NaN"),
+        ("test_c", "skipped", "no card"),
+    ]
 
 
 def test_folders_hosts_and_tokens_are_left_out_and_units_are_not() -> None:
@@ -103,51 +163,53 @@ def test_folders_hosts_and_tokens_are_left_out_and_units_are_not() -> None:
     assert anonymous(kept) == kept
 
 
-def test_outcomes_are_read_from_a_junit_file() -> None:
-    text = (
-        "<suite><testcase name='a'/><testcase name='b'><failure message='NaN'/></testcase>"
-        "<testcase name='c'><system-out/><skipped message='needs an NVIDIA GPU'/></testcase></suite>"
-    )
-    outcomes = [tuple(outcome(case).values()) for case in ElementTree.fromstring(text).iter("testcase")]
-    expected = [("a", "passed", ""), ("b", "failure", "NaN"), ("c", "skipped", "needs an NVIDIA GPU")]
-    assert outcomes == expected
-
-
-# Figures
-
-
-def test_precisions_are_those_that_the_card_computes_in_and_holds(tmp_path: Path) -> None:
-    inspection = Inspection(GPU, {}, Parts(forget), tmp_path)
-    seen = {"kind": "cuda", "name": "Tesla T4", "capability": [7, 5], "free": 10**9, "total": 16 * 10**9}
-    lines = inspection._fitting(Bounds(tiny_config()), seen)
-    assert [line["precision"] for line in lines] == ["fp16", "int8", "nf4"]
-    assert not any(line["fits"] for line in lines)
-    roomy = inspection._fitting(Bounds(tiny_config()), {**seen, "free": 4 * 10**9})
-    assert all(line["fits"] for line in roomy)
-
-
-def test_what_was_measured_stands_beside_the_bound_of_as_many_rows_as_there_were_slots() -> None:
-    answers = [
-        {"failure": "", "metrics": {"input_token_count": 100}, "reported": 40, "wanted": 64},
-        {"failure": "", "metrics": {"input_token_count": 140}, "reported": None, "wanted": 80},
-        {"failure": "409", "metrics": {}, "reported": None, "wanted": 64},
+def test_parts_that_measured_the_same_stand_in_one_table_and_failures_at_the_end() -> None:
+    parts = Parts(forget)
+    parts.done = [
+        Part("bf16", 58.0, {"steps": [{"rows": 1, "alone_ms": 12.812}]}),
+        Part("nf4", 3.0, {"steps": [{"rows": 1, "eager_ms": None}]}, "Traceback\nCUDA out of memory"),
     ]
-    figures = {"workload": "chat", "pupils": 8, "after_first_tokens_per_second": 20.0}
-    kept = {
-        "figures": [figures, {**figures, "pupils": 2}],
-        "runs": [{"workload": "chat", "pupils": 8, "answers": answers}],
-    }
-    device = {"name": "Tesla T4", "total": 16 * 10**9, "bandwidth": 1e9, "flops": 1e12}
-    bounds = Bounds(tiny_config())
-    [line] = beside(kept, "bf16", 4, bounds, device)
-    assert (line["rows"], line["length"], line["measured"]) == (4, 150, 20.0)
-    read = bounds.decode(CARDS[0], "bf16", 4, 150).bytes
-    assert line["by_rates_here"] == pytest.approx(1e9 / read)
-    assert line["by_datasheet"] == pytest.approx(320e9 / read)
-    assert beside(kept, "bf16", 4, bounds, {**device, "name": "NVIDIA L4"})[0]["by_datasheet"] is None
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in markdown(parts, "gpu-report").splitlines()
+    ]
+    assert ["nf4", "3", "CUDA out of memory"] in cells
+    assert ["bf16", "1", "12.81", "–"] in cells
+    assert ["nf4", "1", "–", "–"] in cells
 
 
-def test_scores_are_those_from_which_the_answer_is_taken(base: Path) -> None:
+# The environment
+
+
+def test_as_is_goes_on_and_names_each_version_that_differs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pinned = environment.installed("tokenizers")
+    pins = ["pytest==0.1", "absent-package==2", f"tokenizers[testing]=={pinned}"]
+    monkeypatch.setattr(environment, "pins", lambda dev: pins)
+    monkeypatch.setenv("AS_IS", "1")
+    environment.enter()
+    assert (
+        capsys.readouterr().err
+        == f"AS_IS: pytest {pytest.__version__}, pinned 0.1; absent-package absent, pinned 2\n"
+    )
+
+
+# What is measured
+
+
+def test_random_weights_have_the_special_tokens_of_qwen_and_personas_as_long(tmp_path: Path) -> None:
+    config = random_weights.configuration({})
+    random_weights.write_tokenizer(tmp_path, config.bos_token_id, None)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    ids = [tokenizer.token_to_id(token) for token in random_weights.TOKENS]
+    assert ids == [151643, 151644, 151645]
+    assert config.eos_token_id == [151645, 151643]
+    assert all(700 < len(tokenizer.encode(persona(name)).ids) < 800 for name in names())
+
+
+def test_scores_are_those_from_which_the_answer_is_taken(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path, max_position_embeddings=4096)
     settings = Settings(base_model=str(base), adapter="none", device="cpu", precision="fp32")
     loaded = load(settings)
     [(prompt, answer)] = list(quality.texts(loaded, 1, settings.context))
@@ -169,25 +231,3 @@ def test_a_quality_compares_distributions_and_the_likeliest_tokens() -> None:
     assert compared.mean_divergence == pytest.approx(expected / 2)
     assert compared.worst_divergence == pytest.approx(expected)
     assert compared.same_choice == 0.5
-
-
-def test_a_boot_is_shown_with_the_path_it_took_and_its_log() -> None:
-    parts = Parts(forget)
-    log = [(0.5, "decode path graphs fails here"), (1.0, "decode path: eager")]
-    answer = {"time_to_first_token": 0.1, "tokens_per_second": 30.0}
-    memory = {"reserved": 3 * 2**30, "in_use": 4 * 2**30, "host": 2**30}
-    parts.run("boot", "nf4, graphs", lambda: {"seconds": 9.0, "log": log, "answer": answer, "memory": memory})
-    parts.run("boot", "bf16, graphs", lambda: found(["-c", "1/0"], os.environ))
-    markdown = report.markdown(parts)
-    row = next(line for line in markdown.splitlines() if line.startswith("| nf4, graphs"))
-    assert [cell.strip() for cell in row.split("|")[2:-1]] == [
-        "eager",
-        "9.0",
-        "3.0",
-        "4.0",
-        "1.0",
-        "0.10",
-        "30.0",
-    ]
-    assert "    0.5 s  decode path graphs fails here" in markdown
-    assert "ZeroDivisionError" in markdown.partition("## Failed")[2]

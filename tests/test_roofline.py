@@ -5,7 +5,7 @@ import runpy
 import sys
 
 import pytest
-from bounds import CARDS, QWEN_14B, Bounds, Card, listed
+from bounds import CARDS, QWEN_14B, Bounds, Card
 from tiny import tiny_config
 from transformers import Qwen2ForCausalLM
 
@@ -91,25 +91,6 @@ def test_a_card_holds_what_the_loader_would_find_room_for(
     card: Card, precision: str, rows: int, fits: bool
 ) -> None:
     assert BOUNDS.fits(card, precision, rows, context=4096) == fits
-
-
-@pytest.mark.parametrize(
-    ("name", "gigabytes", "card"),
-    [
-        ("Tesla T4", 15.8, T4),
-        ("NVIDIA L40S", 47.7, L40S),
-        ("NVIDIA A100-SXM4-80GB", 85.0, A100),
-        ("NVIDIA H100 80GB HBM3", 85.0, H100),
-        ("NVIDIA A100-SXM4-40GB", 42.4, None),
-        ("NVIDIA H100 PCIe", 85.0, None),
-        ("NVIDIA L4", 23.6, None),
-        ("Tesla T40", 15.8, None),
-    ],
-)
-def test_a_datasheet_is_of_the_card_that_the_driver_names(
-    name: str, gigabytes: float, card: Card | None
-) -> None:
-    assert listed(name, int(gigabytes * 1e9)) == card
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:

@@ -8,7 +8,6 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def versions() -> dict[str, str]:
     }
     for pin in environment.pins(dev=False):
         name, _ = pin.split("==")
-        found[name] = metadata.version(name)
+        found[name] = environment.installed(name)
     for file in sorted(environment.SCRIPTS.glob("requirements-peers-*.txt")):
         found[file.stem.removeprefix("requirements-")] = ", ".join(environment.read(file))
     return found

@@ -1,65 +1,85 @@
-"""One boot, watched: its log with times, the memory it took, and an answer. A program; writes JSON."""
+"""One boot, watched, and what is measured in it: `python boot.py RATES TABLE…`. Writes JSON, a table a line.
+
+RATES are those that device.py measured, an object; the tables are methods of `measures.Measures`.
+"""
 
 import json
 import logging
 import os
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
+import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+SCRIPTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(SCRIPTS.parent), str(SCRIPTS)]
 
-from snb.request import Request
+import environment  # noqa: F401  puts every folder of scripts/ on the path
+from bounds import Card
+from measures import Measures
+
 from snb.service import Service
 from snb.settings import Settings
 
-ANSWER = {"user_message": "Que dois-je faire ?", "max_tokens": 64, "min_tokens": 64, "temperature": 0}
 
-
-class Lines(logging.Handler):
-    """Keeps what is logged, with the seconds since the beginning."""
+class Log(logging.Handler):
+    """Keeps what is logged, with the seconds since the process began."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.began = time.monotonic()
-        self.kept: list[tuple[float, str]] = []
+        self.rows: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.kept.append((round(time.monotonic() - self.began, 1), record.getMessage()))
+        self.rows.append({"seconds": age(), "line": record.getMessage()})
 
 
-def watch(settings: Settings) -> dict[str, Any]:
-    """Seconds, log, metrics of the second answer, and peak memory in bytes."""
-    lines = Lines()
-    logging.getLogger("snb").addHandler(lines)
+def age() -> float:
+    """Seconds of this process."""
+    return time.time() - psutil.Process().create_time()
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    """One table."""
+    print(json.dumps({name: rows}), flush=True)
+
+
+def boot(log: Log) -> Service:
+    """A service; writes what it took."""
+    logging.getLogger("snb").addHandler(log)
+    settings, imported = Settings.from_environment(), age()
     service = Service(settings)
-    seconds, log = time.monotonic() - lines.began, list(lines.kept)
-    answers = [answer(service) for _ in range(2)]  # the first pays for what only a first one pays
-    return {"seconds": round(seconds, 1), "log": log, "answer": answers[-1], "memory": memory()}
+    choice, report = service.boot, service.boot.self_test
+    phases = {f"{name}_s": seconds for name, seconds in choice.seconds.items()}
+    chosen = {"path": choice.path, "precision": choice.precision, "slots": choice.slots}
+    write("boot", [{**chosen, "imports_s": imported, **phases, "ready_s": age()}])
+    findings = {kind: "; ".join(report.of(kind)) for kind in ("doubt", "blind")}
+    write("self-test", [{**report.figures, **findings}])
+    return service
 
 
-def answer(service: Service) -> dict[str, float | int | str]:
-    """The metrics of one answer."""
-    metrics: dict[str, float | int | str] = {}
-    for _ in service.answer(Request.checked(**ANSWER), metrics.__setitem__):
-        pass
-    return metrics
-
-
-def memory() -> dict[str, int]:
-    """Bytes. Reserved: by torch, at the peak. In use: of the card now, by whomever. Host: at the peak."""
-    host = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    if not torch.cuda.is_initialized():
-        return host
-    free, total = torch.cuda.mem_get_info()
-    return {"reserved": torch.cuda.max_memory_reserved(), "in_use": total - free, **host}
+def main(rates: dict[str, float], tables: list[str]) -> list[str]:
+    """What failed, a line each."""
+    log, faults = Log(), []
+    try:
+        service = boot(log)
+    finally:
+        write("log", log.rows)
+    flops = rates.get("product_tflops", 0) * 1e12
+    card = Card("measured", rates["copy_gb_per_second"] * 1e9, flops, 2 * flops) if flops else None
+    measures = Measures(service, card)
+    for name in tables:
+        rows: list[dict[str, Any]] = []
+        try:
+            rows.extend(getattr(measures, name)())
+        except Exception as error:  # a table that the card has no room for leaves the others alone
+            faults.append(f"{name}: {type(error).__name__}: {error}")
+        write(name, rows)
+    return faults
 
 
 if __name__ == "__main__":
-    print(json.dumps(watch(Settings.from_environment())), flush=True)
-    os._exit(0)  # the decode thread may be inside torch when the interpreter ends, which aborts the process
+    faults = main(json.loads(sys.argv[1]), sys.argv[2:])
+    print(*faults, sep="\n", file=sys.stderr, flush=True)
+    os._exit(bool(faults))  # the decode thread may be inside torch when the interpreter ends, which aborts it

@@ -5,7 +5,6 @@ tensor cores, whichever is longer (Williams, Waterman and Patterson, 2009). Laun
 sampling, activations and whatever is read twice come on top, so what is measured has to be slower.
 """
 
-import re
 from dataclasses import dataclass
 from math import ceil
 
@@ -17,17 +16,18 @@ from snb.precision import Device, rented
 from snb.slots import PREFILL_TOKENS
 
 NVIDIA = "https://www.nvidia.com/content/dam/en-zz/Solutions"
-QWEN_14B = Qwen2Config(
-    vocab_size=152064,
-    hidden_size=5120,
-    intermediate_size=13824,
-    num_hidden_layers=48,
-    num_attention_heads=40,
-    num_key_value_heads=8,
-    max_position_embeddings=32768,
-    tie_word_embeddings=False,
-)
-"""The sizes of Qwen2.5-14B-Instruct, so that nothing has to be downloaded."""
+SIZES = {
+    "vocab_size": 152064,
+    "hidden_size": 5120,
+    "intermediate_size": 13824,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": False,
+}
+"""Those of Qwen2.5-14B-Instruct, so that nothing has to be downloaded."""
+QWEN_14B = Qwen2Config(**SIZES)
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,6 @@ CARDS = (
     ),
 )
 """What Replicate rents. It does not say which A100 and H100; these are the faster ones, as befits a bound."""
-
-
-def listed(name: str, total: int) -> Card | None:
-    """The card above that a driver's name and its bytes of memory are of, if any is."""
-    for card in CARDS:
-        model, *form = card.name.split()
-        alike = abs(total - card.device.total) < 0.1 * card.device.total
-        if model in re.findall(r"\w+", name) and alike and not ("SXM" in form and "PCIe" in name):
-            return card
-    return None
 
 
 @dataclass(frozen=True)

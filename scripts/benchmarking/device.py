@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from snb.memory import GIB
 from snb.precision import FLOATS, Device, Evidence
 from snb.settings import Settings
 
@@ -25,15 +26,19 @@ WIDTH = {"cuda": 8192, "cpu": 1024}
 
 def describe(wanted: str) -> dict[str, Any]:
     """The device for a setting of `auto`, `cuda` or `cpu`, versions, and measured rates."""
-    device = Device.find(wanted)
-    evidence = Evidence.gather()
+    device, evidence = Device.find(wanted), Evidence.gather()
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")}
     return {
-        **asdict(device),
-        "torch": torch.__version__,
-        "cuda": evidence.torch_cuda,
+        "name": device.name,
+        "capability": ".".join(map(str, device.capability)),
+        "free_gib": device.free / GIB,
+        "total_gib": device.total / GIB,
         "driver": evidence.driver_version,
-        "bandwidth": copied(device.kind),
-        "flops": multiplied(device.kind, FLOATS[device.half if device.kind == "cuda" else "fp32"]),
+        "cuda": evidence.torch_cuda,
+        **versions,
+        "copy_gb_per_second": copied(device.kind) / 1e9,
+        "product_tflops": multiplied(device.kind, FLOATS[device.half if device.kind == "cuda" else "fp32"])
+        / 1e12,
     }
 
 
@@ -41,26 +46,26 @@ def copied(kind: str) -> float:
     """Bytes read and written a second, by the best of some copies."""
     source = torch.ones(BYTES[kind], dtype=torch.uint8, device=kind)
     target = torch.empty_like(source)
-    return 2 * BYTES[kind] / best(kind, lambda: target.copy_(source))
+    return 2 * BYTES[kind] / min(seconds(kind, lambda: target.copy_(source), TRIES))
 
 
 def multiplied(kind: str, dtype: torch.dtype) -> float:
     """Floating-point operations a second, by the best of some products."""
     left, right = (torch.randn(WIDTH[kind], WIDTH[kind], device=kind).to(dtype) for _ in range(2))
-    return 2 * WIDTH[kind] ** 3 / best(kind, lambda: left @ right)
+    return 2 * WIDTH[kind] ** 3 / min(seconds(kind, lambda: left @ right, TRIES))
 
 
-def best(kind: str, work: Callable[[], object]) -> float:
-    """The fewest seconds of some tries, after one that is not counted."""
-    seconds = []
-    for _ in range(TRIES + 1):
+def seconds(kind: str, work: Callable[[], object], tries: int) -> list[float]:
+    """What each of some tries took, after one that is not counted."""
+    taken = []
+    for _ in range(tries + 1):
         began = time.perf_counter()
         work()
         if kind == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds[1:])
+        taken.append(time.perf_counter() - began)
+    return taken[1:]
 
 
 if __name__ == "__main__":
-    print(json.dumps(describe(Settings.from_environment().device)))
+    print(json.dumps({"device": [describe(Settings.from_environment().device)]}))

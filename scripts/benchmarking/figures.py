@@ -5,7 +5,7 @@ A request that failed stays in: it never got its first text (infinite), and its 
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from classroom import Answer, Run
@@ -88,6 +88,19 @@ def median(rounds: Sequence[Run], price: float = 0.0) -> Figures:
     each = [figures(run.answers, price) for run in rounds]
     middle = {f.name: statistics.median(getattr(one, f.name) for one in each) for f in fields(Figures)}
     return Figures(**{**middle, "failures": sum(one.failures for one in each)})
+
+
+def speeds(at_once: int, figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """A line of a report: of `figures`, those in which a server differs from the same service in process."""
+    gap = figures["between_p50"]
+    return {
+        "at_once": at_once,
+        "first_text_p50_s": figures["ttft_p50"],
+        "last_first_text_s": figures["last_first_text"],
+        "between_tokens_ms": None if gap is None else 1e3 * gap,
+        "tokens_per_second": figures["tokens_per_second"],
+        "failures": figures["failures"],
+    }
 
 
 def ratio(ours: float, theirs: float) -> float:

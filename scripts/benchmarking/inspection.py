@@ -1,184 +1,156 @@
-"""What scripts/gpu-report runs on a machine, part by part, and what it makes of it."""
+"""What scripts/gpu-report runs on a machine, in order of worth, and how many seconds each part takes.
+
+Those of GPU are computed from what an H200 showed on 2026-11-26: 30 to make the weights, 16 to 22 from a
+process's start to a boot that is ready (45 in int8), 34 to the first text over HTTP, 28 to prepare nf4.
+Together they stay below nine minutes; a slower card does less of it in that time.
+"""
 
 import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-from bounds import Bounds, Card, listed
-from endpoint import Failed
-from parts import PATIENCE, Parts, found, output
-from transformers import Qwen2Config
+from ballast import ballast
+from figures import speeds
+from parts import Failed, Parts, Tables, lines, result
 
-from snb.precision import Device
-from snb.settings import ROOT, Settings
+from snb.settings import ROOT
 
 SCRIPTS, FOLDER = ROOT / "scripts", Path(__file__).resolve().parent
-PARTS = ("tests", "boots", "quality", "benchmark")
-"""Those that can be chosen."""
+TABLES = ("answers", "rag", "memory", "steps", "prefill", "rounding", "generate")
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How much is run."""
+class Task:
+    """One part: a boot in which some tables are measured, or the method of `Inspection` of that name."""
 
-    kind: str
-    precisions: Sequence[str]
-    """Best first; those that fit are taken."""
-    paths: Sequence[str]
-    """Values of SNB_PATH, each of which gets a boot."""
-    texts: int
-    levels: Sequence[int]
-    workloads: Sequence[str]
-    rounds: int
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Of every program: one slot for each request at once, unless the operator says otherwise."""
-        own = {"SNB_DEVICE": self.kind, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **os.environ}
-        return {"SNB_SLOTS": str(max(self.levels)), **own}
+    name: str
+    seconds: float
+    """How long it takes."""
+    precision: str = "auto"
+    count: int = 1
+    """Slots of a boot, pupils at a server, texts to compare."""
+    tables: tuple[str, ...] = ()
+    """Methods of `measures.Measures`."""
+    free: float = 0.0
+    """GiB that are left free on the card; 0 takes it as it is."""
+    prepared: bool = False
+    """Whether the weights are prepared first."""
 
 
-GPU = Scale(
-    "cuda", ("bf16", "fp16", "int8", "nf4"), ("graphs", "eager"), 8, (1, 2, 4, 8, 16, 32), ("chat", "rag"), 3
+GPU = (
+    Task("device", 6),
+    Task("weights", 35),
+    Task("bf16", 65, "bf16", 32, TABLES),
+    Task("nf4", 45, "nf4", 16, ("answers", "memory", "steps", "prefill", "rounding")),
+    Task("T4", 28, "nf4", 16, ("full", "memory"), free=14.6),
+    Task("24GB", 33, "nf4", 16, ("full", "memory"), free=22.0),
+    Task("tests", 85),
+    Task("server", 52, count=32),
+    Task("fp16", 26, "fp16", 16, ("answers", "memory")),
+    Task("prepared", 45, "nf4", 4, ("answers", "memory"), prepared=True),
+    Task("int8", 55, "int8", 1, ("answers", "memory")),
+    Task("quality", 38, "bf16", 12),
 )
-CPU = Scale("cpu", ("fp32", "nf4"), ("shared", "eager"), 1, (1, 2), ("chat",), 1)
+CPU = (
+    Task("device", 5),
+    Task("weights", 5),
+    Task("fp32", 10, "fp32", 2, TABLES),
+    Task("tests", 5),
+    Task("server", 10, count=2),
+    Task("prepared", 10, "nf4", 2, ("full", "memory"), prepared=True),
+    Task("quality", 10, "fp32", 1),
+)
+PARTS = tuple(dict.fromkeys(task.name for task in (*GPU, *CPU)))
+OUTCOME = re.compile(r"::(\S+) (PASSED|FAILED|ERROR|SKIPPED)(?: \((.*)\))?")
+REASON = re.compile(r"(?:FAILED|ERROR) \S+::(\S+) - (.*)")
 
 
 @dataclass
 class Inspection:
     """One machine, part by part."""
 
-    scale: Scale
-    environment: Mapping[str, str]
+    tasks: Sequence[Task]
     parts: Parts
     folder: Path
-    """For files that pass from one program to the next."""
+    """For what is made on the way; prepared weights are large."""
+    settings: dict[str, str]
+    """The environment of every program."""
+    random: Sequence[str] | None
+    """Arguments of random_weights.py; none takes the weights that the settings name."""
+    rates: Mapping[str, Any] = field(default_factory=dict)
+    """What device.py found."""
 
-    def run(self, wanted: Sequence[str]) -> None:
-        """The device first; without it, or without weights, there is little else to run."""
-        device = self.parts.run("device", "", lambda: found([FOLDER / "device.py"], self.environment))
-        if "tests" in wanted:
-            self.parts.run("tests", "", self._tests)
-        base = self.parts.run("weights", "", self._weights) if device else None
-        if not base:
+    def run(self) -> None:
+        """Every task in its order; without weights only the tests."""
+        ready = True
+        for task in self.tasks:
+            if ready or task.name == "tests":
+                work = self._boot if task.tables else getattr(self, f"_{task.name}")
+                tables = self.parts.run(task.name, task.seconds, partial(work, task))
+                ready &= task.name != "weights" or bool(tables)
+
+    def _device(self, _: Task, until: float) -> Iterator[Tables]:
+        tables = result([FOLDER / "device.py"], self.settings, until)
+        [self.rates] = tables["device"]
+        yield tables
+
+    def _weights(self, _: Task, until: float) -> Iterator[Tables]:
+        if self.random is not None:
+            yield result([FOLDER / "random_weights.py", *self.random], self.settings, until)
             return
-        config = Qwen2Config.from_pretrained(base["base"], local_files_only=True)
-        bounds = Bounds(config)
-        fitting = partial(self._fitting, bounds, device)
-        precisions = [line["precision"] for line in self.parts.run("precisions", "", fitting) if line["fits"]]
-        if "boots" in wanted:
-            self._boots(precisions)
-        if "quality" in wanted:
-            self._quality(precisions)
-        if "benchmark" in wanted:
-            self._benchmarks(precisions, bounds, device)
+        began = time.monotonic()  # a download takes what there is
+        list(lines([SCRIPTS / "download-weights"], self.settings, self.parts.deadline))
+        yield {"weights": [{"seconds": time.monotonic() - began}]}
 
-    def _tests(self) -> list[dict[str, str]]:
-        """Name, outcome and reason of each test that needs a GPU."""
-        results = self.folder / "tests.xml"
-        command = ["-m", "pytest", "-m", "gpu", ROOT / "tests" / "test_gpu.py", f"--junitxml={results}"]
-        output(command, self.environment, codes=(0, 1))
-        return [outcome(case) for case in ElementTree.parse(results).iter("testcase")]
+    def _boot(self, task: Task, until: float) -> Iterator[Tables]:
+        settings = {**self.settings, "SNB_PRECISION": task.precision, "SNB_SLOTS": str(task.count)}
+        if task.prepared:
+            began, settings["SNB_PREPARED"] = time.monotonic(), str(self.folder / "prepared")
+            options = ["--precision", task.precision, "--skip-quality", "--output", settings["SNB_PREPARED"]]
+            list(lines([SCRIPTS / "prepare-weights", *options], self.settings, until))
+            yield {"preparing": [{"seconds": time.monotonic() - began}]}
+        with ballast(task.free) if task.free else nullcontext():
+            command = [FOLDER / "boot.py", json.dumps(self.rates), *task.tables]
+            yield from map(json.loads, lines(command, settings, until))
 
-    def _weights(self) -> dict[str, str]:
-        """The folder of each role."""
-        lines = output([SCRIPTS / "download-weights"], self.environment).splitlines()
-        return dict(line.split(" ", 1) for line in lines)
+    def _tests(self, _: Task, until: float) -> Iterator[Tables]:
+        """Each test that needs a GPU; reasons of failures come at the end."""
+        options = ["-v", "-m", "gpu", "-p", "no:cacheprovider"]
+        command = ["-u", "-m", "pytest", *options, ROOT / "tests" / "test_gpu.py"]
+        rows: dict[str, dict[str, str]] = {}
+        for line in lines(command, {**self.settings, "COLUMNS": "200"}, until, codes=(0, 1)):
+            if ended := OUTCOME.search(line):
+                rows[ended[1]] = {"test": ended[1], "outcome": ended[2].lower(), "reason": ended[3] or ""}
+            if (reason := REASON.match(line)) and reason[1] in rows:
+                rows[reason[1]]["reason"] = reason[2]
+            yield {"tests": list(rows.values())}
+        if failed := [name for name, row in rows.items() if row["outcome"] in ("failed", "error")]:
+            raise Failed(f"failed: {', '.join(failed)}")
 
-    def _fitting(self, bounds: Bounds, seen: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The precisions that the device computes in, and whether it has memory for them, with one slot."""
-        fields = {name: seen[name] for name in ("kind", "name", "free", "total")}
-        device = Device(**fields, capability=tuple(seen["capability"]))
-        context = Settings.from_environment(self.environment).context
-        other_half = {"bf16", "fp16"} - {device.half}
-        lines = []
-        for precision in (name for name in self.scale.precisions if name not in other_half):
-            need = bounds.footprint.need(precision, 1, context).total
-            fits = device.runs(precision) and need <= device.free
-            lines.append({"precision": precision, "need": need, "fits": fits})
-        return lines
-
-    def _boots(self, precisions: Sequence[str]) -> None:
-        for precision in precisions:
-            for path in self.scale.paths:
-                settings = {**self.environment, "SNB_PRECISION": precision, "SNB_PATH": path}
-                boot = partial(found, [FOLDER / "boot.py"], settings)
-                self.parts.run("boot", f"{precision}, {path}", boot)
-
-    def _quality(self, precisions: Sequence[str]) -> None:
-        """The first that works is the one that the others are compared with."""
-        file = self.folder / "scores.pt"
-        for precision in precisions:
-            settings = {**self.environment, "SNB_PRECISION": precision, "SNB_SLOTS": "1"}
-            task = "compare" if file.exists() else "write"
-            command = [SCRIPTS / "preparing" / "quality.py", task, file, f"--texts={self.scale.texts}"]
-            self.parts.run("quality", precision, partial(found, command, settings))
-
-    def _benchmarks(self, precisions: Sequence[str], bounds: Bounds, device: Mapping[str, Any]) -> None:
-        context = Settings.from_environment(self.environment).context
-        for precision in precisions:
-            settings = {**self.environment, "SNB_PRECISION": precision}
-            kept = self.parts.run("benchmark", precision, partial(self._benchmark, settings))
-            if not kept:
-                continue
-            left = device["free"] - bounds.footprint.weights(precision)
-            slots = bounds.footprint.slots_within(left, precision, int(settings["SNB_SLOTS"]), context)
-            compare = partial(beside, kept, precision, slots, bounds, device)
-            self.parts.run("roofline", precision, compare)
-
-    def _benchmark(self, settings: Mapping[str, str]) -> Any:
-        """What scripts/benchmark keeps, failed requests included. Raises Failed where nothing was asked."""
-        folder = self.folder / settings["SNB_PRECISION"]
-        levels = ["--concurrency", *map(str, self.scale.levels), "--rounds", str(self.scale.rounds)]
-        command = [SCRIPTS / "benchmark", "--workload", *self.scale.workloads, *levels, "--output", folder]
-        output(command, settings, codes=(0, 1), patience=2 * PATIENCE)
+    def _server(self, task: Task, until: float) -> Iterator[Tables]:
+        """The package behind the real server, one run of each level."""
+        folder = self.folder / "benchmark"
+        levels = [str(level) for level in dict.fromkeys((1, max(1, task.count // 2), task.count))]
+        command = [SCRIPTS / "benchmark", "--concurrency", *levels, "--rounds", "1", "--output", folder]
+        settings = {**self.settings, "SNB_SLOTS": str(task.count)}
+        list(lines(command, settings, until, codes=(0, 1)))
         kept = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
-        if not kept["runs"]:
+        yield {"server": [speeds(figures["pupils"], figures) for figures in kept["figures"]]}
+        if kept["faults"]:
             raise Failed("; ".join(kept["faults"]))
-        return kept
+        yield {"start": [{"to_first_text_s": kept["start_to_first_text"]["ours"]}]}
 
-
-def outcome(case: ElementTree.Element) -> dict[str, str]:
-    """One test of a JUnit file: a child's tag says what happened, if it did not pass."""
-    child = next((part for part in case if part.tag in ("failure", "error", "skipped")), None)
-    if child is None:
-        return {"name": case.get("name", ""), "outcome": "passed", "reason": ""}
-    return {"name": case.get("name", ""), "outcome": child.tag, "reason": child.get("message", "")}
-
-
-def beside(
-    kept: Mapping[str, Any], precision: str, slots: int, bounds: Bounds, device: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Tokens per second of a request after its first text, and the bounds of that, at each level.
-
-    One bound is by the rates that this device reached in a copy and a product, the other by its datasheet.
-    """
-    reached = Card("measured", device["bandwidth"], device["flops"], 2 * device["flops"])
-    cards = {"by_rates_here": reached, "by_datasheet": listed(device["name"], device["total"])}
-    lines = []
-    for figures in kept["figures"]:
-        workload, pupils = figures["workload"], figures["pupils"]
-        length, rows = mean_length(kept["runs"], workload, pupils), min(pupils, max(1, slots))
-        if not length:
-            continue
-        steps = {
-            name: 1 / bounds.decode(card, precision, rows, length).seconds if card else None
-            for name, card in cards.items()
-        }
-        measured = figures["after_first_tokens_per_second"]
-        asked = {"workload": workload, "pupils": pupils, "rows": rows, "length": length}
-        lines.append({**asked, "measured": measured, **steps})
-    return lines
-
-
-def mean_length(runs: Sequence[Mapping[str, Any]], workload: str, pupils: int) -> int:
-    """Tokens in the cache of a request, halfway through its answer; 0 where nothing was answered."""
-    alike = (run for run in runs if (run["workload"], run["pupils"]) == (workload, pupils))
-    answers = [answer for run in alike for answer in run["answers"] if not answer["failure"]]
-    lengths = [a["metrics"].get("input_token_count", 0) + (a["reported"] or a["wanted"]) / 2 for a in answers]
-    return round(sum(lengths) / len(lengths)) if lengths else 0
+    def _quality(self, task: Task, until: float) -> Iterator[Tables]:
+        """How far nf4 is from another precision on French texts."""
+        file, rows = self.folder / "scores.pt", []
+        for how, precision in (("write", task.precision), ("compare", "nf4")):
+            settings = {**self.settings, "SNB_PRECISION": precision, "SNB_SLOTS": "1"}
+            command = [SCRIPTS / "preparing" / "quality.py", how, file, f"--texts={task.count}"]
+            rows.append({"precision": precision, **result(command, settings, until)})
+            yield {"quality": rows}

@@ -1,13 +1,18 @@
-"""Parts of a report: each runs in a process of its own, and one that fails leaves its reason and no more."""
+"""Parts of a report: programs that each have their time; one that fails or hangs leaves the others alone."""
 
+import contextlib
 import json
+import math
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,23 +22,24 @@ from children import TAIL
 from endpoint import Failed
 from started import say
 
-SCRIPTS = Path(__file__).resolve().parents[1]
 PATIENCE = 3600.0
-"""Seconds of one program; a kernel that hangs must not hold up the rest."""
-GRACE = 30.0
+"""Seconds of one program where there is no deadline; a kernel that hangs must not hold up the rest."""
+SLOWER, COLD = 2, 30.0
+"""Where there is one: a part may take so many times as long as expected, and so many seconds more."""
+GRACE = 10.0
 """Seconds that a program gets to end what it started."""
 
+Tables = Mapping[str, Any]
+"""Rows of figures by the name of their table; a row is a flat object."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Part:
-    """What came of one part."""
+    """One part, and what it has measured so far."""
 
     name: str
-    of: str
-    """Which one, where there are several."""
-    seconds: float
-    found: Any
-    """JSON; none if it failed."""
+    seconds: float = 0.0
+    tables: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
 
 
@@ -42,87 +48,102 @@ class Parts:
     """All that has been run; `keep` is called whenever there is more."""
 
     keep: Callable[["Parts"], None]
+    deadline: float = math.inf
+    """Monotonic seconds."""
     done: list[Part] = field(default_factory=list)
 
-    def run(self, name: str, of: str, work: Callable[[], Any]) -> Any:
-        """What `work` finds; none if it fails."""
-        say(f"{name} {of} …")
-        began = time.monotonic()
-        found, failure = None, ""
-        try:
-            found = work()
-        except (Failed, OSError, ValueError) as error:
-            failure = str(error) or type(error).__name__
-            say(failure)
-        self.done.append(Part(name, of, round(time.monotonic() - began, 1), found, failure))
-        self.keep(self)
-        return found
+    def run(self, name: str, expected: float, work: Callable[[float], Iterable[Tables]]) -> dict[str, Any]:
+        """What `work(until)` measures, kept as it comes; left out where there is less time than `expected`.
 
-    def of(self, name: str) -> list[Part]:
-        """Every part of that name, those that failed among them."""
-        return [part for part in self.done if part.name == name]
+        Args:
+            expected: seconds.
+            work: ends by `until`, in monotonic seconds; raises Failed, OSError or ValueError.
+        """
+        say(f"{name} …")
+        part, began = Part(name), time.monotonic()
+        self.done.append(part)
+        left = self.deadline - began
+        try:
+            if left < expected:
+                raise Failed(f"left out: it takes about {expected:.0f} s, and {max(0, left):.0f} are left")
+            patience = PATIENCE if left == math.inf else min(left, SLOWER * expected + COLD)
+            for tables in work(began + patience):
+                part.tables.update(tables)
+                part.seconds = round(time.monotonic() - began, 1)
+                self.keep(self)
+        except (Failed, OSError, ValueError) as error:
+            part.failure = str(error) or type(error).__name__
+            say(part.failure)
+        part.seconds = round(time.monotonic() - began, 1)
+        self.keep(self)
+        return part.tables
 
     def document(self) -> dict[str, Any]:
         """All of it, for a file."""
-        date = datetime.now(UTC).isoformat(timespec="minutes")
-        return {"date": date, "parts": [asdict(part) for part in self.done]}
+        return {"date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "parts": list(map(asdict, self.done))}
 
 
-def output(
+def lines(
     command: Sequence[str | Path],
     environment: Mapping[str, str],
+    until: float = math.inf,
     codes: Sequence[int] = (0,),
-    patience: float = PATIENCE,
-) -> str:
-    """What a Python program writes to stdout.
+) -> Iterator[str]:
+    """Each line that a Python program writes to stdout, as it comes.
 
     Args:
         command: a script and its arguments, or `-m` and a module.
         environment: all of it.
+        until: when it is ended, in monotonic seconds.
         codes: exit codes that are no failure.
 
     Raises:
-        Failed: with the end of what it said; it failed, or took longer than `patience` seconds.
+        Failed: with the end of what it wrote to stderr; it failed, or had not ended in time.
     """
-    whole = [sys.executable, *map(str, command)]
-    with subprocess.Popen(
-        whole, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
+    patience = min(until - time.monotonic(), PATIENCE)
+    options = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        whole = [sys.executable, *map(str, command)]
+        child = subprocess.Popen(whole, env=dict(environment), stderr=errors, **options)
+        late = threading.Event()
+        timer = threading.Timer(patience, lambda: (late.set(), _end(child)))
+        timer.start()
         try:
-            written, said = child.communicate(timeout=patience)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"no end after {patience:.0f} s: {_end(child)}") from None
-        except BaseException:
+            yield from (line.rstrip("\n") for line in child.stdout)
+            child.wait()
+        finally:
+            timer.cancel()
             _end(child)
-            raise
+            child.stdout.close()
+        errors.seek(0)
+        tail = errors.read()[-TAIL:].strip()
+    if late.is_set():
+        raise Failed(f"{tail}\nno end after {patience:.0f} s".strip())
     if child.returncode not in codes:
-        raise Failed(said[-TAIL:].strip() or f"ended with code {child.returncode}")
-    return written
+        raise Failed(tail or f"ended with code {child.returncode}")
 
 
-def found(command: Sequence[str | Path], environment: Mapping[str, str]) -> Any:
+def result(command: Sequence[str | Path], environment: Mapping[str, str], until: float = math.inf) -> Any:
     """The JSON in the last line that a program writes."""
-    return json.loads(output(command, environment).splitlines()[-1])
+    return json.loads(list(lines(command, environment, until))[-1])
 
 
-def _end(child: "subprocess.Popen[str]") -> str:
-    """Ends a program, kindly at first, so that it ends its own children; returns the end of what it said."""
-    child.send_signal(signal.SIGTERM)
-    try:
-        _, said = child.communicate(timeout=GRACE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        _, said = child.communicate()
-    return said[-TAIL:].strip()
+def _end(child: "subprocess.Popen[str]") -> None:
+    """Ends a program, kindly at first, so that it ends its own children; nothing if it has ended."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is None:
+            os.killpg(child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE)
 
 
-def anonymous(found: Any) -> Any:
+def anonymous(document: Any) -> Any:
     """JSON without what a report must not give away: names of folders and of this host, and tokens."""
-    if isinstance(found, Mapping):
-        return {name: anonymous(value) for name, value in found.items()}
-    if isinstance(found, (list, tuple)):
-        return list(map(anonymous, found))
-    return plain(found) if isinstance(found, str) else found
+    if isinstance(document, Mapping):
+        return {name: anonymous(value) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return list(map(anonymous, document))
+    return plain(document) if isinstance(document, str) else document
 
 
 def plain(text: str) -> str:

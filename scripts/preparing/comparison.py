@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parts import found
+from parts import result
 
 from snb.checkpoint import CARD
 from snb.settings import PRECISIONS
@@ -53,7 +53,7 @@ def compare(reference: Side, other: Side, settings: Mapping[str, str]) -> tuple[
         figures = []
         for side, task in ((reference, "write"), (other, "compare")):
             environment = {**os.environ, **settings, "SNB_SLOTS": "1", **side.settings}
-            figures.append(found([QUALITY, task, scores, *side.arguments], environment))
+            figures.append(result([QUALITY, task, scores, *side.arguments], environment))
     return figures[0], figures[1]
 
 
