@@ -61,7 +61,7 @@ def by_dropping_a_plain_request(server: Server, log: Path) -> None:
         headers = {"Content-Type": "application/json"}
         connection.request("PUT", f"/predictions/{name}", json.dumps({"input": LONG}), headers)
         until(lambda: name in log.read_text())
-        # Who asks for it again sees what there is of it. (A cancel before it runs can be lost: coglet 0.23.1.)
+        # Who asks again sees what there is. A cancel before that can be lost (coglet 0.23.1).
         until(lambda: httpx.put(f"{server.url}/predictions/{name}", json={"input": LONG}).json()["output"])
 
 
