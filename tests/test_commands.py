@@ -10,6 +10,7 @@ import httpx
 import pytest
 from server import free_port
 from tiny import save_tiny
+from waiting import until
 
 from snb.settings import ROOT
 
@@ -81,7 +82,7 @@ def test_serve_says_when_it_is_ready_and_a_signal_ends_it_with_its_worker(
         serve.send_signal(number)
         try:
             assert serve.wait(timeout=30) == 0
-            assert not [pid for pid in family if running(pid)]
+            until(lambda: not any(map(running, family)))
         finally:
             for pid in filter(running, [*family, serve.pid]):
                 os.kill(pid, signal.SIGKILL)
