@@ -1,9 +1,9 @@
 """The merge: a base model loads from its folder, and each weight has the adapter added on its way."""
 
 import ctypes
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, conversion_mapping
 from transformers.core_model_loading import ConversionOps, WeightConverter
+from transformers.utils import logging
 
 from snb.adapter import EMBEDDING, HEAD, Adapter
 from snb.errors import AdapterMismatch, WeightsMissing
 
-log = logging.getLogger(__name__)
+log = getLogger(__name__)
 
 MODEL = Qwen2ForCausalLM.__name__
 AGAIN = "Download the base model again"
@@ -178,15 +179,16 @@ class _Interrupted(BaseException):
 
 def _load(folder: Path, config: Qwen2Config, options: Mapping[str, Any]) -> Qwen2ForCausalLM:
     try:
-        model, info = Qwen2ForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are all refused here, together
-            output_loading_info=True,
-            **options,
-        )
+        with _no_report():
+            model, info = Qwen2ForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are all refused here, together
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, SafetensorError) as error:
         raise WeightsMissing(f"a file of the base is absent or damaged: {error}", AGAIN) from error
     faults = [f"{name} is absent" for name in sorted(info["missing_keys"])]
@@ -198,3 +200,14 @@ def _load(folder: Path, config: Qwen2Config, options: Mapping[str, Any]) -> Qwen
     if faults:
         raise WeightsMissing(faults, AGAIN)
     return model
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Keeps the loader from logging what it met, tracebacks included: every fault is named here instead."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

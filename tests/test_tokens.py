@@ -4,6 +4,7 @@ import json
 
 from transformers import PreTrainedTokenizerFast
 
+from snb.memory import PREFIX_TOKENS
 from snb.philosophers import names, persona
 from snb.prompt import ChatML
 from snb.settings import ROOT
@@ -12,10 +13,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "predict.py").read_text(encoding="utf-8")
 
 
-def test_a_persona_has_as_many_tokens_as_the_readme_says(qwen_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_persona_has_as_many_tokens_as_the_readme_says_and_memory_counts(
+    qwen_tokenizer: PreTrainedTokenizerFast,
+) -> None:
     chatml = ChatML(qwen_tokenizer.backend_tokenizer)
     counts = [len(chatml.prefix(persona(name))) for name in names()]
     assert f"a persona has {min(counts)} to {max(counts)}" in README
+    assert sum(counts) <= PREFIX_TOKENS
 
 
 def test_french_takes_as_many_tokens_a_word_as_is_said(qwen_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -17,7 +17,6 @@ from endpoint import Failed, Piece, numbers
 from figures import figures, speeds
 from torch import Tensor
 
-from snb.engine import PREFILL_TOKENS
 from snb.errors import SNBError
 from snb.memory import GIB, Footprint
 from snb.paths import doublings
@@ -26,6 +25,7 @@ from snb.reference import scores
 from snb.request import Request, Sampling
 from snb.rounding import divergence
 from snb.service import Service
+from snb.slots import PREFILL_TOKENS
 
 COLUMNS = 768
 """Of the cache that a measured decode step reads."""
