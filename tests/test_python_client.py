@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from replicate.exceptions import ModelError, ReplicateError
 from replicate_server import ReplicateServer
 from server import Server
 from tiny import save_tiny
+from waiting import until
 
 from snb.settings import ROOT
 
@@ -27,26 +27,9 @@ QUESTION = {"user_message": "La liberté est-elle une illusion ?", "seed": 1}
 LONG = {**QUESTION, "max_tokens": 2048, "min_tokens": 2048}
 
 
-def legible(base: Path) -> Path:
-    """Gives the tokens of a tiny tokenizer that are control characters, or their last bytes, other texts.
-
-    The client ends a line of a stream wherever `str.splitlines` does, and loses what follows, where an event
-    ends its lines with returns and line feeds only. A random model says such characters; a real one does not.
-    """
-    path = base / "tokenizer.json"
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    vocabulary = tokenizer["model"]["vocab"]
-    # Byte-level BPE writes the bytes below 33 as the characters from 256 on, and 127 to 160 after them.
-    control = [chr(256 + byte) for byte in range(32) if chr(byte) != "\n"] + [chr(256 + 33 + 0x85 - 127)]
-    for number, character in enumerate(control):
-        vocabulary[f"Ġmot{number}"] = vocabulary.pop(character)
-    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-    return base
-
-
 @pytest.fixture(scope="module")
 def cog(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
-    base = legible(save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=4))
+    base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=4)
     environment = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}
     with log.open("w") as file, Server(environment, log=file) as server:
         server.wait()
@@ -113,7 +96,7 @@ def test_the_stream_is_what_run_returns(cog: Server, client: Client, version: st
 def test_what_outlasts_the_wait_is_polled_to_its_end(
     cog: Server, client: Client, server: ReplicateServer, version: str
 ) -> None:
-    server.fail("POST", "/v1/predictions", cold=1.5)
+    server.fail("POST", "/v1/predictions", cold=4)
     assert "".join(client.run(version, input=QUESTION, wait=1)) == answer(cog, QUESTION)
     assert [entry["status"] for entry in server.log if entry["method"] == "POST"] == [202]
 
@@ -127,18 +110,9 @@ def test_a_cancel_stops_the_model_and_the_stream(client: Client, server: Replica
     assert prediction.status == "canceled"
     *_, last = stream
     assert (last.event.value, json.loads(last.data)) == ("done", {"reason": "canceled"})
-    assert "canceled after" in after(log, written)
+    until(lambda: "canceled after" in log.read_text()[written:])
     assert prediction.output is not None
     assert len(prediction.output) < 2048
-
-
-def after(log: Path, start: int) -> str:
-    """What the Cog server's log says from `start` on, once it has stopped or will not."""
-    for _ in range(100):
-        if "canceled after" in (new := log.read_text()[start:]):
-            break
-        time.sleep(0.1)
-    return new
 
 
 def test_a_wrong_token_is_an_error_with_its_status(server: ReplicateServer) -> None:
