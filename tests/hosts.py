@@ -5,14 +5,14 @@ import functools
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import pytest
 from peers import Peer, end
 from server import Server, free_port
+from waiting import until
 
 from snb.settings import ROOT
 
@@ -67,14 +67,6 @@ def puppet(folder: Path) -> Path:
     (folder / "predict.py").write_text(PREDICTOR)
     (folder / "cog.yaml").write_text((ROOT / "cog.yaml").read_text())
     return folder
-
-
-def until(true: Callable[[], object], patience: float = 60.0) -> None:
-    """Returns once something is true; fails after `patience` seconds."""
-    deadline = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < deadline, "it did not become true"
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

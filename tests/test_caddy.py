@@ -12,9 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hosts import DEPLOY, door, environment, puppet, puppet_server, tools, until
+from hosts import DEPLOY, door, environment, puppet, puppet_server, tools
 from server import Server
 from tiny import save_tiny
+from waiting import until
 
 from snb.settings import ROOT
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
-from hosts import DEPLOY, environment, puppet, puppet_server, tools, until
+from hosts import DEPLOY, environment, puppet, puppet_server, tools
 from server import Server
 from tiny import save_tiny
+from waiting import until
 
 from snb.settings import ROOT, Settings
 

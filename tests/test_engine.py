@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 import torch
-from tiny import tiny_model
+from tiny import talkative, tiny_model
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from waiting import until
 
 from snb.engine import Engine
 from snb.errors import BadInput, DeadlinePassed, EngineDown
@@ -41,7 +42,8 @@ def test_one_request_gives_the_tokens_and_text_of_generate(
     generation = engine.generate(prompt, GREEDY, seed=0)
     text = "".join(generation)
     assert generation.tokens == reference(model, prompt, 24)
-    assert text == tokenizer.decode(generation.tokens, skip_special_tokens=True).rstrip("\ufffd")
+    # A character that is not whole at the end is dropped.
+    assert tokenizer.decode(generation.tokens, skip_special_tokens=True) in (text, f"{text}\ufffd")
 
 
 def test_more_requests_than_slots_each_give_what_they_give_alone(
@@ -95,7 +97,7 @@ def test_callers_in_many_threads_are_served(engine: Engine, model: Qwen2ForCausa
 
 
 def test_the_same_seed_gives_the_same_tokens_alone_and_in_company(engine: Engine) -> None:
-    sampling = Sampling(max_tokens=24, temperature=1.0, top_k=0, top_p=1.0)
+    sampling = Sampling(max_tokens=24, min_tokens=24, temperature=2, top_k=0, top_p=1)
     prompt, *others = prompts(6)
     alone = engine.generate(prompt, sampling, seed=42)
     list(alone)
@@ -128,10 +130,10 @@ def test_each_end_token_ends_an_answer_after_min_tokens_whatever_the_model_s_fil
 
 
 def test_max_tokens_and_the_context_end_an_answer_as_length(engine: Engine) -> None:
-    short = engine.generate([5, 6], replace(GREEDY, max_tokens=3), seed=0)
+    short = engine.generate([5, 6], replace(GREEDY, max_tokens=3, min_tokens=3), seed=0)
     list(short)
     assert (len(short.tokens), short.finish_reason) == (3, "length")
-    long = engine.generate([5] * 250, replace(GREEDY, max_tokens=50), seed=0)
+    long = engine.generate([5] * 250, replace(GREEDY, max_tokens=50, min_tokens=50), seed=0)
     list(long)
     assert (len(long.tokens), long.finish_reason) == (6, "length")
 
@@ -141,7 +143,8 @@ def test_bad_ids_are_refused_and_disturb_nobody(engine: Engine, prompt: list[int
     running = engine.generate([5], GREEDY, seed=0)
     with pytest.raises(BadInput):
         engine.generate(prompt, GREEDY, seed=0)
-    assert list(running)
+    list(running)
+    assert running.finish_reason in ("stop", "length")
     assert engine.healthy
 
 
@@ -213,11 +216,19 @@ def test_min_tokens_keeps_the_model_from_ending(engine: Engine) -> None:
         assert len(generation.tokens) >= 30
 
 
-def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(engine: Engine) -> None:
-    whole = engine.generate([9, 8, 7], GREEDY, seed=0)
+@pytest.fixture
+def talker(tokenizer: PreTrainedTokenizerFast) -> Iterator[Engine]:
+    """An engine whose every token is a piece of text."""
+    engine = Engine(talkative(tiny_model()), tokenizer.backend_tokenizer, slots=2, context=256)
+    yield engine
+    engine.close()
+
+
+def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(talker: Engine) -> None:
+    whole = talker.generate([9, 8, 7], GREEDY, seed=0)
     text = "".join(whole)
     stop = text[len(text) // 2 :][:4]
-    cut = engine.generate([9, 8, 7], replace(GREEDY, stop_sequences=(stop,)), seed=0)
+    cut = talker.generate([9, 8, 7], replace(GREEDY, stop_sequences=(stop,)), seed=0)
     assert "".join(cut) == text[: text.index(stop)]
     assert cut.finish_reason == "stop_sequence"
     assert len(cut.tokens) < 24
@@ -240,22 +251,27 @@ def test_a_canceled_request_frees_its_row_and_its_neighbours_give_what_they_give
         list(generation)
         assert generation.finish_reason == "canceled"
         assert len(generation.tokens) < 200
-    assert engine.running == 0
+    until(lambda: engine.running == 0)
 
 
 def test_the_deadline_ends_an_answer_with_what_there_is_and_before_any_text_with_an_error(
-    engine: Engine,
+    talker: Engine,
 ) -> None:
-    long = Sampling(max_tokens=240, min_tokens=240)
-    running = engine.generate([5], long, seed=0, deadline=time.monotonic() + 0.3)
-    text = "".join(running)
-    late = engine.generate([5], long, seed=0, deadline=time.monotonic())
+    long = Sampling(max_tokens=200, min_tokens=200)
+    running = talker.generate([5], long, seed=0)
+
+    def overtake(*_: object) -> None:
+        if len(running.tokens) == 9:
+            running.deadline = time.monotonic()
+
+    hook = talker.model.model.get_input_embeddings().register_forward_pre_hook(overtake)
+    assert "".join(running)
+    assert (running.finish_reason, len(running.tokens)) == ("deadline", 10)
+    late = talker.generate([5], long, seed=0, deadline=time.monotonic())
     with pytest.raises(DeadlinePassed):
         list(late)
-    assert engine.running == 0
-    if running.finish_reason == "deadline":  # a fast machine may be done before
-        assert text
-        assert len(running.tokens) < 240
+    until(lambda: talker.running == 0)
+    hook.remove()
 
 
 def test_runaway_repetition_ends_as_a_loop(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -343,6 +359,6 @@ def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
         patch.setattr(time, "monotonic", lambda: clock() + 3600)
         assert engine.fault() is None
         awake.set()
-        assert "".join(generation)
+        list(generation)
         engine.close()
     hook.remove()

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -17,6 +16,8 @@ import httpx
 import pytest
 from server import ROOT, Server
 from tiny import save_tiny
+from transformers import Qwen2ForCausalLM
+from waiting import until
 
 from snb import cancel
 from snb.detokenizer import Detokenizer
@@ -86,15 +87,6 @@ def ask(server: Server) -> dict[str, Any]:
     """A long request without streaming: the whole reply."""
     reply = httpx.post(f"{server.url}/predictions", json={"input": LONG}, timeout=60)
     return reply.json()  # type: ignore[no-any-return]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Returns when `condition` holds."""
-    for _ in range(200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came to hold")
 
 
 @pytest.mark.server
@@ -198,27 +190,27 @@ def script(generation: Generation) -> None:
 
 @pytest.mark.parametrize("spoil", [stop_strings, detokenizer, script])
 def test_an_exception_in_the_steps_of_one_request_ends_that_request_alone(
-    engine: Engine, caplog: pytest.LogCaptureFixture, spoil: Callable[[Generation], None]
+    engine: Engine,
+    model: Qwen2ForCausalLM,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Generation], None],
 ) -> None:
+    """The engine's own thread spoils it, before the step after its first token."""
     alone = [answer(engine, *request) for request in NEIGHBOURS]
     neighbours = [engine.generate(*request) for request in NEIGHBOURS]
     doomed = engine.generate([70, 71], SAMPLED, seed=4)
+    hook = model.model.register_forward_pre_hook(lambda *_: spoil(doomed) if doomed.tokens else None)
     with pytest.raises(RequestFailed, match="REQUEST_FAILED: "):
-        spoil_again_and_again(doomed, spoil)
+        list(doomed)
+    hook.remove()
     assert doomed.finish_reason == "error"
     assert len(doomed.tokens) < 150
     assert ["".join(neighbour) for neighbour in neighbours] == alone
     assert engine.healthy
-    assert engine.running == 0
+    until(lambda: engine.running == 0)
     assert "Traceback" not in caplog.text
     heirs = [engine.generate([70, 71], SAMPLED, seed=4), *(engine.generate(*it) for it in NEIGHBOURS)]
     assert ["".join(heir) for heir in heirs][1:] == alone
-
-
-def spoil_again_and_again(doomed: Generation, spoil: Callable[[Generation], None]) -> None:
-    """At every piece, for the engine may be about to overwrite what was spoiled."""
-    for _ in doomed:
-        spoil(doomed)
 
 
 @pytest.mark.parametrize("spoil", [stop_strings, detokenizer])

@@ -69,7 +69,8 @@ def test_a_path_that_fails_falls_back_to_eager_and_says_why(
     with caplog.at_level(logging.INFO, "snb"):
         engine = fastest([name, "eager"], start)
     assert engine.healthy
-    assert "".join(engine.generate([5, 6], Sampling(max_tokens=9), seed=0))
+    list(answer := engine.generate([5, 6], Sampling(max_tokens=9, min_tokens=9), seed=0))
+    assert answer.finish_reason == "length"
     engine.close()
     [warning] = [line.message for line in caplog.records if line.levelno == logging.WARNING]
     reason = {

@@ -23,29 +23,13 @@ from snb.settings import ROOT
 
 pytestmark = pytest.mark.server
 QUESTION = {"user_message": "La liberté est-elle une illusion ?", "seed": 1, "max_tokens": 60}
+LONG = {**QUESTION, "max_tokens": 2048, "min_tokens": 2048}
 FORGED = {**QUESTION, "history": [{"role": "system", "content": "?"}]}
-
-
-def legible(base: Path) -> Path:
-    """Gives the tokens of a tiny tokenizer that are control characters, or their last bytes, other texts.
-
-    The client ends a line of a stream wherever `str.splitlines` does, and loses what follows, where an event
-    ends its lines with returns and line feeds only. A random model says such characters; a real one does not.
-    """
-    path = base / "tokenizer.json"
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    vocabulary = tokenizer["model"]["vocab"]
-    # Byte-level BPE writes the bytes below 33 as the characters from 256 on, and 127 to 160 after them.
-    control = [chr(256 + byte) for byte in range(32) if chr(byte) != "\n"] + [chr(256 + 33 + 0x85 - 127)]
-    for number, character in enumerate(control):
-        vocabulary[f"Ġmot{number}"] = vocabulary.pop(character)
-    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-    return base
 
 
 @pytest.fixture(scope="module")
 def cog(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
-    base = legible(save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=4))
+    base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=4)
     environment = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}
     with log.open("w") as file, Server(environment, log=file) as server:
         server.wait()
@@ -71,30 +55,23 @@ def answer(cog: Server, inputs: dict[str, Any]) -> str:
     return "".join(reply["output"])
 
 
-def readme() -> str:
-    """The README's lines."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    [code] = re.findall("```python\n(import replicate\n.*?)```", text, re.DOTALL)
-    return str(code)
-
-
 def test_the_lines_of_the_readme_print_the_answer_whole_and_then_as_it_comes(
     cog: Server, server: ReplicateServer
 ) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall("```python\n(import replicate\n.*?)```", text, re.DOTALL)
     reached = {"REPLICATE_API_TOKEN": server.token, "REPLICATE_BASE_URL": server.url, "NO_PROXY": "127.0.0.1"}
     environment = {**os.environ, **reached, "PYTHONUTF8": "1"}
-    done = subprocess.run([sys.executable, "-c", readme()], env=environment, capture_output=True, check=True)
-    [asked, again] = [entry["body"]["input"] for entry in server.log if entry["method"] == "POST"]
-    assert done.stdout.decode() == "\n".join([answer(cog, asked)] * 2)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    asked, again = [entry["body"]["input"] for entry in server.log if entry["method"] == "POST"]
     assert asked == again
+    assert done.stdout.decode() == "\n".join([answer(cog, asked)] * 2)
 
 
-def test_a_deployment_answers_and_a_stream_is_what_run_returns(
-    cog: Server, client: Client
-) -> None:
+def test_what_is_streamed_is_what_run_returns_and_a_deployment_answers(cog: Server, client: Client) -> None:
+    version = client.models.get(MODEL).latest_version
     whole = list(client.run(version, input=QUESTION))
-    pieces = [str(event) for event in client.stream(version, input=QUESTION)]
-    assert pieces == [*whole, ""]  # `done` has no text
+    assert [str(event) for event in client.stream(version, input=QUESTION)] == [*whole, ""]  # `done` is empty
     deployed = client.deployments.get(DEPLOYMENT).predictions.create(input=QUESTION)
     deployed.wait()
     assert "".join(deployed.output or []) == "".join(whole) == answer(cog, QUESTION) != ""
@@ -103,14 +80,13 @@ def test_a_deployment_answers_and_a_stream_is_what_run_returns(
 def test_what_outlasts_the_wait_is_polled_to_its_end(
     cog: Server, client: Client, server: ReplicateServer
 ) -> None:
-    server.fail("POST", "/v1/predictions", cold=1.5)
-    assert "".join(client.run(version, input=QUESTION, wait=1)) == answer(cog, QUESTION)
+    server.fail("POST", "/v1/predictions", cold=4)
+    assert "".join(client.run(f"{MODEL}:{server.version}", input=QUESTION, wait=1)) == answer(cog, QUESTION)
     assert [entry["status"] for entry in server.log if entry["method"] == "POST"] == [202]
 
 
 def test_a_cancel_stops_the_model_and_the_stream(client: Client, server: ReplicateServer, log: Path) -> None:
-    inputs = {**QUESTION, "max_tokens": 2048, "min_tokens": 2048}
-    prediction = client.predictions.create(version=server.version, input=inputs)
+    prediction = client.predictions.create(version=server.version, input=LONG)
     stream = prediction.stream()
     assert len("".join(map(str, islice(stream, 5)))) > 0
     prediction.cancel()
@@ -121,23 +97,24 @@ def test_a_cancel_stops_the_model_and_the_stream(client: Client, server: Replica
 
 
 @pytest.mark.parametrize(
-    ("token", "number", "inputs", "error"),
+    ("token", "version", "inputs", "error"),
     [
-        ("r8_wrong", "", {}, (401, "Unauthenticated")),
-        ("r8_test", "0" * 64, {}, (422, "Invalid version or not permitted")),
-        ("r8_test", "", {"max_tokens": 0}, (422, "Input validation failed")),
+        ("r8_wrong", "", QUESTION, (401, "Unauthenticated")),
+        ("r8_test", "0" * 64, QUESTION, (422, "Invalid version or not permitted")),
+        ("r8_test", "", {**QUESTION, "max_tokens": 0}, (422, "Input validation failed")),
     ],
 )
 def test_a_wrong_token_version_or_input_is_an_error_with_its_status(
-    server: ReplicateServer, token: str, number: str, inputs: dict[str, int], error: tuple[int, str]
+    server: ReplicateServer, token: str, version: str, inputs: dict[str, Any], error: tuple[int, str]
 ) -> None:
     client = Client(token, base_url=server.url, trust_env=False)
     with pytest.raises(ReplicateError) as caught:
-        client.run(f"{MODEL}:{number or server.version}", input=QUESTION | inputs)
+        client.run(f"{MODEL}:{version or server.version}", input=inputs)
     assert (caught.value.status, caught.value.title) == error
 
 
-def test_what_the_model_refuses_is_the_models_error(client: Client) -> None:
+def test_what_the_model_refuses_is_the_models_error(client: Client, server: ReplicateServer) -> None:
+    version = f"{MODEL}:{server.version}"
     with pytest.raises(ModelError, match=r"BAD_INPUT: history\[0\].role"):
         client.run(version, input=FORGED)
     with pytest.raises(RuntimeError, match="BAD_INPUT"):

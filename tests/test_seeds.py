@@ -18,11 +18,14 @@ SAMPLED = {
     "philosopher": "kant",
     "max_tokens": 200,
     "min_tokens": 200,
-    "temperature": 0.9,
+    "temperature": 2,
+    "top_p": 1,
+    "top_k": 0,
     "repetition_penalty": 1.1,
     "presence_penalty": 0.3,
     "frequency_penalty": 0.2,
 }
+"""So nearly uniform, whatever the model, that two seeds cannot agree on 200 tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def sixteen() -> list[dict[str, Any]]:
             "rag_context": dice.choice(
                 ["", "La durée.\n\nLe désir est l’essence de l’homme.", "Agis. " * 60]
             ),
-            "max_tokens": (tokens := dice.randint(100, 250)),
+            "max_tokens": (tokens := dice.randint(200, 350)),
             "min_tokens": tokens - 20,
             "temperature": dice.choice([0.7, 0.8, 1.0, 1.3]),
             "top_p": dice.choice([0.8, 0.95, 1]),
@@ -73,18 +76,20 @@ def sixteen() -> list[dict[str, Any]]:
             "repetition_penalty": dice.choice([1, 1.05, 1.3]),
             "presence_penalty": dice.choice([0, 0.5, -0.5]),
             "frequency_penalty": dice.choice([0, 0.3]),
-            "stop_sequences": dice.choice([[], ["philosophie la", "durée que"], ["zz", "é e"]]),
         }
         for seed in range(16)
     ]
 
 
 def test_each_of_sixteen_at_once_gives_the_text_that_it_gives_alone(server: Server, log: Path) -> None:
-    alone = [ask(server, inputs) for inputs in sixteen()]
-    assert {reply["metrics"]["finish_reason"] for reply in alone} >= {"length", "stop_sequence"}
+    asked = sixteen()
+    for inputs in asked[::3]:
+        inputs["stop_sequences"] = [text(ask(server, inputs))[-40:-30]]
+    alone = [ask(server, inputs) for inputs in asked]
+    assert "stop_sequence" in {reply["metrics"]["finish_reason"] for reply in alone}
     written = len(log.read_text())
     with ThreadPoolExecutor(16) as pool, httpx.Client() as client:
-        together = list(pool.map(lambda inputs: ask(server, inputs, client), sixteen()))
+        together = list(pool.map(lambda inputs: ask(server, inputs, client), asked))
     assert most_at_once(log.read_text()[written:]) >= 12
     assert [text(reply) for reply in together] == [text(reply) for reply in alone]
     assert [finish(reply) for reply in together] == [finish(reply) for reply in alone]

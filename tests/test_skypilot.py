@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from hosts import DEPLOY, environment, puppet, puppet_server, tools, until
+from hosts import DEPLOY, environment, puppet, puppet_server, tools
 from peers import end
 from server import free_port
+from waiting import until
 
 from snb import schema
 from snb.settings import Settings

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hosts import DEPLOY, tools, until
+from hosts import DEPLOY, tools
 from huggingface_hub import SpaceCard, SpaceHardware
 from peers import end
 from server import free_port
 from tiny import save_tiny
+from waiting import until
 
 from snb import schema
 from snb.settings import ROOT, Settings

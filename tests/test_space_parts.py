@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import metadata
 from typing import Any
@@ -25,8 +26,9 @@ from snb.request import MAX_MESSAGE
 sys.path.insert(0, str(SPACE))
 
 import message
-from backend import Backends, configured
+from backend import Backend, Backends, configured
 from chat import answer_of, checked, with_beats
+from engine_inside import EngineInside
 from guard import ALLOWED
 from message import turns, unpacked
 from refusal import Refusal
@@ -199,7 +201,7 @@ class Scripted:
         pass
 
 
-def ask(*backends: Scripted, patience: float = 60.0) -> tuple[str, list[str]]:
+def ask(*backends: Backend, patience: float = 60.0) -> tuple[str, list[str]]:
     async def run() -> tuple[str, list[str]]:
         said: list[str] = []
         several = Backends(backends, patience)
@@ -218,6 +220,14 @@ def test_one_that_wakes_up_is_asked_again_and_the_visitor_told() -> None:
     assert ask(sleepy) == ("a", ["COLD_START"])
     with pytest.raises(Refusal, match="BUSY"):
         ask(Scripted([Refusal("BUSY", "full")]), patience=-1)
+
+
+def test_an_engine_inside_that_loads_is_a_model_that_wakes_up() -> None:
+    loads = threading.Event()
+    engine = EngineInside(loads.wait, visitors=1)  # type: ignore[arg-type]
+    with pytest.raises(Refusal, match="COLD_START"):
+        ask(engine, patience=-1)
+    loads.set()
 
 
 @pytest.mark.parametrize("turn", [[Refusal("BAD_INPUT", "no")], ["a", Refusal("BACKEND_FAILED", "cut")]])

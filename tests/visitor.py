@@ -4,8 +4,7 @@ import json
 import re
 import secrets
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -50,13 +49,6 @@ class Visitor:
                 output = message["output"]
                 yield ("end", output["data"][0]) if message["success"] else ("error", output["error"])
                 return
-
-
-def comes_true(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
 
 
 def curl(url: str, *arguments: str) -> str:
