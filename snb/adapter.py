@@ -1,4 +1,4 @@
-"""The LoRA adapter: read and refused by name, checked against a base, added to one weight at a time."""
+"""The LoRA adapter: reads it, checks it against a base model, and adds it to one weight at a time."""
 
 import json
 import logging
@@ -31,18 +31,18 @@ MERGED = {
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias"),
     *("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern"),
 }
-"""Fields that say what to merge: all their values are handled."""
+"""Fields that say what to merge; every value of them is handled."""
 IRRELEVANT = {
     *("auto_mapping", "base_model_name_or_path", "eva_config", "inference_mode", "lora_dropout"),
     *("peft_version", "revision", "task_type"),
 }
-"""Fields that only training or bookkeeping reads."""
+"""Fields that matter to training or bookkeeping only."""
 LIMITED = {
     "peft_type": ("LORA",),
     "bias": ("none", "all", "lora_only"),
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
-"""Fields of which some values are handled. The initialisations left out change the base or the merge."""
+"""Fields of which these values are handled. The initialisations left out change the base or the merge."""
 
 PREFIX = "base_model.model."
 PARTS = {
@@ -61,9 +61,11 @@ PARTS = {
     "weight": ("weight", "saved"),
     "bias": ("bias", "saved"),
 }
-"""How an adapter key begins, and how it ends: the parameter of the base that it changes, and as what."""
+"""Endings of an adapter key, which begins with PREFIX: the parameter of the module that the tensor changes,
+and the part it plays."""
 REPLACING = {"base", "saved", "magnitude"}
-"""Parts whose effect only the base's own values tell; whatever else an adapter has is added."""
+"""Parts that replace or rescale the base's values, so whether they change anything depends on those; all
+other parts are added."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -75,7 +77,7 @@ class Adapter:
         config: the adapter's `adapter_config.json`.
         tensors: the open `adapter_model.safetensors`, memory-mapped.
         changes: for each parameter of the base (`model.layers.0.self_attn.q_proj.weight`), the keys of the
-            tensors that change it, by the part they play.
+            tensors that change it, by the part each plays.
     """
 
     config: LoraConfig
@@ -84,11 +86,11 @@ class Adapter:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Opens an adapter folder; no pickle is ever read.
+        """Opens an adapter folder; pickles are never read.
 
         Raises:
             WeightsMissing: a file is absent or damaged.
-            AdapterUnsupported: a field of the configuration, named, asks for what cannot be merged exactly.
+            AdapterUnsupported: a field of the configuration, which the error names, cannot be merged exactly.
         """
         absent = [f"{name} is absent" for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
         if absent:
@@ -101,15 +103,16 @@ class Adapter:
         return cls(supported(stored), tensors, _changes(tensors.keys()))
 
     def fitted(self, base: Qwen2Config) -> Self:
-        """The adapter as PEFT's model of this base has it, once its tensors are those that PEFT would save.
+        """Checks the adapter against a base, and returns it as PEFT's model of that base would load it.
 
-        PEFT itself wraps the base on the meta device, so its own rules say which tensors are wanted, which
-        others may be there (embeddings, unbidden) and in which shapes. No weight of the base is read; the
-        adapter's tensors are read once.
+        PEFT itself wraps the base on the meta device, so PEFT's rules decide which tensors are required,
+        which are optional (embeddings that were saved unasked), and their shapes. No weight of the base is
+        read; the adapter's tensors are read once.
 
         Raises:
-            AdapterMismatch: every tensor that is absent, not asked for, misshapen, not finite or at odds with
-                its own copy; a scaling that is not finite; or nothing but zeros to add.
+            AdapterMismatch: with every tensor that is absent, not asked for, misshapen, not finite or
+                different from its own copy; or for a scaling that is not finite, or an adapter that adds only
+                zeros.
         """
         parameters, wanted, allowed = self._asked(base)
         held = {key: name for name, parts in self.changes.items() for key in parts.values()}
@@ -122,16 +125,16 @@ class Adapter:
                 faults[key] = f"is not asked for by {CONFIG}"
             elif shape != allowed[key]:
                 faults[key] = f"has shape {shape}, and the base and {CONFIG} need {allowed[key]}"
-        said = [*_by_layer(faults), *self._value_faults()]
-        said += [
+        problems = [*_by_layer(faults), *self._value_faults()]
+        problems += [
             f"modules_to_save names {module}, which the base does not have"
             for module in self.config.modules_to_save or ()
             if not any(f"{module}." in name for name in parameters)
         ]
-        if said:
-            raise AdapterMismatch(said, ITS_BASE)
-        if unbidden := sorted(held.keys() - wanted):
-            log.info("%s does not name these, and PEFT loads them: %s", CONFIG, ", ".join(unbidden))
+        if problems:
+            raise AdapterMismatch(problems, ITS_BASE)
+        if unasked := sorted(held.keys() - wanted):
+            log.info("%s does not name these, and PEFT loads them: %s", CONFIG, ", ".join(unasked))
         return replace(self, changes=self._settled(wanted, bool(base.tie_word_embeddings)))
 
     def apply(self, name: str, weight: Tensor) -> Tensor:
@@ -139,15 +142,15 @@ class Adapter:
 
         LoRA (Hu et al. 2021): W + s·B·A, where s is alpha / r, or alpha / √r for rsLoRA (Kalajdzievski 2023).
         DoRA (Liu et al. 2024): the magnitude m over the norm of each output row, times the same sum. An
-        embedding is held transposed, (vocabulary, hidden), so its rows here are its columns.
+        embedding is stored transposed, (vocabulary, hidden), so its rows here are its columns.
 
         Args:
             name: the parameter as the model names it.
-            weight: its value, of any floating dtype, on the device where the sum is to be made. Not changed.
+            weight: its value, of any floating dtype, on the device that is to compute the sum. Not modified.
 
         Returns:
-            The sum, made in fp32 and rounded once to the dtype of `weight`; `weight` itself where the adapter
-            changes nothing. Two fp32 tensors of the same shape are alive meanwhile.
+            The sum, computed in fp32 and rounded once to the dtype of `weight`; `weight` itself where the
+            adapter does not change it. At the peak two fp32 tensors of that shape are in memory.
         """
         keys = self.changes.get(name)
         if keys is None:
@@ -157,7 +160,7 @@ class Adapter:
         }
         start = parts.pop("saved", parts.pop("base", weight))
         if not parts:
-            return start.to(weight.dtype, copy=True)  # what was read is a view of the file
+            return start.to(weight.dtype, copy=True)  # a tensor read from the file is a view of it
         scaling = self._scaling(name.rpartition(".")[0])
         if "shift" in parts:
             return (parts["shift"].float() * scaling).add_(start).to(weight.dtype)
@@ -176,11 +179,11 @@ class Adapter:
         return float(alpha / (math.sqrt(rank) if config.use_rslora else rank))
 
     def _asked(self, base: Qwen2Config) -> tuple[set[str], set[str], dict[str, Shape]]:
-        """The base's parameters, the keys that PEFT always saves, and the shapes of all that it may save."""
+        """Names of the base's parameters, keys that PEFT always saves, and shapes of all that it may save."""
         untied = deepcopy(base)
         untied.tie_word_embeddings = False
         with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what PEFT would warn of is an error here, or merged exactly
+            warnings.simplefilter("ignore")  # what PEFT warns about is an error here or is merged exactly
             model = Qwen2ForCausalLM(untied)
             parameters = {name for name, _ in model.named_parameters()}
             try:
@@ -192,9 +195,9 @@ class Adapter:
         return parameters, wanted, {key: tuple(tensor.shape) for key, tensor in allowed.items()}
 
     def _settled(self, wanted: Set[str], tied: bool) -> dict[str, dict[str, str]]:
-        """The changes, in which a weight that the configuration does not ask for replaces the base's.
+        """The changes, where a saved weight that the configuration does not ask for replaces the base's.
 
-        Tied embeddings are one weight of the base under two names, and PEFT loads the output's last.
+        Tied embeddings are one weight of the base under two names; PEFT loads the output's last, so it wins.
         """
         changes: dict[str, dict[str, str]] = defaultdict(dict)
         for name, parts in self.changes.items():
@@ -206,7 +209,7 @@ class Adapter:
         return {name: parts for name, parts in changes.items() if parts}
 
     def _value_faults(self) -> Iterator[str]:
-        """What the values show: not finite, at odds with a copy, or nothing but zeros to add."""
+        """Faults of the tensors' values: not finite, different from a copy, or only zeros to add."""
         zero = set()
         for key in sorted(self.tensors.keys()):
             tensor = self.tensors.get_tensor(key).float()
@@ -230,7 +233,11 @@ class Adapter:
 
 
 def supported(stored: Mapping[str, Any]) -> LoraConfig:
-    """The configuration, once every field is known to be merged exactly, irrelevant, or unused."""
+    """Parses a configuration in which every field is merged exactly, irrelevant or unused.
+
+    Raises:
+        AdapterUnsupported: with every field that is none of these.
+    """
     cure = f"{CONFIG} must describe a LoRA that leaves its base as it was"
     if faults := _unsupported({"peft_type": None, **stored}):
         raise AdapterUnsupported(faults, cure)
@@ -241,7 +248,7 @@ def supported(stored: Mapping[str, Any]) -> LoraConfig:
 
 
 def _unsupported(stored: Mapping[str, Any]) -> list[str]:
-    """Every field, by name, that asks for more than is merged here; PEFT's own default asks for nothing."""
+    """A sentence for each field whose value cannot be merged here; PEFT's own defaults all can."""
     unused = LoraConfig().to_dict()
     faults = []
     for name in stored.keys() - MERGED - IRRELEVANT:
@@ -255,7 +262,7 @@ def _unsupported(stored: Mapping[str, Any]) -> list[str]:
 
 
 def _changes(keys: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Sorts adapter keys by the parameter they change; a key of no known form is kept under its own name."""
+    """Groups adapter keys by the parameter they change; a key of unknown form is kept under its own name."""
     changes: dict[str, dict[str, str]] = defaultdict(dict)
     for key in keys:
         ending = next((ending for ending in PARTS if key.endswith(f".{ending}")), "")
@@ -268,7 +275,7 @@ def _changes(keys: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _by_layer(faults: Mapping[str, str]) -> list[str]:
-    """One sentence for a fault that many layers share, with their numbers in braces."""
+    """Faults as sentences; one that many layers share is a single sentence with their numbers in braces."""
     layers: dict[tuple[str, str], set[int]] = defaultdict(set)
     for key, fault in faults.items():
         number = re.search(r"(?<=\.layers\.)\d+(?=\.)", key)

@@ -1,11 +1,11 @@
-"""Lets Cog's cancel reach an answer that is already streaming.
+"""Makes a cancel, and a dropped connection, stop an answer that is already streaming.
 
-The fault: coglet 0.23.1 cancels a prediction through the future of `asyncio.run_coroutine_threadsafe`, also
-when a connection drops. Here the coroutine only returns a generator, so by then that future has ended, and an
-ended future cannot be cancelled: the prediction is marked canceled and its generator runs on.
+The fault: coglet 0.23.1 cancels a prediction, also when its connection drops, through the future of
+`asyncio.run_coroutine_threadsafe`. Here the coroutine only returns a generator, so by then that future is
+done, and cannot be cancelled any more: the prediction is marked canceled and its generator runs on.
 
-The cure: the future's `cancel()` also calls whoever asked to be told. Delete this file when coglet stops
-iterating a generator whose prediction was canceled.
+The workaround: the future's `cancel()` also calls the listeners of that prediction. Delete this file when
+coglet stops iterating a generator whose prediction was canceled.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 KNOWN = ("0.23.0", "0.23.1")
-"""Versions of coglet that cancel as described."""
+"""Versions of coglet that have the fault and with which the workaround was tested."""
 
 
 class Cancellation:
-    """Whether one prediction was canceled, and whom to tell."""
+    """Whether one prediction was canceled, and the listeners to call when it is."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class Cancellation:
         self._listeners: list[Callable[[], None]] = []
 
     def then(self, listener: Callable[[], None]) -> None:
-        """Calls `listener` on cancel; at once if that has happened already."""
+        """Registers a listener for the cancel; it is called at once if that has happened already."""
         with self._lock:
             self._listeners.append(listener)
             happened = self._canceled
@@ -53,12 +53,12 @@ _submit = asyncio.run_coroutine_threadsafe
 
 
 def current() -> Cancellation:
-    """The cancellation of the prediction that this coroutine serves; of nothing, outside one."""
+    """The cancellation of the prediction that this coroutine serves; one that never happens, outside any."""
     return _current.get() or Cancellation()
 
 
 def install() -> None:
-    """Puts the cure in place, and says so if coglet is not one that it is known to cure."""
+    """Installs the workaround, with a warning if it was not tested with this version of coglet."""
     asyncio.run_coroutine_threadsafe = _submit_cancellable  # type: ignore[assignment]
     version = metadata.version("coglet")
     if version not in KNOWN:

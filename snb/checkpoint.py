@@ -1,4 +1,4 @@
-"""What a folder must hold before anything is loaded from it: whole files, no code, weights to serve."""
+"""Checks a folder before anything is loaded from it: complete files, no code, a model that can be served."""
 
 import json
 from collections.abc import Set
@@ -11,7 +11,7 @@ from snb.served import model_faults
 
 Role = Literal["base", "adapter", "prepared"]
 CARD = "snb.card.json"
-"""What prepared weights say of themselves; see `prepared`."""
+"""The description that prepared weights carry; see `snb.prepared`."""
 REQUIRED: dict[Role, tuple[str, ...]] = {
     "base": ("config.json", "tokenizer.json", "tokenizer_config.json"),
     "adapter": ("adapter_config.json",),
@@ -25,30 +25,31 @@ WHOLE: dict[Role, str] = {
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 LONGEST_HEADER = 100_000_000
-"""Bytes; the limit of the safetensors library itself."""
+"""Bytes; the safetensors library's own limit."""
 
 
 def inspect(folder: Path, role: Role) -> None:
-    """Looks at every file that the loader will read; hashes nothing.
+    """Checks every file that the loader will read, without hashing.
 
     Raises:
-        WeightsMissing: with every fault found in the folder.
+        WeightsMissing: with every fault of the folder.
         AdapterUnsupported: the adapter is of a kind that cannot be merged.
     """
     names = {path.name for path in folder.iterdir() if path.is_file()}
     faults = description_faults(folder, role, names)
     if not faults:
-        found = (shard_fault(folder / name) for name in sorted(shards(folder, role)))
-        faults = [fault for fault in found if fault]
+        each = (shard_fault(folder / name) for name in sorted(shards(folder, role)))
+        faults = [fault for fault in each if fault]
     if faults:
         raise WeightsMissing(faults, f"Repair {folder}, or name a hub repository instead")
 
 
 def description_faults(folder: Path, role: Role, names: Set[str]) -> list[str]:
-    """Faults that the small files show, so that they can be found before a shard is fetched.
+    """Faults that the small JSON files show, so that they are known before a shard is downloaded.
 
     Args:
-        folder: holds the JSON files.
+        folder: the one that holds the JSON files.
+        role: what the folder is of.
         names: every file that the folder has, or will have once it is downloaded.
 
     Raises:
@@ -72,10 +73,10 @@ def description_faults(folder: Path, role: Role, names: Set[str]) -> list[str]:
 
 
 def shards(folder: Path, role: Role) -> set[str]:
-    """The files that hold the tensors: the one whole file, or those that the index names.
+    """The files that hold the tensors: a single one, or those that the index names.
 
     Raises:
-        WeightsMissing: the index is not one.
+        WeightsMissing: the index is malformed.
     """
     if role == "adapter" or (folder / WHOLE[role]).exists() or not (folder / INDEX).exists():
         return {WHOLE[role]}
@@ -86,7 +87,7 @@ def shards(folder: Path, role: Role) -> set[str]:
 
 
 def shard_fault(path: Path) -> str | None:
-    """Compares a file's size with what its header declares, reading the header only.
+    """Compares a file's size with what its header declares; only the header is read.
 
     The layout is 8 bytes of header length (little-endian), a JSON header whose `data_offsets` count from the
     header's end, then the tensors: https://huggingface.co/docs/safetensors/index#format

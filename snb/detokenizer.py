@@ -1,4 +1,4 @@
-"""Token ids to text as they come: never half a character."""
+"""Turns token ids into text as they are generated, never sending half a character."""
 
 import codecs
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 def pieces(tokenizer: Tokenizer, vocabulary: int) -> list[bytes]:
     """The bytes of each id below `vocabulary`.
 
-    Added tokens are markup and have none (<|im_end|>, <tool_call>), nor have ids without a token, with which
-    embeddings are padded: Qwen2.5 has 151,665 tokens and a vocabulary of 152,064.
+    Added tokens have none, since they are markup (<|im_end|>, <tool_call>), nor have the ids without a token
+    that pad the embeddings: Qwen2.5 has 151,665 tokens and a vocabulary of 152,064.
     """
     added = tokenizer.get_added_tokens_decoder()
     result = [b""] * vocabulary
@@ -25,17 +25,17 @@ def pieces(tokenizer: Tokenizer, vocabulary: int) -> list[bytes]:
 
 
 class Detokenizer:
-    """The text of one answer. Bytes that are no UTF-8 become U+FFFD, as in the tokenizer's own decoder."""
+    """The text of one answer. Invalid UTF-8 becomes U+FFFD, as in the tokenizer's own decoder."""
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self._pieces = pieces
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """The text that `token` completes; empty while a character is still missing bytes."""
+        """The text that `token` completes; empty while a character still lacks bytes."""
         return self._decoder.decode(self._pieces[token])
 
     @property
     def pending(self) -> bytes:
-        """Bytes of a character that is not whole yet; at the end of an answer they are dropped."""
+        """Bytes of an incomplete character; at the end of an answer they are dropped."""
         return self._decoder.getstate()[0]

@@ -1,4 +1,4 @@
-"""Whether torch can use the machine's GPU, and if not, why: decided from evidence alone."""
+"""Decides whether torch can use the machine's GPU and, if not, says why."""
 
 import re
 from collections.abc import Iterator
@@ -12,26 +12,26 @@ from snb.errors import DeviceUnusable
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a machine shows of its GPUs; `diagnose` decides from this alone."""
+    """What a machine shows of its GPUs: all that `diagnose` looks at."""
 
     torch_cuda: str | None
-    """The CUDA version that torch was built for; none for a CPU-only build."""
+    """The CUDA version that torch was built for; None for a CPU-only build."""
     available: bool
     """Whether torch can use a GPU."""
     devices_visible: bool
     """Whether this process sees a GPU's device file."""
     driver_version: str | None
-    """The NVIDIA driver of the kernel, which a container sees even without a GPU."""
+    """Version of the kernel's NVIDIA driver, which a container sees even without a GPU."""
     torch_error: str
-    """What torch says when it is made to use a GPU; empty when that works."""
+    """torch's error message when it tries to use a GPU; empty when that works."""
 
     @classmethod
     def gather(cls) -> "Evidence":
         try:
             torch.cuda.current_device()
-            said = ""
+            message = ""
         except (RuntimeError, AssertionError) as error:
-            said = str(error).strip().rstrip(".")
+            message = str(error).strip().rstrip(".")
         module = Path("/proc/driver/nvidia/version")
         version = re.search(r"\b\d{3,}(\.\d+)+", module.read_text() if module.exists() else "")
         return cls(
@@ -39,7 +39,7 @@ class Evidence:
             available=torch.cuda.is_available(),
             devices_visible=any(Path("/dev").glob("nvidia[0-9]*")),
             driver_version=version.group() if version else None,
-            torch_error=said,
+            torch_error=message,
         )
 
 
@@ -47,8 +47,7 @@ def diagnose(evidence: Evidence, wanted: str) -> str:
     """The kind of device, `cuda` or `cpu`, for a setting of `auto`, `cuda` or `cpu`.
 
     Raises:
-        DeviceUnusable: a GPU was asked for, or is in the machine, and cannot be used; that never falls back
-            to the CPU.
+        DeviceUnusable: a GPU was asked for, or is in the machine, and cannot be used; the CPU is no fallback.
     """
     if wanted != "cpu" and evidence.available:
         return "cuda"
@@ -59,7 +58,7 @@ def diagnose(evidence: Evidence, wanted: str) -> str:
 
 
 def _faults(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Each reason why the GPU cannot be used, and its cure."""
+    """Each reason why the GPU cannot be used, and what to do about it."""
     driver = f"NVIDIA driver {evidence.driver_version or 'of unknown version'}"
     if evidence.torch_cuda is None:
         yield "the installed torch is a CPU-only build", "Install a torch that is built for CUDA"

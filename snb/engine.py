@@ -1,7 +1,8 @@
 """Continuous batching: many requests share every decode step of one model.
 
-One thread owns the model. Each turn of its loop ends what was canceled or is overdue, admits waiting requests
-to free rows of the slot cache, runs one chunk of prefill, then one decode step for all rows that are ready.
+One thread owns the model. Each turn of its loop ends requests that were canceled or are past their deadline,
+admits waiting ones to free rows of the slot cache, runs one chunk of prefill, then one decode step for all
+rows that are ready.
 """
 
 import itertools
@@ -30,9 +31,10 @@ from snb.slots import PREFILL_TOKENS, SlotModel, Step
 log = logging.getLogger(__name__)
 
 STALL = 60.0
-"""Seconds of one turn after which the loop counts as stuck; a turn takes well under one."""
+"""Seconds after which a turn of the loop counts as stuck; a turn normally takes well under one second."""
 PAUSED = 10 * POLL
-"""Seconds in which nobody looked, though who waits looks every POLL: the process itself was stopped."""
+"""Waiting callers check the engine every POLL seconds. If none has for this many seconds, the whole process
+was suspended, and the loop is not stuck."""
 
 
 class Engine:
@@ -43,7 +45,8 @@ class Engine:
         tokenizer: of that model.
         slots: requests decoded at once; others wait their turn, first come first served.
         context: tokens of one request, prompt and answer.
-        prefixes: ids that many prompts begin with; their keys and values are computed now and copied then.
+        prefixes: ids that many prompts begin with; their keys and values are computed once, here, and copied
+            into the row of each request.
         path: how a decode step runs; see `snb.paths`.
         stall: seconds without a turn, while requests wait, after which the engine is down.
     """
@@ -118,10 +121,10 @@ class Engine:
             yield "the seed must be a whole number from 0 to 2**63 - 1"
 
     def fault(self) -> EngineDown | None:
-        """Why nothing will be answered any more; none while all is well."""
+        """The error that has taken the engine down; None while it works."""
         now = time.monotonic()
         if now - self._looked > PAUSED:
-            self._turned = now  # a machine that was paused and goes on: the loop could not turn either
+            self._turned = now  # the process was suspended and resumed: the loop could not run either
         self._looked = now
         if self._down is None and self._busy() and now - self._turned > self._stall:
             self._down = EngineDown(f"no decode step for {self._stall:.0f} s", "Restart the process")
@@ -139,15 +142,15 @@ class Engine:
         return len(self._waiting) + sum(owner is not None for owner in self._rows)
 
     def close(self) -> None:
-        """Stops the loop and gives back its memory; requests under way end with EngineDown."""
+        """Stops the loop and frees its memory; requests under way end with EngineDown."""
         with self._wake:
             if self._closed:
                 return
             self._closed = True
             self._wake.notify()
         self._thread.join()
-        # Not when the last reference goes: the next engine may need this memory while an error still holds
-        # this one in its traceback.
+        # Freed here, not with the last reference: the next engine may need this memory while a traceback
+        # still refers to this one.
         del self.model, self.step, self._script, self._penalties, self.prefixes
 
     def _busy(self) -> bool:
@@ -184,7 +187,7 @@ class Engine:
                 generation.fail(fault)
 
     def _end_overdue(self) -> None:
-        """Frees what canceled requests hold, and what those hold whose deadline is over."""
+        """Ends requests that were canceled or are past their deadline, and frees their rows."""
         with self._wake:
             self._waiting = deque(owner for owner in self._waiting if not _overdue(owner))
         for row, owner in enumerate(self._rows):
@@ -197,7 +200,7 @@ class Engine:
                 self._start(row, self._waiting.popleft())
 
     def _start(self, row: int, owner: Generation) -> None:
-        """Gives a row to a request, with the longest prefix that its prompt begins with."""
+        """Gives a row to a request, filled with the longest saved prefix that its prompt begins with."""
         prompt = tuple(owner.prompt)
         fits = (prefix for prefix in self.prefixes if prompt[: len(prefix.ids)] == prefix.ids != prompt)
         prefix = next(fits, None)
@@ -206,7 +209,7 @@ class Engine:
         self._penalties.start(row, owner.prompt, owner.sampling)
 
     def _compact(self) -> None:
-        """Moves the last requests into free rows, so that no decode step carries idle rows along."""
+        """Moves the last requests into free rows, so that decode steps compute no idle rows."""
         taken = [row for row, owner in enumerate(self._rows) if owner]
         holes = [row for row in range(len(taken)) if not self._rows[row]]
         for hole, last in zip(holes, reversed(taken), strict=False):
@@ -215,7 +218,7 @@ class Engine:
             self._rows[hole], self._rows[last] = self._rows[last], None
 
     def _prefill(self) -> None:
-        """One chunk of the prompts that are not in the cache yet; as many rows as the chunk has room for."""
+        """Runs a chunk of the prompts that are not in the cache yet, for as many rows as fit in the chunk."""
         rows = [row for row, owner in enumerate(self._rows) if owner and not owner.prefilled]
         if not rows:
             return
@@ -232,7 +235,7 @@ class Engine:
             self._choose(scores[ready], [rows[index] for index in ready])
 
     def _decode(self) -> None:
-        """One token for every row whose prompt is in the cache."""
+        """Generates one token for every row whose prompt is in the cache."""
         ready = [row for row, owner in enumerate(self._rows) if owner and owner.prefilled]
         if not ready:
             return
@@ -250,7 +253,7 @@ class Engine:
 
     @torch.inference_mode()
     def _choose(self, scores: Tensor, rows: list[int]) -> None:
-        """The next token of each of the rows, from its scores."""
+        """Samples the next token of each of the rows from its scores."""
         owners = [self._owner(row) for row in rows]
         draws = [Draw(owner.sampling, owner.seed, len(owner.tokens)) for owner in owners]
         for owner, row_scores in zip(owners, scores, strict=True):
@@ -267,7 +270,7 @@ class Engine:
                 self._rows[row] = None
 
     def _constrain(self, owner: Generation, scores: Tensor) -> None:
-        """Rules out what a request may not say next."""
+        """Masks the tokens that a request may not generate next."""
         if owner.scores is not None:
             owner.scores.append(scores.to("cpu", copy=True))
         if len(owner.tokens) < owner.sampling.min_tokens:
@@ -289,7 +292,7 @@ def _overdue(owner: Generation) -> bool:
 
 @contextmanager
 def _alone(owner: Generation) -> Iterator[None]:
-    """A fault in what is done for one request ends that request and no other."""
+    """An exception in the work for one request ends that request and no other."""
     try:
         yield
     except Exception as error:
@@ -298,9 +301,9 @@ def _alone(owner: Generation) -> Iterator[None]:
 
 
 def end_tokens(model: Qwen2ForCausalLM, tokenizer: Tokenizer) -> list[int]:
-    """Every token that ends an answer: those of ChatML, and what the model's files name besides.
+    """Every token that ends an answer: those of ChatML, and any others that the model's files name.
 
-    A base names one of them, another token or none (QwenLM/Qwen3#927): the prompt is ChatML all the same.
+    A base's files may name one of them, another token or none (QwenLM/Qwen3#927); prompts are ChatML anyway.
     """
     named = model.generation_config.eos_token_id
     if named is None:

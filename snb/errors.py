@@ -9,7 +9,7 @@ class SNBError(Exception):
     `str(error)` is `CODE: fault; fault. What to do.`, and never holds a prompt, a token or a secret.
 
     Args:
-        faults: what was wrong, one sentence, or all of them when several were found at once.
+        faults: what was wrong, as one sentence, or as several where there were several faults.
         cure: what is allowed or what to try, one sentence.
     """
 
@@ -52,7 +52,7 @@ class WeightsMissing(SNBError):
 
 
 class PreparedMismatch(SNBError):
-    """Prepared weights are made of something else than is asked for, or by a newer version of this."""
+    """Prepared weights hold another base, adapter or precision than asked for, or a newer format."""
 
     code = "PREPARED_MISMATCH"
 

@@ -1,7 +1,7 @@
-"""The part of the self-test that has no tolerance: which columns a decode step reads, and which it writes.
+"""The exact part of the self-test: which columns a decode step reads, and which it writes. No tolerance.
 
-Nothing here depends on what a model has learned or on how a card rounds. The same numbers in the same shapes
-give the same bits; where they do not, the check says that it is blind.
+Nothing here depends on what a model has learned or on how a card rounds, since the same numbers in the same
+shapes give the same bits. Where they do not, the check reports that it is blind.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +18,11 @@ from snb.slots import PREFILL_TOKENS, SlotModel, Step
 WIDTH = 512
 """Columns that are filled with made-up numbers."""
 SENTINEL = 7.0
-"""What a cell holds that nothing may write to."""
+"""Value of the cells that must not be written to."""
 
 
 def replays(model: SlotModel, step: Step) -> Iterator[Finding]:
-    """A step that is not the model's own, such as a replayed graph, gives its scores and writes its cells."""
+    """A replayed graph, or any step but the model's own, gives the same scores and writes the same cells."""
     if step == model.step:
         return
     device = model.model.device
@@ -65,7 +65,7 @@ def reads(model: SlotModel, step: Step) -> Iterator[Finding]:
 
 
 class Filled:
-    """A few rows of made-up values, read at different positions by one decode step.
+    """A few rows of random values, read at different positions by one decode step.
 
     Their keys are zero, so that attention weighs all columns alike and each matters as much as any other.
     """
@@ -77,7 +77,7 @@ class Filled:
         rows = 1 if self.alone else min(3, model.cache.slots)
         self.positions = [self.width // 2, self.width - 1, 7][:rows]
         self.values = model.cache.values
-        # On a CPU the rest of a row is pages that take no memory until they are written to.
+        # On a CPU the rest of a row is untouched pages, which take no memory until they are written to.
         self.end = model.cache.context + 1 if self.values.is_cuda else self.width
         self._generator = torch.Generator(self._device).manual_seed(0)
         for row in range(rows):
@@ -85,12 +85,12 @@ class Filled:
             self.refill(row)
 
     def refill(self, row: int, start: int = 0) -> None:
-        """Other numbers in a row from a column on."""
+        """Puts other random values into a row, from column `start` on."""
         self._cache.keys[:, row, :, start : self.end] = 0
         self.values[:, row, :, start : self.end].normal_(generator=self._generator)
 
     def scores(self) -> Tensor:
-        """Of one step, fp32 `[rows, vocabulary]`."""
+        """Scores of one step, fp32 `[rows, vocabulary]`."""
         positions = torch.tensor(self.positions, device=self._device)[:, None]
         ids = torch.arange(5, 5 + len(positions), device=self._device)[:, None]
         return self._step(ids, positions, self.width).clone()
@@ -106,8 +106,8 @@ def _beyond(filled: Filled) -> Iterator[Finding]:
 
 
 def _lost(filled: Filled) -> Iterator[Finding]:
-    """Columns that could hold anything: both ends of what a row has, and both sides of a block of 64."""
-    before, lost, looked = filled.scores(), [], 0
+    """Columns that a step does not read, tried at both ends of a row and on both sides of column 64."""
+    before, lost, tried = filled.scores(), [], 0
     for column in (0, 1, 63, 64, -2, -1):
         columns = [column % position for position in filled.positions]
         cells = [filled.values[:, row, :, one] for row, one in enumerate(columns)]
@@ -118,8 +118,8 @@ def _lost(filled: Filled) -> Iterator[Finding]:
         for cell, value in zip(cells, kept, strict=True):
             cell.copy_(value)
         lost += [f"{one}" for one, same in zip(columns, unchanged, strict=True) if same]
-        looked += len(columns)
-    if len(lost) == looked:
+        tried += len(columns)
+    if len(lost) == tried:
         yield Finding("blind", "no column changes any score, so a lost one cannot be told")
     elif lost:
         yield Finding("fault", f"attention does not read columns {', '.join(lost)}")
@@ -152,7 +152,7 @@ def writes(model: SlotModel, step: Step) -> Iterator[Finding]:
 def _written(
     model: SlotModel, what: str, ids: Tensor, positions: Tensor, run: Callable[[], Tensor]
 ) -> Iterator[Finding]:
-    """Compares the first rows, and one more, with what layer 0's own modules make of the same shape."""
+    """Compares the first rows, and one more, with what layer 0's own modules compute in the same shape."""
     stores = model.cache.keys[0], model.cache.values[0]
     rows = range(min(len(ids) + 1, model.cache.slots))
     for row in rows:
@@ -176,7 +176,7 @@ def _written(
 def prefixes(
     model: SlotModel, saved: Sequence[Prefix], prompt: Sequence[int], rows: Sequence[int]
 ) -> Iterator[Finding]:
-    """Each saved prefix is of its own ids, and rows whose prompt began with one hold it in every layer.
+    """Each saved prefix belongs to its ids, and rows whose prompt began with one hold it in every layer.
 
     Args:
         model: whose cache it is.
@@ -187,7 +187,7 @@ def prefixes(
     for prefix in saved:
         ids = torch.tensor([prefix.ids], device=model.model.device)
         places = torch.arange(len(prefix.ids), device=ids.device)[None]
-        # In the chunks that it was read in, for another shape may round otherwise.
+        # In the same chunks as it was read, since another shape may round differently.
         starts = range(PREFILL_TOKENS, len(prefix.ids), PREFILL_TOKENS)
         chunks = zip(*(one.tensor_split(list(starts), dim=1) for one in (ids, places)), strict=True)
         parts = zip(*(first_layer(model, *chunk) for chunk in chunks), strict=True)

@@ -1,4 +1,4 @@
-"""What a self-test has to say: a fault that nothing excuses, a doubt, or where it cannot see."""
+"""A result of the self-test: a fault, a doubt, or a check that could not be made."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,8 +6,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence of a self-test."""
+    """One result, as a sentence."""
 
     kind: Literal["fault", "doubt", "blind"]
-    """`fault`: wrong whatever the card rounds. `doubt`: more than rounding explains. `blind`: not checked."""
+    """`fault`: wrong, however the card rounds. `doubt`: further off than rounding explains. `blind`: not
+    checked."""
     text: str

@@ -13,14 +13,14 @@ from snb.request import Sampling
 from snb.stops import StopStrings, loops
 
 LOOP_CHECK = 16
-"""Tokens between two looks for runaway repetition."""
+"""Tokens between two checks for runaway repetition."""
 POLL = 1.0
-"""Seconds after which a caller who waits for text looks whether the engine still lives."""
+"""Seconds between two health checks of the engine by a caller who waits for text."""
 
 
 @dataclass(eq=False)
 class Generation:
-    """Its caller iterates over it and gets the text piece by piece; the engine's thread feeds it.
+    """A request; its caller iterates over it to get the text in pieces, which the engine's thread adds.
 
     After the last piece `finish_reason` is `stop` (the model ended), `stop_sequence`, `length` (`max_tokens`
     or the context), `deadline`, `loop` (runaway repetition) or `canceled`.
@@ -31,7 +31,7 @@ class Generation:
     seed: int
     detokenizer: Detokenizer
     alive: Callable[[], SNBError | None]
-    """Says what is wrong with the engine, for a caller who would else wait for ever."""
+    """Returns the engine's fault, if it has one, so that no caller waits for ever."""
     deadline: float = float("inf")
     """Monotonic seconds."""
     scores: list[Tensor] | None = None
@@ -64,7 +64,7 @@ class Generation:
 
     @property
     def prefilled(self) -> bool:
-        """Whether only the newest token is still to be run through the model."""
+        """Whether the whole prompt is in the cache, so that only the newest token is still to be run."""
         return self.cached >= len(self.prompt)
 
     def cancel(self) -> None:
@@ -77,7 +77,7 @@ class Generation:
         self._pieces.put(fault)
 
     def overdue(self) -> bool:
-        """Ends it if it was canceled or its deadline is over; whether it did."""
+        """Ends it if it was canceled or its deadline has passed; returns whether it is over."""
         if self.canceled:
             self._end("canceled")
         elif time.monotonic() >= self.deadline and self._spoke:

@@ -1,4 +1,4 @@
-"""Files of one commit of a hub repository, fetched whole or not at all."""
+"""Downloads files of one commit of a hub repository, and verifies them against what the hub declares."""
 
 import json
 import re
@@ -19,17 +19,17 @@ from snb.retry import FAULTS, Foreign, Passing, foreign, patiently, reason, stat
 
 T = TypeVar("T")
 TIMEOUT = 30.0
-"""Seconds for the one request on which the library would wait for ever."""
+"""Seconds for the listing, the one request for which the library has no timeout of its own."""
 MARGIN = 1 << 30
 """Bytes of disk to leave free."""
 COMMIT = re.compile("[0-9a-f]{40}")
 SHOWN = 60
-"""Characters of an answer that is quoted because no hub gives it."""
+"""Characters quoted of an answer that did not come from a hub."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What the hub declares: bytes, the sha256 of a file in LFS, and else git's own hash of it."""
+    """A file as the hub declares it: bytes, the sha256 where it is in LFS, and git's hash for the others."""
 
     size: int
     sha256: str | None
@@ -38,7 +38,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files at the top of a repository at one commit; its folders are never read."""
+    """The top-level files of a repository at one commit; its folders are never read."""
 
     repository: str
     commit: str
@@ -46,16 +46,16 @@ class Listing:
 
 
 def free_bytes(folder: Path) -> int:
-    """What the disk under a folder has left."""
+    """Free bytes on the disk that holds a folder."""
     return shutil.disk_usage(folder).free
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A hub and the right to read from it; without `endpoint`, HF_ENDPOINT or huggingface.co.
+    """A hub and the token to read from it; without `endpoint` it is HF_ENDPOINT's, or huggingface.co.
 
     Raises:
-        BadSetting: the token cannot stand in a request; the HTTP client would quote it in its own error.
+        BadSetting: the token cannot be sent in a header; the HTTP client would quote it in its own error.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -71,7 +71,7 @@ class Hub:
         """Resolves a branch, a tag or a commit, in one request.
 
         Raises:
-            DownloadFailed: the hub refused, did not answer, or is none.
+            DownloadFailed: the hub refused or did not answer, or what answered is not a hub.
         """
         api = HfApi(endpoint=self.endpoint, token=self.token or False)
 
@@ -79,18 +79,18 @@ class Hub:
             try:
                 info = api.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
                 return _listing(repository, info)
-            except (ValueError, TypeError, LookupError) as error:  # the library takes any 200 for a listing
+            except (ValueError, TypeError, LookupError) as error:  # the library parses any 200
                 start = f": {error.doc[:SHOWN]!r}" if isinstance(error, json.JSONDecodeError) else ""
                 raise Foreign(f"what answered is no listing of a repository{start}") from error
 
         return self._patiently(f"{repository} at {revision}", ask)
 
     def fetch(self, listing: Listing, names: Set[str], folder: Path) -> dict[str, Entry]:
-        """Brings the named files into the folder; those that are there and right are not fetched again.
+        """Downloads the named files into the folder, except those that are there and match.
 
         Raises:
-            DownloadFailed: the hub refused, did not answer or sent something else than it declares, or the
-                disk is too small.
+            DownloadFailed: the hub refused, did not answer or sent other bytes than it declares, or the disk
+                is too small.
         """
         files = {name: listing.files[name] for name in names}
 
@@ -108,7 +108,7 @@ class Hub:
 
     def _download(self, listing: Listing, files: dict[str, RemoteFile], folder: Path) -> None:
         for name in files:
-            # The library takes a file for whole if it has not been touched since, even a truncated one.
+            # The library trusts a file that has not been modified since, even a truncated one.
             (folder / name).unlink(missing_ok=True)
         self._require_room(folder, sum(file.size for file in files.values()))
         snapshot_download(
@@ -148,7 +148,7 @@ class Hub:
 
 
 def _listing(repository: str, info: ModelInfo) -> Listing:
-    """What an answer says of the files at the top. Raises Foreign for one that says less than a hub's."""
+    """The top-level files in an answer. Raises Foreign if it lacks something that a hub always gives."""
     if not COMMIT.fullmatch(info.sha or ""):
         raise Foreign("what answered names no commit")
     files = {}
@@ -162,11 +162,11 @@ def _listing(repository: str, info: ModelInfo) -> Listing:
 
 
 def right(folder: Path, files: dict[str, RemoteFile]) -> dict[str, Entry]:
-    """Those of the files that the folder has as the hub declares them: size first, then the hash."""
+    """Those of the files in the folder that match what the hub declares: by size first, then by hash."""
     present = {name: folder / name for name in files if (folder / name).is_file()}
     sized = {name: path for name, path in present.items() if path.stat().st_size == files[name].size}
-    found = zip(sized, digests(sized.values()), strict=True)
-    return {n: Entry(files[n].size, sha256) for n, sha256 in found if _declared(sized[n], files[n], sha256)}
+    hashed = zip(sized, digests(sized.values()), strict=True)
+    return {n: Entry(files[n].size, sha256) for n, sha256 in hashed if _declared(sized[n], files[n], sha256)}
 
 
 def _declared(path: Path, file: RemoteFile, sha256: str) -> bool:

@@ -1,4 +1,4 @@
-"""From settings to a model on its device: weights found, precision chosen, adapter merged unless it is."""
+"""Loads the model that the settings name: finds the weights, chooses the precision, merges the adapter."""
 
 import gc
 import logging
@@ -33,11 +33,11 @@ class Loaded:
     tokenizer: Tokenizer
     choice: Choice
     slots: int
-    """Requests decoded at once: what the memory left after loading holds."""
+    """Requests decoded at once: as many as fit the memory left after loading."""
     notice: str
-    """What every output has to say of this model; empty for the real one."""
+    """What every output must say about this model; empty for the real one."""
     seconds: Seconds = field(default_factory=dict)
-    """Of the phases so far: `weights`, found and verified, and `load`."""
+    """Of the phases so far: `weights` (finding and verifying them) and `load`."""
 
 
 def load(settings: Settings) -> Loaded:
@@ -48,12 +48,12 @@ def load(settings: Settings) -> Loaded:
     """
     seconds: Seconds = {}
     with phase("weights", seconds):
-        found = prepared.find(settings)
-        if found is None:
+        merged = prepared.find(settings)
+        if merged is None:
             # The adapter first: a private one is refused in seconds, the base takes minutes.
             adapter, base = ensure_adapter(settings), ensure_base(settings)
     with phase("load", seconds):
-        loaded = load_prepared(found, settings) if found else _load_merging(base, adapter, settings)
+        loaded = load_prepared(merged, settings) if merged else _load_merging(base, adapter, settings)
     return replace(loaded, seconds=seconds)
 
 
@@ -67,24 +67,24 @@ def _load_merging(base: Path, adapter_folder: Path | None, settings: Settings) -
     return _loaded(model, base, choice, settings)
 
 
-def load_prepared(found: Prepared, settings: Settings) -> Loaded:
-    """Loads weights that are merged and quantised already, on whatever base and adapter the settings name.
+def load_prepared(merged: Prepared, settings: Settings) -> Loaded:
+    """Loads weights that are merged and quantised already, whatever base and adapter the settings name.
 
     Raises:
         SNBError: of `precision`, or of `merge` where a weight is absent.
     """
-    card = found.card
+    card = merged.card
     log.info("weights: prepared %s; quality: %s", card, card.quality or UNMEASURED)
-    config = read_config(found.folder, settings.context)
+    config = read_config(merged.folder, settings.context)
     choice = choose(config, replace(settings, precision=card.precision), Device.find(settings.device))
     with out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
-        model = load_merged(found.folder, None, **_options(choice, settings))
+        model = load_merged(merged.folder, None, **_options(choice, settings))
         _compute_in(model, choice.compute_dtype)
-    return _loaded(model, found.folder, choice, settings)
+    return _loaded(model, merged.folder, choice, settings)
 
 
 def _compute_in(model: Qwen2ForCausalLM, dtype: torch.dtype) -> None:
-    """Prepared nf4 is stored for bf16, and a GPU without bf16 computes in fp16.
+    """Sets the dtype of a quantised model: prepared nf4 is stored for bf16, and some GPUs compute in fp16.
 
     transformers 5.23 leaves norms and embeddings of a quantised checkpoint as they are stored, and the layers
     compute in what config.json says.
@@ -110,7 +110,7 @@ def _options(choice: Choice, settings: Settings) -> dict[str, Any]:
 
 
 def _left(settings: Settings) -> int:
-    """Bytes that are free on the device, those included that loading used for a while."""
+    """Free bytes on the device, after giving back what only loading used."""
     gc.collect()
     torch.cuda.empty_cache()
     return Device.find(settings.device).free

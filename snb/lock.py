@@ -1,4 +1,4 @@
-"""The record of a whole download (commit, size and sha256 of every file), and who may be filling a folder."""
+"""The record of a complete download (commit, size and sha256 of every file), and a lock between processes."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ NAME = "snb.lock.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """One file as it was when it was verified: bytes, and sha256 in hexadecimal."""
+    """One file when it was verified: its size in bytes, and its sha256 in hexadecimal."""
 
     size: int
     sha256: str
@@ -28,13 +28,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Lock:
-    """Written last, so a folder that has one was whole."""
+    """Written last, so a folder that has one was complete."""
 
     repository: str
     revision: str
-    """What was asked for: a branch, a tag or a commit."""
+    """The branch, tag or commit that was asked for."""
     commit: str
-    """What it stood for on the day."""
+    """The commit that it stood for on that day."""
     files: dict[str, Entry]
 
     @classmethod
@@ -48,7 +48,7 @@ class Lock:
             return None
 
     def write(self, folder: Path) -> None:
-        """Appears whole or not at all, whatever kills the process."""
+        """Writes atomically: a process that is killed leaves no partial file of this name."""
         draft = folder / f"{NAME}.{os.getpid()}"
         with draft.open("w", encoding="utf-8") as file:
             json.dump(asdict(self), file, indent=2, sort_keys=True)
@@ -59,10 +59,10 @@ class Lock:
 
 @contextmanager
 def alone(path: Path) -> Iterator[bool]:
-    """One process at a time gets past a lock file, which stays; the system frees it when its holder dies.
+    """One process at a time runs the block. The lock file stays; the system frees it when its holder dies.
 
     Yields:
-        Whether another process had it first.
+        Whether another process held it first.
 
     Raises:
         OSError: the file cannot be made.
@@ -79,11 +79,11 @@ def alone(path: Path) -> Iterator[bool]:
 
 
 def verify(folder: Path, cure: str = "") -> None:
-    """Presence and size of every file first, for they are free; then the sha256 of those that pass.
+    """Checks presence and size of every file first, which cost nothing, then the sha256 of those that pass.
 
     Args:
-        folder: what a lock is in.
-        cure: what brings back what is wrong; without it, downloading.
+        folder: the one that holds the lock.
+        cure: what the error says to do; if empty, to download again.
 
     Raises:
         WeightsMissing: with every fault, or because the folder has no lock.
@@ -96,14 +96,14 @@ def verify(folder: Path, cure: str = "") -> None:
     for name, digest in zip(sized, digests(folder / name for name in sized), strict=True):
         if digest != lock.files[name].sha256:
             faults[name] = f"{name} was altered: its sha256 is not the recorded one"
-    found = [fault for fault in faults.values() if fault]
-    if found:
+    problems = [fault for fault in faults.values() if fault]
+    if problems:
         again = f"Run scripts/download-weights to fetch these again into {folder}"
-        raise WeightsMissing(found, cure or again)
+        raise WeightsMissing(problems, cure or again)
 
 
 def digests(paths: Iterable[Path]) -> list[str]:
-    """The sha256 of each file in hexadecimal, in order; read in chunks, several files at once."""
+    """The sha256 of each file in hexadecimal, in order; several files are read at once, in chunks."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         return list(pool.map(_sha256, paths))
 

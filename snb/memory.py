@@ -1,4 +1,4 @@
-"""How many bytes a Qwen2 model needs in each precision, computed from its config, and what a host has."""
+"""How many bytes a Qwen2 model needs in each precision, computed from its config, and how many a host has."""
 
 import re
 from collections import Counter
@@ -18,14 +18,14 @@ GIB = 1024**3
 FIXED = 9 * GIB // 16
 """Bytes for the CUDA libraries' workspaces, recorded graphs and fragmentation; an allowance."""
 CUDA_CONTEXT, LEFT_BY_LOADING = 6 * GIB // 10, 8 * GIB // 10
-"""Bytes that are gone when the weights are in, beside the weights: what CUDA takes of a card before a process
-asks for anything, and blocks of torch's allocator that loading leaves half empty.
+"""Bytes that are in use after loading besides the weights: CUDA's own on each card, and blocks of torch's
+allocator that loading leaves half empty.
 
-Their sum follows from what a boot in nf4 kept on an H200 that ballast made small, 2026-11-26: 3 slots where
-14.6 GiB had been free and 11 where 22.0 had, so 1.24 to 1.55 GiB. How it divides is an estimate.
+Their sum, 1.24 to 1.55 GiB, follows from the slots that a boot in nf4 kept on an H200 of which ballast filled
+the rest, 2026-11-26: 3 where 14.6 GiB had been free, 11 where 22.0 had. How it divides is an estimate.
 """
 PREFIX_TOKENS = 2400
-"""Of the personas' saved prefixes: 725, 764 and 784 tokens by Qwen2.5's tokenizer, and what encloses them."""
+"""Tokens of the personas' saved prefixes: 725, 764 and 784 by Qwen2.5's tokenizer, and a reserve."""
 SAMPLING_COPIES = 24
 """Arrays of 4 bytes a slot and vocabulary entry that sampling holds at once, at most: scores, penalties,
 counts, and, with no top_k, the whole vocabulary sorted (values, 8-byte order) with its noise in fp64."""
@@ -40,7 +40,7 @@ class Need:
     weights: int
     cache: int
     margin: int
-    """The larger of what running takes beside the cache, and the part of loading that outgrows the cache."""
+    """The larger of what running needs beside the cache, and what loading needs beyond the cache's size."""
 
     @property
     def total(self) -> int:
@@ -52,7 +52,7 @@ class Need:
 
 
 class Footprint:
-    """Counts the parameters of a model that is built without memory, then prices them in any precision."""
+    """Counts the parameters of a model on the meta device, then computes their bytes in any precision."""
 
     def __init__(self, config: Qwen2Config) -> None:
         with torch.device("meta"):
@@ -67,20 +67,20 @@ class Footprint:
     def need(self, precision: str, slots: int, context: int) -> Need:
         """The need of one precision with `slots` requests of `context` tokens.
 
-        Loading is over before the cache is allocated, so its work space, the largest tensor in fp32 (a merge
-        accumulates in fp32), and the cache with the work space of running stand in the same memory.
+        Loading is over before the cache is allocated, so the same memory holds first its work space (the
+        largest tensor in fp32, in which a merge accumulates), then the cache and the work space of running.
         """
         cache, work = self._running(precision, slots, context)
         margin = max(LEFT_BY_LOADING + work, FIXED + 4 * self.largest - cache)
         return Need(self.weights(precision), cache, margin)
 
     def slots_within(self, free: int, precision: str, most: int, context: int) -> int:
-        """How many slots, from 0 to `most`, fit the bytes that are left once the weights are loaded."""
+        """How many slots, from 0 to `most`, fit the bytes that are free once the weights are loaded."""
         fitting = (n for n in range(most, 0, -1) if sum(self._running(precision, n, context)) <= free)
         return next(fitting, 0)
 
     def _running(self, precision: str, slots: int, context: int) -> tuple[int, int]:
-        """Bytes of the slots' cache; of the prefixes, a forward pass and FIXED beside it."""
+        """Bytes of the slots' cache, and of everything beside it: prefixes, a forward pass, and FIXED."""
         token = self.cache_per_token(precision)
         cache = slots * (context + 1) * token
         return cache, FIXED + PREFIX_TOKENS * token + self._forward(precision, slots, cache)
@@ -94,14 +94,14 @@ class Footprint:
         return total
 
     def cache_per_token(self, precision: str) -> int:
-        """Bytes of one token's keys and values in all layers; the cache has one column past the context."""
+        """Bytes of one token's keys and values in all layers."""
         config = self.config
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim
         return int(numbers * float_bytes(precision))
 
     def _forward(self, precision: str, slots: int, cache: int) -> int:
-        """Bytes at the widest point of a pass.
+        """Bytes at the peak of a forward pass.
 
         The sum of: one chunk of prefill (four arrays as wide as the MLP and eight as wide as the residual);
         one layer's cache, gathered and then expanded to all query heads; one matrix back in 16 bits, if it is
@@ -144,7 +144,7 @@ def float_bytes(precision: str) -> int:
 
 
 def host_memory(meminfo: str, limits: Sequence[str]) -> tuple[int, int]:
-    """Bytes available and in all, from the texts of /proc/meminfo and of a container's limits."""
+    """Available and total bytes, from the texts of /proc/meminfo and of a container's limits."""
     kibibytes = {key: int(value) for key, value in re.findall(r"^(\w+): +(\d+) kB", meminfo, re.MULTILINE)}
     caps = [int(limit) for limit in limits if limit.strip().isdigit()]
     free, total = (min([1024 * kibibytes[key], *caps]) for key in ("MemAvailable", "MemTotal"))
@@ -157,21 +157,21 @@ def gib(count: int) -> str:
 
 
 SHORTAGE = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory", re.IGNORECASE)
-"""In what torch's allocators, CUDA and cuBLAS say when there is no memory."""
+"""Matches the messages of torch's allocators, CUDA and cuBLAS when memory runs out."""
 
 
 @contextmanager
 def out_of_memory_named(what: str) -> Iterator[None]:
-    """Raises a want of memory within it as OutOfMemory, with torch's figures; other errors pass.
+    """Turns an out-of-memory error inside it into OutOfMemory, with torch's figures; other errors pass.
 
     Args:
-        what: what was being done, and what it needs where that is known.
+        what: what is being done, and what it needs where that is known.
     """
     before = _refused_allocations()
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # What follows in torch's message is advice on its allocator.
+        # The rest of torch's message is advice on its allocator.
         figures = str(error).partition(" Of the allocated memory")[0].partition("\n")[0].rstrip(".")
         if not SHORTAGE.search(figures):
             if not isinstance(error, MemoryError) and _refused_allocations() == before:
@@ -185,5 +185,5 @@ def out_of_memory_named(what: str) -> Iterator[None]:
 
 
 def _refused_allocations() -> int:
-    """By torch on the GPU so far: transformers 5.23 reports one within a quantisation as another error."""
+    """How many torch refused on the GPU so far; transformers 5.23 hides one behind another error."""
     return int(torch.cuda.memory_stats().get("num_ooms", 0))

@@ -1,9 +1,9 @@
-"""The merge: a base model loads from its folder, and each weight has the adapter added on its way."""
+"""Loads a base model and merges the adapter into each weight while the checkpoint streams in."""
 
 import ctypes
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, conversion_mapping
 from transformers.core_model_loading import ConversionOps, WeightConverter
+from transformers.utils import logging
 
 from snb.adapter import EMBEDDING, HEAD, Adapter
 from snb.errors import AdapterMismatch, WeightsMissing
 
-log = logging.getLogger(__name__)
+log = getLogger(__name__)
 
 MODEL = Qwen2ForCausalLM.__name__
 AGAIN = "Download the base model again"
@@ -28,11 +29,11 @@ def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2F
     """Loads a base model with the adapter merged into it, one tensor at a time, before any quantisation.
 
     The loader casts each weight to its dtype and moves it to its device; there it is merged in fp32, rounded
-    once, and then quantised if it is to be. There is never a second copy of the model.
+    once, and then quantised if asked. There is never a second copy of the model.
 
     Tied embeddings are untied when the adapter changes either of them: the model then has an `lm_head` of its
-    own and `config.tie_word_embeddings` is False. That is what PEFT's model computed before any merge: a LoRA
-    or a module to save belongs to one of the two, and a weight that replaces the base's own to both. (PEFT
+    own and `config.tie_word_embeddings` is False. That is what PEFT's model computes before any merge: a LoRA
+    or a saved module belongs to one of the two, and a weight that replaces the base's own to both. (PEFT
     0.21's `merge_and_unload` unties for `modules_to_save` only, and adds a LoRA on one of the two to both.)
 
     Args:
@@ -58,7 +59,7 @@ def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2F
         config.tie_word_embeddings = False
     with merging(adapter, untie):
         model = _load(folder, config, options)
-    # Saving would run the conversions backwards, and the model would keep the adapter's file open.
+    # Kept, they would be reversed when the model is saved, and would keep the adapter's file open.
     del model._weight_conversions
     return model
 
@@ -70,7 +71,7 @@ def unties(adapter: Adapter, config: Qwen2Config) -> bool:
 
 @contextmanager
 def merging(adapter: Adapter, untie: bool = False) -> Iterator[None]:
-    """Within it, `Qwen2ForCausalLM.from_pretrained` merges the adapter; the loader is as before afterwards.
+    """Within it, `Qwen2ForCausalLM.from_pretrained` merges the adapter; afterwards the loader is restored.
 
     Args:
         adapter: what to merge, checked against the base already.
@@ -91,7 +92,7 @@ def merging(adapter: Adapter, untie: bool = False) -> Iterator[None]:
     except _Interrupted as interrupted:
         raise interrupted.error from None
     finally:
-        # transformers 5.23 registers and has no way to take back: delete this when it has one.
+        # transformers 5.23 cannot unregister a mapping: delete this when it can.
         for now, was in zip((registry, conversion_mapping.USER_REGISTERED_MAPPINGS), before, strict=True):
             now.clear()
             now.update(was)
@@ -105,8 +106,8 @@ class Merge(ConversionOps):
     """The loader's step between reading a weight and quantising it.
 
     Attributes:
-        pending: parameters that the adapter changes and that have not come by.
-        effect: whether any weight came out other than it went in.
+        pending: parameters that the adapter changes and that have not been loaded yet.
+        effect: whether the adapter has changed any weight so far.
     """
 
     def __init__(self, adapter: Adapter, untie: bool) -> None:
@@ -117,7 +118,7 @@ class Merge(ConversionOps):
         self.seen = 0
 
     def __deepcopy__(self, memo: object) -> "Merge":
-        """Itself: the loader copies its steps for every weight, and there is one adapter and one tally."""
+        """Returns itself: the loader copies its steps for every weight, but adapter and counts are shared."""
         return self
 
     def convert(
@@ -129,7 +130,7 @@ class Merge(ConversionOps):
         missing_keys: set[str],
         **unused: Any,
     ) -> dict[str, Tensor]:
-        """Merges the weight that the loader hands over, and makes the untied `lm_head` of the embedding."""
+        """Merges the weight that the loader passes in, and makes the untied `lm_head` from the embedding."""
         _, (weight,) = input_dict.popitem()
         names = [full_layer_name]
         if self.untie and full_layer_name == EMBEDDING and HEAD in missing_keys:
@@ -159,8 +160,8 @@ class Merge(ConversionOps):
 def give_back_freed_memory() -> None:
     """Returns freed pages of the heap to the system, where the C library can.
 
-    glibc keeps what is freed below its highest live block, and on a CPU every quantised weight is such a
-    block among the temporaries of the next one: without this a load in nf4 peaked at three times the model
+    glibc keeps freed memory that lies below its highest live block. On a CPU every quantised weight is such a
+    block, above the temporaries of earlier ones: without this a load in nf4 peaked at three times the model
     (measured on the 135M stand-in).
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -169,7 +170,7 @@ def give_back_freed_memory() -> None:
 
 
 class _Interrupted(BaseException):
-    """Carries an error out of the loader: transformers 5.23 logs any `Exception` of a step and loads on."""
+    """Carries an error out of the loader: transformers 5.23 logs any `Exception` of a step and goes on."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -178,23 +179,35 @@ class _Interrupted(BaseException):
 
 def _load(folder: Path, config: Qwen2Config, options: Mapping[str, Any]) -> Qwen2ForCausalLM:
     try:
-        model, info = Qwen2ForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are all refused here, together
-            output_loading_info=True,
-            **options,
-        )
+        with _no_report():
+            model, info = Qwen2ForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are all refused here, together
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, SafetensorError) as error:
         raise WeightsMissing(f"a file of the base is absent or damaged: {error}", AGAIN) from error
     faults = [f"{name} is absent" for name in sorted(info["missing_keys"])]
     faults += [f"{name} is not part of the model" for name in sorted(info["unexpected_keys"])]
     faults += [
-        f"{name} has shape {tuple(found)}, and config.json says {tuple(needed)}"
-        for name, found, needed in sorted(info["mismatched_keys"])
+        f"{name} has shape {tuple(shape)}, and config.json says {tuple(needed)}"
+        for name, shape, needed in sorted(info["mismatched_keys"])
     ]
     if faults:
         raise WeightsMissing(faults, AGAIN)
     return model
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Silences the loader's own report, tracebacks included: every fault is raised here instead."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

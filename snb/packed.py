@@ -1,8 +1,8 @@
-"""Linear layers with a second copy of their fp32 weights, in oneDNN's blocks, for decode steps on a CPU.
+"""Linear layers with a second copy of their fp32 weights, in oneDNN's layout, for decode steps on a CPU.
 
-MKL, which PyTorch calls for fp32, repacks the weights at every call: with few rows that costs as much as the
-product. oneDNN takes them packed. A single row has nothing to repack, and many rows outweigh it, so both
-go on as before.
+MKL, which PyTorch calls for fp32, repacks the weights at every call; with few rows that costs as much as the
+product. oneDNN takes weights that are packed once. For a single row MKL does not repack, and for many rows
+the cost is small, so both use the plain layer.
 """
 
 import torch
@@ -16,7 +16,7 @@ FEW = range(2, 33)
 
 
 class Packed(nn.Module):
-    """What the layer computes, from its packed weights when there are few rows."""
+    """A linear layer that uses packed weights when there are few rows."""
 
     def __init__(self, plain: nn.Linear) -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class Packed(nn.Module):
 
 
 def pack(model: nn.Module) -> None:
-    """Packs the fp32 linear layers of a model; other dtypes are oneDNN's or bitsandbytes' already.
+    """Packs the fp32 linear layers of a model; oneDNN or bitsandbytes compute other dtypes already.
 
     Raises:
-        DeviceUnusable: the copies outgrow the allowance for work space that the cache's budget leaves.
+        DeviceUnusable: the copies exceed FIXED, the work space that the memory budget allows.
     """
     unpack(model)
     layers = {name: layer for name, layer in model.named_modules() if _packable(layer)}

@@ -1,8 +1,8 @@
-"""How the model is run: by CUDA graphs on a GPU, over shared prefixes on a CPU, or plainly anywhere.
+"""How a decode step runs: by CUDA graphs on a GPU, with shared prefixes on a CPU, or eagerly anywhere.
 
-At a few rows a GPU is done with a kernel before Python has sent the next; a graph, recorded at the boot and
-replayed, sends all of them at once. On a CPU reading costs most: `snb.shared` reads less of the cache, and
-`snb.packed` reads weights as the CPU wants them.
+With few rows a GPU finishes a kernel before Python has launched the next; a graph, recorded at the boot and
+replayed, launches all of them at once. On a CPU most time goes into reading memory: `snb.shared` reads less
+of the cache, and `snb.packed` has the weights in the layout that the CPU's kernels read.
 """
 
 import gc
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 
 def eager(model: SlotModel) -> Step:
-    """Kernel by kernel, each row by itself; runs everywhere."""
+    """PyTorch launches kernel after kernel, and each row reads its own cache; runs everywhere."""
     unpack(model.model)
     return model.step
 
 
 def shared(model: SlotModel) -> Step:
-    """Kernel by kernel, each prefix read once for all its rows.
+    """As `eager`, but a prefix is read once for all rows that begin with it.
 
     Raises:
-        DeviceUnusable: on a GPU, whose memory has no room for all the scores of a long prompt.
+        DeviceUnusable: on a GPU, whose memory cannot hold all attention scores of a long prompt.
     """
     if model.model.device.type != "cpu":
         raise DeviceUnusable("shared prefixes are for the CPU")
@@ -42,7 +42,7 @@ def shared(model: SlotModel) -> Step:
 
 
 def packed(model: SlotModel) -> Step:
-    """As `shared`, with weights packed for a few rows.
+    """As `shared`, with the weights packed for few rows.
 
     Raises:
         DeviceUnusable: on a GPU, or the weights are too large to be held twice.
@@ -54,7 +54,7 @@ def packed(model: SlotModel) -> Step:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One graph and the tensors that it reads and writes, for so many rows and columns."""
+    """One graph, for one number of rows and columns, and the tensors that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     ids: Tensor
@@ -63,7 +63,7 @@ class Recorded:
 
 
 class Graphs:
-    """Decode steps recorded for a few numbers of rows and columns; the smallest that holds a step runs it.
+    """Decode steps recorded for several numbers of rows and columns; a step replays the smallest that fits.
 
     Raises:
         DeviceUnusable: not on a GPU.
@@ -81,12 +81,12 @@ class Graphs:
             for columns in doublings(max(1, model.cache.context // 4), model.cache.context)
         ]
         """Rows and columns of each graph."""
-        # The largest first, so that the others find room in the memory that it took.
+        # The largest first, so that the others reuse the memory of its pool.
         self._steps = {size: self._record(*size) for size in reversed(self.sizes)}
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
-        """As `SlotModel.step`; the scores hold until the next step."""
+        """As `SlotModel.step`; the next step overwrites the scores."""
         number = len(ids)
         step = self._steps[min(size for size in self._steps if size[0] >= number and size[1] >= columns)]
         step.ids[:number], step.positions[:number] = ids, positions
@@ -99,7 +99,7 @@ class Graphs:
         device = self._model.model.device
         ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         positions = torch.full_like(ids, self._idle)
-        # Libraries allocate their workspaces in a first run, which must not be recorded, on a stream aside.
+        # In a first run, on another stream, libraries allocate workspaces, which must not be recorded.
         aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -115,18 +115,18 @@ class Graphs:
 def undone_on_failure(device: torch.device, pool: tuple[int, int]) -> Iterator[None]:
     """Leaves stream, random generator and allocator as they were when a recording within it fails.
 
-    torch up to 2.13 stops half-way where a recording has become invalid: its stream stays the current one,
-    the generator expects to be recorded, allocations go on into the pool, and the pool is never given back
+    torch up to 2.13 stops half-way when a recording becomes invalid: its stream stays the current one, the
+    generator still expects to be recorded, allocations still go into the pool, and the pool is never released
     (pytorch #171263). Delete this when `torch.cuda.graph` cleans up by itself.
     """
     index, stream = device.index or 0, torch.cuda.current_stream(device)
     generator = torch.cuda.default_generators[index]
     state = generator.graphsafe_get_state()
-    generator.graphsafe_set_state(generator.clone_state())  # what a recording changes is a copy
+    generator.graphsafe_set_state(generator.clone_state())  # the recording changes this copy
     try:
         yield
     except BaseException:
-        with suppress(RuntimeError):  # it had ended properly
+        with suppress(RuntimeError):  # the recording had ended properly
             torch._C._cuda_endAllocateToPool(index, pool)
             torch._C._cuda_releasePool(index, pool)
         raise
@@ -162,11 +162,11 @@ def candidates(wanted: str, device: str, precision: str) -> list[str]:
 
 
 def fastest(names: Sequence[str], start: Callable[[str, bool], Engine]) -> Engine:
-    """The engine of the first path that `start` can start and prove.
+    """The engine of the first path that starts and passes its self-test.
 
     Args:
         names: the paths to try, in order.
-        start: takes a path and whether it is the last one; what it raises gives back what it had taken.
+        start: takes a path and whether it is the last one; it frees its memory before it raises.
 
     Raises:
         SNBError: the last of them failed too.
@@ -176,7 +176,7 @@ def fastest(names: Sequence[str], start: Callable[[str, bool], Engine]) -> Engin
             return _started(name, start, last=False)
         except Exception as error:
             log.warning("decode path %s fails here, the next is tried: %s", name, _reason(error))
-        gc.collect()  # an error's traceback holds what its frames held, in cycles
+        gc.collect()  # a traceback keeps the objects of its frames alive, in cycles
         torch.cuda.empty_cache()
     return _started(names[-1], start, last=True)
 

@@ -12,7 +12,7 @@ Seconds = dict[str, float]
 
 @contextmanager
 def phase(name: str, seconds: Seconds) -> Iterator[None]:
-    """Notes the seconds of what is done within it under a name, and logs them when it has worked."""
+    """Times the block and, if it succeeds, stores its seconds under `name` and logs them."""
     started = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - started, 2)

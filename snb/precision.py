@@ -1,4 +1,4 @@
-"""Chooses the device and what the weights are held in: the best that fits, or a refusal that says why."""
+"""Chooses the device and the precision of the weights: the best that fits, or an error that says why."""
 
 import logging
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ log = logging.getLogger(__name__)
 
 FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 CPU_WEIGHTS = 8 * 10**9
-"""Bytes of fp32 weights up to which a model may start on a CPU that nobody asked for."""
+"""Bytes of fp32 weights up to which a model runs on a CPU without SNB_DEVICE=cpu."""
 CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What weights can be held in."""
+    """A number format that weights can be held in."""
 
     name: str
     reason: str
-    """Why it stands where it does in BEST_FIRST."""
+    """Why it has its place in BEST_FIRST."""
     share: float | None = None
-    """The part of the slots that has to fit for `auto` to take it on a GPU; none: only by name."""
+    """Share of the slots that must fit for `auto` to take it on a GPU; None: only when it is named."""
     capability: tuple[int, int] = (0, 0)
-    """Compute capability that a GPU needs."""
+    """Lowest compute capability of a GPU that computes in it."""
     below: tuple[int, int] | None = None
-    """Compute capability from which on `auto` has something better of the same size."""
+    """Compute capability from which `auto` has a better one of the same size; None: at none."""
     steps: tuple[float, ...] = ()
     """Milliseconds of a decode step of 1, 4, 8 and 16 rows: the 14B, 768 columns, CUDA graphs, one H200,
     2026-11-26."""
@@ -45,7 +45,7 @@ BEST_FIRST = (
         "Nearly lossless. With half of the slots it gives as many tokens a second as nf4 with all (8 rows in "
         "13.6 ms, 16 in 28), each answer twice as fast",
         share=0.5,
-        # Emulated below, slowly; `torch.cuda.is_bf16_supported()` is true of emulation too.
+        # Older GPUs emulate it, slowly; `torch.cuda.is_bf16_supported()` is True there too.
         capability=(8, 0),
         steps=(12.8, 13.3, 13.6, 14.4),
     ),
@@ -58,13 +58,13 @@ BEST_FIRST = (
     ),
     Precision("fp32", "What `auto` takes on a CPU, and what the others are measured by"),
 )
-"""What `auto` tries on a GPU, in this order, the last with whatever slots fit; then what it never takes."""
+"""What `auto` tries on a GPU, in order, nf4 with whatever slots fit; then what it never takes."""
 HELD_IN = {one.name: one for one in BEST_FIRST}
 
 
 @dataclass(frozen=True)
 class Device:
-    """What the model is to run on. `Device.find` is the only place that asks the machine."""
+    """What the model runs on. `Device.find` is the only place that asks the machine."""
 
     kind: str
     """`cuda` or `cpu`."""
@@ -110,7 +110,7 @@ class Device:
 
 
 def rented(name: str, capability: tuple[int, int], gibibytes: float) -> Device:
-    """A card on which nothing runs but this process, with the memory that its driver reports."""
+    """A GPU that only this process uses, with the memory that its driver reports."""
     total = int(gibibytes * GIB)
     return Device("cuda", name, capability, total - CUDA_CONTEXT, total)
 
@@ -123,12 +123,12 @@ CARDS = (
     rented("A40 or L40S (48 GB)", (8, 6), 44.4),
     rented("A100 or H100 (80 GB)", (8, 0), 79.1),
 )
-"""Cards that are for rent, smallest first; GiB as torch gives them in people's reports of full cards."""
+"""GPUs for rent, smallest first; total GiB as torch prints them in public out-of-memory reports."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the loader and the engine are to use."""
+    """What the loader and the engine use."""
 
     precision: str
     compute_dtype: torch.dtype
@@ -137,17 +137,17 @@ class Choice:
     """Requests decoded at once; fewer than the setting where memory is short."""
     need: Need
     reasons: tuple[str, ...]
-    """Why nothing better was taken, one sentence each."""
+    """Why nothing better was chosen, one sentence each."""
 
 
 def choose(config: Qwen2Config, settings: Settings, device: Device) -> Choice:
-    """The best precision for callers of which enough slots fit the device's free memory, and how many do.
+    """Chooses the best precision with which enough slots fit the device's free memory, and how many fit.
 
-    `auto` goes by BEST_FIRST, and takes fp32 on a CPU; any other setting is the only one tried.
+    `auto` follows BEST_FIRST, and takes fp32 on a CPU; of any other setting only that precision is tried.
 
     Raises:
         DeviceUnusable: the GPU does not compute in the precision that is set, or a large model would run on a
-            CPU that was not asked for.
+            CPU without SNB_DEVICE=cpu.
         OutOfMemory: not even one slot fits.
     """
     footprint = Footprint(config)
@@ -218,7 +218,7 @@ def budget(config: Qwen2Config, choice: Choice, context: int, free: int) -> int:
     """How many of the chosen slots the KV cache gets, from the bytes that are free after loading.
 
     Raises:
-        OutOfMemory: not one; something else has taken memory meanwhile.
+        OutOfMemory: not one fits, since something else has taken memory meanwhile.
     """
     slots = Footprint(config).slots_within(free, choice.precision, choice.slots, context)
     log.info("%s GiB left after loading: slots: %d of %d", gib(free), slots, choice.slots)
@@ -236,9 +236,9 @@ def quantization(choice: Choice) -> BitsAndBytesConfig | None:
 
 
 def quantization_in(precision: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """The same of a precision and the dtype to compute in.
+    """The same for a precision and the dtype to compute in.
 
-    The output embedding and tied embeddings stay in 16 bits, which transformers sees to by itself.
+    transformers itself keeps the output embedding and tied embeddings in 16 bits.
     """
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)

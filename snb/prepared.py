@@ -1,4 +1,4 @@
-"""Weights that were merged and quantised once, so that a boot only reads them: their card, and its checks."""
+"""Prepared weights, merged and quantised once so that a boot only reads them: their card and its checks."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ from snb.settings import Settings
 from snb.weights import Source, check, ensure, sources
 
 FORMAT = 1
-"""Of the folder: raised when weights prepared by this version cannot be loaded by the one before."""
+"""Version of the folder's format: raised when the previous version of this package could not load it."""
 FOLDER = "prepared"
-"""In the weights' folder."""
+"""Its default name in the weights' folder."""
 UNMEASURED = "not measured"
 TOOLS = ("torch", "transformers", "peft", "bitsandbytes")
 START: dict[Role, int] = {"base": 1 << 22, "adapter": -1}
-"""Bytes of each file that a fingerprint reads; -1 reads all of it. Not to read the 29 GB of a base at a boot
-is what preparing is for, so only its headers and first weights are compared."""
+"""Bytes of each file that a fingerprint reads; -1 reads all of it. Weights are prepared so that a boot need
+not read the 29 GB of a base, so only its headers and first weights are compared."""
 CURE = "Run scripts/prepare-weights again, or set SNB_PREPARED=none to merge base and adapter at boot"
 
 
@@ -33,17 +33,17 @@ class Origin:
     """The base or the adapter that was merged."""
 
     name: str
-    """The repository; of a local folder the last component, for the rest is a machine's own."""
+    """The repository, or the name of a local folder without its path, which depends on the machine."""
     revision: str
-    """What was asked for: a branch, a tag or a commit; empty for a folder."""
+    """The branch, tag or commit that was asked for; empty for a folder."""
     commit: str
-    """What it stood for on the day; empty for a folder."""
+    """The commit that it stood for on that day; empty for a folder."""
     sha256: str
     """See `fingerprint`."""
 
     @classmethod
     def of(cls, source: Source, folder: Path) -> "Origin":
-        """What a source was when it was found, verified, in a folder."""
+        """Describes a source by its verified folder."""
         sha256 = fingerprint(folder, source.role)
         lock = None if source.folder else Lock.read(folder)
         if lock is None:
@@ -51,7 +51,7 @@ class Origin:
         return cls(source.name, source.revision, lock.commit, sha256)
 
     def is_of(self, source: Source) -> bool:
-        """Whether a source is the same: a folder that is here by its content, anything else by its name."""
+        """Whether a source is the same: a local folder is compared by content, anything else by name."""
         if source.folder:
             return fingerprint(source.folder, source.role) == self.sha256
         if source.fetchable and self.commit:
@@ -63,7 +63,7 @@ class Origin:
 
 
 def fingerprint(folder: Path, role: Role) -> str:
-    """A sha256 that tells two bases or two adapters apart: of names, sizes and starts of their files."""
+    """A sha256 that tells two bases or two adapters apart: of names, sizes and beginnings of their files."""
     described = ("adapter_config.json",) if role == "adapter" else ("config.json", "tokenizer.json")
     total = hashlib.sha256()
     for name in sorted({*described, *shards(folder, role)}):
@@ -78,14 +78,14 @@ class Quality:
     """How far prepared weights are from the merged model before quantisation, by teacher forcing."""
 
     texts: str
-    """Which texts: the name of the set and the first digits of its sha256."""
+    """The set of texts: its name and the first digits of its sha256."""
     tokens: int
-    """How many next-token distributions were compared; both figures are means over them."""
+    """How many next-token distributions were compared; both figures below are means over them."""
     reference: str
-    """What the merged model was held in."""
+    """Precision of the merged model."""
     device: str
     divergence: float
-    """Kullback-Leibler, of the reference from the prepared, in nats."""
+    """Kullback-Leibler divergence of the reference from the prepared weights, in nats."""
     same_choice: float
     """Share of tokens at which both find the same token likeliest."""
 
@@ -98,7 +98,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Card:
-    """What a folder of prepared weights says of itself."""
+    """The description that a folder of prepared weights carries."""
 
     precision: str
     base: Origin
@@ -106,9 +106,9 @@ class Card:
     tools: Mapping[str, str]
     """Versions of the libraries that merged and quantised."""
     device: str
-    """Where it was quantised, `cuda` or `cpu`: their kernels may round differently."""
+    """Where the weights were quantised, `cuda` or `cpu`, whose kernels may round differently."""
     quality: Quality | None = None
-    """None where nobody measured it."""
+    """None if it was not measured."""
     format: int = FORMAT
 
     @classmethod
@@ -136,19 +136,19 @@ class Card:
         )
 
     def write(self, folder: Path) -> None:
-        """Writes it for people too: indented, and a figure that nobody measured says so."""
-        said = {**asdict(self), "quality": asdict(self.quality) if self.quality else UNMEASURED}
-        text = json.dumps(said, indent=2, ensure_ascii=False)
+        """Writes it in a form that people read too: indented, and with 'not measured' where that is so."""
+        content = {**asdict(self), "quality": asdict(self.quality) if self.quality else UNMEASURED}
+        text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / CARD).write_text(f"{text}\n", encoding="utf-8")
 
     @property
     def recipe(self) -> str:
-        """A sha256 of what decides the bytes of the weights."""
-        said = {name: value for name, value in asdict(self).items() if name != "quality"}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        """A sha256 of everything that determines the bytes of the weights."""
+        content = {name: value for name, value in asdict(self).items() if name != "quality"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def faults(self, settings: Settings) -> Iterator[str]:
-        """Every way in which the settings ask for something else."""
+        """Every difference between the card and the settings, as a sentence."""
         if settings.precision not in ("auto", self.precision):
             yield f"holds {self.precision}, and SNB_PRECISION asks for {settings.precision}"
         asked: dict[str, Source] = {source.role: source for source in sources(settings)}
@@ -171,15 +171,15 @@ class Prepared:
 
 
 def find(settings: Settings, hub: Hub | None = None, download: bool = True) -> Prepared | None:
-    """The prepared weights that the settings name, or None where they name none. There is no falling back.
+    """The prepared weights that the settings name, or None if they name none; unusable ones raise.
 
     Args:
-        settings: what is asked for.
+        settings: what the operator asks for.
         hub: where a repository is fetched from.
-        download: whether what is absent is fetched.
+        download: whether absent files are downloaded.
 
     Raises:
-        WeightsMissing: the folder is not whole: every file that is absent, truncated or altered.
+        WeightsMissing: with every file of the folder that is absent, truncated or altered.
         PreparedMismatch: it was made for another base, adapter or precision, or has a newer format.
         DownloadFailed: a repository could not be fetched.
     """
@@ -197,7 +197,7 @@ def find(settings: Settings, hub: Hub | None = None, download: bool = True) -> P
 
 
 def named(settings: Settings) -> Source | None:
-    """Where prepared weights are to be taken from, or None where base and adapter are."""
+    """Where prepared weights come from; None if base and adapter are to be merged at the boot."""
     if settings.prepared == "none":
         return None
     if settings.prepared != "auto":
@@ -207,7 +207,7 @@ def named(settings: Settings) -> Source | None:
 
 
 def tools() -> dict[str, str]:
-    """The versions of what merges and quantises here."""
+    """Versions of the libraries that merge and quantise here."""
     return {name: version(name) for name in TOOLS}
 
 

@@ -1,6 +1,6 @@
-"""What a model computes in fp32: the judge of the rounding in every other precision.
+"""A model's forward pass in fp32: the reference for the rounding of every other precision.
 
-One weight at a time is upcast, on the model's own device, so the judge needs no second model in memory.
+One weight at a time is upcast, on the model's own device, so no second model is in memory.
 """
 
 import copy
@@ -26,7 +26,7 @@ def scores(model: Qwen2ForCausalLM, ids: Tensor, start: int = 0) -> Tensor:
     """Scores of every next token from position `start` on, fp32 `[n, tokens - start, vocabulary]`.
 
     Args:
-        model: in any precision; what it holds quantised counts as it is held.
+        model: in any precision; quantised weights count as their dequantised values.
         ids: int64 `[n, tokens]`, no padding.
         start: the first position whose scores are wanted.
     """
@@ -48,7 +48,7 @@ def rotary(model: Qwen2ForCausalLM, states: Tensor) -> Rotary:
 
 
 def attention(module: Any, states: Tensor, angles: Rotary) -> Tensor:
-    """A layer's causal attention over whole sequences, fp32 `[n, tokens, hidden]` to the same."""
+    """A layer's causal attention over whole sequences; input and output fp32 `[n, tokens, hidden]`."""
     heads = (*states.shape[:-1], -1, module.head_dim)
     query, key, value = (
         product(projection, states).view(heads).transpose(1, 2)
@@ -63,7 +63,7 @@ def attention(module: Any, states: Tensor, angles: Rotary) -> Tensor:
 
 
 def mlp(module: Any, states: Tensor) -> Tensor:
-    """A layer's MLP, fp32 `[n, tokens, hidden]` to the same."""
+    """A layer's MLP; input and output fp32 `[n, tokens, hidden]`."""
     gate = module.act_fn(product(module.gate_proj, states))
     return product(module.down_proj, gate * product(module.up_proj, states))
 
@@ -80,7 +80,7 @@ def product(layer: Any, states: Tensor) -> Tensor:
 
 
 def weight(layer: Any) -> Tensor:
-    """The weight of a linear layer as it is held, fp32 `[out, in]`."""
+    """The weight of a linear layer, dequantised if need be, fp32 `[out, in]`."""
     held: Tensor = layer.weight
     if isinstance(layer, Linear4bit):
         state = copy.copy(layer.weight.quant_state)

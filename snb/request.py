@@ -1,4 +1,4 @@
-"""What one caller asks for: frozen, validated in one place, every fault reported at once."""
+"""What one caller asks for: a frozen object, validated in one place, with every fault reported at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -10,7 +10,7 @@ from snb.philosophers import names
 MAX_MESSAGE = 4_000
 """Characters of a pupil's message."""
 MAX_TEXT = 20_000
-"""Characters of any other text. Within it, what does not fit the context is left out, not refused."""
+"""Characters of any other text. Up to here, what does not fit the context is left out, not refused."""
 MAX_TURNS = 200
 MAX_STOPS, MAX_STOP = 16, 200
 """Stop strings of a request, and characters of each."""
@@ -36,10 +36,10 @@ def bounds(of: Any) -> dict[str, tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen, and when to stop; by default as the endpoint does.
+    """How the next token is chosen, and when to stop; the defaults are the endpoint's.
 
     predict.py repeats defaults and bounds as literals, since Cog reads its source. `temperature` 0 is greedy;
-    `top_k` 0, `top_p` 1, `repetition_penalty` 1 and the other penalties at 0 switch that part off.
+    `top_k` 0, `top_p` 1, `repetition_penalty` 1 and 0 for the other penalties switch each of them off.
     """
 
     max_tokens: int = _number(256, 1, 2048)
@@ -52,10 +52,10 @@ class Sampling:
     frequency_penalty: float = _number(0, -2, 2)
     stop_sequences: tuple[str, ...] = ()
     french: bool = False
-    """Whether tokens of other scripts are left out (`snb.script`)."""
+    """Whether tokens of other scripts than French is written in are ruled out (`snb.script`)."""
 
     def __post_init__(self) -> None:
-        # Cog's server lets a whole float (5.0, 1e2) through where an integer is declared.
+        # Cog's server accepts a whole float (5.0, 1e2) where an integer is declared.
         for name in ("max_tokens", "min_tokens", "top_k"):
             object.__setattr__(self, name, int(getattr(self, name)))
         object.__setattr__(self, "stop_sequences", tuple(self.stop_sequences))
@@ -98,7 +98,7 @@ class Request:
         """A request from the inputs of predict.py.
 
         Raises:
-            BadInput: with every fault, so that a caller mends them all at once.
+            BadInput: with every fault, so that a caller can correct all at once.
             TypeError: an input is unknown, missing or of another type.
         """
         faults = [
@@ -131,7 +131,7 @@ class Request:
 def _number_faults(one: Sampling | Request) -> Iterable[str]:
     for name, (low, high) in bounds(one).items():
         value = getattr(one, name)
-        if value is not None and not low <= value <= high:  # so written that NaN is a fault
+        if value is not None and not low <= value <= high:  # in this form NaN is a fault
             yield f"{name} must be from {low} to {high}"
 
 

@@ -1,4 +1,4 @@
-"""Patience with a hub: what may pass is tried again, later and later; what will not is raised at once."""
+"""Retries transient failures of a hub with exponential back-off; raises all others at once."""
 
 import logging
 import random
@@ -17,22 +17,22 @@ LONGEST_PAUSE = 60.0
 
 
 class Passing(Exception):
-    """A fault of a transfer that another attempt may cure; its text names no address and no secret."""
+    """A transient fault of a transfer; its text holds no address and no secret."""
 
 
 class Foreign(Exception):
-    """An answer that no hub gives: a login page or a proxy stands in its place. Its text is of one line."""
+    """An answer that is not a hub's, but a login page's or a proxy's. Its text is one line."""
 
 
 FAULTS = (Passing, Foreign, httpx2.HTTPError, OSError, RuntimeError)
-"""What a transfer can end in; RuntimeError is what hf_xet raises."""
+"""What a transfer can raise; RuntimeError comes from hf_xet."""
 
 
 def patiently(what: str, call: Callable[[], T], sleep: Callable[[float], None]) -> T:
-    """Calls until it works, at most `ATTEMPTS` times; pauses double, with jitter, or are what the hub asks.
+    """Calls until it works, at most `ATTEMPTS` times. Pauses double, with jitter, or are what the hub asks.
 
     Raises:
-        whatever of `FAULTS` the last call raised, or the first one that will not pass.
+        one of `FAULTS`: that of the last call, or the first that is not transient.
     """
     for attempt in range(1, ATTEMPTS):
         try:
@@ -48,7 +48,7 @@ def patiently(what: str, call: Callable[[], T], sleep: Callable[[float], None]) 
 
 
 def may_pass(error: BaseException) -> bool:
-    """Lost connections, 408, 429 and 5xx pass; other answers, and faults of this machine's disk, do not."""
+    """Whether a fault is transient: lost connections, 408, 429, 5xx, but no other status, nor disk errors."""
     if foreign(error):
         return False
     answered = status(error)
@@ -63,7 +63,7 @@ def status(error: BaseException) -> int | None:
 
 
 def retry_after(error: BaseException) -> float:
-    """Seconds that the hub asks to wait, by Retry-After or RateLimit; 0 where it names none, or a date."""
+    """Seconds that the hub asks to wait, by Retry-After or RateLimit; 0 if it names none, or a date."""
     answer = next(_answers(error), None)
     if answer is None:
         return 0.0
@@ -73,12 +73,12 @@ def retry_after(error: BaseException) -> float:
 
 
 def foreign(error: BaseException) -> bool:
-    """Whether something else than a hub has answered."""
+    """Whether something other than a hub has answered."""
     return any(isinstance(link, Foreign | FileMetadataError) for link in _chain(error))
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong in a few words, without the address: a signed one would be a secret."""
+    """What went wrong, in a few words, without the address, since a signed one is a secret."""
     answered = status(error)
     if answered is not None:
         return f"the hub answered {answered}"
@@ -91,7 +91,7 @@ def reason(error: BaseException) -> str:
             return str(link) or type(link).__name__
         if isinstance(link, OSError) and link.strerror:
             return link.strerror
-        if type(link) is OSError:  # huggingface_hub 2.4 counts the bytes of a file
+        if type(link) is OSError:  # what huggingface_hub 2.4 raises for a file of another size than declared
             return "a file came in another size than was declared"
     return type(error).__name__
 

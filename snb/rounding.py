@@ -1,9 +1,9 @@
-"""The part of the self-test that judges arithmetic: by how much more the engine rounds than PyTorch does.
+"""The arithmetic part of the self-test: is the engine's rounding error about that of transformers?
 
-No limit here is a number taken from one model or one card. What the engine computes and what transformers
-makes of the same weights are held against fp32 (`snb.reference`), and the engine may be three times as far
-off; FlashAttention's own tests allow twice. Each layer's attention and MLP is judged on the inputs that it
-had, so depth neither hides a fault nor piles up rounding.
+No limit here was taken from one model or one card. The results of the engine, and those of transformers with
+the same weights, are compared with fp32 (`snb.reference`); the engine's error may be up to three times as
+large (FlashAttention's own tests allow twice). Each layer's attention and MLP is tested on the inputs that it
+had, so depth neither hides a fault nor accumulates rounding.
 """
 
 import math
@@ -21,21 +21,21 @@ from snb.finding import Finding
 from snb.slots import SlotModel
 
 FACTOR = 3
-"""How many times further from fp32 than transformers the engine may be."""
+"""How many times as far from fp32 as transformers the engine may be."""
 ROWS, POSITIONS = 4, 64
-"""Rows that are read as requests are, and distributions to compare in all of them."""
+"""Rows that are run as requests are, and how many next-token distributions are compared in all of them."""
 PREFIX, CHUNK = 8, 8
-"""Tokens of a row that are read as a saved prefix, then as a chunk of prefill; the rest are decode steps."""
+"""Tokens of a row that are run as a saved prefix, then as a chunk of prefill; the rest are decode steps."""
 STEPS = 8
-"""Decode steps of one row alone; many rows at once take one."""
+"""Decode steps of one row alone; the more rows, the fewer, down to one."""
 JUDGE = 1e-5
-"""Relative rounding of the judge itself: what sums in fp32 differ by when they are made in another order."""
+"""Relative rounding error of the fp32 reference itself: by how much the order of summation changes a sum."""
 HALF = 0.5
-"""Share of a vector's norm that no precision rounds away."""
+"""Error, as a share of a vector's norm, that rounding explains in no precision."""
 NO_TIE = math.log(2)
-"""Nats under the likeliest token from which another is no near tie: it is half as likely."""
+"""Nats below the likeliest token from which another is no near tie: it is half as likely."""
 RIVALS = 20
-"""Likeliest tokens whose distances from the first say how large rounding is."""
+"""How many of the likeliest tokens serve to estimate the rounding of the distances between scores."""
 
 Figures = dict[str, float]
 Passes = dict[tuple[int, str], tuple[Tensor, Tensor]]
@@ -44,14 +44,14 @@ Passes = dict[tuple[int, str], tuple[Tensor, Tensor]]
 
 @torch.inference_mode()
 def judge(model: SlotModel, text: Sequence[int]) -> tuple[list[Finding], Figures]:
-    """Teacher-forces a text through the engine's passes and holds what they compute against fp32.
+    """Teacher-forces a text through the engine's passes and compares the results with fp32.
 
-    Some rows are read as requests are. Then one row alone and all rows at once take steps, for there may be
-    other kernels for them.
+    Some rows are run as requests are. Then one row alone and all rows at once take decode steps, since other
+    kernels may compute them.
 
     Args:
-        model: its rows are written over.
-        text: ids; of a natural text scores are sharpest. Repeated if short.
+        model: its rows are overwritten.
+        text: ids, best of a natural text, whose scores are sharpest; repeated if short.
     """
     slots, device = model.cache.slots, model.model.device
     rows = min(ROWS, slots)
@@ -64,11 +64,11 @@ def judge(model: SlotModel, text: Sequence[int]) -> tuple[list[Finding], Figures
         runs.append((_forced(model, ids, 0)[1], PREFIX))
     compared = [_compare_parts(model, *run) for run in runs]
     figures["worst_part"] = max(ratio for _, ratio in compared)
-    return findings + [finding for found, _ in compared for finding in found], figures
+    return findings + [finding for part, _ in compared for finding in part], figures
 
 
 def _rows(text: Sequence[int], rows: int, tokens: int, device: torch.device) -> Tensor:
-    """Int64 `[rows, tokens]`: the text's beginning in every row, then another part of it in each."""
+    """Int64 `[rows, tokens]`: the beginning of the text in every row, then a different part of it in each."""
     needed = PREFIX + rows * (tokens - PREFIX)
     endless = torch.tensor(text, device=device).repeat(-(-needed // len(text)))[:needed]
     parts = endless[PREFIX:].view(rows, -1)
@@ -76,7 +76,7 @@ def _rows(text: Sequence[int], rows: int, tokens: int, device: torch.device) -> 
 
 
 def _forced(model: SlotModel, ids: Tensor, chunk: int) -> tuple[Tensor, Passes]:
-    """Scores, fp32 `[n, positions, vocabulary]`, of each row's last positions, and what the layers did."""
+    """Scores of each row's last positions, fp32 `[n, positions, vocabulary]`, and the layers' passes."""
     rows, cache = list(range(len(ids))), model.cache
     prefix, own = ids[0, :PREFIX].tolist(), ids[:, PREFIX : PREFIX + chunk].tolist()
     scores = []
@@ -117,7 +117,7 @@ def _recorded(layers: Any) -> Iterator[dict[tuple[int, str], list[tuple[Tensor, 
 
 
 def _joined(calls: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Passes `[n, tokens, hidden]` one after the other; the first is of the prefix, which all rows share."""
+    """Concatenates passes `[n, tokens, hidden]`; the first is of the prefix, which all rows share."""
     rows = len(calls[-1][0])
     given, results = zip(*calls, strict=True)
     shared = given[0].expand(rows, -1, -1), results[0].expand(rows, -1, -1)
@@ -125,20 +125,20 @@ def _joined(calls: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def _compare_parts(model: SlotModel, passes: Passes, read: int) -> tuple[list[Finding], float]:
-    """Every attention and MLP against fp32 on its own inputs, beside transformers' way.
+    """Compares every attention and MLP with fp32 on its own inputs, and transformers likewise.
 
     Args:
         model: whose layers they are.
-        passes: what they were given and gave.
+        passes: their inputs and outputs.
         read: tokens of each row before the first decode step.
 
     Returns:
-        The findings, and the largest distance in terms of what is allowed.
+        The findings, and the largest error as a multiple of the allowed one.
     """
     eps, over, wrong = torch.finfo(model.model.dtype).eps, {}, {}
-    for (number, name), (states, found) in passes.items():
+    for (number, name), (states, output) in passes.items():
         truth, plain = _both(model, number, name, states.to(model.model.device))
-        own = _distances(found.to(truth.device), truth)
+        own = _distances(output.to(truth.device), truth)
         allowed = FACTOR * _distances(plain, truth).max() + 2 * eps + JUDGE
         over[f"{name} of layer {number}"] = (own.max() / allowed.clamp(max=HALF)).item()
         wrong[f"{name} of layer {number}"] = own[:, read:].mean().item()
@@ -158,7 +158,7 @@ def _compare_parts(model: SlotModel, passes: Passes, read: int) -> tuple[list[Fi
 
 
 def _both(model: SlotModel, number: int, name: str, states: Tensor) -> tuple[Tensor, Tensor]:
-    """What a part of a layer gives in fp32, and what transformers makes of it, `[n, tokens, hidden]`."""
+    """The output of a part of a layer in fp32, and by transformers, each `[n, tokens, hidden]`."""
     layer = model.model.model.layers[number]
     if name == "mlp":
         return reference.mlp(layer.mlp, states.float()), layer.mlp(states)
@@ -167,14 +167,14 @@ def _both(model: SlotModel, number: int, name: str, states: Tensor) -> tuple[Ten
     return reference.attention(layer.self_attn, states.float(), exact), plain
 
 
-def _distances(found: Tensor, truth: Tensor) -> Tensor:
-    """How far each position's vector is off, as a share of its norm, `[n, tokens]`."""
-    distances: Tensor = (found.float() - truth).norm(dim=-1) / truth.norm(dim=-1).clamp_min(1e-30)
+def _distances(output: Tensor, truth: Tensor) -> Tensor:
+    """The error of each position's vector, as a share of its norm, `[n, tokens]`."""
+    distances: Tensor = (output.float() - truth).norm(dim=-1) / truth.norm(dim=-1).clamp_min(1e-30)
     return distances
 
 
 def _compare_scores(model: SlotModel, ids: Tensor, scores: Tensor) -> tuple[list[Finding], Figures]:
-    """The engine's distributions and likeliest tokens against fp32, beside transformers' way."""
+    """Compares the engine's distributions and likeliest tokens with fp32, and transformers' likewise."""
     start = ids.shape[1] - scores.shape[1]
     truth = reference.scores(model.model, ids, start)
     plain = model.model(ids, use_cache=False).logits[:, start:].float()
@@ -196,7 +196,7 @@ def _compare_scores(model: SlotModel, ids: Tensor, scores: Tensor) -> tuple[list
 
 
 def _margins(scores: Tensor, best: Tensor, others: Tensor) -> Tensor:
-    """By how much the scores of some tokens lie under that of the best."""
+    """By how much the scores of some tokens lie below that of the best."""
     margins: Tensor = scores.gather(-1, best) - scores.gather(-1, others)
     return margins
 
@@ -205,7 +205,11 @@ def divergence(scores: Tensor, expected: Tensor) -> Tensor:
     """Kullback-Leibler divergence of the distribution of `scores` from the expected one, in nats.
 
     Args:
-        scores: fp32 `[…, vocabulary]`, as are those expected; the result has the shape before it.
+        scores: fp32 `[…, vocabulary]`.
+        expected: likewise.
+
+    Returns:
+        One value for each distribution, `[…]`.
     """
     logarithms = scores.log_softmax(-1), expected.log_softmax(-1)
     each: Tensor = kl_div(*logarithms, log_target=True, reduction="none")

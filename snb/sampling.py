@@ -1,4 +1,4 @@
-"""The next token of each row from its scores: penalties, temperature, top-k, top-p, and noise of its own.
+"""Samples the next token of each row: penalties, temperature, top-k, top-p, then Gumbel noise.
 
 The noise is a pure function of (seed, position, token), so a request draws the same tokens whatever else is
 in the batch. Taking the highest of log p + Gumbel noise draws from p exactly (the Gumbel-max trick; Maddison,
@@ -22,15 +22,15 @@ class Draw:
     seed: int
     """Any whole number from 0 to 2**63 - 1."""
     position: int
-    """How many tokens the answer has already."""
+    """How many tokens the answer has so far."""
 
 
 class Penalties:
-    """What each row has said, and what that takes from the scores of saying it again.
+    """The tokens that each row has, and what the penalties take from the scores of repeating them.
 
     Repetition (Keskar et al., "CTRL", 2019; as in transformers): a positive score of any token of the prompt
     or the answer is divided by the penalty, a negative one multiplied. Presence and frequency (OpenAI's API
-    reference): subtracted from tokens of the answer, once, and once for each time.
+    reference): subtracted from the scores of the answer's tokens, once, or once for each occurrence.
     """
 
     def __init__(self, slots: int, vocabulary: int, device: torch.device) -> None:
@@ -38,38 +38,38 @@ class Penalties:
         self._inverse = torch.ones_like(self._factor)
         self._minus = torch.zeros_like(self._factor)
         self._sampling = [Sampling()] * slots
-        self._said: list[set[int]] = [set() for _ in range(slots)]
+        self._answered: list[set[int]] = [set() for _ in range(slots)]
 
     def start(self, row: int, prompt: Sequence[int], sampling: Sampling) -> None:
-        """Forgets what a row said and notes its new prompt."""
-        self._sampling[row], self._said[row] = sampling, set()
+        """Resets a row for a new prompt."""
+        self._sampling[row], self._answered[row] = sampling, set()
         self._factor[row], self._inverse[row], self._minus[row] = 1, 1, 0
         seen = torch.tensor(prompt, device=self._factor.device)
         self._factor[row, seen] = sampling.repetition_penalty
         self._inverse[row, seen] = 1 / sampling.repetition_penalty
 
     def add(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
-        """Notes one more token of each row's answer."""
+        """Adds one more token to each row's answer."""
         how = [self._sampling[row] for row in rows]
         minus = [
-            one.frequency_penalty + one.presence_penalty * (token not in self._said[row])
+            one.frequency_penalty + one.presence_penalty * (token not in self._answered[row])
             for one, row, token in zip(how, rows, tokens, strict=True)
         ]
         for row, token in zip(rows, tokens, strict=True):
-            self._said[row].add(token)
+            self._answered[row].add(token)
         factor = self._factor.new_tensor([[one.repetition_penalty for one in how], minus])
         self._factor[rows, tokens], self._inverse[rows, tokens] = factor[0], 1 / factor[0]
         self._minus[rows, tokens] += factor[1]
 
     def move(self, source: int, target: int) -> None:
-        """Copies what one row said to another."""
+        """Copies the state of one row to another."""
         for store in (self._factor, self._inverse, self._minus):
             store[target] = store[source]
-        self._sampling[target], self._said[target] = self._sampling[source], self._said[source]
+        self._sampling[target], self._answered[target] = self._sampling[source], self._answered[source]
 
     @torch.inference_mode()
     def apply(self, scores: Tensor, rows: Sequence[int]) -> None:
-        """Changes the scores, fp32 `[n, vocabulary]`, of the given rows by their penalties."""
+        """Applies the penalties of the given rows to their scores, fp32 `[n, vocabulary]`, in place."""
         how = [self._sampling[row] for row in rows]
         # Rows are nearly always the first ones, and a slice is read without a copy.
         where = slice(0, len(rows)) if rows[-1] == len(rows) - 1 else list(rows)
@@ -126,7 +126,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
 
 def _key(seed: int, position: int) -> int:
-    """One int64 for each (seed, position), far apart for neighbours."""
+    """One int64 for each (seed, position); neighbours get unrelated ones."""
     return int(_mix(_mix(torch.tensor(seed) + _GOLDEN) + position * _GOLDEN % 2**63))
 
 

@@ -1,8 +1,8 @@
-"""Derives the schema that Cog's server validates inputs by from the text of predict.py; nothing is imported.
+"""Derives the schema by which Cog's server validates inputs from the source of predict.py, without imports.
 
 `python -m snb.schema` writes .cog/openapi_schema.json, which the server needs where no `cog build` made it;
-the content equals what `cog build` derives. Cog reads literals as text: what is not a plain one (an f-string,
-joined strings, an escape, parentheses, a name as a bound) it drops or garbles in silence. Here it is refused.
+the content equals what `cog build` derives. Cog reads literals as text, and silently drops or garbles any
+that is not plain: an f-string, joined strings, an escape, parentheses, a name as a bound. Here that fails.
 """
 
 import ast
@@ -45,18 +45,18 @@ KEYWORDS = {
     "min_length": ("minLength", (int,)),
     "max_length": ("maxLength", (int,)),
 }
-"""What `Input(...)` may say: what the schema calls it, and the types of its literal."""
+"""Keywords of `Input(...)`: their names in the schema, and the types of their literals."""
 OUTPUT = "ConcatenateIterator[str]"
 STREAMING = ("streaming", "cog.streaming")
 DECORATORS = (*STREAMING, "concurrent", "cog.concurrent")
 
 _ATOM = r"""(?:"[^"\\\n]*"|'[^'\\\n]*'|-?\d{1,15}(?:\.\d{1,15})?|True|False|None)"""
 PLAIN = re.compile(rf"\w+\s*=\s*(?:{_ATOM}|\[\s*(?:{_ATOM}\s*,\s*)*{_ATOM}?\s*\])")
-"""`name=literal` in a form that means the same to Python and to Cog, which keeps what the quotes enclose."""
+"""`name=literal` in a form that means the same to Python and to Cog, which unescapes nothing."""
 
 
 class BadContract(SNBError):
-    """`predict` is declared in a way that would not reach the schema as written."""
+    """A part of `predict`'s declaration would not reach the schema as it is written."""
 
     code = "BAD_CONTRACT"
 
@@ -64,7 +64,7 @@ class BadContract(SNBError):
 def write(root: Path) -> Path:
     """Writes `root/.cog/openapi_schema.json` from `root/cog.yaml` and the file that its `predict` names.
 
-    `cog build` states its own version in the schema; here it is `build.sdk_version`, the same release.
+    `cog build` writes its own version into the schema; here `build.sdk_version` is, the same release.
 
     Raises:
         BadContract: every fault found, each with its parameter.
@@ -92,7 +92,7 @@ def derive(source: str, class_name: str, version: str) -> Part:
         faults += [f"{parameter.arg}: {fault}" for fault in _faults(parameter, given, source)]
     if faults:
         raise BadContract(faults, "Declare each input as Input(...) with plain one-line literals")
-    schemas = _schemas([(p.arg, _type(p.annotation) or {}, _said(given)) for p, given in parameters])
+    schemas = _schemas([(p.arg, _type(p.annotation) or {}, _words(given)) for p, given in parameters])
     streams = any(_name(decorator) in STREAMING for decorator in method.decorator_list)
     return _document(schemas, streams, version)
 
@@ -107,7 +107,7 @@ def _method(source: str, class_name: str) -> Method:
 
 
 def _parameters(method: Method) -> list[tuple[ast.arg, ast.expr | None]]:
-    """Every parameter after `self`, with what stands behind its `=`."""
+    """Every parameter after `self`, with its default as written."""
     names, given = [*method.args.posonlyargs, *method.args.args][1:], method.args.defaults
     return list(zip(names, [*[None] * (len(names) - len(given)), *given], strict=True))
 
@@ -117,7 +117,7 @@ def _name(decorator: ast.expr) -> str:
 
 
 def _type(annotation: ast.expr | None) -> Part | None:
-    """The JSON type of an annotation; like Cog, it does not look at a dict's keys and values."""
+    """The JSON type of an annotation; like Cog it ignores the types of a dict's keys and values."""
     match annotation:
         case (
             ast.BinOp(left=inner, op=ast.BitOr(), right=ast.Constant(value=None))
@@ -134,8 +134,8 @@ def _type(annotation: ast.expr | None) -> Part | None:
     return None
 
 
-def _said(given: ast.expr | None) -> Part:
-    """What `Input(...)` says, in the schema's words."""
+def _words(given: ast.expr | None) -> Part:
+    """The keywords of `Input(...)`, by their names in the schema."""
     assert isinstance(given, ast.Call)
     return {KEYWORDS[word.arg or ""][0]: ast.literal_eval(word.value) for word in given.keywords}
 
@@ -163,7 +163,7 @@ def _faults(parameter: ast.arg, given: ast.expr | None, source: str) -> Iterator
     faults = [fault for word in given.keywords for fault in _word_faults(word, source)]
     yield from faults
     if kind and not faults:
-        yield from _value_faults(kind, _said(given))
+        yield from _value_faults(kind, _words(given))
 
 
 def _word_faults(word: ast.keyword, source: str) -> Iterator[str]:
@@ -175,17 +175,17 @@ def _word_faults(word: ast.keyword, source: str) -> Iterator[str]:
         yield f"{word.arg} is a literal of the wrong type"
 
 
-def _value_faults(kind: Part, said: Part) -> Iterator[str]:
-    """What goes unseen later: the server compares neither defaults nor choices with the annotation."""
+def _value_faults(kind: Part, words: Part) -> Iterator[str]:
+    """Faults that only show here: the server compares neither defaults nor choices with the annotation."""
     allowed = VALUES.get(kind["type"], ())
-    choices = said.get("enum", [])
-    if "enum" in said and (not choices or kind not in (TYPES["int"], TYPES["str"])):
+    choices = words.get("enum", [])
+    if "enum" in words and (not choices or kind not in (TYPES["int"], TYPES["str"])):
         yield "choices are for int and str, and not empty"
     elif not all(type(choice) in allowed for choice in choices):
         yield "choices are not of the annotated type"
-    if said.get("default", ...) is None and "nullable" not in kind:
+    if words.get("default", ...) is None and "nullable" not in kind:
         yield "a default of None needs an annotation that ends in | None"
-    elif said.get("default") is not None and type(said["default"]) not in allowed:
+    elif words.get("default") is not None and type(words["default"]) not in allowed:
         yield "default is not of the annotated type"
 
 
@@ -193,14 +193,14 @@ def _schemas(inputs: list[tuple[str, Part, Part]]) -> Part:
     """Input, Output, and one schema for each input with choices, which Cog names after the input."""
     properties: Part = {}
     enums: Part = {}
-    for order, (name, kind, said) in enumerate(inputs):
-        if "enum" in said:
-            enums[name] = {"title": name, "description": "An enumeration.", **kind, "enum": said.pop("enum")}
+    for order, (name, kind, words) in enumerate(inputs):
+        if "enum" in words:
+            enums[name] = {"title": name, "description": "An enumeration.", **kind, "enum": words.pop("enum")}
             form: Part = {"allOf": [{"$ref": f"#/components/schemas/{name}"}]}
         else:
             form = {"title": " ".join(word[:1].upper() + word[1:] for word in name.split("_")), **kind}
-        properties[name] = {"x-order": order, **form, **said}
-    required = [name for name, kind, said in inputs if "default" not in said and "nullable" not in kind]
+        properties[name] = {"x-order": order, **form, **words}
+    required = [name for name, kind, words in inputs if "default" not in words and "nullable" not in kind]
     shown = {"x-cog-array-type": "iterator", "x-cog-array-display": "concatenate"}
     return {
         "Input": {"title": "Input", "type": "object", "properties": properties}

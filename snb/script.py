@@ -1,7 +1,7 @@
 """Which tokens may be drawn: only those with text, and in French only characters that French is written in.
 
 Qwen's answers in other languages slip into Chinese now and then, and no philosopher writes emojis. A token of
-a byte-level vocabulary may hold part of a character, so what may follow depends on the bytes still open.
+a byte-level vocabulary may end within a character, so which tokens may follow depends on its bytes.
 """
 
 import codecs
@@ -28,7 +28,7 @@ RANGES = (
     (0xFB00, 0xFB06),  # ligatures: ﬁ, ﬂ
 )
 EMOJIS = frozenset("⌚⌛⌨⏏⏩⏪⏫⏬⏭⏮⏯⏰⏱⏲⏳⏸⏹⏺Ⓜ▪▫▶◀◻◼◽◾➕➖➗➡➰➿⤴⤵⬅⬆⬇⬛⬜⭐⭕")
-"""Those in the ranges from U+2300 on, by Unicode's emoji-data.txt; earlier ones are text: © ™ ‼ ↔."""
+"""Emojis within the ranges from U+2300 on, by Unicode's emoji-data.txt; earlier ones are text: © ™ ‼ ↔."""
 UNSEEN = ("Cf", "Cn", "Me", "Zl", "Zp")
 """Categories left out of every range: format characters (soft hyphen, joiners, direction marks), unassigned
 code points, enclosing marks (keycaps), line and paragraph separators."""
@@ -41,14 +41,14 @@ FRENCH = frozenset(
 BEGINNINGS = frozenset(
     character.encode()[:size] for character in FRENCH for size in range(len(character.encode()))
 )
-"""The bytes that may stand at the end of a part of French text: some first ones of a character, or none."""
+"""Bytes in which a part of French text may end: the first few of a character, or none."""
 
 
 class Script:
-    """Which tokens may follow.
+    """Masks of the tokens that may not be drawn next.
 
     Args:
-        pieces: the bytes of each token, none for those without text.
+        pieces: the bytes of each token, empty for those without text.
         ends: tokens that end an answer, which may be drawn though they have no text.
         device: of the masks.
 
@@ -66,10 +66,10 @@ class Script:
         self._forbidden: dict[bytes, Tensor] = {b"": start}
 
     def forbidden(self, pending: bytes) -> Tensor:
-        """Bool `[vocabulary]`, for French. With a character open, only tokens that go on with it are allowed.
+        """Bool `[vocabulary]`, for French. Within a character only tokens that continue it are allowed.
 
         Args:
-            pending: the bytes of that character.
+            pending: the bytes of that character so far, or none.
         """
         if pending not in self._forbidden:
             mask = torch.ones_like(self._forbidden[b""])
@@ -79,7 +79,7 @@ class Script:
 
 
 def fits(data: bytes) -> bool:
-    """Whether bytes that begin with a character hold French ones only, the last of them perhaps in part."""
+    """Whether bytes hold French characters only, from the start of one on; the last may be incomplete."""
     try:
         text, size = codecs.utf_8_decode(data)
     except UnicodeDecodeError:

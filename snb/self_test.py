@@ -1,9 +1,9 @@
-"""The proof that ends a boot: what must be exact is, and arithmetic is no worse than the card's own.
+"""The self-test at the end of a boot: exact checks, and rounding compared with that of transformers.
 
-An hour before a class, a boot that could answer must not refuse. So a *fault* refuses a decode path: a column
-read or written that should not be, a replayed graph that computes something else, NaN, a token that differs
-where fp32 leaves no doubt. A *doubt*, arithmetic further from fp32 than rounding explains, makes room for the
-next path, and is a warning where there is none.
+A false alarm would refuse a boot that could answer, perhaps an hour before a class. So only a *fault* rules
+out a decode path: a column read or written that should not be, a replayed graph that computes something else,
+NaN, a token that differs where fp32 leaves no doubt. After a *doubt*, arithmetic further from fp32 than
+rounding explains, the next path is tried; where there is none, it is a warning.
 """
 
 import logging
@@ -25,13 +25,13 @@ CURE = "A kernel computes wrongly here: try another machine or another SNB_PRECI
 
 @dataclass
 class Report:
-    """What a self-test found, and the figures of its arithmetic."""
+    """The findings of a self-test, and the figures of its arithmetic."""
 
     findings: list[Finding] = field(default_factory=list)
     figures: Figures = field(default_factory=dict)
 
     def of(self, kind: str) -> list[str]:
-        """The sentences of one kind, each once."""
+        """The findings of one kind as sentences, without repetition."""
         return list(dict.fromkeys(finding.text for finding in self.findings if finding.kind == kind))
 
     def refuse(self, *kinds: str) -> None:
@@ -41,18 +41,18 @@ class Report:
 
 
 def self_test(engine: Engine, prompt: Sequence[int], last: bool = True) -> Report:
-    """Proves an engine that nobody uses yet; its rows are written over.
+    """Tests an engine before anybody uses it; its rows are overwritten.
 
     Args:
         engine: as callers will use it.
-        prompt: what two requests are asked, as one by one callers will; it begins with a warm persona.
-        last: whether there is no other path to take, so that a doubt is no reason to refuse.
+        prompt: what two requests are asked, as callers ask; it begins with a saved persona.
+        last: whether there is no other path to try, so that a doubt is no reason to refuse.
 
     Raises:
         SelfTestFailed: for any fault, and for a doubt where another path may do better.
     """
     report = Report()
-    # A replayed graph gives the very numbers of the path after it, so that one would do no better.
+    # A replayed graph computes exactly what the path after it does, so that path would do no better.
     only = last or engine.step != engine.model.step
     for check in (exact.replays, exact.reads, exact.writes):
         report.findings += check(engine.model, engine.step)
@@ -69,7 +69,7 @@ def self_test(engine: Engine, prompt: Sequence[int], last: bool = True) -> Repor
 
 
 def _answers(engine: Engine, prompt: Sequence[int]) -> Iterator[Finding]:
-    """Greedy answers of two requests at once, through the callers' own door."""
+    """Greedy answers to two requests at once, through `generate`, as callers ask."""
     asked = [engine.generate(list(prompt), GREEDY, seed=0, keep_scores=True) for _ in range(2)]
     for generation in asked:
         "".join(generation)

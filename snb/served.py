@@ -1,4 +1,4 @@
-"""What the engine serves of the Qwen2 family, judged by the small files, before a large one is fetched."""
+"""Which Qwen2 models the engine can serve, decided by the small files before a large one is downloaded."""
 
 import logging
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ HINTS = {
 
 
 def model_faults(folder: Path, stored: Mapping[str, Any], prepared: bool) -> list[str]:
-    """Everything in config.json, then in tokenizer.json, that the engine cannot serve, with what it can.
+    """Everything in config.json, or else in tokenizer.json, that the engine cannot serve, with what it can.
 
     Args:
-        folder: holds the two.
+        folder: the one that holds both.
         stored: the content of config.json.
         prepared: whether the weights were quantised by this package.
     """
@@ -39,18 +39,18 @@ def model_faults(folder: Path, stored: Mapping[str, Any], prepared: bool) -> lis
     try:
         config = Qwen2Config.from_dict(dict(stored))
         quantization = getattr(config, "quantization_config", None) or {"quant_method": "none"}
-        found = {
+        asked = {
             "architectures": config.architectures or ["none"],
             "layer_types": config.layer_types,
             "rope_type": [config.rope_parameters["rope_type"]],
             "quant_method": [quantization["quant_method"]],
         }
-        unserved = {field: {*values} - {*served[field]} for field, values in found.items()}
+        unserved = {field: {*values} - {*served[field]} for field, values in asked.items()}
         if not any(unserved.values()):
             with torch.device("meta"):
                 Qwen2ForCausalLM(config)
             return _tokenizer_faults(folder / "tokenizer.json", config.vocab_size)
-    except Exception as error:  # a KeyError, a ValueError or what else transformers makes of a wrong field
+    except Exception as error:  # a KeyError, a ValueError or whatever transformers raises for a wrong field
         reason = " ".join(str(error).split())
         return [f"config.json describes no Qwen2 model: {type(error).__name__} {reason}"]
     return [
@@ -62,7 +62,7 @@ def model_faults(folder: Path, stored: Mapping[str, Any], prepared: bool) -> lis
 
 
 def _tokenizer_faults(path: Path, vocabulary: int) -> list[str]:
-    """Why no prompt can be written for a model that knows so many ids."""
+    """Why no prompt can be written with this tokenizer for a model of that many ids."""
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
@@ -77,9 +77,9 @@ def _tokenizer_faults(path: Path, vocabulary: int) -> list[str]:
 
 
 def read_config(folder: Path, context: int = 0) -> Qwen2Config:
-    """The configuration of a folder that was inspected; warns of a context longer than the model's own.
+    """The configuration of an inspected folder; warns if `context` is longer than the model's own.
 
-    That is not refused: rotary positions have no end, and answers only get worse where training did not go.
+    That is no error: rotary positions have no limit, and answers only get worse beyond the trained ones.
     """
     config = Qwen2Config.from_pretrained(folder, local_files_only=True)
     rope, positions = config.rope_parameters, config.max_position_embeddings

@@ -1,4 +1,4 @@
-"""What stands behind `predict()`: model, engine and personas, and the metrics of each answer."""
+"""The service behind `predict()`: model, engine and personas, and the metrics of each answer."""
 
 import dataclasses
 import logging
@@ -52,9 +52,9 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         _log_to_stderr()
         cancel.install()
-        # A thread that computes keeps a pool of OpenMP threads, and libgomp's workers sleep between kernels
-        # as soon as there are more of them than cores: a decode step then took 1.2 to 1.6 times as long,
-        # measured on two cores. So the boot computes in a thread that ends, and its pool with it.
+        # Each thread that computes has its own pool of OpenMP threads. As soon as all pools together have
+        # more threads than there are cores, libgomp's threads sleep between kernels, and a decode step takes
+        # 1.2 to 1.6 times as long (measured on two cores). So the boot runs in a thread that then ends.
         with ThreadPoolExecutor(max_workers=1) as boot:
             boot.submit(self._boot, settings).result()
 
@@ -91,15 +91,17 @@ class Service:
     def answer(
         self, request: Request, record: Record, cancellation: cancel.Cancellation | None = None
     ) -> Iterator[str]:
-        """The answer, piece by piece; `record(name, value)` is called with each metric.
+        """The answer, piece by piece; each metric is recorded as soon as it is known.
 
         Args:
-            cancellation: ends the answer when it is canceled; none takes that of Cog's prediction.
+            request: what the caller asks for.
+            record: takes the name and the value of a metric.
+            cancellation: its cancel ends the answer; by default that of Cog's prediction.
 
         Raises:
             PromptTooLong: before anything is generated.
             EngineDown: the decode loop has died.
-            DeadlinePassed: from the iterator, when there was no text in time.
+            DeadlinePassed: from the iterator, if there was no text in time.
             CancelationException: from the iterator, once the prediction is canceled.
         """
         arrived = time.monotonic()
@@ -119,13 +121,13 @@ class Service:
 
 
 def _log_to_stderr() -> None:
-    """Shows this package's own lines; other libraries may log addresses, so they stay at warnings."""
+    """Logs this package's own lines; other libraries may log addresses, so of theirs only warnings."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("snb").setLevel(logging.INFO)
 
 
 def _metered(generation: Generation, prompt: Prompt, record: Record, arrived: float) -> Iterator[str]:
-    """The pieces of an answer, with what the caller is told of them. `arrived` is in monotonic seconds."""
+    """The pieces of an answer; records its metrics. `arrived` is in monotonic seconds."""
     record("input_token_count", len(prompt.ids))
     record("rag_context_truncated_tokens", prompt.rag_truncated)
     first = True
@@ -136,7 +138,7 @@ def _metered(generation: Generation, prompt: Prompt, record: Record, arrived: fl
                 first = False
             yield piece
     finally:
-        generation.cancel()  # for a caller who stopped listening; nothing is left to cancel at a proper end
+        generation.cancel()  # for a caller who left; after a normal end this does nothing
         log.info("%s after %d tokens", generation.finish_reason or "dropped", len(generation.tokens))
     record("output_token_count", len(generation.tokens))
     record("tokens_per_second", len(generation.tokens) / (time.monotonic() - arrived))

@@ -16,10 +16,10 @@ OF_OTHERS = (
     *("SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_TIMEOUT_MS"),
     *("SNB_HOST", "SNB_UPSTREAM", "SNB_IMAGE", "SNB_USER"),
 )
-"""What the JavaScript client and the files of deploy/ read. SNB_WEIGHTS of Compose is not among them: here it
-would be SNB_WEIGHTS_DIR, misspelt."""
+"""Variables that the JavaScript client and the files of deploy/ read. SNB_WEIGHTS, which Compose reads, is
+not among them: here it would be a misspelt SNB_WEIGHTS_DIR."""
 LINK = re.compile(r"SNB_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
-"""What Kubernetes sets in every pod for a Service called snb or snb-…, besides SNB_PORT=tcp://…:
+"""Variables that Kubernetes sets in every pod for a Service called snb or snb-…, besides SNB_PORT=tcp://…:
 https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
 ROOT = Path(__file__).resolve().parent.parent
 SHORTEST_KEY = 16
@@ -61,27 +61,27 @@ def _setting(default: Any, env: str, parse: Callable[[str], Any], secret: bool =
 
 @dataclass(frozen=True)
 class Settings:
-    """What the operator of an endpoint chooses. `Settings.from_environment()` is the only reader."""
+    """What the operator of an endpoint chooses. Only `Settings.from_environment()` reads the environment."""
 
     base_model: str = _setting("Qwen/Qwen2.5-14B-Instruct", "SNB_BASE_MODEL", _text)
     """A hub repository or a folder."""
     base_revision: str | None = _setting(None, "SNB_BASE_REVISION", _text)
-    """A commit; none means the one in weights/pins.json."""
+    """A branch, tag or commit; None: the one in weights/pins.json."""
     adapter: str = _setting("FJDaz/qwen-spinoza-niveau-b", "SNB_ADAPTER", _text)
     """A hub repository, a folder, or `none` for the base model alone."""
     adapter_revision: str | None = _setting(None, "SNB_ADAPTER_REVISION", _text)
-    """A commit; none means the one in weights/pins.json."""
+    """A branch, tag or commit; None: the one in weights/pins.json."""
     prepared: str = _setting("auto", "SNB_PREPARED", _text)
     """Weights that scripts/prepare-weights made of base and adapter: a folder, a hub repository, or `none`;
     `auto` takes `prepared` in the weights' folder where it exists."""
     prepared_revision: str | None = _setting(None, "SNB_PREPARED_REVISION", _text)
-    """A branch, tag or commit of that repository; none means `main`."""
+    """A branch, tag or commit of that repository; None: `main`."""
     precision: str = _setting("auto", "SNB_PRECISION", _choice(*PRECISIONS))
     """What the weights are held in; `auto` takes the best that fits the GPU."""
     device: str = _setting("auto", "SNB_DEVICE", _choice(*DEVICES))
-    """`auto` takes the GPU; `cpu` has to be said for a large model."""
+    """`auto` takes the GPU; a large model runs on a CPU only with `cpu`."""
     weights_dir: Path = _setting(ROOT / "weights", "SNB_WEIGHTS_DIR", lambda text: Path(_text(text)))
-    """Where downloaded and prepared weights live."""
+    """Where downloaded and prepared weights are kept."""
     path: str = _setting("auto", "SNB_PATH", _choice(*PATHS))
     """How the model is run; `auto` takes the fastest that passes the self-test."""
     slots: int = _setting(16, "SNB_SLOTS", _whole(1, 256))
@@ -91,9 +91,9 @@ class Settings:
     deadline: int = _setting(300, "SNB_DEADLINE", _whole(1, 1800))
     """Seconds from arrival after which an answer ends with what there is; a request may set its own."""
     scripts: str = _setting("french", "SNB_SCRIPTS", _choice("french", "any"))
-    """`french` keeps the model from writing scripts that have no place in a French answer."""
+    """`french` keeps scripts that French is not written in out of answers; `any` lets them in."""
     api_key: str | None = _setting(None, "SNB_API_KEY", _key, secret=True)
-    """What callers have to send as `api_key`; none lets everybody in. Never logged."""
+    """What callers have to send as `api_key`; without it everybody may ask. Never logged."""
     hf_token: str | None = _setting(None, "HF_TOKEN", _text, secret=True)
     """Reads a private adapter; never logged."""
 

@@ -1,8 +1,8 @@
 """Attention that reads a prefix once for all the rows that begin with it, on a CPU.
 
 A class asks one philosopher, so most of what attention reads is the same persona in every row. The queries of
-all rows attend to it at once, each row to its own columns, and the two results are weighed by the sums of
-their softmaxes (Hydragen, Juravsky et al., 2024).
+all rows attend to it at once, then each row attends to its own columns, and the two results are combined by
+their softmax sums (Hydragen, Juravsky et al., 2024).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "snb_shared"
-"""Of this attention among those of transformers."""
+"""The name of this attention in transformers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Sharing:
     """Which rows of one forward pass begin with which prefix."""
 
     groups: tuple[tuple[Prefix, list[int] | slice], ...]
-    """Each prefix with its rows; all of them as a slice, which is read without a copy."""
+    """Each prefix with its rows; if these are all rows, a slice, which is read without a copy."""
     own: Tensor
     """Int64 `[n]`, the column after each row's prefix."""
 
@@ -50,7 +50,7 @@ class Sharing:
 
     @property
     def first(self) -> int:
-        """The column from which rows have to be read at all."""
+        """The first column that any row has to itself."""
         return int(self.own.min())
 
 
@@ -63,16 +63,16 @@ def attention(
     sharing: Sharing | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """As `sdpa`, and with `sharing` over prefixes and own columns together.
+    """sdpa or, with `sharing`, attention over shared prefixes and own columns together.
 
     Args:
         module: the layer's attention.
         query: `[n, heads, tokens, head_dim]`.
         key: own columns from `sharing.first` on, `[n, kv_heads, columns, head_dim]`.
         value: as `key`.
-        attention_mask: what is added to the scores of own columns, `[n, 1, tokens, columns]`.
+        attention_mask: added to the scores of own columns, `[n, 1, tokens, columns]`.
         sharing: without it this is sdpa.
-        options: `scaling` of the scores, and what sdpa takes.
+        options: `scaling` of the scores, and other options of sdpa.
 
     Returns:
         `[n, tokens, heads, head_dim]`, and no weights.
@@ -109,7 +109,7 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """Attention, `[n, kv_heads, q, head_dim]`, and the log of its softmax's sum, fp32 `[n, kv_heads, q]`.
 
-    It is what sdpa runs on a CPU; sdpa itself keeps the second result to itself.
+    sdpa runs this kernel on a CPU, but does not return its second result.
     """
     result, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         queries, keys, values, attn_mask=mask

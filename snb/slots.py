@@ -11,9 +11,9 @@ from snb import shared
 from snb.shared import Prefix, Sharing
 
 ALIGNMENT = 64
-"""Attention reads columns in multiples of this: CUDA's kernels copy a ragged mask in every layer."""
+"""Attention reads columns in multiples of this, since CUDA copies an unaligned mask in every layer."""
 PREFILL_TOKENS = 512
-"""Prompt tokens of one pass at most, so that a long prompt does not hold up the others' decode steps."""
+"""Most prompt tokens of one pass, so that a long prompt does not hold up the decode steps of others."""
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""
@@ -22,9 +22,9 @@ Step = Callable[[Tensor, Tensor, int], Tensor]
 class SlotCache(Cache):
     """Keys and values, each `[layers, slots, kv_heads, context + 1, head_dim]` in the model's dtype.
 
-    A row belongs to one request at a time, so nothing leaks from one to another: attention to a row stops
-    at the row's own position, and whatever a former owner left further on is overwritten before it is read.
-    The one column past the context takes the writes of padding, so that padding never touches real tokens.
+    A row belongs to one request at a time, and nothing leaks from one to the next: attention to a row stops
+    at the row's own position, and whatever a former owner left beyond it is overwritten before it is read.
+    The one column past the context takes the writes of padding, so that padding never overwrites real tokens.
     """
 
     def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
@@ -41,10 +41,10 @@ class SlotCache(Cache):
         self._columns = slice(0)
 
     def point(self, rows: slice | Tensor, positions: Tensor, columns: slice) -> None:
-        """Chooses the rows of the next forward pass, where they are written, and how far they are read.
+        """Chooses the rows of the next forward pass, the columns to write and the columns to read.
 
         Args:
-            rows: the rows; a slice is read as a view, a tensor of indices `[n]` by a copy.
+            rows: a slice, which is read as a view, or a tensor of indices `[n]`, which copies.
             positions: int64 `[n, tokens]`, the column of each new token.
             columns: those that attention reads.
         """
@@ -52,7 +52,7 @@ class SlotCache(Cache):
         self._rows, self._write, self._columns = rows, (index[:, None], positions), columns
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns those rows' columns."""
+        """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns the columns to read."""
         rows, columns = self._write
         self.keys[layer][rows, :, columns] = keys.transpose(1, 2)
         self.values[layer][rows, :, columns] = values.transpose(1, 2)
@@ -62,7 +62,7 @@ class SlotCache(Cache):
         )
 
     def sharing(self, rows: slice | Tensor) -> Sharing | None:
-        """The prefixes of some rows, where that saves reading: all have one, and some have the same."""
+        """The prefixes of some rows, if sharing saves reads: all rows have one, and some have the same."""
         chosen = self.prefixes[rows] if isinstance(rows, slice) else [self.prefixes[row] for row in rows]
         prefixes = [prefix for prefix in chosen if prefix]
         return Sharing.of(prefixes) if len(prefixes) == len(chosen) > len(set(prefixes)) else None
@@ -129,8 +129,8 @@ class SlotModel:
     def decode(self, tokens: Sequence[int | None], starts: Sequence[int], step: Step | None = None) -> Tensor:
         """The same for one new token of each of the first `len(tokens)` rows.
 
-        A row whose token is none is carried along idle, and its scores mean nothing. Another `step` than this
-        model's own, which runs kernel by kernel, is one of `snb.paths`.
+        A row whose token is None is idle: it is computed with the others, and its scores mean nothing. `step`
+        is one of `snb.paths`; by default this model's own, which runs eagerly.
         """
         idle = self.cache.context
         ids = self._tensor([[token or 0] for token in tokens])
@@ -140,12 +140,12 @@ class SlotModel:
 
     @torch.inference_mode()
     def step(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
-        """One decode step of the first n rows, with nothing but work of the device in it.
+        """One decode step of the first n rows; all its work is on the device, so that a graph can record it.
 
         Args:
             ids: int64 `[n, 1]`.
-            positions: int64 `[n, 1]`, the column of each; the one past the context for an idle row.
-            columns: how many of them attention looks at.
+            positions: int64 `[n, 1]`, the column of each; for an idle row the one past the context.
+            columns: how many of them attention reads.
 
         Returns:
             Scores, fp32 `[n, vocabulary]`.

@@ -1,4 +1,4 @@
-"""Ends of an answer that its text shows: stop strings, and runaway repetition. Pure."""
+"""Ends of an answer that show in its text: stop strings, and runaway repetition. Pure."""
 
 from collections.abc import Sequence
 from unicodedata import normalize
@@ -6,11 +6,11 @@ from unicodedata import normalize
 LONGEST_PERIOD = 64
 """Tokens of the longest phrase that counts as repeated."""
 REPEATS, SHORTEST_LOOP = 4, 64
-"""A loop is a phrase said this often in a row, over at least this many tokens."""
+"""A loop is a phrase that is repeated this often in a row, over at least this many tokens."""
 
 
 class StopStrings:
-    """Holds text back while it may still become a stop string, and cuts it exactly when it does.
+    """Holds text back while it may still become a stop string, and cuts it exactly where it does.
 
     Both are compared in NFC, to which the tokenizer normalises prompts: é is é, in one code point or in two.
     """
@@ -21,16 +21,16 @@ class StopStrings:
         self.hit = False
 
     def push(self, piece: str) -> str:
-        """The text that is safe to send. After a hit: what stood before the stop string, then nothing."""
+        """The text that is safe to send; at a hit, what stands before the stop string, and nothing after."""
         if self.hit:
             return ""
         if not self._stops:
             return piece
         text = normalize("NFC", self._held + piece)
-        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:  # the one that is whole first, wherever the pieces break
+        hits = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if hits:  # the one that is complete first, wherever the pieces break
             self.hit, self._held = True, ""
-            return text[: min(found)[1]]
+            return text[: min(hits)[1]]
         safe = len(text) - self._pending(text)
         self._held = text[safe:]
         return text[:safe]
@@ -41,7 +41,7 @@ class StopStrings:
         return held
 
     def _pending(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop string, but for accents still to come."""
+        """Length of the longest end of `text` that begins a stop string; its last accents may still come."""
         last = normalize("NFD", text[-1:])
         for size in range(min(max(map(len, self._stops)), len(text)), 0, -1):
             for stop in self._stops:
@@ -52,7 +52,7 @@ class StopStrings:
 
 
 def loops(tokens: Sequence[int]) -> bool:
-    """Whether an answer ends in one phrase over and over."""
+    """Whether an answer ends in one phrase, repeated over and over."""
     for period in range(1, LONGEST_PERIOD + 1):
         span = max(REPEATS * period, SHORTEST_LOOP)
         if span <= len(tokens) and tokens[-span:-period] == tokens[-span + period :]:

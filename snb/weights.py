@@ -1,4 +1,4 @@
-"""Base model and adapter: where they come from, and the verified folder that each one is in."""
+"""Base model and adapter: finds, downloads and verifies the folder of each."""
 
 import json
 import logging
@@ -55,7 +55,7 @@ class Source:
 
 
 def sources(settings: Settings) -> list[Source]:
-    """The adapter, unless it is `none`, then the base: what may be refused comes before what takes long."""
+    """The adapter, unless it is `none`, then the base: what may be refused before what takes long."""
     base = Source.of("base", settings.base_model, settings.base_revision)
     if settings.adapter == "none":
         return [base]
@@ -78,18 +78,20 @@ def ensure(
     hub: Hub | None = None,
     approve: Callable[[Path], object] = lambda folder: None,
 ) -> Path:
-    """Uses what is there and verifies, without a request; one process downloads or repairs the rest.
+    """The verified folder of a source.
+
+    A complete download is used without a request; otherwise one process downloads or repairs it.
 
     Args:
-        source: what is wanted.
-        settings: where it is kept, and for a base the adapter that has to fit it.
-        hub: where it is fetched from.
-        approve: is given the folder with the small files before the large ones are fetched, to refuse them.
+        source: the base, the adapter or prepared weights.
+        settings: where it is kept and, for a base, the adapter that has to fit it.
+        hub: where it is downloaded from.
+        approve: called with the folder once the small files are there; it may refuse before the large ones.
 
     Raises:
         SNBError: of `approve`.
         AdapterUnsupported: the adapter is of a kind that cannot be merged.
-        AdapterMismatch: the adapter, which is here already, does not fit the base.
+        AdapterMismatch: an adapter that is here already does not fit the base.
         WeightsMissing: the source is unusable, or is not there and HF_HUB_OFFLINE is set.
         DownloadFailed: the hub refused or did not answer, or the disk is too small.
         BadSetting: HF_TOKEN cannot be a token.
@@ -135,7 +137,7 @@ def check(source: Source, settings: Settings) -> Path:
 
 
 def stored(source: Source, weights_dir: Path) -> Path | None:
-    """The folder whose lock is of this repository, at this commit or once asked for by this name."""
+    """The folder whose lock names this repository and this revision, be it as its commit or as asked for."""
     for path in sorted(weights_dir.glob(f"{_stem(source.name)}@*/{NAME}")):
         lock = Lock.read(path.parent)
         if lock and lock.repository == source.name and source.revision in (lock.revision, lock.commit):
@@ -144,9 +146,9 @@ def stored(source: Source, weights_dir: Path) -> Path | None:
 
 
 def _download(source: Source, settings: Settings, hub: Hub, approve: Callable[[Path], object]) -> Path:
-    """The small files first: they can refuse a repository before gigabytes are moved."""
-    found = stored(source, settings.weights_dir)
-    damaged = Lock.read(found) if found else None
+    """Downloads the small files first: they may rule out a repository before gigabytes are transferred."""
+    present = stored(source, settings.weights_dir)
+    damaged = Lock.read(present) if present else None
     listing = hub.listing(source.name, damaged.commit if damaged else source.revision)
     folder = settings.weights_dir / f"{_stem(source.name)}@{listing.commit[:12]}"
     described = listing.files.keys() & set(PINS[source.role]["files"])
@@ -163,7 +165,7 @@ def _download(source: Source, settings: Settings, hub: Hub, approve: Callable[[P
 
 
 def _fit(settings: Settings, base: Path) -> None:
-    """Holds an adapter that is here already against the small files of a base."""
+    """Checks an adapter that is here already against the small files of a base."""
     source = sources(settings)[0]
     folder = source.folder or stored(source, settings.weights_dir)
     if source.role == "adapter" and folder:

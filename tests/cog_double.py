@@ -1,6 +1,6 @@
-"""A small server that speaks Cog's HTTP and answers at once, in place of one that is broken in some way.
+"""A small server that speaks Cog's HTTP, in place of one that breaks the protocol, or that comes and goes.
 
-It stands for nothing that works: what the real server does, the tests ask the real server.
+What the real server does, the tests ask the real server.
 """
 
 import json
@@ -14,56 +14,40 @@ FRENCH = (
     "La liberté n’est pas de faire tout ce que l’on désire, car le désir a lui-même des causes ; elle est de "
     "comprendre ces causes, et d’agir selon la raison plutôt que selon la crainte."
 )
-ENGLISH = (
-    "Freedom is not to do whatever one wants, because what we want has causes of its own; it is to grasp "
-    "these causes, and to act from reason rather than from fear."
-)
 INPUTS = ("philosopher", "user_message", "max_tokens", "min_tokens", "seed", "deadline_seconds", "api_key")
+STATES = {"never ready": "STARTING", "setup failed": "SETUP_FAILED"}
 TOKENS = 48
 STEP = 0.002
 """Seconds for a token, so that an answer takes time to write."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Each fault is a word in the server's `faults`; see `Double`."""
+    """Each fault is a phrase in the server's `faults`."""
 
     server: "Double"
 
     def do_GET(self) -> None:
+        """One answer for `/`, /health-check and /openapi.json."""
         faults = self.server.faults
-        if self.path == "/health-check":
-            status = "STARTING" if "never ready" in faults else "READY"
-            self._json({"status": "SETUP_FAILED" if "setup failed" in faults else status})
-        elif self.path == "/openapi.json":
-            inputs = {name: {} for name in INPUTS if f"no {name}" not in faults}
-            self._json({"components": {"schemas": {"Input": {"properties": inputs}}}})
-        else:
-            self._json(
-                {"cog_version": "0.23.1"} if self.path == "/" else {}, 200 if self.path == "/" else 404
-            )
+        inputs = {name: {} for name in INPUTS if f"no {name}" not in faults}
+        status = next((STATES[fault] for fault in faults if fault in STATES), "READY")
+        schemas = {"Input": {"properties": inputs}}
+        self._json({"cog_version": "0.23.1", "status": status, "components": {"schemas": schemas}})
 
     def do_POST(self) -> None:
-        if self.path.endswith("/cancel"):
-            self._cancel(self.path.split("/")[-2])
-        else:
-            self._predict("")
+        """A cancel."""
+        name = self.path.split("/")[-2]
+        if name in self.server.running and "ignores cancel" not in self.server.faults:
+            self.server.canceled.add(name)
+        self._json({}, 200 if name in self.server.running else 404)
 
     def do_PUT(self) -> None:
-        self._predict(self.path.split("/")[-1])
-
-    def _cancel(self, name: str) -> None:
-        if name not in self.server.running:
-            self._json({}, 404)
-            return
-        if "ignores cancel" not in self.server.faults:
-            self.server.canceled.add(name)
-        self._json({})
-
-    def _predict(self, name: str) -> None:
+        """A prediction, streamed."""
+        name = self.path.split("/")[-1]
         inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
         if bad := self.server.refused(inputs):
-            detail = {"loc": ["body", "input", bad], "msg": "no"}
-            self._json({"detail": [{"msg": "no"} if "vague" in self.server.faults else detail]}, 422)
+            place = {} if "vague" in self.server.faults else {"loc": ["body", "input", bad]}
+            self._json({"detail": [{**place, "msg": "no"}]}, 422)
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -98,7 +82,7 @@ class Double(ThreadingHTTPServer):
 
     Args:
         faults: what is broken.
-        key: what it wants as `api_key`; none lets everybody in.
+        key: what it wants as `api_key`; without one it lets everybody in.
     """
 
     daemon_threads = True
@@ -106,15 +90,12 @@ class Double(ThreadingHTTPServer):
 
     def __init__(self, *faults: str, key: str = "", port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
         self.faults, self.key = set(faults), key
         self.running: set[str] = set()
         self.canceled: set[str] = set()
         self.over = threading.Event()
         self._asked = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def refused(self, inputs: dict[str, Any]) -> str:
         """The input that is bad, or nothing."""
@@ -131,42 +112,31 @@ class Double(ThreadingHTTPServer):
             return
         began = time.monotonic()
         words = self._words(inputs)
-        chunks = []
         for word in words:
             time.sleep(STEP)
             if name in self.canceled:
                 yield "completed", {"status": "canceled"}
                 return
-            chunks.append(f"{word} ")
-            if not self.faults & {"one piece", "held back"}:
-                yield "output", {"chunk": chunks[-1]}
-        for chunk in ["".join(chunks)] if "one piece" in self.faults else chunks:
-            if self.faults & {"one piece", "held back"}:
-                yield "output", {"chunk": chunk}
+            yield "output", {"chunk": f"{word} "}
+        metrics = {
+            "input_token_count": 100,
+            "output_token_count": len(words),
+            "finish_reason": "stop",
+            "seed": inputs["seed"],
+            "time_to_first_token": STEP,
+            "tokens_per_second": len(words) / (time.monotonic() - began),
+        }
         if "cut" not in self.faults:
-            yield "completed", {"status": "succeeded", "metrics": self._metrics(inputs, len(words), began)}
+            yield "completed", {"status": "succeeded", "metrics": metrics}
 
     def _words(self, inputs: dict[str, Any]) -> list[str]:
         self._asked += 1
-        text = (ENGLISH if "english" in self.faults else FRENCH).split()
+        text = FRENCH.split()
         number = max(inputs.get("min_tokens", 0), min(inputs["max_tokens"], TOKENS))
         words = [text[n % len(text)] for n in range(number)]
         if "forgets the seed" in self.faults or ("has a tie" in self.faults and self._asked == 4):
             words[-1] = str(self._asked)
         return words[: number // 3] if "short" in self.faults else words
-
-    def _metrics(self, inputs: dict[str, Any], tokens: int, began: float) -> dict[str, Any]:
-        if "no metrics" in self.faults:
-            return {}
-        return {
-            "input_token_count": 100,
-            "output_token_count": 0 if "counts nothing" in self.faults else tokens,
-            "finish_reason": "deadline" if "out of time" in self.faults else "stop",
-            "seed": 7 if "another seed" in self.faults else inputs["seed"],
-            "time_to_first_token": STEP if "late first token" not in self.faults else 1000.0,
-            "tokens_per_second": tokens / (time.monotonic() - began),
-            **({"notice": "a stand-in"} if "stand-in" in self.faults else {}),
-        }
 
     def __enter__(self) -> "Double":
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

@@ -5,17 +5,17 @@ python tests/doors.py tiny|standin [replicate] [space] [rich] [page]
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import environment  # noqa: E402, F401  puts every folder of scripts/ on the path
+from replicate_server import ReplicateServer  # noqa: E402
 from server import Server  # noqa: E402
 from space_page import SpacePage  # noqa: E402
 from tiny import save_tiny  # noqa: E402
@@ -30,35 +30,28 @@ def settings(kind: str, folder: Path) -> dict[str, str]:
     return {"SNB_BASE_MODEL": str(standin / "base"), "SNB_ADAPTER": str(standin / "adapter")}
 
 
-def door(program: str, *arguments: str) -> tuple[subprocess.Popen[str], str]:
-    """Another test server in a process of its own; it ends when its standard input does."""
-    command = [sys.executable, str(ROOT / "tests" / program), *arguments]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = subprocess.Popen(command, **pipes, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True)
-    assert process.stdout
-    return process, json.loads(process.stdout.readline())["url"]
+def door(name: str, cog: str, log: Path) -> contextlib.AbstractContextManager[Any]:
+    """Another test server before the Cog server; it has a `url`."""
+    if name == "replicate":
+        return ReplicateServer(cog)
+    if name == "page":
+        return SpacePage({"SNB_BACKEND_URL": cog}, log)
+    from gradio_space import GradioSpace  # takes seconds to import
+
+    return GradioSpace(cog, rich=name == "rich")
 
 
-def main(kind: str, *doors: str) -> None:
+def main(kind: str, *names: str) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         log = stack.enter_context((folder / "cog.log").open("w"))
         server = stack.enter_context(Server(settings(kind, folder), log=log))
         urls = {"cog": server.url, "log": str(folder / "cog.log")}
-        started = []
-        for name in doors:
-            if name == "page":
-                page = SpacePage({"SNB_BACKEND_URL": server.url}, folder / "page.log")
-                urls[name] = stack.enter_context(page).url
-                continue
-            program = "replicate_server.py" if name == "replicate" else "gradio_space.py"
-            process, urls[name] = door(program, server.url, *(["--rich"] if name == "rich" else []))
-            started.append(process)
+        for name in names:
+            urls[name] = stack.enter_context(door(name, server.url, folder / f"{name}.log")).url
         server.wait()
         print(json.dumps(urls), flush=True)
         sys.stdin.read()
-        for process in started:
-            process.terminate()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,10 @@
 
 Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. With
 `rich` it has `/answer` too, which takes the inputs of `predict` by name.
-
-    python tests/gradio_space.py http://127.0.0.1:5000
 """
 
-import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,13 +70,16 @@ def app(cog: str, rich: bool) -> gr.Blocks:
     return blocks
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("cog", help="where the Cog server is")
-    parser.add_argument("--rich", action="store_true")
-    options = parser.parse_args()
-    blocks = app(options.cog, options.rich).queue(default_concurrency_limit=40)
-    _, url, _ = blocks.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
-    print(json.dumps({"url": url.rstrip("/")}), flush=True)
-    sys.stdin.read()
-    os._exit(0)
+class GradioSpace:
+    """Serves the app until it is left."""
+
+    def __init__(self, cog: str, rich: bool) -> None:
+        self._blocks = app(cog, rich).queue(default_concurrency_limit=40)
+
+    def __enter__(self) -> "GradioSpace":
+        _, url, _ = self._blocks.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+        self.url = url.rstrip("/")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._blocks.close(verbose=False)

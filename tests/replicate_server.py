@@ -1,95 +1,246 @@
-"""Replicate in front of a real Cog server, for tests in any language.
+"""Replicate's HTTP API in front of a real Cog server: as much of it as this project's callers use.
 
-From Python: `with ReplicateServer(cog_url) as server`. From anything else: run this file with the URL of the
-Cog server, PYTHONPATH being the repository; it prints its own and the version's id as JSON, and ends when its
-standard input does. Tests speak to it by
+https://replicate.com/docs/reference/http: one model with one version, one deployment of it, and predictions,
+which can be waited for, streamed and canceled. Where the documentation is silent it answers as Replicate did
+when its clients recorded it (tests/cassettes in replicate/replicate-python). Those clients must work with it:
+see test_python_client.py and client/test/doors.test.js.
 
-- `POST /_test/faults`: one fault or a list, see `replicate_faults.Fault`; `GET` what is left; `DELETE` all
-- `GET /_test/log`: method, path, headers, body and status of every request; `DELETE` empties it
-- `POST /_test/settings`: `official`, `shortest_deadline`, see `replicate_api.Api`
+    with ReplicateServer(cog_url) as server: ...
+
+Tests in JavaScript add faults by `POST /_test/faults` (see `Fault`), remove them by `DELETE`, and read the
+requests by `GET /_test/log`.
 """
 
-import argparse
+import asyncio
 import json
-import os
+import re
+import secrets
 import socket
-import sys
 import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+from importlib import metadata
 from typing import Any
 
+import httpx2
 import uvicorn
-from replicate_api import Api, Problem
-from replicate_faults import Fault, Faults
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from snb import schema
+from snb.settings import ROOT
 
-class Control:
-    """The endpoint for tests, which is no part of Replicate's."""
+MODEL, DEPLOYMENT = "owner/spinoza", "owner/classe"
+SETUP_FAILED = "model container failed to boot and complete setup within 600 seconds"
+"""What Replicate says of a boot that fails: https://github.com/replicate/replicate-python/issues/298"""
+UNKNOWN = "Prediction failed for an unknown reason. (E1000)"
+"""https://replicate.com/docs/reference/error-codes"""
+THROTTLED = "Request was throttled. Your rate limit resets in ~30s."
+"""https://replicate.com/docs/topics/predictions/rate-limits"""
+HEADERS = {"prefer": r"wait(=([1-9]|[1-5]\d|60))?", "cancel-after": r"([5-9]|[1-9]\d+)s|[1-9]\d*m"}
+"""Bounds: https://replicate.com/docs/topics/predictions/create-a-prediction. Deadlines are not acted on."""
+TURN = 0.05
+"""Seconds between two tries at a full Cog server; meanwhile a prediction stays `starting`."""
+ABSENT = ("github_url", "paper_url", "license_url", "cover_image_url", "default_example")
 
-    def __init__(self, api: Api) -> None:
-        methods = ["GET", "POST", "DELETE"]
-        handlers = {"faults": self._faults, "log": self._log, "settings": self._settings}
-        routes = [Route(f"/_test/{name}", handler, methods=methods) for name, handler in handlers.items()]
-        self.app = Faults(Starlette(routes=api.routes + routes, exception_handlers={Problem: Problem.reply}))
-        self._given = api.settings
 
-    async def _faults(self, request: Request) -> Response:
-        if request.method == "DELETE":
-            self.app.pending.clear()
-        elif request.method == "POST":
-            given = await request.json()
-            try:
-                self.app.pending += [Fault(**one) for one in (given if isinstance(given, list) else [given])]
-            except TypeError as error:
-                return JSONResponse({"detail": str(error)}, 400)
-        return JSONResponse(self.app.shown())
+@dataclass
+class Fault:
+    """What befalls the next `times` requests of a method whose path begins with `path`.
 
-    async def _log(self, request: Request) -> Response:
-        if request.method == "DELETE":
-            self.app.log.clear()
-        return JSONResponse(self.app.log)
+    Args:
+        status: the reply, with `headers` and `body` (a text is sent as a page), in place of the API's.
+        cold: the prediction that is created waits so many seconds for its instance.
+        setup_failed: that instance's `setup()` fails.
+        cut: `{"after": count, "inside": "" | "event" | "character"}` ends a stream after so many events, or
+            after that inside the next event, or in the next character of several bytes.
+    """
 
-    async def _settings(self, request: Request) -> Response:
-        given = await request.json() if request.method == "POST" else {}
-        if unknown := given.keys() - self._given.keys():
-            return JSONResponse({"detail": f"unknown: {', '.join(unknown)}"}, 400)
-        self._given |= given
-        return JSONResponse(self._given)
+    method: str
+    path: str
+    times: int = 1
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+    cold: float = 0
+    setup_failed: bool = False
+    cut: dict[str, Any] = field(default_factory=dict)
+
+    def takes(self, request: Request) -> bool:
+        """Whether a request meets it; uses it once if so."""
+        path = request.url.path
+        met = self.times > 0 and self.method == request.method and path.startswith(self.path)
+        self.times -= met
+        return met
+
+    def reply(self) -> Response:
+        """The reply with its status."""
+        if isinstance(self.body, str):
+            return Response(self.body, self.status, self.headers, "text/html")
+        detail = THROTTLED if self.status == 429 else HTTPStatus(self.status).phrase
+        return JSONResponse(self.body or {"detail": detail, "status": self.status}, self.status, self.headers)
+
+    async def spoiled(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A stream, cut."""
+        count = 0
+        async for event in events:
+            if self.cut and count >= self.cut["after"]:
+                part = part_of(event, self.cut["inside"])
+                if part is not None:
+                    yield part
+                    return
+            yield event
+            count += 1
+
+
+def part_of(event: bytes, inside: str) -> bytes | None:
+    """What is sent of the event in which a stream ends; None if it does not end there."""
+    if inside == "character":
+        return next((event[: index + 1] for index, byte in enumerate(event) if byte >= 0xC0), None)
+    return event[: event.index(b"data:") + 3] if inside else b""
+
+
+class Problem(Exception):
+    """A refusal as the API words it: RFC 7807."""
+
+    def __init__(self, status: int, detail: str, title: str = "") -> None:
+        super().__init__(detail)
+        self.reply = JSONResponse({"title": title, "detail": detail, "status": status}, status)
+
+
+@dataclass(eq=False)
+class Prediction:
+    """https://replicate.com/docs/reference/http#predictions.get"""
+
+    input: dict[str, Any]
+    version: str | None
+    id: str = field(default_factory=lambda: secrets.token_hex(13))
+    status: str = "starting"
+    output: list[str] = field(default_factory=list)
+    error: str | None = None
+    invalid: str = ""
+    """What Cog's server refused of the input."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    times: dict[str, str] = field(default_factory=lambda: {"created_at": now()})
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._changed = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether its status is final."""
+        return self.status not in ("starting", "processing")
+
+    def start(self) -> None:
+        """`predict()` runs."""
+        self.status, self.times["started_at"] = "processing", now()
+        self._tell()
+
+    def add(self, chunk: str) -> None:
+        """A piece of output came."""
+        self.output.append(chunk)
+        self.events.append(("output", chunk))
+        self._tell()
+
+    def finish(self, status: str, error: str | None = None) -> None:
+        """Its last status, and the stream's last words: `done`, after an `error` if it failed."""
+        self.status, self.error, self.times["completed_at"] = status, error, now()
+        reason = {"succeeded": {}, "failed": {"reason": "error"}}.get(status, {"reason": status})
+        if error:
+            self.events.append(("error", json.dumps({"detail": error})))
+        self.events.append(("done", json.dumps(reason)))
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def reaches(self, *statuses: str) -> None:
+        """Returns when it has one of these statuses, or is over."""
+        while self.status not in statuses and not self.over:
+            await self._changed.wait()
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """https://replicate.com/docs/topics/predictions/streaming, from the start for whoever comes late."""
+        sent = 0
+        while True:
+            changed = self._changed
+            for event, data in self.events[sent:]:
+                lines = "".join(f"data: {line}\n" for line in re.split("\r\n|\r|\n", data))
+                yield f"event: {event}\nid: {sent}\n{lines}\n".encode()
+                sent += 1
+            if self.over and sent == len(self.events):
+                return
+            await changed.wait()
+
+    def shown(self, base: str) -> dict[str, Any]:
+        """The object; `base` is where the API is. Metrics come with the end."""
+        here = f"{base}/v1/predictions/{self.id}"
+        urls = {"get": here, "cancel": f"{here}/cancel", "stream": f"{base}/v1/streams/{self.id}"}
+        return {
+            "id": self.id,
+            "model": MODEL,
+            "version": self.version,
+            "input": self.input,
+            "output": self.output or None,
+            "status": self.status,
+            "error": self.error,
+            "logs": "",
+            "metrics": self.measured,
+            "urls": urls,
+            **self.times,
+        }
+
+
+def now() -> str:
+    """The time as the API writes it."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+Handler = Callable[[Request, Fault], Awaitable[Response]]
 
 
 class ReplicateServer:
-    """The API on a free port of loopback, in a thread. See `Api` for the arguments.
+    """Serves from a free port of loopback, in a thread, until it is left; what runs then is dropped.
 
-    On exit the predictions that run are dropped, so that Cog's server stops too.
+    Args:
+        cog: where the Cog server is.
+        token: the one that is let in.
+
+    Attributes:
+        log: method, path, headers, body and status of every request.
     """
 
-    def __init__(self, cog: str, token: str = "r8_test", **options: Any) -> None:
+    def __init__(self, cog: str, token: str = "r8_test") -> None:
         self.token = token
-        self._api = Api(cog, token, **options)
-        self._app = Control(self._api).app
+        self.log: list[dict[str, Any]] = []
+        self._faults: list[Fault] = []
+        self._predictions: dict[str, Prediction] = {}
+        self._id = secrets.token_hex(32)
+        source = (ROOT / "predict.py").read_text(encoding="utf-8")
+        self._schema = schema.derive(source, "Predictor", metadata.version("cog"))
+        # Loopback: no proxy on the way. A prediction takes as long as it takes.
+        self._cog = httpx2.AsyncClient(base_url=cog, trust_env=False, timeout=None)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        # h11: what a fault needs in order to break a connection is reached through its request cycle.
-        config = uvicorn.Config(self._app, http="h11", ws="none", lifespan="off", log_level="warning")
+        config = uvicorn.Config(Starlette(routes=self._routes()), lifespan="off", log_level="warning")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
     @property
-    def version(self) -> str:
-        """The id of the model's one version."""
-        return self._api.version
-
-    @property
-    def log(self) -> list[dict[str, Any]]:
-        """The requests, see `Faults`."""
-        return self._app.log
+    def version(self) -> str | None:
+        """The id of the model's latest version; a test may override it."""
+        return self._id
 
     def fail(self, method: str, path: str, **fault: Any) -> None:
         """Adds a `Fault`."""
-        self._app.pending.append(Fault(method, path, **fault))
+        self._faults.append(Fault(method, path, **fault))
 
     def __enter__(self) -> "ReplicateServer":
         # The socket listens already: a request that comes before the thread is ready waits.
@@ -101,16 +252,190 @@ class ReplicateServer:
         self._thread.join()
         self._socket.close()
 
+    def _routes(self) -> list[Route]:
+        def route(path: str, handler: Handler, method: str = "GET") -> Route:
+            return Route(path, self._logged(handler), methods=[method])
 
-def main() -> None:
-    """Serves until standard input ends; the token is REPLICATE_API_TOKEN."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("cog", help="where the Cog server is")
-    arguments = parser.parse_args()
-    with ReplicateServer(arguments.cog, os.environ.get("REPLICATE_API_TOKEN", "r8_test")) as server:
-        print(json.dumps({"url": server.url, "version": server.version}), flush=True)
-        sys.stdin.read()
+        return [
+            route("/v1/predictions", self._create, "POST"),
+            route("/v1/predictions/{id}", self._get),
+            route("/v1/predictions/{id}/cancel", self._cancel, "POST"),
+            route("/v1/streams/{id}", self._stream),
+            route(f"/v1/models/{MODEL}", self._model),
+            route(f"/v1/models/{MODEL}/versions/{{id}}", self._version),
+            route(f"/v1/deployments/{DEPLOYMENT}", self._deployment),
+            route(f"/v1/deployments/{DEPLOYMENT}/predictions", self._create, "POST"),
+            Route("/_test/log", self._show_log),
+            Route("/_test/faults", self._change_faults, methods=["POST", "DELETE"]),
+        ]
+
+    def _logged(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """What all routes do: the log, faults, the token and refusals."""
+
+        async def logged(request: Request) -> Response:
+            entry: dict[str, Any] = {"method": request.method, "path": request.url.path}
+            entry |= {"headers": dict(request.headers), "body": json.loads(await request.body() or "null")}
+            self.log.append(entry)
+            fault = next((fault for fault in self._faults if fault.takes(request)), Fault("", ""))
+            response = fault.reply() if fault.status else await self._allowed(handler, request, fault)
+            entry["status"] = response.status_code
+            return response
+
+        return logged
+
+    async def _allowed(self, handler: Handler, request: Request, fault: Fault) -> Response:
+        # A stream is on another host, by a secret URL: the official JavaScript client sends no token there.
+        given = request.headers.get("authorization")
+        if given != f"Bearer {self.token}" and handler != self._stream:
+            return Problem(401, "You did not pass a valid authentication token", "Unauthenticated").reply
+        try:
+            return await handler(request, fault)
+        except Problem as problem:
+            return problem.reply
+
+    async def _create(self, request: Request, fault: Fault) -> Response:
+        """https://replicate.com/docs/reference/http#predictions.create
+
+        With `Prefer: wait` the reply is held. It then has the whole output but no final status, because it is
+        sent before the end is on record; out of time it is the prediction as created, by whose `starting` the
+        official clients know that they have to poll.
+        """
+        body = self._checked(request, await request.json())
+        prediction = Prediction(body["input"], self.version)
+        self._predictions[prediction.id] = prediction
+        created = prediction.shown(base(request))
+        prediction.task = asyncio.create_task(self._run(prediction, fault))
+        if not fault.cold:
+            await prediction.reaches("processing")
+        if prediction.invalid:
+            raise Problem(422, prediction.invalid, "Input validation failed")
+        if (prefer := request.headers.get("prefer")) is None:
+            return JSONResponse(created, 201)
+        try:
+            await asyncio.wait_for(prediction.reaches(), float(prefer.partition("=")[2] or 60))
+        except TimeoutError:
+            return JSONResponse(created, 202)
+        shown = prediction.shown(base(request))
+        if prediction.status == "succeeded":
+            shown |= {"status": "processing", "metrics": {}, "completed_at": None}
+        return JSONResponse(shown, 201)
+
+    def _checked(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """Refuses what is not documented; a version is `owner/name:id` or the bare id."""
+        for name, form in HEADERS.items():
+            if name in request.headers and not re.fullmatch(form, request.headers[name]):
+                raise Problem(422, f"{name} is out of bounds", "Invalid header")
+        needed = {"input"} if "deployments" in request.url.path else {"input", "version"}
+        if body.keys() - {"stream"} != needed:
+            raise Problem(422, f"the body needs {needed}", "Input validation failed")
+        if body.get("version", self.version) not in (self.version, f"{MODEL}:{self.version}"):
+            raise Problem(422, "The specified version does not exist", "Invalid version or not permitted")
+        return body
+
+    async def _run(self, prediction: Prediction, fault: Fault) -> None:
+        """One prediction, from the boot of its instance to its end."""
+        await asyncio.sleep(fault.cold)
+        if fault.setup_failed:
+            prediction.finish("failed", SETUP_FAILED)
+        try:
+            while not prediction.over:
+                await self._forward(prediction)
+        except (httpx2.HTTPError, ValueError, KeyError):
+            prediction.finish("failed", UNKNOWN)
+
+    async def _forward(self, prediction: Prediction) -> None:
+        """Lets the Cog server run it, if there is a place. To cancel this stops the model."""
+        url, body = f"/predictions/{prediction.id}", {"input": prediction.input}
+        headers = {"Accept": "text/event-stream"}
+        async with self._cog.stream("PUT", url, json=body, headers=headers) as reply:
+            if reply.status_code == 409:
+                await asyncio.sleep(TURN)
+                return
+            if reply.status_code == 422:
+                faults = json.loads(await reply.aread())["detail"]
+                lines = [f"- {'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}\n" for fault in faults]
+                prediction.invalid = "".join(lines)
+                prediction.finish("failed", prediction.invalid)
+                return
+            reply.raise_for_status()
+            async for event in httpx2.EventSource(reply):
+                follow(prediction, event.event, json.loads(event.data))
+        if not prediction.over:
+            prediction.finish("failed", UNKNOWN)
+
+    async def _get(self, request: Request, _: Fault) -> Response:
+        return JSONResponse(self._of(request).shown(base(request)))
+
+    async def _cancel(self, request: Request, _: Fault) -> Response:
+        """https://replicate.com/docs/reference/http#predictions.cancel: one that is over stays what it is."""
+        prediction = self._of(request)
+        if not prediction.over:
+            assert prediction.task
+            prediction.task.cancel()
+            prediction.finish("canceled")
+        return JSONResponse(prediction.shown(base(request)))
+
+    async def _stream(self, request: Request, fault: Fault) -> Response:
+        prediction = self._of(request)
+        if "text/event-stream" not in request.headers.get("accept", ""):
+            raise Problem(406, "Accept text/event-stream to read a stream")
+        return StreamingResponse(fault.spoiled(prediction.stream()), media_type="text/event-stream")
+
+    def _of(self, request: Request) -> Prediction:
+        if prediction := self._predictions.get(request.path_params["id"]):
+            return prediction
+        raise Problem(404, "The requested resource could not be found.")
+
+    async def _model(self, *_: object) -> Response:
+        """https://replicate.com/docs/reference/http#models.get"""
+        owner, name = MODEL.split("/")
+        url, latest = f"https://replicate.com/{MODEL}", self._shown_version() if self.version else None
+        described = {"url": url, "owner": owner, "name": name, "description": "", "visibility": "public"}
+        return JSONResponse(described | {"run_count": 0, "latest_version": latest} | dict.fromkeys(ABSENT))
+
+    async def _version(self, request: Request, _: Fault) -> Response:
+        """https://replicate.com/docs/reference/http#models.versions.get"""
+        if request.path_params["id"] != self.version:
+            raise Problem(404, "The requested resource could not be found.")
+        return JSONResponse(self._shown_version())
+
+    def _shown_version(self) -> dict[str, Any]:
+        cog = {"cog_version": metadata.version("cog"), "openapi_schema": self._schema}
+        return {"id": self.version, "created_at": now(), **cog}
+
+    async def _deployment(self, *_: object) -> Response:
+        """https://replicate.com/docs/reference/http#deployments.get"""
+        owner, name = DEPLOYMENT.split("/")
+        release = {
+            "number": 1,
+            "model": MODEL,
+            "version": self.version,
+            "created_at": now(),
+            "created_by": {"type": "user", "username": owner, "name": owner, "github_url": None},
+            "configuration": {"hardware": "gpu-a100-large", "min_instances": 0, "max_instances": 1},
+        }
+        return JSONResponse({"owner": owner, "name": name, "current_release": release})
+
+    async def _show_log(self, _: Request) -> Response:
+        return JSONResponse(self.log)
+
+    async def _change_faults(self, request: Request) -> Response:
+        self._faults = [] if request.method == "DELETE" else [*self._faults, Fault(**await request.json())]
+        return JSONResponse({})
 
 
-if __name__ == "__main__":
-    main()
+def follow(prediction: Prediction, event: str, data: dict[str, Any]) -> None:
+    """Does what one event of Cog's stream says: https://cog.run/http#streaming"""
+    if event == "start":
+        prediction.start()
+    elif event == "output":
+        prediction.add(data["chunk"])
+    elif event in ("completed", "error"):
+        prediction.measured = data.get("metrics", {})
+        well = data.get("status") == "succeeded"
+        prediction.finish("succeeded" if well else "failed", None if well else data.get("error") or UNKNOWN)
+
+
+def base(request: Request) -> str:
+    """Where the API is, for the URLs of a prediction."""
+    return str(request.base_url).rstrip("/")

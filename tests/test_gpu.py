@@ -14,13 +14,15 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from snb.engine import Engine
 from snb.loader import Loaded, load
 from snb.memory import Footprint
-from snb.paths import PATHS
+from snb.paths import PATHS, fastest
 from snb.precision import FLOATS, Device
 from snb.reference import scores
 from snb.request import Request, Sampling
 from snb.rounding import divergence
+from snb.self_test import self_test
 from snb.service import Service
 from snb.settings import Settings
+from snb.slots import SlotModel
 
 KIND = "cuda"
 GRAPHS = "graphs"
@@ -224,3 +226,54 @@ def test_slots_run_to_the_end_of_their_context_in_no_more_memory_than_was_comput
     assert [len(generation.tokens) for generation in generations] == [32] * 4
     need = Footprint(config).need(half, slots=4, context=2048)
     assert torch.cuda.max_memory_reserved() - before <= need.total
+
+
+class Looks(SlotModel):
+    """Its step looks at a number on the CPU, which no graph can record."""
+
+    def step(self, ids: torch.Tensor, positions: torch.Tensor, columns: int) -> torch.Tensor:
+        scores = super().step(ids, positions, columns)
+        assert scores[0, 0].item() < torch.inf
+        return scores
+
+
+def test_a_recording_that_fails_leaves_stream_generator_and_memory_as_they_were() -> None:
+    model = Looks(tiny_model().to(KIND), slots=2, context=256)
+    model.decode([5, 6], [0, 0])
+    stream, state = torch.cuda.current_stream(), torch.cuda.get_rng_state()
+    torch.cuda.empty_cache()
+    reserved = torch.cuda.memory_reserved()
+    with pytest.raises(RuntimeError):
+        PATHS[GRAPHS](model)
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.current_stream() == stream
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert torch.randn(3, device=KIND).isfinite().all()
+    assert torch.cuda.memory_reserved() <= reserved
+
+
+def test_a_path_that_fails_leaves_its_memory_to_the_next(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each engine has half a gigabyte of cache, and no two of them are ever there together."""
+    model = tiny_model().to(KIND)
+    monkeypatch.setitem(PATHS, "wrong", lambda model: lambda *args: model.step(*args) + 1)
+
+    def start(path: str, last: bool) -> Engine:
+        engine = Engine(model, tokenizer.backend_tokenizer, slots=4, context=2**18, path=PATHS[path])
+        try:
+            self_test(engine, PROMPTS[3], last)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    peaks = []
+    for names in (["eager"], ["wrong", "wrong", "eager"]):
+        torch.cuda.reset_peak_memory_stats()
+        fastest(names, start).close()
+        gc.collect()
+        torch.cuda.empty_cache()
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert peaks[1] < 1.5 * peaks[0]

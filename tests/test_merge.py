@@ -1,6 +1,7 @@
 """The merge, against PEFT's own: whole state dicts, bit for bit, before and after quantisation."""
 
 import dataclasses
+import logging
 import weakref
 from copy import deepcopy
 from pathlib import Path
@@ -389,7 +390,10 @@ def one_file(tmp_path: Path, **changes: Tensor | None) -> Path:
 
 
 @pytest.mark.parametrize("merged", [True, False])
-def test_weights_that_are_absent_unknown_or_misshapen_are_all_named(tmp_path: Path, merged: bool) -> None:
+def test_weights_that_are_absent_unknown_or_misshapen_are_all_named_in_the_error_alone(
+    tmp_path: Path, merged: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN)) if merged else None
     spoilt = {"lm_head.weight": None, "model.norm.bias": torch.ones(64)}
     with pytest.raises(WeightsMissing) as refused:
@@ -398,6 +402,7 @@ def test_weights_that_are_absent_unknown_or_misshapen_are_all_named(tmp_path: Pa
         "lm_head.weight is absent",
         "model.norm.bias is not part of the model",
     ]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("merged", [True, False])

@@ -457,8 +457,8 @@ def test_as_many_slots_are_kept_after_loading_as_were_promised_before(card: Devi
     choice = choose(QWEN_14B, Settings(), card)
     left = card.free - choice.need.weights - LEFT_BY_LOADING
     assert choice.slots == budget(QWEN_14B, choice, 4096, left) == MEASURED.get(card.name, choice.slots)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"| {card.name} | {choice.precision} | {choice.slots} |" in readme
+    table = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert f"| {card.name} | {choice.precision} | {choice.slots} |" in table
 
 
 def test_the_cache_is_budgeted_from_what_is_left_after_loading() -> None:

@@ -16,11 +16,9 @@ from typing import Any
 import publication
 import published_schema
 import pytest
-import replicate_server
 import staging
 from hub import LoopbackHub, loopback_hub
 from publication import NotPublished, publish
-from replicate_api import Api
 from replicate_models import Models, NoModel, Unknown
 from replicate_server import ReplicateServer
 from sound_project import ADAPTER, BASE, MODEL, Sound, repositories, sound
@@ -31,23 +29,16 @@ OLD, NEW = "a" * 64, "b" * 64
 TOKEN = "r8_of_no_account"
 
 
-class Registry(Api):
+class Registry(ReplicateServer):
     """Replicate's API, of a model that gets a version when a file appears."""
 
-    pushed = Path()
+    pushed: Path
     first: str | None = OLD
     second: str | None = NEW
 
     @property
-    def version(self) -> str | None:  # type: ignore[override]
+    def version(self) -> str | None:
         return self.second if self.pushed.exists() else self.first
-
-    @version.setter
-    def version(self, _: str) -> None:
-        """The server's own is not needed."""
-
-    def _shown_version(self) -> dict[str, Any] | None:  # type: ignore[override]
-        return super()._shown_version() if self.version else None
 
 
 @pytest.fixture(scope="module")
@@ -65,25 +56,18 @@ def made(hub: LoopbackHub, tmp_path: Path) -> Sound:
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Registry]:
-    """What the API is made of, for a test to change before it asks."""
-    changed = type("Changed", (Registry,), {"pushed": tmp_path / "pushed"})
-    monkeypatch.setattr(replicate_server, "Api", changed)
+def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Registry]:
     monkeypatch.setattr(publication, "FIRST", 0.05)
-    return changed
-
-
-@pytest.fixture
-def api(registry: type[Registry]) -> Iterator[ReplicateServer]:
-    with ReplicateServer("http://127.0.0.1:1", TOKEN) as server:
+    with Registry("http://127.0.0.1:1", TOKEN) as server:
+        server.pushed = tmp_path / "pushed"
         yield server
 
 
-def reached(api: ReplicateServer) -> dict[str, str]:
+def reached(api: Registry) -> dict[str, str]:
     return {"REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": api.url}
 
 
-def push(made: Sound, api: ReplicateServer, patience: float = 5) -> str:
+def push(made: Sound, api: Registry, patience: float = 5) -> str:
     project = made.project(environ=reached(api), published=None)
     return publish(project, made.home / "bin" / "smoke-test", patience)
 
@@ -95,7 +79,7 @@ def pushes(made: Sound) -> list[dict[str, Any]]:
 # The push itself
 
 
-def test_cog_pushes_what_was_checked_and_nothing_else(made: Sound, api: ReplicateServer) -> None:
+def test_cog_pushes_what_was_checked_and_nothing_else(made: Sound, api: Registry) -> None:
     made.sparse(".venv/bin/ruff", 20 << 20)
     made.sparse("weights/standin/base/model.safetensors", 20 << 20)
     made.write(".cog/openapi_schema.json", "{}")
@@ -109,39 +93,33 @@ def test_cog_pushes_what_was_checked_and_nothing_else(made: Sound, api: Replicat
     assert list((made.root / staging.FOLDER).iterdir()) == []
 
 
-def test_without_weights_in_the_image_there_is_nothing_to_separate(made: Sound, api: ReplicateServer) -> None:
+def test_without_weights_in_the_image_there_is_nothing_to_separate(made: Sound, api: Registry) -> None:
     for repository in (BASE, ADAPTER):
         shutil.rmtree(made.weights(repository))
     assert push(made, api) == NEW
     assert [call["words"] for call in pushes(made)] == [["push", f"r8.im/{MODEL}"]]
 
 
-def test_a_model_without_a_version_gets_its_first(
-    made: Sound, registry: type[Registry], api: ReplicateServer
-) -> None:
-    registry.first = None
+def test_a_model_without_a_version_gets_its_first(made: Sound, api: Registry) -> None:
+    api.first = None
     assert push(made, api) == NEW
 
 
-def test_a_version_that_fails_the_smoke_test_is_named_with_the_way_back(
-    made: Sound, api: ReplicateServer
-) -> None:
+def test_a_version_that_fails_the_smoke_test_is_named_with_the_way_back(made: Sound, api: Registry) -> None:
     made.program("smoke-test", "sys.exit(1)")
     with pytest.raises(NotPublished, match=f"{MODEL}:{NEW} is published and fails") as failure:
         push(made, api)
     assert f"call {MODEL}:{OLD}" in failure.value.cure
 
 
-def test_a_first_version_that_fails_has_no_way_back(
-    made: Sound, registry: type[Registry], api: ReplicateServer
-) -> None:
-    registry.first = None
+def test_a_first_version_that_fails_has_no_way_back(made: Sound, api: Registry) -> None:
+    api.first = None
     made.program("smoke-test", "sys.exit(1)")
     with pytest.raises(NotPublished, match="no version to go back to"):
         push(made, api)
 
 
-def test_a_push_that_fails_leaves_the_version_that_was_there(made: Sound, api: ReplicateServer) -> None:
+def test_a_push_that_fails_leaves_the_version_that_was_there(made: Sound, api: Registry) -> None:
     made.cog(status=3)
     with pytest.raises(NotPublished, match=f"cog push ended with 3; the latest version is still {OLD}"):
         push(made, api)
@@ -149,17 +127,15 @@ def test_a_push_that_fails_leaves_the_version_that_was_there(made: Sound, api: R
     assert list((made.root / staging.FOLDER).iterdir()) == []
 
 
-def test_a_version_that_does_not_come_is_not_waited_for_for_ever(
-    made: Sound, registry: type[Registry], api: ReplicateServer
-) -> None:
-    registry.second = OLD
+def test_a_version_that_does_not_come_is_not_waited_for_for_ever(made: Sound, api: Registry) -> None:
+    api.second = OLD
     with pytest.raises(NotPublished, match=f"after 1 s the latest version is still {OLD}"):
         push(made, api, patience=1)
     assert made.calls("smoke-test") == []
 
 
 def test_an_api_that_stumbles_after_the_push_is_asked_again(
-    made: Sound, api: ReplicateServer, monkeypatch: pytest.MonkeyPatch
+    made: Sound, api: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, answers = Models.latest, iter([False, True, True])
 
@@ -172,7 +148,7 @@ def test_an_api_that_stumbles_after_the_push_is_asked_again(
     assert push(made, api) == NEW
 
 
-def test_a_silent_api_ends_it_before_anything_is_pushed(made: Sound, api: ReplicateServer) -> None:
+def test_a_silent_api_ends_it_before_anything_is_pushed(made: Sound, api: Registry) -> None:
     for environ in ({}, {**reached(api), "REPLICATE_API_TOKEN": "another"}):
         project = made.project(environ=environ)
         with pytest.raises(NotPublished, match="Without the API"):
@@ -215,7 +191,7 @@ def test_what_an_interrupted_push_left_goes_and_cogs_cache_stays(made: Sound) ->
 # Replicate's API
 
 
-def test_the_latest_version_and_its_schema_are_read(api: ReplicateServer) -> None:
+def test_the_latest_version_and_its_schema_are_read(api: Registry) -> None:
     version = Models(reached(api)).latest(MODEL)
     assert version
     assert version.id == OLD
@@ -235,7 +211,7 @@ def test_a_token_that_is_none_is_never_sent_or_shown(token: str) -> None:
 
 
 def test_doctor_compares_with_the_api_and_a_model_that_is_not_there_is_no_error(
-    made: Sound, registry: type[Registry], api: ReplicateServer
+    made: Sound, api: Registry
 ) -> None:
     def levels(**changes: Any) -> list[tuple[str, str]]:
         project = made.project(environ=reached(api), published=None, **changes)
@@ -246,7 +222,7 @@ def test_doctor_compares_with_the_api_and_a_model_that_is_not_there_is_no_error(
     predict = made.root / "predict.py"
     predict.write_text(predict.read_text().replace("le=1000", "le=100"))
     assert levels() == [("error", "INPUT_NARROWED")]
-    registry.first = None
+    api.first = None
     assert levels() == [("ok", "INPUTS")]
 
 
@@ -263,14 +239,14 @@ def command(made: Sound) -> Sound:
     return made
 
 
-def run(made: Sound, api: ReplicateServer, *words: str) -> subprocess.CompletedProcess[str]:
+def run(made: Sound, api: Registry, *words: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, str(made.root / "scripts" / "push"), MODEL, *words]
     environ = {**made.environ, **reached(api)}
     return subprocess.run(program, env=environ, capture_output=True, text=True, timeout=180)
 
 
 def test_the_command_prints_the_version_alone_and_warnings_do_not_stop_it(
-    command: Sound, api: ReplicateServer
+    command: Sound, api: Registry
 ) -> None:
     command.sparse("cours.bin", 60_000_000)
     done = run(command, api, "--hardware", "l40s")
@@ -286,7 +262,7 @@ def test_the_command_prints_the_version_alone_and_warnings_do_not_stop_it(
 
 
 def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
-    command: Sound, api: ReplicateServer
+    command: Sound, api: Registry
 ) -> None:
     command.write("essai.ipynb", json.dumps({"cells": [{"source": ["hf_" + "a1B2" * 8]}]}))
     done = run(command, api)
@@ -301,7 +277,7 @@ def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
     assert pushes(command) == []
 
 
-def test_the_command_fails_with_the_version_that_is_bad(command: Sound, api: ReplicateServer) -> None:
+def test_the_command_fails_with_the_version_that_is_bad(command: Sound, api: Registry) -> None:
     command.program("smoke-test", "sys.exit(1)")
     shutil.copy(command.home / "bin" / "smoke-test", command.root / "scripts" / "smoke-test")
     done = run(command, api)

@@ -1,9 +1,17 @@
-"""The README says what the code does."""
+"""The documents say what the code does, and lead where they say."""
 
+import re
 import subprocess
 import sys
+from dataclasses import fields
+from pathlib import Path
+from urllib.parse import unquote
 
-from snb.settings import ROOT
+import pytest
+
+from snb.settings import ROOT, Settings
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def test_the_tables_that_mirror_code_are_those_of_the_code() -> None:
@@ -15,3 +23,28 @@ def test_every_module_is_on_the_map() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     modules = {f"snb/{path.name}" for path in (ROOT / "snb").glob("[a-z]*.py")}
     assert not {module for module in modules if f"`{module}`" not in text}
+
+
+def test_every_setting_is_explained() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert not {name for one in fields(Settings) if f"`{(name := one.metadata['env'])}`" not in text}
+
+
+def test_the_readme_is_read_in_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1500
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    targets = re.findall(r"\]\((?!\w+:)([^)\s]*)\)", document.read_text(encoding="utf-8"))
+    for target in targets:
+        path, _, anchor = unquote(target).partition("#")
+        linked = document.parent / path if path else document
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def anchors(document: Path) -> set[str]:
+    """Those that GitHub gives to headings: https://docs.github.com/get-started/writing-on-github"""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,19 +1,24 @@
 """scripts/smoke-test: the real servers pass, and each kind of broken one is named."""
 
+import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import judgement
 import pytest
 import smoke
 import trial
-from cog_double import ENGLISH, FRENCH, Double
+from cog_double import FRENCH, Double
 from endpoint import Failed
 from language import likeliest
 from patience import within
 from replicate_server import ReplicateServer
+from reply import Reply
 from server import Server
 from started import MODEL, is_url, reached
 from tiny import save_tiny
@@ -21,6 +26,10 @@ from verdict import FAILED, NOTE, OK, WARNING, Verdict
 
 from snb.settings import ROOT
 
+ENGLISH = (
+    "Freedom is not to do whatever one wants, because what we want has causes of its own; it is to grasp "
+    "these causes, and to act from reason rather than from fear."
+)
 NOTICE = "a random model, which speaks no language"
 KEY = "une-clé-de-la-classe"
 TOKEN = "r8_test"
@@ -141,17 +150,9 @@ def test_a_double_without_a_fault_passes() -> None:
         ("setup failed", "reach", "SETUP_FAILED"),
         ("no seed", "schema", "no input seed"),
         ("cut", "spinoza", "stream ended before the answer"),
-        ("one piece", "stream", "one piece"),
-        ("held back", "stream", "holds it back"),
-        ("no metrics", "metrics", "no input_token_count, output_token_count, finish_reason, seed, time"),
-        ("counts nothing", "metrics", "output_token_count is 0"),
-        ("out of time", "metrics", "deadline"),
-        ("another seed", "metrics", "seed is 7"),
-        ("late first token", "metrics", "time_to_first_token is 1000"),
         ("forgets the seed", "seed", "three different answers"),
         ("ignores cancel", "cancel", "went on to its end"),
         ("ignores leaving", "left", "after its reader had left"),
-        ("english", "language", "not French: bergson, kant, spinoza"),
         ("accepts anything", "bad input", "a message of 4,001 characters was answered"),
         ("vague", "bad input", "does not name user_message"),
         ("short", "others", "has 32 of 96 tokens"),
@@ -176,12 +177,6 @@ def test_a_near_tie_is_a_warning() -> None:
         assert checked(server)["seed"].state == WARNING
 
 
-def test_the_poor_french_of_a_stand_in_is_told_and_is_no_failure() -> None:
-    with Double("english", "stand-in") as server:
-        found = checked(server)["language"]
-    assert (found.state, "en 100%" in found.seen, "a stand-in" in found.seen) == (NOTE, True, True)
-
-
 def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNB_API_KEY", KEY)
     with Double(key=KEY) as server:
@@ -193,12 +188,12 @@ def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set(monkeypatch: pyt
 
 
 def test_every_failure_is_listed_again_at_the_end_and_the_exit_is_1() -> None:
-    with Double("out of time", "english") as server:
+    with Double("forgets the seed", "accepts anything") as server:
         done = smoke_test(server.url)
     assert done.returncode == 1
     last = done.stdout.partition("\n\n")[2].splitlines()
-    assert last[0] == "2 failed:"
-    assert [line.split()[:2] for line in last[1:]] == [["FAILED", "metrics"], ["FAILED", "language"]]
+    assert last[0] == "3 failed:"
+    assert [line.split()[:2] for line in last[1:]] == [["FAILED", name] for name in ("seed", "bad", "bad")]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +210,50 @@ def test_what_cannot_be_asked_ends_with_1_and_says_why(address: str, reason: str
     assert done.returncode == 1
     assert reason in done.stdout
     assert "Traceback" not in done.stderr
+
+
+# What answers show
+
+
+def reply(text: str = FRENCH, came: float = 4.0, **metrics: Any) -> Reply:
+    """An answer of 30 tokens written in 4 s, whose text came in pieces over so many seconds."""
+    pieces = [f"{word} " for word in text.split()]
+    times = [0.1 + came * number / len(pieces) for number in range(len(pieces))]
+    asked = {"philosopher": "kant", "min_tokens": 24, "max_tokens": 96, "seed": 2026}
+    usual = {"input_token_count": 100, "output_token_count": 30, "finish_reason": "stop", "seed": 2026}
+    usual |= {"time_to_first_token": 0.1, "tokens_per_second": 7.5}
+    return Reply(asked, tuple(pieces), tuple(times), 4.1, {**usual, **metrics})
+
+
+@pytest.mark.parametrize(
+    ("judge", "bad", "words"),
+    [
+        (judgement.stream, reply("Oui."), "kant's answer came in one piece"),
+        (judgement.stream, reply(came=0.1), "holds it back"),
+        (judgement.metrics, reply(output_token_count=0), "output_token_count is 0, not 24 to 96"),
+        (judgement.metrics, reply(input_token_count=None), "input_token_count is None"),
+        (
+            judgement.metrics,
+            dataclasses.replace(reply(), metrics={}),
+            "no input_token_count, output_token_count, finish_reason, seed, time_to_first_token",
+        ),
+        (judgement.metrics, reply(finish_reason="deadline"), "finish_reason is deadline"),
+        (judgement.metrics, reply(seed=7), "seed is 7, not the 2026 that was sent"),
+        (judgement.metrics, reply(time_to_first_token=1000), "time_to_first_token is 1000 s, of 4.100 s"),
+        (judgement.language, reply(ENGLISH), "not French: kant"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_named(
+    judge: Callable[[list[Reply]], Verdict], bad: Reply, words: str
+) -> None:
+    assert judge([reply()]).state == OK
+    assert judge([bad]).state == FAILED
+    assert words in judge([bad]).seen
+
+
+def test_the_poor_french_of_a_stand_in_is_told_and_is_no_failure() -> None:
+    verdict = judgement.language([reply(ENGLISH, notice="a stand-in")])
+    assert (verdict.state, "en 100%" in verdict.seen, "a stand-in" in verdict.seen) == (NOTE, True, True)
 
 
 # The parts
@@ -245,8 +284,8 @@ def test_a_language_is_told_among_the_few_that_matter() -> None:
 
 
 def test_work_that_does_not_end_is_left_and_what_it_raises_is_raised() -> None:
-    with Double("stalls") as server, pytest.raises(Failed, match="within"):
-        within(0.2, server.over.wait)
+    with pytest.raises(Failed, match="within"):
+        within(0.2, threading.Event().wait)
     with pytest.raises(ZeroDivisionError):
         within(5, lambda: 1 // 0)
 

@@ -99,8 +99,7 @@ def configured(environ: Mapping[str, str], visitors: int) -> Backends:
     from snb.service import Service
     from snb.settings import Settings
 
-    # The one SNB_ variable that is this page's and not the engine's, where it is set to nothing.
-    settings = Settings.from_environment({k: v for k, v in environ.items() if k != "SNB_BACKEND_URL"})
+    settings = Settings.from_environment(environ)
     return Backends([EngineInside(lambda: Service(settings), visitors)])
 
 

@@ -17,7 +17,7 @@ SCRIPTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(SCRIPTS.parent), str(SCRIPTS)]
 
 import environment  # noqa: F401  puts every folder of scripts/ on the path
-from bounds import Card
+from bounds import Rates
 from measures import Measures
 
 from snb.service import Service
@@ -67,8 +67,7 @@ def main(rates: dict[str, float], tables: list[str]) -> list[str]:
     finally:
         write("log", log.rows)
     flops = rates.get("product_tflops", 0) * 1e12
-    card = Card("measured", rates["copy_gb_per_second"] * 1e9, flops, 2 * flops) if flops else None
-    measures = Measures(service, card)
+    measures = Measures(service, Rates(rates["copy_gb_per_second"] * 1e9, flops) if flops else None)
     for name in tables:
         rows: list[dict[str, Any]] = []
         try:

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 import workload
-from bounds import Bounds, Card
+from bounds import Bounds, Rates
 from classroom import gather
 from device import seconds
 from endpoint import Failed, Piece, numbers
 from figures import figures, speeds
 from torch import Tensor
 
-from snb.engine import PREFILL_TOKENS
 from snb.errors import SNBError
 from snb.memory import GIB, Footprint
 from snb.paths import doublings
@@ -26,6 +25,7 @@ from snb.reference import scores
 from snb.request import Request, Sampling
 from snb.rounding import divergence
 from snb.service import Service
+from snb.slots import PREFILL_TOKENS
 
 COLUMNS = 768
 """Of the cache that a measured decode step reads."""
@@ -59,11 +59,11 @@ class Measures:
 
     Args:
         service: nobody else asks it.
-        card: with the rates that were measured here; none leaves the bounds out.
+        rates: of this device, measured; none leaves the bounds out.
     """
 
-    def __init__(self, service: Service, card: Card | None) -> None:
-        self.service, self.card, self.precision = service, card, service.boot.precision
+    def __init__(self, service: Service, rates: Rates | None) -> None:
+        self.service, self.rates, self.precision = service, rates, service.boot.precision
         self.engine = service._engine
         self.model, self.step = self.engine.model, self.engine.step
         self.slots, self.context = self.model.cache.slots, self.model.cache.context
@@ -103,7 +103,7 @@ class Measures:
             ids = self._tensor([[100]] * rows)
             given = ids, torch.full_like(ids, columns - 1), columns
             own, eager = (self._milliseconds(step, *given) for step in (self.step, self.model.step))
-            bound = self.card and 1e3 * self.bounds.decode(self.card, self.precision, rows, columns).seconds
+            bound = self.rates and 1e3 * self.bounds.decode(self.rates, self.precision, rows, columns)
             looped = self._between.get(rows)
             yield {"rows": rows, "in_loop_ms": looped, "alone_ms": own, "eager_ms": eager, "bound_ms": bound}
 
@@ -111,7 +111,7 @@ class Measures:
         """New tokens of one prompt, read at once, and their bound."""
         for tokens in (size for size in (64, 256, PREFILL_TOKENS) if size < self.context):
             own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0])
-            bound = self.card and 1e3 * self.bounds.prefill(self.card, self.precision, tokens)
+            bound = self.rates and 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
             yield {"tokens": tokens, "measured_ms": own, "bound_ms": bound}
 
     def generate(self) -> Iterator[Row]:

@@ -1,154 +1,134 @@
-"""What hosts ask, from prices.toml: read, checked, and put into dollars."""
+"""What hosts ask, from prices.toml, and what a use of them costs, in dollars and seconds."""
 
-import re
+import json
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from cards import BY_NAME
+import bounds
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from snb.errors import SNBError
 
 FILE = Path(__file__).resolve().parents[1] / "prices.toml"
-ACTIVE, SECOND, HOUR, MONTH = UNITS = ("active second", "second", "hour", "month")
+CARDS = {card.name: card for card in bounds.CARDS}
+ACTIVE, SECOND, HOUR, MONTH = "active second", "second", "hour", "month"
 MONTH_HOURS = 730
-"""Hours of a mean month."""
-SECONDS = {ACTIVE: 1, SECOND: 1, HOUR: 3600, MONTH: MONTH_HOURS * 3600}
-"""That one unit lasts."""
-READ = re.compile(r"\d{4}-\d{2}(-\d{2})?")
-UNKNOWN = "unknown"
+SECONDS = {ACTIVE: 1, SECOND: 1, HOUR: 3600, MONTH: 3600 * MONTH_HOURS}
 
 
-class BadPrices(SNBError):
-    """prices.toml cannot be read as prices."""
+class BadFigures(SNBError):
+    """A file of prices or of a benchmark cannot be used."""
 
-    code = "BAD_PRICES"
+    code = "BAD_FIGURES"
+
+
+def dated(read: str) -> str:
+    """Raises ValueError for a day or month that does not exist."""
+    date.fromisoformat(f"{read.split()[0]}-01"[: len("2026-11-24")])
+    return read
+
+
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Read = Annotated[str, Field(pattern=r"^[\d-]{7,10} (at|elsewhere, see) https://\S+$"), AfterValidator(dated)]
+Name = Annotated[str, Field(pattern=f"^({'|'.join(CARDS)})$")]
+
+
+class Host(BaseModel, extra="forbid"):
+    """What one host asks; prices.toml explains the fields."""
+
+    paid_by: list[Literal["active second", "second", "hour", "month"]] = ["hour"]
+    read: Read
+    currency: Literal["USD", "EUR"] = "USD"
+    prices: dict[Name, Amount]
+
+
+class Prices(BaseModel, extra="forbid"):
+    """The whole of prices.toml."""
+
+    dollars_per_euro: Amount
+    gigabits_per_second: Amount
+    idle_minutes: Amount
+    hosts: dict[str, Host]
+
+    @property
+    def bytes_per_second(self) -> float:
+        """At which weights arrive at a boot."""
+        return self.gigabits_per_second * 1e9 / 8
+
+
+def read(file: Path = FILE) -> Prices:
+    """The prices of a file. Raises BadFigures, with every fault, where it is not as prices.toml explains."""
+    cure = "The first lines of scripts/prices.toml explain its fields"
+    try:
+        return Prices.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise BadFigures(faults, cure) from error
+    except (OSError, ValueError) as error:
+        raise BadFigures(f"{file.name}: {error}", cure) from error
+
+
+def measured(file: Path, tokens: int) -> tuple[int, Callable[[int], float]]:
+    """`at_once` and `seconds` of a Machine, by the first server and workload of a benchmark's file.
+
+    Between two levels the rate of the lower one counts. Raises BadFigures where nothing was measured.
+    """
+    try:
+        figures = json.loads(file.read_text(encoding="utf-8"))["figures"]
+        levels = [one for one in figures if one["kind"] == "at once" and not one["failures"]]
+        ours = [one for one in levels if all(one[key] == levels[0][key] for key in ("server", "workload"))]
+        rates = {one["pupils"]: float(one["tokens_per_second"]) for one in ours}
+        most, least = max(rates), min(rates)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        cure = "scripts/benchmark --output FOLDER writes FOLDER/benchmark.json"
+        raise BadFigures(f"{file.name} has no level at which every request was answered", cure) from error
+    return most, lambda rows: rows * tokens / rates[max({least} | {n for n in rates if n <= rows})]
 
 
 @dataclass(frozen=True)
-class Option:
-    """One thing for rent, as its table in prices.toml says it; that file explains the fields."""
+class Machine:
+    """A card of one host that holds the model."""
 
-    key: str
     host: str
-    hardware: str
     card: str
+    held_in: str
     unit: str
-    price: float
-    currency: str
-    read: str
-    source: str
-    lowest: float = 0.0
-    setup_fee: float | str = 0.0
-    secondary: bool = False
-    notes: str = ""
-    dollars_each: float = 1.0
-    """Dollars of one unit of `currency`."""
-
-    @property
-    def dollars(self) -> float:
-        """Of one unit."""
-        return self.price * self.dollars_each
+    price: float  # dollars of one unit
+    at_once: int  # the most requests that it answers together
+    seconds: Callable[[int], float]  # from so many equal requests at once, at most `at_once`, to the last end
+    boot: float  # seconds for the weights' bytes to arrive
+    idle: float  # seconds for which an instance that ends by itself is paid after its last answer
 
     @property
     def per_second(self) -> float:
         """Dollars of a second for which it is paid."""
-        return self.dollars / SECONDS[self.unit]
+        return self.price / SECONDS[self.unit]
 
-    @property
-    def fee(self) -> float:
-        """Dollars, once; an unknown fee counts as nothing, which `fee_unknown` tells."""
-        return 0.0 if isinstance(self.setup_fee, str) else self.setup_fee * self.dollars_each
+    def wait(self, requests: int) -> float:
+        """Seconds from so many that come at once to the last one's end, in as few waves as can be."""
+        whole, rest = divmod(requests, self.at_once)
+        return whole * self.seconds(self.at_once) + (self.seconds(rest) if rest else 0)
 
-    @property
-    def fee_unknown(self) -> bool:
-        return self.setup_fee == UNKNOWN
+    def bill(self, busy: float, up: float) -> float:
+        """Dollars of a use that answers for `busy` seconds and keeps a machine up for `up`, boot included."""
+        paid = {ACTIVE: busy, SECOND: up + self.idle, HOUR: up, MONTH: SECONDS[MONTH]}
+        return paid[self.unit] * self.per_second
 
+    def stray(self) -> float:
+        """Dollars of one request that finds no machine up."""
+        return self.bill(self.wait(1), self.boot + self.wait(1))
 
-@dataclass(frozen=True)
-class Prices:
-    """The whole file."""
+    def month(self, demonstrations: float, requests_a_day: int) -> float:
+        """Dollars of a month: `demonstrations` dollars, and single requests between them."""
+        whole, singles = SECONDS[MONTH] * self.per_second, MONTH_HOURS / 24 * requests_a_day * self.stray()
+        if self.unit == HOUR and requests_a_day:  # it does not wake by itself, so it is up all month
+            return whole
+        return min(whole, demonstrations + singles)
 
-    options: tuple[Option, ...]
-    euro: float
-    """Dollars."""
-    euro_read: str
-    bytes_per_second: float
-    """At which weights arrive at a boot."""
-    idle: float
-    """Seconds that Replicate keeps an instance after its last answer."""
-
-
-def read(file: Path = FILE) -> Prices:
-    """The prices of a file.
-
-    Raises:
-        BadPrices: no such file, no TOML, or tables that are not as prices.toml explains; every fault at once.
-    """
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadPrices(f"{file.name}: {error}", "Its first lines explain the format") from error
-    faults = list(_faults(document))
-    if faults:
-        raise BadPrices(faults, f"The first lines of {file.name} explain its fields")
-    exchange, assumed = document["exchange"], document["assumptions"]
-    euro = {"USD": 1.0, "EUR": exchange["dollars"]}
-    tables = document["options"].items()
-    options = tuple(Option(key, **table, dollars_each=euro[table["currency"]]) for key, table in tables)
-    rate = assumed["gigabits_per_second"] * 1e9 / 8
-    return Prices(options, exchange["dollars"], exchange["read"], rate, 60 * assumed["idle_minutes"])
-
-
-def _faults(document: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the file."""
-    absent = [name for name in ("exchange", "assumptions", "options") if not _table(document.get(name))]
-    yield from (f"there is no table [{name}]" for name in absent)
-    if absent:
-        return
-    for table, name in (
-        ("exchange", "dollars"),
-        ("assumptions", "gigabits_per_second"),
-        ("assumptions", "idle_minutes"),
-    ):
-        if not _positive(document[table].get(name)):
-            yield f"{table}.{name} must be a number above 0"
-    yield from _undated("exchange", document["exchange"])
-    for key, table in document["options"].items():
-        yield from _option_faults(key, table) if _table(table) else [f"{key} is no table"]
-
-
-def _option_faults(key: str, table: Mapping[str, Any]) -> Iterator[str]:
-    written = [field for field in fields(Option) if field.name not in ("key", "dollars_each")]
-    needed = {field.name for field in written if field.default is MISSING}
-    if strange := table.keys() - {field.name for field in written}:
-        yield f"{key} has fields that do not exist: {', '.join(sorted(strange))}"
-    if absent := needed - table.keys():
-        yield f"{key} lacks {', '.join(sorted(absent))}"
-    for name, allowed in (("card", BY_NAME), ("unit", UNITS), ("currency", ("USD", "EUR"))):
-        if name in table and table[name] not in allowed:
-            yield f"{key}: {name} is one of {', '.join(allowed)}"
-    for name in ("price", "lowest"):
-        if name in table and not _positive(table[name]):
-            yield f"{key}: {name} must be a number above 0"
-    fee = table.get("setup_fee", UNKNOWN)
-    if not (fee == UNKNOWN or fee == 0 or _positive(fee)):
-        yield f'{key}: setup_fee must be a number or "{UNKNOWN}"'
-    yield from _undated(key, table)
-
-
-def _undated(key: str, table: Mapping[str, Any]) -> Iterator[str]:
-    if not READ.fullmatch(str(table.get("read", ""))):
-        yield f'{key}: read must be a date, "2026-11" or "2026-11-24"'
-    if not str(table.get("source", "")).startswith("https://"):
-        yield f"{key}: source must be an https address"
-
-
-def _table(value: object) -> bool:
-    return isinstance(value, dict) and bool(value)
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    def requests_an_hour(self, flat: "Machine") -> float:
+        """Single ones above which `flat`, by the hour or month, is cheaper than this."""
+        return 3600 * flat.per_second / self.stray()
