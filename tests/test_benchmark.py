@@ -109,7 +109,7 @@ def in_turn(*replies: Reply) -> Reply:
 def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "benchmark"), *arguments]
     variables = {**os.environ, **environment}
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
 
 
 def answer(*times: float, asked: float = 0.0, tokens: int = 4, failure: str = "", **more: Any) -> Answer:

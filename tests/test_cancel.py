@@ -105,7 +105,8 @@ def test_one_id_put_twice_is_one_prediction(server: Server, log: Path) -> None:
 
 
 def test_a_full_server_refuses_and_the_running_ones_go_on(server: Server) -> None:
-    streams = [server.stream(**{**LONG, "seed": 7}) for _ in range(4)]
+    limits = {"max_tokens": 700, "min_tokens": 700, "seed": 7}
+    streams = [server.stream(**{**LONG, **limits}) for _ in range(4)]
     for stream in streams:
         while next(stream)[0] != "output":
             pass
