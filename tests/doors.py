@@ -46,7 +46,7 @@ def main(*names: str) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         log = stack.enter_context((folder / "cog.log").open("w"))
-        layers = 24 if "slow" in names else 8
+        layers = 16 if "slow" in names else 8
         server = stack.enter_context(Server(settings(folder / "base", layers), log=log))
         urls = {"cog": server.url, "log": str(folder / "cog.log")}
         for name in {*names} - {"slow"}:

@@ -31,7 +31,7 @@ export function environment(variables) {
 }
 
 /** Resolves when `condition` holds; fails after `ms`. */
-export async function until(condition, ms = 60_000) {
+export async function until(condition, ms = 120_000) {
   const end = Date.now() + ms;
   while (!(await condition())) {
     if (Date.now() > end) throw new Error("it never came true");

@@ -44,7 +44,7 @@ async function visit(options = DESK) {
 }
 
 const shot = (page, name, more = {}) => page.screenshot({ path: `${SHOTS}${name}.png`, ...more });
-const idle = (page) => page.waitForSelector("#stop", { state: "hidden", timeout: 60_000 });
+const idle = (page) => page.waitForSelector("#stop", { state: "hidden", timeout: 120_000 });
 const answers = (page) => page.locator("article.answer .text").allInnerTexts();
 
 async function ask(page, question) {
@@ -77,7 +77,7 @@ for (const [key, name] of [["spinoza", "Spinoza"], ["bergson", "Bergson"], ["kan
     await until(async () => {
       seen.add((await answers(page))[0]);
       return page.isHidden("#stop");
-    }, 60_000);
+    });
     assert.ok(seen.size > 3, "the text was not seen growing");
     assert.equal(await page.locator("article.question p").first().innerText(), question);
     await ask(page, "Donne-moi un exemple.");
@@ -389,7 +389,7 @@ test("waiting is told: the queue, and a model that wakes up", { skip }, async ()
 test("Gradio's own page documents both endpoints, and loads from here alone", { skip }, async () => {
   const page = await visit();
   await page.click("footer a");
-  await page.waitForSelector("text=API documentation", { timeout: 60_000 });
+  await page.waitForSelector("text=API documentation", { timeout: 120_000 });
   const text = await page.innerText("body");
   for (const name of ["/answer", "/chat_function", "2 API endpoints"]) assert.ok(text.includes(name), name);
   await shot(page, "api");
