@@ -51,7 +51,7 @@ test("a question is answered before the eyes of who asked", { skip }, async () =
     seen.add(await answer());
     return page.isEnabled("text=Demander");
   });
-  assert.ok(seen.size > 3, "the text was not seen growing");
+  assert.ok(seen.size > 2, "the text was not seen growing");
   assert.ok((await answer()).length > 10);
   await page.screenshot({ path: `${SHOTS}answer.png` });
   await ask("Et que dois-je faire ?");

@@ -78,7 +78,7 @@ for (const [key, name] of [["spinoza", "Spinoza"], ["bergson", "Bergson"], ["kan
       seen.add((await answers(page))[0]);
       return page.isHidden("#stop");
     });
-    assert.ok(seen.size > 3, "the text was not seen growing");
+    assert.ok(seen.size > 2, "the text was not seen growing");
     assert.equal(await page.locator("article.question p").first().innerText(), question);
     await ask(page, "Donne-moi un exemple.");
     await idle(page);
