@@ -1,6 +1,9 @@
 """Starts what the JavaScript tests talk to, prints where as a line of JSON, and ends with its standard input.
 
-python tests/doors.py tiny|standin [replicate] [space] [rich] [page]
+python tests/doors.py [replicate] [space] [rich] [page] [slow]
+
+The model behind them is a tiny random one which says, as the stand-in does, that it is no philosopher; a slow
+one takes seconds for an answer of usual length.
 """
 
 import contextlib
@@ -21,13 +24,11 @@ from space_page import SpacePage  # noqa: E402
 from tiny import save_tiny  # noqa: E402
 
 
-def settings(kind: str, folder: Path) -> dict[str, str]:
-    """The model that the Cog server holds."""
-    if kind == "tiny":
-        base = save_tiny(folder / "base", max_position_embeddings=8192)
-        return {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SCRIPTS": "any"}
-    standin = ROOT / "weights" / "standin"
-    return {"SNB_BASE_MODEL": str(standin / "base"), "SNB_ADAPTER": str(standin / "adapter")}
+def settings(folder: Path, layers: int) -> dict[str, str]:
+    """Of the Cog server."""
+    sizes = {"num_hidden_layers": layers, "max_position_embeddings": 8192}
+    base = save_tiny(folder, **sizes, snb_notice="a random model")
+    return {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}
 
 
 def door(name: str, cog: str, log: Path) -> contextlib.AbstractContextManager[Any]:
@@ -41,13 +42,14 @@ def door(name: str, cog: str, log: Path) -> contextlib.AbstractContextManager[An
     return GradioSpace(cog, rich=name == "rich")
 
 
-def main(kind: str, *names: str) -> None:
+def main(*names: str) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         log = stack.enter_context((folder / "cog.log").open("w"))
-        server = stack.enter_context(Server(settings(kind, folder), log=log))
+        layers = 24 if "slow" in names else 8
+        server = stack.enter_context(Server(settings(folder / "base", layers), log=log))
         urls = {"cog": server.url, "log": str(folder / "cog.log")}
-        for name in names:
+        for name in {*names} - {"slow"}:
             urls[name] = stack.enter_context(door(name, server.url, folder / f"{name}.log")).url
         server.wait()
         print(json.dumps(urls), flush=True)

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import permutations
@@ -30,6 +29,7 @@ from openai_endpoint import ChatCompletions
 from replicate_endpoint import Replicate
 from server import Server
 from tiny import save_tiny
+from waiting import until
 
 from snb.philosophers import persona
 from snb.settings import ROOT
@@ -109,7 +109,7 @@ def in_turn(*replies: Reply) -> Reply:
 def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "benchmark"), *arguments]
     variables = {**os.environ, **environment}
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
 
 
 def answer(*times: float, asked: float = 0.0, tokens: int = 4, failure: str = "", **more: Any) -> Answer:
@@ -397,10 +397,7 @@ def test_ending_a_peer_ends_what_it_started() -> None:
     worker = int(process.stdout.readline())
     assert Path(f"/proc/{worker}").exists()
     peers.end(process, patience=0.2)
-    until = time.monotonic() + 10  # a killed process is gone soon, not at once
-    while running(worker) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not running(worker)
+    until(lambda: not running(worker))  # a killed process is gone soon, not at once
 
 
 def running(pid: int) -> bool:

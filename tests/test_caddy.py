@@ -1,6 +1,5 @@
 """deploy/Caddyfile before the real Cog server, with Debian's Caddy and with the version of the image."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from hosts import DEPLOY, door, environment, puppet, puppet_server, tools
+from leaving import leave
 from server import Server
 from tiny import save_tiny
 from waiting import until
@@ -38,9 +38,10 @@ def caddy(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
-    """The endpoint on a tiny model, with a key; and its log."""
+    """The endpoint on a tiny model, with a key; and its log, which says when each request starts."""
     folder = tmp_path_factory.mktemp("server")
     settings = {"SNB_BASE_MODEL": str(save_tiny(folder / "tiny")), "SNB_ADAPTER": "none", "SNB_API_KEY": KEY}
+    settings["COG_LOG_LEVEL"] = "info"
     with (folder / "log").open("w") as log, Server(settings, log=log) as running:
         running.wait()
         yield running, folder / "log"
@@ -57,7 +58,7 @@ def site(
         yield url, folder / "log"
 
 
-def question(**inputs: object) -> dict[str, object]:
+def question(**inputs: object) -> dict[str, dict[str, object]]:
     return {"input": {"user_message": "Bonjour", "api_key": KEY, "max_tokens": 3, **inputs}}
 
 
@@ -234,26 +235,25 @@ def test_a_body_that_no_question_needs_is_refused(site: tuple[str, Path], told: 
     assert httpx.post(f"{site[0]}/predictions", json=long, timeout=60).status_code == 200
 
 
+def ended_early(log: Path) -> int:
+    """How many answers have so far. Who ends one waits until it counts."""
+    return sum(log.read_text().count(how) for how in ("dropped after", "canceled after"))
+
+
 @pytest.mark.parametrize("headers", [EVENTS, {}], ids=["events", "plain"])
 def test_a_caller_who_goes_away_frees_the_slot(
     site: tuple[str, Path], server: tuple[Server, Path], headers: dict[str, str]
 ) -> None:
     """With `flush_interval -1` and Caddy 2.6.2 a plain one does not."""
-
-    def ended_early() -> int:
-        return sum(server[1].read_text().count(how) for how in ("dropped after", "canceled after"))
-
-    before = ended_early()
-    body = question(max_tokens=2048, min_tokens=2048)
-    with contextlib.suppress(httpx.ReadTimeout):  # the plain reply would come at the end
-        url = f"{site[0]}/predictions/left-{len(headers)}"
-        with httpx.stream("PUT", url, json=body, headers=headers, timeout=0.5) as stream:
-            next(line for line in stream.iter_lines() if "chunk" in line)
-    until(lambda: ended_early() == before + 1, patience=10)
+    running, log = server
+    before = ended_early(log)
+    leave(site[0], question(max_tokens=2048, min_tokens=2048)["input"], running, log, headers)
+    until(lambda: ended_early(log) == before + 1)
 
 
-def test_cancel_reaches_a_running_answer(site: tuple[str, Path]) -> None:
-    url = f"{site[0]}/predictions/to-cancel"
+def test_cancel_reaches_a_running_answer(site: tuple[str, Path], server: tuple[Server, Path]) -> None:
+    url, log = f"{site[0]}/predictions/to-cancel", server[1]
+    before = ended_early(log)
     body = question(max_tokens=2048, min_tokens=2048)
     with httpx.stream("PUT", url, json=body, headers=EVENTS, timeout=60) as stream:
         lines = stream.iter_lines()
@@ -262,6 +262,7 @@ def test_cancel_reaches_a_running_answer(site: tuple[str, Path]) -> None:
         done = [line for line in lines if '"status"' in line][-1]
     assert json.loads(done.removeprefix("data: "))["status"] == "canceled"
     assert httpx.post(f"{url}/cancel").status_code == 404
+    until(lambda: ended_early(log) == before + 1)
 
 
 def test_the_access_log_has_no_question_key_query_or_whole_address(site: tuple[str, Path]) -> None:

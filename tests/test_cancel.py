@@ -1,8 +1,6 @@
 """A canceled or dropped request stops decoding, and its neighbours notice nothing."""
 
 import contextlib
-import http.client
-import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from leaving import leave
 from server import Server
 from tiny import save_tiny
 from waiting import until
@@ -56,13 +55,7 @@ def by_dropping_the_stream(server: Server, log: Path) -> None:
 
 def by_dropping_a_plain_request(server: Server, log: Path) -> None:
     """Closes the connection while the server works on a reply that does not stream."""
-    name = uuid.uuid4().hex
-    with contextlib.closing(http.client.HTTPConnection(server.host, server.port)) as connection:
-        headers = {"Content-Type": "application/json"}
-        connection.request("PUT", f"/predictions/{name}", json.dumps({"input": LONG}), headers)
-        until(lambda: name in log.read_text())
-        # Who asks again sees what there is. A cancel before that can be lost (coglet 0.23.1).
-        until(lambda: httpx.put(f"{server.url}/predictions/{name}", json={"input": LONG}).json()["output"])
+    leave(server.url, LONG, server, log)
 
 
 @contextlib.contextmanager
@@ -112,7 +105,8 @@ def test_one_id_put_twice_is_one_prediction(server: Server, log: Path) -> None:
 
 
 def test_a_full_server_refuses_and_the_running_ones_go_on(server: Server) -> None:
-    streams = [server.stream(**{**LONG, "seed": 7}) for _ in range(4)]
+    limits = {"max_tokens": 700, "min_tokens": 700, "seed": 7}
+    streams = [server.stream(**{**LONG, **limits}) for _ in range(4)]
     for stream in streams:
         while next(stream)[0] != "output":
             pass

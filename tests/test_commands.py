@@ -10,6 +10,7 @@ import httpx
 import pytest
 from server import free_port
 from tiny import save_tiny
+from waiting import until
 
 from snb.settings import ROOT
 
@@ -44,7 +45,7 @@ def test_predict_streams_an_answer_and_prints_its_metrics(
         "La liberté est-elle une illusion ?",
         *options,
     ]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert '"output_token_count": 12' in done.stderr
@@ -53,12 +54,12 @@ def test_predict_streams_an_answer_and_prints_its_metrics(
 
 def test_predict_says_why_there_is_no_answer(environment: dict[str, str]) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "predict"), "x" * 4001]
-    refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert refused.returncode == 1
     assert "user_message" in refused.stderr
     command[-1] = "Bonjour"
     broken = {**environment, "SNB_PRECISION": "int4"}
-    failed = subprocess.run(command, env=broken, capture_output=True, text=True, timeout=120)
+    failed = subprocess.run(command, env=broken, capture_output=True, text=True, timeout=300)
     assert failed.returncode == 1
     assert "BAD_SETTING" in failed.stderr
     assert "Traceback" not in failed.stderr
@@ -80,8 +81,8 @@ def test_serve_says_when_it_is_ready_and_a_signal_ends_it_with_its_worker(
         assert len(family) >= 2
         serve.send_signal(number)
         try:
-            assert serve.wait(timeout=30) == 0
-            assert not [pid for pid in family if running(pid)]
+            assert serve.wait(timeout=120) == 0
+            until(lambda: not any(map(running, family)))
         finally:
             for pid in filter(running, [*family, serve.pid]):
                 os.kill(pid, signal.SIGKILL)

@@ -230,7 +230,7 @@ def test_what_nobody_here_can_judge_uses_documented_options_only(
 def test_the_check_that_the_page_begins_with_passes_on_a_server_that_is_well(tmp_path: Path) -> None:
     key = "0123456789abcdef0123456789abcdef"
     settings = {
-        "SNB_BASE_MODEL": str(save_tiny(tmp_path / "base")),
+        "SNB_BASE_MODEL": str(save_tiny(tmp_path / "base", snb_notice="a random model")),
         "SNB_ADAPTER": "none",
         "SNB_API_KEY": key,
     }

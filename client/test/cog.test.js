@@ -7,8 +7,9 @@ import { SNBError, callSNB, cancelSNB, pollSNB, startSNB, streamSNB } from "../s
 import { environment, open, until } from "./doors.js";
 
 const QUESTION = "La liberté est-elle une illusion ?";
+const LONG = { maxTokens: 2048, temperature: 2, seed: 4 }; // still going on when something happens to it
 let doors;
-before(async () => (doors = await open("standin")));
+before(async () => (doors = await open()));
 after(() => doors.close());
 beforeEach(() => environment({ SNB_BACKEND_URL: doors.cog }));
 
@@ -17,7 +18,7 @@ test("the answer is the same in one piece, streamed, and asked for later", async
   const whole = await callSNB("bergson", "La durée.", QUESTION, options);
   const pieces = [];
   await callSNB("bergson", "La durée.", QUESTION, { ...options, onToken: (text) => pieces.push(text) });
-  assert.ok(pieces.length > 5);
+  assert.ok(pieces.length > 1);
   assert.equal(pieces.join(""), whole);
   let look = { handle: await startSNB("bergson", "La durée.", QUESTION, options) };
   await until(async () => (look = await pollSNB(JSON.parse(JSON.stringify(look.handle)))).status === "succeeded");
@@ -25,7 +26,8 @@ test("the answer is the same in one piece, streamed, and asked for later", async
 });
 
 test("a look shows what there is so far", async () => {
-  let look = { handle: await startSNB("kant", "", QUESTION, { seed: 4, maxTokens: 200 }) };
+  const before_ = doors.canceled();
+  let look = { handle: await startSNB("kant", "", QUESTION, LONG) };
   await until(async () => {
     look = await pollSNB(look.handle, { patienceMs: 300 });
     return look.text;
@@ -33,6 +35,7 @@ test("a look shows what there is so far", async () => {
   assert.equal(look.status, "processing");
   await cancelSNB(look.handle);
   await cancelSNB(look.handle);
+  await until(() => doors.canceled() === before_ + 1);
 });
 
 test("the stream says who answered, with which metrics", async () => {
@@ -47,19 +50,17 @@ test("the stream says who answered, with which metrics", async () => {
 });
 
 test("leaving the stream, or aborting, stops the decoding", async () => {
-  const canceled = () => (doors.log().match(/canceled/g) ?? []).length;
-  const before_ = canceled();
-  for await (const _ of streamSNB("kant", "", QUESTION, { maxTokens: 400, seed: 4 })) break;
-  await until(() => canceled() === before_ + 1);
+  const before_ = doors.canceled();
+  for await (const _ of streamSNB("kant", "", QUESTION, LONG)) break;
+  await until(() => doors.canceled() === before_ + 1);
   const stop = new AbortController();
-  const call = callSNB("kant", "", QUESTION, { maxTokens: 400, seed: 4, signal: stop.signal, onToken: () => stop.abort() });
+  const call = callSNB("kant", "", QUESTION, { ...LONG, signal: stop.signal, onToken: () => stop.abort() });
   await assert.rejects(call, { code: "CANCELED" });
-  await until(() => canceled() === before_ + 2);
+  await until(() => doors.canceled() === before_ + 2);
 });
 
 test("a short clock gives a short answer, not an error", async () => {
-  const long = { maxTokens: 2048, temperature: 2, seed: 4 };
-  const stream = streamSNB("spinoza", "", "Écris un long discours.", { ...long, timeoutMs: 900 });
+  const stream = streamSNB("spinoza", "", QUESTION, { ...LONG, timeoutMs: 3000 });
   for await (const _ of stream);
   assert.equal((await stream.result).metrics.finish_reason, "deadline");
 });

@@ -7,16 +7,16 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
-/** Starts a Cog server on the `model` (tiny or standin), and the doors named; `close()` ends them. */
-export async function open(model, ...doors) {
+/** Starts a Cog server and the doors named; `close()` ends them. */
+export async function open(...doors) {
   const python = existsSync(`${ROOT}.venv/bin/python`) ? `${ROOT}.venv/bin/python` : "python3";
-  const child = spawn(python, [`${ROOT}tests/doors.py`, model, ...doors], { stdio: ["pipe", "pipe", "inherit"] });
+  const child = spawn(python, [`${ROOT}tests/doors.py`, ...doors], { stdio: ["pipe", "pipe", "inherit"] });
   for await (const line of createInterface({ input: child.stdout })) {
     if (!line.startsWith("{")) continue;
     const urls = JSON.parse(line);
     return {
       ...urls,
-      log: () => readFileSync(urls.log, "utf8"),
+      canceled: () => readFileSync(urls.log, "utf8").split("canceled after").length - 1, // answers, so far
       close: () => new Promise((resolve) => child.once("exit", resolve).stdin.end()),
     };
   }

@@ -10,7 +10,7 @@ const QUESTION = "Faut-il se méfier de ses désirs ?";
 const OPTIONS = { seed: 7, maxTokens: 24, systemPrompt: "Réponds en français." };
 const MODEL = "replicate:owner/spinoza";
 let doors;
-before(async () => (doors = await open("standin", "replicate", "space", "rich")));
+before(async () => (doors = await open("replicate", "space", "rich")));
 after(() => doors.close());
 beforeEach(() => use(MODEL));
 afterEach(() => fetch(`${doors.replicate}/_test/faults`, { method: "DELETE" }));
@@ -111,7 +111,7 @@ test("a prediction outlives errors of the looks at it", async () => {
 });
 
 test("a cold start is waited for, and seen by who asks later", async () => {
-  await fault({ method: "POST", cold: 1.5, path: "/v1/predictions" });
+  await fault({ method: "POST", cold: 4, path: "/v1/predictions" });
   let look = { handle: await startSNB("kant", "", QUESTION, OPTIONS) };
   const seen = new Set();
   await until(async () => {
@@ -142,10 +142,10 @@ for (const [status, code] of [[401, "UNAUTHORIZED"], [402, "BACKEND_FAILED"], [4
 
 test("aborting cancels the prediction, and a second cancel is harmless", async () => {
   const stop = new AbortController();
-  const call = callSNB("kant", "", QUESTION, { maxTokens: 400, signal: stop.signal, onToken: () => stop.abort() });
+  const call = callSNB("kant", "", QUESTION, { maxTokens: 2048, signal: stop.signal, onToken: () => stop.abort() });
   await assert.rejects(call, { code: "CANCELED" });
   assert.match((await log()).at(-1).path, /cancel$/);
-  const handle = await startSNB("kant", "", QUESTION, { maxTokens: 400 });
+  const handle = await startSNB("kant", "", QUESTION, { maxTokens: 2048 });
   await cancelSNB(handle);
   await cancelSNB(handle);
   assert.equal((await pollSNB(handle)).status, "failed");

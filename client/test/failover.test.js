@@ -11,7 +11,7 @@ const OPTIONS = { seed: 2, maxTokens: 40, philosopher: "kant" };
 let doors;
 let expected;
 before(async () => {
-  doors = await open("tiny");
+  doors = await open();
   environment({ SNB_BACKEND_URL: doors.cog });
   expected = await callSNB("kant", "", QUESTION, OPTIONS);
 });
@@ -30,14 +30,20 @@ async function host(handler, body) {
   }
 }
 
-/** Passes everything on to the Cog server; `change(chunk, response, count)` may spoil a prediction's stream. */
+/** Passes everything on to the Cog server; `change(event, response, said)` may spoil a prediction's stream, `said` being the pieces before. */
 function relay(change) {
-  let count = 0;
+  let said = 0;
   return (incoming, outgoing) => {
     const streamed = /event-stream/.test(incoming.headers.accept);
     const upstream = request(doors.cog + incoming.url, { method: incoming.method, headers: incoming.headers }, (reply) => {
       outgoing.writeHead(reply.statusCode, reply.headers);
-      reply.on("data", (chunk) => (streamed ? change(chunk, outgoing, count++) : outgoing.write(chunk)));
+      let rest = "";
+      reply.setEncoding("utf8").on("data", (chunk) => {
+        if (!streamed) return outgoing.write(chunk);
+        const events = (rest + chunk).split(/(?<=\n\n)/);
+        rest = events.at(-1).endsWith("\n\n") ? "" : events.pop();
+        for (const event of events) change(Buffer.from(event), outgoing, event.startsWith("event: output") ? said++ : said);
+      });
       reply.on("end", () => outgoing.spoiled || outgoing.end());
     });
     outgoing.on("close", () => upstream.destroy());
@@ -102,22 +108,22 @@ test("all failing, each one's reason is told", async () => {
 });
 
 test("bytes in any pieces give the same text", async () => {
-  const single = (chunk, outgoing) => chunk.forEach((byte) => outgoing.write(Buffer.of(byte)));
+  const single = (event, outgoing) => event.forEach((byte) => outgoing.write(Buffer.of(byte)));
   await host(relay(single), (url) => attempts([url]));
 });
 
 for (const [where, spoil] of [
-  ["between two events", (chunk) => chunk],
-  ["inside an event", (chunk) => chunk.subarray(0, chunk.length - 5)],
+  ["between two events", (event) => event],
+  ["inside an event", (event) => event.subarray(0, event.length - 5)],
   ["inside a character", () => Buffer.from("event: output\ndata: {\"chunk\":\"é").subarray(0, -1)],
 ]) {
   test(`a stream cut ${where} goes on where it stopped`, async () => {
     let cut = false;
-    const change = (chunk, outgoing, count) => {
+    const change = (event, outgoing, said) => {
       if (outgoing.spoiled) return;
-      if (cut || count < 4) return outgoing.write(chunk);
+      if (cut || said < 4) return outgoing.write(event);
       cut = outgoing.spoiled = true;
-      outgoing.write(spoil(chunk), () => outgoing.destroy());
+      outgoing.write(spoil(event), () => outgoing.destroy());
     };
     await host(relay(change), async (url) => assert.equal((await attempts([url])).length, 1));
     assert.ok(cut);
@@ -126,12 +132,11 @@ for (const [where, spoil] of [
 
 test("after text was shown nobody else is asked, unless told to", async () => {
   let cuts = 0;
-  const cut = (chunk, outgoing) => {
+  const cut = (event, outgoing) => {
     if (outgoing.spoiled) return;
-    const first = /^[^]*?event: output[^]*?\n\n/.exec(chunk);
-    if (cuts === 0 && !first) return outgoing.write(chunk);
+    if (cuts === 0 && !event.includes("event: output")) return outgoing.write(event);
     outgoing.spoiled = true;
-    if (cuts++ === 0) outgoing.write(first[0], () => outgoing.destroy());
+    if (cuts++ === 0) outgoing.write(event, () => outgoing.destroy());
     else outgoing.destroy();
   };
   await host(relay(cut), async (url) => {
@@ -157,7 +162,7 @@ test("after text was shown nobody else is asked, unless told to", async () => {
 });
 
 test("a host that hangs in mid-answer is left for the next", async () => {
-  const hangs = (chunk, outgoing, count) => count < 4 && outgoing.write(chunk); // and the connection stays
+  const hangs = (event, outgoing, said) => said < 4 && outgoing.write(event); // and the connection stays
   await host(relay(hangs), async (url) => {
     const options = { ...OPTIONS, backends: [url, doors.cog], timeoutMs: 8000 };
     assert.equal(await callSNB("kant", "", QUESTION, options), expected);
@@ -180,7 +185,7 @@ test("a class that fails together is one failure", async () => {
 
 test("a model that is loading is waited for", async () => {
   let asked = 0;
-  const change = (chunk, outgoing) => outgoing.write(chunk);
+  const change = (event, outgoing) => outgoing.write(event);
   const pass = relay(change);
   const loading = (incoming, outgoing) => {
     if (incoming.method !== "PUT" || ++asked > 2) return pass(incoming, outgoing);
@@ -212,7 +217,7 @@ test("a full server is asked again for a while, then left", async () => {
 
 test("a question moves to the next backend when its own goes away", async () => {
   let gone = false;
-  const pass = relay((chunk, outgoing) => outgoing.write(chunk));
+  const pass = relay((event, outgoing) => outgoing.write(event));
   const leaving = (incoming, outgoing) => (gone ? outgoing.destroy() : pass(incoming, outgoing));
   await host(leaving, async (url) => {
     const backends = [url, doors.cog];

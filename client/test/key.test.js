@@ -9,7 +9,7 @@ const SNB_API_KEY = "porte-étroite-0123456789";
 let doors;
 before(async () => {
   environment({ SNB_API_KEY }); // which the server inherits
-  doors = await open("tiny");
+  doors = await open();
 });
 after(() => doors.close());
 beforeEach(() => environment({ SNB_BACKEND_URL: `${doors.cog}/` }));

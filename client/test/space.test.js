@@ -10,14 +10,12 @@ import { environment, open, until } from "./doors.js";
 const QUESTION = "Faut-il se méfier de ses désirs ?";
 const OPTIONS = { seed: 7, maxTokens: 24 };
 let doors;
-before(async () => (doors = await open("standin", "page")));
+before(async () => (doors = await open("page")));
 after(() => doors.close());
 
 function use(url, more = {}) {
   environment({ SNB_BACKEND_URL: url, ...more });
 }
-
-const canceled = () => (doors.log().match(/canceled after/g) ?? []).length;
 
 for (const more of [{}, { SNB_API_PREFIX: "/gradio_api" }]) {
   test(`callSNB gets through the page what the backend says ${JSON.stringify(more)}`, async () => {
@@ -36,7 +34,7 @@ test("streamSNB gets it piece by piece, history included", async () => {
   const stream = streamSNB("kant", "", QUESTION, { ...OPTIONS, history });
   const pieces = [];
   for await (const piece of stream) pieces.push(piece);
-  assert.ok(pieces.length > 3);
+  assert.ok(pieces.length > 1);
   use(doors.cog);
   assert.equal(pieces.join(""), await callSNB("kant", "", QUESTION, { ...OPTIONS, history }));
 });
@@ -46,18 +44,18 @@ test("an answer can be started, read later, and canceled", async () => {
   let look = { handle: await startSNB("kant", "", QUESTION, OPTIONS) };
   await until(async () => (look = await pollSNB(look.handle, { patienceMs: 200 })).status === "succeeded");
   assert.ok(look.text.length > 10);
-  const before_ = canceled();
-  const long = await startSNB("kant", "", QUESTION, { maxTokens: 800 });
+  const before_ = doors.canceled();
+  const long = await startSNB("kant", "", QUESTION, { maxTokens: 2048 });
   await until(async () => (await pollSNB(long, { patienceMs: 200 })).text.length > 0);
   await cancelSNB(long);
-  await until(() => canceled() > before_);
+  await until(() => doors.canceled() === before_ + 1);
 });
 
 test("leaving the stream cancels at the backend", async () => {
   use(doors.page);
-  const before_ = canceled();
-  for await (const _ of streamSNB("kant", "", "Raconte-moi longuement ta vie.", { maxTokens: 800 })) break;
-  await until(() => canceled() > before_);
+  const before_ = doors.canceled();
+  for await (const _ of streamSNB("kant", "", QUESTION, { maxTokens: 2048 })) break;
+  await until(() => doors.canceled() === before_ + 1);
 });
 
 test("Gradio's own client predicts, streams, and gets errors as errors", async () => {
@@ -69,7 +67,7 @@ test("Gradio's own client predicts, streams, and gets errors as errors", async (
   const texts = [];
   const job = client.submit("/answer", { user_message: QUESTION, philosopher: "bergson", seed: 7, max_tokens: 24 });
   for await (const message of job) if (message.type === "data") texts.push(message.data[0]);
-  assert.ok(texts.length > 3);
+  assert.ok(texts.length > 1);
   for (const text of texts) assert.ok(texts.at(-1).startsWith(text));
   await assert.rejects(client.predict("/answer", { user_message: "x".repeat(4001) }), ({ message }) => /BAD_INPUT/.test(message));
 });
