@@ -94,7 +94,7 @@ class Adapter:
         """
         absent = [f"{name} is absent" for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
         if absent:
-            raise WeightsMissing(absent, f"An adapter is a folder with {CONFIG} and {WEIGHTS}")
+            raise WeightsMissing(absent, f"Name a folder with {CONFIG} and {WEIGHTS}")
         try:
             stored = dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
             tensors: Any = safe_open(folder / WEIGHTS, framework="pt")

@@ -148,7 +148,7 @@ class Merge(ConversionOps):
         shape = model.get_parameter_or_buffer(name).shape
         if weight.shape != shape:
             raise WeightsMissing(
-                f"{name} has shape {tuple(weight.shape)}, and config.json says {tuple(shape)}"
+                f"{name} has shape {tuple(weight.shape)}, and config.json says {tuple(shape)}", AGAIN
             )
         merged = self.adapter.apply(name, weight)
         if name in self.adapter.changes:

@@ -108,7 +108,7 @@ class Request:
         how = {one.name: inputs.pop(one.name) for one in fields(Sampling) if one.name in inputs}
         request = cls(**inputs, history=turns, sampling=Sampling(**how))
         if faults := [*faults, *request.faults()]:
-            raise BadInput(faults, "See the inputs' descriptions for what is allowed")
+            raise BadInput(faults)
         return request
 
     def faults(self) -> Iterable[str]:

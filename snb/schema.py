@@ -103,7 +103,7 @@ def _method(source: str, class_name: str) -> Method:
             for node in outer.body:
                 if isinstance(node, Method) and node.name == "predict":
                     return node
-    raise BadContract(f"{class_name}.predict is not there", "cog.yaml names the file and the class")
+    raise BadContract(f"{class_name}.predict is not there", 'Write predict: "FILE:CLASS" into cog.yaml')
 
 
 def _parameters(method: Method) -> list[tuple[ast.arg, ast.expr | None]]:

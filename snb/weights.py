@@ -124,7 +124,10 @@ def check(source: Source, settings: Settings) -> Path:
         inspect(source.folder, source.role)
         return source.folder
     if not source.fetchable:
-        raise WeightsMissing(f"{source.name} is no folder, and no repository (owner/name) either")
+        raise WeightsMissing(
+            f"{source.name} is no folder, and no repository either",
+            "Name a folder that exists, or owner/name",
+        )
     folder = stored(source, settings.weights_dir)
     if folder is None:
         raise WeightsMissing(

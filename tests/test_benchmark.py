@@ -15,13 +15,16 @@ from typing import Any
 
 import benchmark_table
 import dialect
-import peers
+import load_benchmark
 import pytest
+import random_weights
+import session
 import workload
 from benchmark_plot import plot
 from classroom import Answer, Run, gather
 from cog_endpoint import Cog
 from endpoint import Failed, Piece
+from environment import Fault
 from figures import between, figures, median, percentile, ratio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +32,6 @@ from openai_endpoint import ChatCompletions
 from replicate_endpoint import Replicate
 from server import Server
 from tiny import save_tiny
-from waiting import until
 
 from snb.philosophers import persona
 from snb.settings import ROOT
@@ -388,21 +390,26 @@ def test_an_endpoint_that_cannot_be_asked_ends_with_1_and_says_why(arguments: li
     assert "Traceback" not in done.stderr
 
 
-def test_ending_a_peer_ends_what_it_started() -> None:
-    script = "trap '' TERM; sleep 600 & echo $!; wait; wait"
-    process = subprocess.Popen(
-        ["sh", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout
-    worker = int(process.stdout.readline())
-    assert Path(f"/proc/{worker}").exists()
-    peers.end(process, patience=0.2)
-    until(lambda: not running(worker))  # a killed process is gone soon, not at once
+@pytest.mark.server
+def test_overhead_is_measured_whatever_is_prepared_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prepared").mkdir()
+    monkeypatch.setenv("SNB_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.delenv("SNB_PREPARED")
+    monkeypatch.setattr(session, "OVERHEAD", {"max_tokens": 8, "min_tokens": 8})
+    measured = session.Session(session.Plan([], [], rounds=1), keep=lambda _: None)
+    with (tmp_path / "log").open("w") as log:
+        measured.overhead(log)
+    assert not measured.failed, measured.faults
+    asked = [(run.server, run.workload, run.answers[0].wanted) for run in measured.runs]
+    assert asked == [("ours", "overhead", 8), ("generate", "overhead", 8)]
 
 
-def running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+def test_a_load_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    random_weights.make(tmp_path, random_weights.configuration(random_weights.SMALL))
+    load = load_benchmark.measure("ours", tmp_path / "base", tmp_path / "adapter", "bf16")
+    assert load.read == sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors"))
+    assert 0 < load.tensor / 4 < load.model < load.read
+    with pytest.raises(Fault, match="ours failed in bf16"):
+        load_benchmark.measure("ours", tmp_path / "base", tmp_path / "nothing", "bf16")

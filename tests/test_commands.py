@@ -10,7 +10,7 @@ import httpx
 import pytest
 from server import free_port
 from tiny import save_tiny
-from waiting import until
+from waiting import running, until
 
 from snb.settings import ROOT
 
@@ -65,9 +65,9 @@ def test_predict_says_why_there_is_no_answer(environment: dict[str, str]) -> Non
     assert "Traceback" not in failed.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
 def test_serve_says_when_it_is_ready_and_a_signal_ends_it_with_its_worker(
-    environment: dict[str, str], number: signal.Signals
+    environment: dict[str, str], number: signal.Signals, code: int
 ) -> None:
     port = free_port()
     command = [sys.executable, str(ROOT / "scripts" / "serve"), "--port", str(port)]
@@ -81,7 +81,7 @@ def test_serve_says_when_it_is_ready_and_a_signal_ends_it_with_its_worker(
         assert len(family) >= 2
         serve.send_signal(number)
         try:
-            assert serve.wait(timeout=120) == 0
+            assert serve.wait(timeout=120) == code
             until(lambda: not any(map(running, family)))
         finally:
             for pid in filter(running, [*family, serve.pid]):
@@ -95,11 +95,3 @@ def descendants(pid: int) -> list[int]:
         for p in (task / "children").read_text().split()
     ]
     return children + [grandchild for child in children for grandchild in descendants(child)]
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,20 @@ from server import Server
 from tiny import save_tiny
 from waiting import until
 
+from snb.errors import BadSetting
 from snb.settings import ROOT, Settings
 
 KEY = "a-key-of-the-operator"
 GIVEN = {"SNB_IMAGE": "registry.example.org/owner/spinoza:1", "SNB_API_KEY": KEY}
 
 
-def compose(folder: Path, **given: str) -> subprocess.CompletedProcess[str]:
+def compose(
+    folder: Path, file: Path = DEPLOY / "compose.yaml", **given: str
+) -> subprocess.CompletedProcess[str]:
     """Docker Compose's reading of the file, as JSON."""
     # The wheel's own script ends with 0 whatever the program says.
     [program] = tools().parent.glob("lib/python3*/site-packages/compose/docker-compose")
-    command = [program, "--file", DEPLOY / "compose.yaml", "--profile", "download"]
+    command = [program, "--file", file, "--profile", "download"]
     command += ["--env-file", os.devnull, "config", "--format", "json"]
     return subprocess.run(
         command, env=environment(folder, **given), capture_output=True, text=True, check=False
@@ -76,8 +81,8 @@ def test_the_model_has_a_card_the_key_and_no_token(read: dict[str, Any]) -> None
     assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
     assert model["environment"]["SNB_API_KEY"] == KEY
     assert model["environment"]["HF_HUB_OFFLINE"] == "1"
-    assert "HF_TOKEN" not in model["environment"]
-    assert "SNB_API_KEY" not in read["services"]["download"]["environment"]
+    assert not model["environment"]["HF_TOKEN"]
+    assert not read["services"]["download"]["environment"]["SNB_API_KEY"]
     assert model["restart"] == "unless-stopped"
     grace = re.fullmatch(r"(?:(\d+)m)?(\d+)s", model["stop_grace_period"])
     assert grace
@@ -85,8 +90,26 @@ def test_the_model_has_a_card_the_key_and_no_token(read: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("name", ["model", "download"])
-def test_every_setting_that_it_passes_on_exists(read: dict[str, Any], name: str) -> None:
-    Settings.from_environment(read["services"][name]["environment"])
+def test_it_passes_on_every_setting_and_no_other(read: dict[str, Any], name: str) -> None:
+    passed = read["services"][name]["environment"]
+    assert {setting.metadata["env"] for setting in fields(Settings)} <= passed.keys()
+    Settings.from_environment(passed)
+
+
+def test_a_name_in_the_file_of_settings_that_is_none_stops_the_boot(tmp_path: Path) -> None:
+    file = Path(shutil.copy(DEPLOY / "compose.yaml", tmp_path))
+    settings = {**GIVEN, "HF_TOKEN": "hf_token", "SNB_DEADLINE": "600", "WEIGHTS": "/srv", "SNB_SLOT": "4"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    services = json.loads(compose(tmp_path, file, **GIVEN, SNB_DEADLINE="600").stdout)["services"]
+    for name in ("model", "download"):
+        passed = services[name]["environment"]
+        with pytest.raises(BadSetting, match="SNB_SLOT is not a setting"):
+            Settings.from_environment(passed)
+        del passed["SNB_SLOT"]
+        assert Settings.from_environment(passed).deadline == 600
+    assert services["model"]["stop_grace_period"] == services["door"]["stop_grace_period"] == "10m10s"
+    assert not services["model"]["environment"]["HF_TOKEN"]
+    assert not services["download"]["environment"]["SNB_API_KEY"]
 
 
 def test_images_have_versions_and_caddys_is_the_one_that_was_tested(read: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cog_double import Double
 from endpoint import Failed
-from pupils import Answer, Pupils, Question
+from pupils import Answer, Pupils, Question, install
 from rehearsal import Course, Plan
 from rehearsal_record import Record
 from server import free_port
@@ -236,6 +236,19 @@ def test_without_node_the_drill_says_what_to_install(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "needs Node 18 or later" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_class_is_installed_without_what_only_tests_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    install()
+    called = (tmp_path / "called").read_text()
+    assert called.startswith("ci --prefix")
+    assert "--omit=dev" in called
 
 
 def test_a_node_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ def test_as_is_goes_on_and_names_each_version_that_differs(
 ) -> None:
     pinned = environment.installed("tokenizers")
     pins = ["pytest==0.1", "absent-package==2", f"tokenizers[testing]=={pinned}"]
-    monkeypatch.setattr(environment, "pins", lambda dev: pins)
+    monkeypatch.setattr(environment, "pins", lambda *_: pins)
     monkeypatch.setenv("AS_IS", "1")
     environment.enter()
     assert (

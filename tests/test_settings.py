@@ -60,8 +60,7 @@ def test_what_the_client_and_the_files_of_deploy_read_is_no_misspelling() -> Non
     files = [path for part in ("client/src", "deploy") for path in (ROOT / part).rglob("*") if path.is_file()]
     text = "\n".join(path.read_text(encoding="utf-8", errors="ignore") for path in files)
     known = {setting.metadata["env"] for setting in fields(Settings)}
-    # SNB_WEIGHTS is Compose's, and too near to SNB_WEIGHTS_DIR to pass.
-    assert {*re.findall(r"\bSNB_[A-Z_]+[A-Z]\b", text)} - known - {"SNB_WEIGHTS"} == {*OF_OTHERS}
+    assert {*re.findall(r"\bSNB_[A-Z_]+[A-Z]\b", text)} - known == {*OF_OTHERS}
     assert Settings.from_environment(dict.fromkeys(OF_OTHERS, "x")) == Settings()
 
 

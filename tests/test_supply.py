@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import advisories
+import environment
 import packages
 import pytest
 import yaml
@@ -59,7 +60,7 @@ def test_what_is_for_another_machine_or_an_extra_is_left_out(monkeypatch: pytest
 
 def test_the_image_is_built_from_named_versions() -> None:
     build = yaml.safe_load((ROOT / "cog.yaml").read_text(encoding="utf-8"))["build"]
-    assert f"cog=={build['sdk_version']}" in packages.chosen()
+    assert f"cog=={build['sdk_version']}" in environment.read(packages.FILE, chosen=True)
     assert build["python_version"] == packages.IMAGE["python_version"]
     assert build["cuda"]
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def until(true: Callable[[], object], patience: float = 120.0) -> None:
@@ -10,3 +11,11 @@ def until(true: Callable[[], object], patience: float = 120.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not become true"
         time.sleep(0.05)
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -7,7 +7,6 @@ documentation shows; what that costs in quality is not measured here.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,61 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import local
+from environment import Fault
 from safetensors.torch import load_file, save_file
 
 from snb.checkpoint import INDEX
-from snb.settings import ROOT
 
 LAYERS = (10, 20, 30)
 PATHS = ("prepare", "prepared", "ours", "peft")
 """The first is no load: it writes what the second reads."""
 MIB = 1024**2
-CHILD = """
-import json, sys, time, warnings
-from pathlib import Path
-import torch, peft, bitsandbytes
-from transformers import Qwen2Config, Qwen2ForCausalLM
-from snb.adapter import Adapter
-from snb.memory import Footprint
-from snb.merge import load_merged
-from snb.precision import FLOATS, Choice, Device, choose, quantization
-from snb.settings import Settings
-path, base, adapter, precision = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-device = Device.find("auto")
-choice = choose(Qwen2Config.from_pretrained(base), Settings(precision=precision, slots=1), device)
-options = {"dtype": choice.compute_dtype, "device_map": {"": device.kind}}
-options["quantization_config"] = quantization(choice)
-if path in ("prepare", "prepared"):
-    import environment, preparation
-    made = base.with_name("prepared")
-    settings = Settings(base_model=str(base), adapter=str(adapter))
-    recipe = preparation.Recipe.of(settings, precision)
-print("baseline", flush=True)
-sys.stdin.readline()
-started = time.monotonic()
-if path == "prepare":
-    preparation.prepare(recipe, made)
-elif path == "prepared":
-    del options["quantization_config"]
-    model = load_merged(made, None, **options)
-elif path == "ours":
-    model = load_merged(base, Adapter.read(adapter), **options)
-else:
-    model = Qwen2ForCausalLM.from_pretrained(base, **options)
-    model = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
-if path != "prepare":
-    for weight in model.state_dict().values():
-        weight.max()
-seconds = time.monotonic() - started
-footprint = Footprint(recipe.config if path == "prepare" else model.config)
-moved = [made] if path == "prepared" else [base, adapter]
-sizes = {
-    "model": footprint.weights(precision),
-    "tensor": 4 * footprint.largest,
-    "read": sum(file.stat().st_size for folder in moved for file in folder.glob("*.safetensors")),
-}
-print(json.dumps({"seconds": seconds, **sizes}))
-"""
+CHILD = Path(__file__).with_name("one_load.py")
 
 
 @dataclass(frozen=True)
@@ -142,14 +96,13 @@ def layer_of(name: str) -> int:
 
 def measure(path: str, base: Path, adapter: Path, precision: str) -> Load:
     """Runs one load in a process of its own and samples its memory until it ends."""
-    command = [sys.executable, "-c", CHILD, path, str(base), str(adapter), precision]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    child = subprocess.Popen(command, env=environment, text=True, **pipes)
+    command = [sys.executable, str(CHILD), path, str(base), str(adapter), precision]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
     while child.stdout.readline().strip() != "baseline":
-        assert child.poll() is None, "the load failed"
+        if child.poll() is not None:
+            raise Fault(f"{path} failed in {precision}, and wrote the reason above")
     before = peak = anonymous(child.pid)
     child.stdin.write("\n")
     child.stdin.flush()

@@ -1,11 +1,8 @@
 """Parts of a report: programs that each have their time; one that fails or hangs leaves the others alone."""
 
-import contextlib
 import json
 import math
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +17,7 @@ from typing import Any
 
 from children import TAIL
 from endpoint import Failed
+from process_group import end, start
 from started import say
 
 PATIENCE = 3600.0
@@ -101,19 +99,18 @@ def lines(
         Failed: with the end of what it wrote to stderr; it failed, or had not ended in time.
     """
     patience = min(until - time.monotonic(), PATIENCE)
-    options = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         whole = [sys.executable, *map(str, command)]
-        child = subprocess.Popen(whole, env=dict(environment), stderr=errors, **options)
+        child = start(whole, env=dict(environment), stdout=subprocess.PIPE, stderr=errors, text=True)
         late = threading.Event()
-        timer = threading.Timer(patience, lambda: (late.set(), _end(child)))
+        timer = threading.Timer(patience, lambda: (late.set(), end(child, GRACE)))
         timer.start()
         try:
             yield from (line.rstrip("\n") for line in child.stdout)
             child.wait()
         finally:
             timer.cancel()
-            _end(child)
+            end(child, GRACE)
             child.stdout.close()
         errors.seek(0)
         tail = errors.read()[-TAIL:].strip()
@@ -126,15 +123,6 @@ def lines(
 def result(command: Sequence[str | Path], environment: Mapping[str, str], until: float = math.inf) -> Any:
     """The JSON in the last line that a program writes."""
     return json.loads(list(lines(command, environment, until))[-1])
-
-
-def _end(child: "subprocess.Popen[str]") -> None:
-    """Ends a program, kindly at first, so that it ends its own children; nothing if it has ended."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if child.poll() is None:
-            os.killpg(child.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE)
 
 
 def anonymous(document: Any) -> Any:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 from endpoint import Http
 from openai_endpoint import ChatCompletions
+from process_group import end, start
 from server import SetupFailed, free_port
 from started import Started, say
 
@@ -73,12 +73,11 @@ class Peer:
         model, port = merged(), free_port()
         binary, *options = (part.format(model=model, port=port) for part in self.command)
         since = time.monotonic()
-        process = subprocess.Popen(
+        process = start(
             [self.folder / "bin" / binary, *options],
             env={**os.environ, "HF_HUB_OFFLINE": "1", **self.environment},
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that its workers can be ended with it
         )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -139,15 +138,6 @@ def wait(process: subprocess.Popen[bytes], http: Http) -> None:
             return
         time.sleep(0.2)
     raise SetupFailed(f"it was not ready after {BOOT:.0f} s")
-
-
-def end(process: subprocess.Popen[Any], patience: float = 10.0) -> None:
-    """Ends a server and all that it started, by force after `patience` seconds."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=patience)
 
 
 def run(*command: str | Path) -> None:

@@ -66,8 +66,7 @@ class Session:
     def overhead(self, log: IO[str]) -> None:
         """One long stream of a model so small that it takes next to no time, beside `generate` on it."""
         with self._part("overhead"), tempfile.TemporaryDirectory() as folder:
-            settings = {"SNB_BASE_MODEL": tiny(Path(folder)), "SNB_ADAPTER": "none"}
-            inputs = {**workload.inputs("chat", 0), **OVERHEAD}
+            settings, inputs = tiny(Path(folder)), {**workload.inputs("chat", 0), **OVERHEAD}
             with ours(settings, log) as started:
                 for _ in range(self.plan.rounds):
                     answers = gather(started.endpoint, [inputs])

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpx2
+from environment import Fault
 
 FULL = (409, 429, 503)
 """Cog's full server, a rate limit, and what proxies and other servers answer when there is no room."""
@@ -29,7 +30,7 @@ class Piece:
     """What else it reports, with the last piece: `finish_reason`, `notice`."""
 
 
-class Busy(Exception):
+class Busy(Fault):
     """The server takes no more for now; `seconds` is what it says of when to ask again, or 0."""
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -37,7 +38,7 @@ class Busy(Exception):
         self.seconds = seconds
 
 
-class Failed(Exception):
+class Failed(Fault):
     """There will be no answer, or not the rest of it."""
 
 

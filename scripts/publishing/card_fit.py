@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from bounds import CARDS, Card
-from finding import Finding, error, ok, unchecked, warning
+from finding import Finding, error, ok, unchecked, unread, warning
 from project import Project
 from transformers import Qwen2Config
 
@@ -26,11 +26,11 @@ def check(project: Project) -> Iterator[Finding]:
     try:
         config, settings, prepared = _model(project)
     except SNBError as failure:
-        yield unchecked("CARD_UNKNOWN", f"whether a card is large enough: {failure.code}", "See there")
+        yield unread("CARD_UNKNOWN", "whether a card is large enough", failure)
         return
     if config is None:
         said = "whether a card is large enough: the base's config.json could not be read"
-        yield unchecked("CARD_UNKNOWN", said, "See WEIGHTS_…")
+        yield unchecked("CARD_UNKNOWN", said, "Do first what the lines on weights say")
     elif project.card:
         yield _judged(project.card, config, settings, prepared)
     else:

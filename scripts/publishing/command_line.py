@@ -25,7 +25,7 @@ def model(text: str) -> str:
     """`owner/name`, also of the image `r8.im/owner/name`."""
     name = text.removeprefix("r8.im/")
     if not NAME.fullmatch(name):
-        raise argparse.ArgumentTypeError("owner/name")
+        raise argparse.ArgumentTypeError("write it as owner/name")
     return name
 
 

@@ -91,7 +91,7 @@ def derived(project: Project) -> schema.Part:
         return schema.derive(source, class_name, str(project.config["build"].get("sdk_version")))
     except (OSError, SyntaxError, UnicodeDecodeError) as failure:
         said = f"{file or '`predict` of cog.yaml'} cannot be read as Python: {type(failure).__name__}"
-        raise schema.BadContract(said, "cog.yaml names the file and the class") from failure
+        raise schema.BadContract(said, 'Write predict: "FILE:CLASS" into cog.yaml') from failure
 
 
 def _other_schemas(project: Project, document: schema.Part) -> Iterator[Finding]:
@@ -126,7 +126,7 @@ def _faults(project: Project) -> Iterator[Finding]:
     config, build = project.config, project.config["build"]
     for table, found in (("", config), ("build", build)):
         for key in sorted(map(str, found.keys() - KEYS[table])):
-            cure = f"Cog knows {', '.join(sorted(KEYS[table]))}"
+            cure = f"Take it out, or write one of {', '.join(sorted(KEYS[table]))}"
             yield error("CONFIG_KEY", f"cog.yaml: {key} is no key of {table or 'the file'}", cure)
     if "model" in config or project.environ.get("COG_MODEL"):
         said = "`model` in cog.yaml, or COG_MODEL, fixes where to push, and cog push then takes no name"
@@ -161,5 +161,5 @@ def _package_faults(project: Project) -> Iterator[Finding]:
     if cuda not in PAIRS.get(str(torch), ()):
         said = f"Cog has no base image of torch {torch or '(not pinned)'} with CUDA {cuda}"
         pairs = (f"{name} with {', '.join(versions)}" for name, versions in PAIRS.items())
-        cure = f"Pairs: {'; '.join(pairs)}"
+        cure = f"Pin torch {'; or '.join(pairs)}"
         yield warning("CONFIG_TORCH_CUDA", f"{said}, so building and booting take longer", cure)

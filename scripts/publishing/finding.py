@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from snb.errors import SNBError
+
 Level = Literal["ok", "warning", "not checked", "error"]
 
 
@@ -36,6 +38,11 @@ def warning(code: str, found: str, cure: str) -> Finding:
 def unchecked(code: str, found: str, cure: str) -> Finding:
     """What nobody could look at, with the reason."""
     return Finding("not checked", code, found, cure)
+
+
+def unread(code: str, subject: str, failure: SNBError) -> Finding:
+    """What nobody could look at because of another fault, with the cure of that."""
+    return unchecked(code, f"{subject}: {'; '.join(failure.faults)}", failure.cure)
 
 
 def error(code: str, found: str, cure: str) -> Finding:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from finding import Finding, error, ok, unchecked, warning
+from finding import Finding, error, ok, unread, warning
 from project import Project
 
 from snb.errors import SNBError
@@ -21,8 +21,7 @@ def check(project: Project) -> Iterator[Finding]:
     try:
         wanted = project.weights.names
     except SNBError as failure:
-        said = f"what of {_shown(context.size)} is needed: {failure.code}"
-        yield unchecked("CONTEXT_UNJUDGED", said, "See there")
+        yield unread("CONTEXT_UNJUDGED", f"what of {_shown(context.size)} is needed", failure)
         return
     rest = context.without(wanted)
     read = context.size - rest.size

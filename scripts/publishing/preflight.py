@@ -10,7 +10,7 @@ import published_schema
 import registry_login
 import secret_scan
 import setup_time
-from finding import Finding, error, unchecked
+from finding import Finding, error, unread
 from project import Project
 
 from snb.errors import SNBError
@@ -21,7 +21,7 @@ def weights(project: Project) -> Iterator[Finding]:
     try:
         yield from project.weights.findings
     except SNBError as failure:
-        yield unchecked("WEIGHTS_UNREAD", f"weights: {failure.code}", "See there")
+        yield unread("WEIGHTS_UNREAD", "weights", failure)
 
 
 Check = Callable[[Project], Iterator[Finding]]

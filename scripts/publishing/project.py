@@ -60,9 +60,12 @@ class Project:
             # What the parser says may quote a line, and a line may hold a secret.
             where = getattr(error, "problem_mark", None)
             line = f" in line {where.line + 1}" if where else ""
-            raise BadConfig(f"cog.yaml cannot be read{line}: {type(error).__name__}", "Repair it") from error
+            raise BadConfig(
+                f"cog.yaml cannot be read{line}: {type(error).__name__}",
+                "Write it as https://cog.run/yaml has it",
+            ) from error
         if not isinstance(found, dict) or not isinstance(found.get("build"), dict):
-            raise BadConfig("cog.yaml has no table `build`", "See https://cog.run/yaml")
+            raise BadConfig("cog.yaml has no table `build`", "Write it as https://cog.run/yaml has it")
         return found
 
     @property

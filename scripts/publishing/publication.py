@@ -80,7 +80,10 @@ def _latest(project: Project) -> Callable[[], str | None]:
 
 
 def _silent(failure: Unknown) -> NotPublished:
-    return NotPublished(str(failure), "Without the API nobody knows which version a push has made")
+    return NotPublished(
+        str(failure),
+        "Check REPLICATE_API_TOKEN and the network: only the API knows which version a push has made",
+    )
 
 
 def _push(project: Project, before: str | None) -> None:
@@ -94,7 +97,10 @@ def _push(project: Project, before: str | None) -> None:
         done = subprocess.run(command, cwd=folder, env=dict(project.environ), stdout=sys.stderr)
     if done.returncode:
         now = f"the latest version is still {before}" if before else "there is no version yet"
-        raise NotPublished(f"cog push ended with {done.returncode}; {now}", "Its last lines say why")
+        raise NotPublished(
+            f"cog push ended with {done.returncode}; {now}",
+            "Cure what its last lines name, and run scripts/push again",
+        )
 
 
 def _new(latest: Callable[[], str | None], before: str | None, patience: float) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from contract import derived
-from finding import Finding, error, ok, unchecked, warning
+from finding import Finding, error, ok, unchecked, unread, warning
 from narrowing import narrowed, removed
 from project import Project
 from replicate_models import Models, NoModel, Unknown
@@ -32,8 +32,8 @@ def check(project: Project) -> Iterator[Finding]:
         return
     try:
         after = derived(project)
-    except SNBError:
-        yield unchecked("INPUTS_UNCOMPARED", "inputs against those published: see SCHEMA_UNDERIVABLE", AGAIN)
+    except SNBError as failure:
+        yield unread("INPUTS_UNCOMPARED", "inputs against those published", failure)
         return
     yield from _compared(before, after)
 

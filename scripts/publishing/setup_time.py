@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import chain
 
-from finding import Finding, error, ok, unchecked, warning
+from finding import Finding, error, ok, unchecked, unread, warning
 from image_weights import Held
 from project import Project
 
@@ -25,7 +25,7 @@ def check(project: Project) -> Iterator[Finding]:
     try:
         held = project.weights.held
     except SNBError as failure:
-        yield unchecked("SETUP_TIME_UNKNOWN", f"the time to set up: {failure.code}", "See there")
+        yield unread("SETUP_TIME_UNKNOWN", "the time to set up", failure)
         return
     pull = project.context.size / project.bytes_per_second
     download = sum(one.download for one in held) / project.bytes_per_second
@@ -44,7 +44,8 @@ def check(project: Project) -> Iterator[Finding]:
     elif total > NEAR * LIMIT:
         yield warning("SETUP_SLOW", f"{said}; a slow day is enough to fail", cure)
     elif unknown := [one.source.role for one in held if not one.names and not one.download]:
-        yield unchecked("SETUP_TIME_UNKNOWN", f"{said}; without {', '.join(unknown)}", "See WEIGHTS_…")
+        said = f"{said}; without {', '.join(unknown)}"
+        yield unchecked("SETUP_TIME_UNKNOWN", said, "Do first what the lines on weights say")
     else:
         yield ok("SETUP_TIME", said)
 

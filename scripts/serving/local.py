@@ -7,7 +7,6 @@ import sys
 import environment
 
 from snb import prepared, weights
-from snb.errors import WeightsMissing
 from snb.settings import ROOT, Settings
 
 STANDIN = ROOT / "weights" / "standin"
@@ -17,10 +16,12 @@ def settings() -> dict[str, str]:
     """The environment for a server here, on top of this process's own; builds the stand-in if it is wanted.
 
     Whoever sets SNB_BASE_MODEL has chosen already.
+
+    Raises:
+        BadSetting: the environment is not what a server would boot with.
     """
-    if os.environ.get("SNB_BASE_MODEL"):
-        return {}
-    if environment.has_gpu() and present(Settings.from_environment()):
+    chosen = Settings.from_environment()
+    if os.environ.get("SNB_BASE_MODEL") or (environment.has_gpu() and present(chosen)):
         return {}
     build_standin()
     standin = {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}
@@ -29,17 +30,13 @@ def settings() -> dict[str, str]:
 
 
 def build_standin() -> None:
-    """Builds what is not there of the stand-in."""
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "make-standin")], check=True, stdout=sys.stderr)
+    """Builds what is not there of the stand-in. Raises Fault where that fails."""
+    if subprocess.run([sys.executable, str(ROOT / "scripts" / "make-standin")], stdout=sys.stderr).returncode:
+        raise environment.Fault("there is no stand-in: set SNB_BASE_MODEL to a folder with a model")
 
 
 def present(settings: Settings) -> bool:
-    """Whether prepared weights, or base and adapter, are on this machine and whole."""
-    try:
-        if prepared.find(settings, download=False):
-            return True
-        for source in weights.sources(settings):
-            weights.check(source, settings)
-    except WeightsMissing:
-        return False
-    return True
+    """Whether prepared weights, or base and adapter, are on this machine; a boot says if they are whole."""
+    found = prepared.named(settings)
+    wanted = [found] if found else weights.sources(settings)
+    return all(source.folder or weights.stored(source, settings.weights_dir) for source in wanted)

@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -14,17 +13,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import process_group
+from environment import Fault
+
 from snb import schema
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class SetupFailed(Exception):
+class SetupFailed(Fault):
     """The server ended, or its `setup()` failed; the reason is in its log."""
 
 
 class Server:
-    """`cog.server.http` with the schema in place. `close()` ends it and its worker.
+    """`cog.server.http` with the schema in place. `close()` and this process's end end it and its worker.
 
     Args:
         environment: settings on top of this process's own.
@@ -42,28 +44,26 @@ class Server:
         directory: Path = ROOT,
     ) -> None:
         schema.write(directory)
-        self.host, self.port, self._directory = host, port or free_port(), directory
-        self._process = subprocess.Popen(
+        self.host, self.port, self._directory = host, free_port(host, port), directory
+        self._process = process_group.start(
             [sys.executable, "-m", "cog.server.http", "--host", host],
             cwd=directory,
             env=self._environment(environment),
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that the worker can be ended with it
         )
 
     def _environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        # The server starts its worker as `python`, whichever is first on PATH.
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         # `cog build` bakes the decorator's limit into the image; without it the server takes one at a time.
         limit = re.search(r"@concurrent\(max=(\d+)\)", (self._directory / "predict.py").read_text())
         cog = {"COG_MAX_CONCURRENCY": limit[1] if limit else "1"}
         cog |= {"COG_PREDICT_TYPE_STUB": "predict.py:Predictor", "COG_LOG_LEVEL": "warning"}
+        # The server starts its worker as `python`, whichever is first on PATH.
+        first = {"PATH": Path(sys.executable).parent, "PYTHONPATH": ROOT}
         return {
             **cog,
-            "PYTHONPATH": str(ROOT),
             **os.environ,
-            "PATH": path,
+            **{name: before(name, folder) for name, folder in first.items()},
             "PORT": str(self.port),
             **environment,
         }
@@ -96,9 +96,9 @@ class Server:
         if status == "SETUP_FAILED":
             raise SetupFailed("setup() failed")
 
-    def join(self) -> None:
-        """Returns when the server has ended."""
-        self._process.wait()
+    def join(self) -> int:
+        """Returns when the server has ended; its exit code."""
+        return self._process.wait()
 
     def get(self, path: str) -> Any:
         """The JSON at `path`."""
@@ -125,11 +125,7 @@ class Server:
 
     def close(self) -> None:
         """Ends the server and its worker; returns when both are gone."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=10)
+        process_group.end(self._process)
 
     def __enter__(self) -> "Server":
         return self
@@ -138,9 +134,21 @@ class Server:
         self.close()
 
 
-def free_port() -> int:
-    """A TCP port of loopback that nothing listens on."""
+def before(name: str, folder: Path) -> str:
+    """A list of folders in the environment, with one more at its head."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
+
+
+def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
+    """A TCP port of an address that nothing listens on; any, unless one is given.
+
+    Raises:
+        SetupFailed: nothing can listen there.
+    """
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Cog does
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise SetupFailed(f"nothing can listen on {host}:{port}: {error}; choose another port") from error
+        return int(probe.getsockname()[1])

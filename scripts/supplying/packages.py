@@ -23,18 +23,10 @@ IMAGE = {
 """The image, whatever machine this runs on."""
 
 
-def chosen(file: Path = FILE) -> list[str]:
-    """The lines above MARK that name a package, without their reasons."""
-    lines = (
-        line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").split(MARK)[0].splitlines()
-    )
-    return [line for line in lines if line]
-
-
 def written(file: Path = FILE) -> str:
     """The file as it should be: what stands above MARK, and below it what is installed here."""
     above = file.read_text(encoding="utf-8").split(MARK)[0].rstrip()
-    names = [normal(Requirement(line).name) for line in chosen(file)]
+    names = [normal(Requirement(line).name) for line in environment.read(file, chosen=True)]
     below = "\n".join(f"{name}=={version(name)}" for name in sorted(closure(names) - set(names)))
     return f"{above}\n\n{MARK}\n# torch itself pins NVIDIA's libraries and triton.\n{below}\n"
 

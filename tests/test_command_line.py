@@ -1,0 +1,134 @@
+"""What every script does alike: help, wrong options, one line for an error, and a tidy end."""
+
+import ast
+import logging
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import environment
+import pytest
+
+from snb.settings import ROOT
+
+SCRIPTS = sorted(file for file in (ROOT / "scripts").iterdir() if file.is_file() and not file.suffix)
+PYTHON = [file.name for file in SCRIPTS if "python3" in file.read_text(encoding="utf-8").splitlines()[0]]
+PATHS = {"PYTHONPATH": f"{environment.SCRIPTS}{os.pathsep}{ROOT}"}
+HANDLED = "import environment, sys, time\nenvironment.handle_errors()\n"
+IGNORING = "import signal\nsignal.signal(signal.{}, signal.SIG_IGN)\n"
+WAITS = """
+try:
+    print("ready", flush=True)
+    time.sleep(600)
+finally:
+    print("tidied up", flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", PYTHON)
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--no-such-option", 2)])
+def test_help_and_a_wrong_option_run_nothing(
+    name: str, option: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging, "disable", lambda *_: None)  # of some scripts, for their own process
+    monkeypatch.setattr(sys, "argv", [name, option])
+    watched = [ROOT / "README.md", ROOT / "requirements.txt"]
+    before = [file.stat().st_mtime_ns for file in watched]
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+    assert ended.value.code == code
+    written = capsys.readouterr()
+    assert "usage:" in (written.err if code else written.out)
+    assert [file.stat().st_mtime_ns for file in watched] == before
+
+
+def test_the_tests_have_help_too() -> None:
+    command = [ROOT / "scripts" / "test", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Everything that this machine can check")
+
+
+def test_help_needs_no_package(tmp_path: Path) -> None:
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    shutil.copy(ROOT / "scripts" / "environment.py", scripts)
+    (tmp_path / "requirements.txt").write_text("absent-package==1\n")
+    for name in ("constraints-cpu.txt", "requirements-dev.txt"):
+        (scripts / name).touch()
+    script = scripts / "script"
+    script.write_text('"""What it does."""\nimport environment\nenvironment.enter()\nimport absent_package\n')
+    variables = {**os.environ, "PIP_NO_INDEX": "1", "AS_IS": ""}
+    done = subprocess.run([sys.executable, script, "-h"], env=variables, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "What it does.")
+    assert not (tmp_path / ".venv").exists()
+
+
+def python(program: str) -> "subprocess.Popen[str]":
+    """A program as a child, with pipes."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", program], env={**os.environ, **PATHS}, text=True, **pipes)
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("raise environment.Fault('what was wrong. What to do')", "what was wrong. What to do\n"),
+        ("from snb.errors import BadSetting; raise BadSetting('a', 'b')", "BAD_SETTING: a. b\n"),
+        ("open('/nowhere/at all')", "[Errno 2] No such file or directory: '/nowhere/at all'\n"),
+        ("import a_package_that_is_not_there", "No module named 'a_package_that_is_not_there'\n"),
+    ],
+)
+def test_an_error_that_a_person_can_act_on_is_one_line(fault: str, line: str) -> None:
+    with python(HANDLED + fault) as program:
+        assert program.communicate() == ("", line)
+    assert program.returncode == 1
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with python(f"{HANDLED}1 / 0") as program:
+        assert "Traceback" in program.communicate()[1]
+    assert program.returncode == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    with python(f"{HANDLED}sys.stdin.read(); print('more')") as program:
+        assert program.stdin
+        assert program.stdout
+        assert program.stderr
+        program.stdout.close()
+        program.stdin.close()
+        assert program.stderr.read() == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_script_through_its_finally_and_without_a_word(number: signal.Signals) -> None:
+    # As in a background job of a shell, where SIGINT is ignored at first.
+    with python(IGNORING.format("SIGINT") + HANDLED + WAITS) as program:
+        assert program.stdout
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(number)
+        assert program.communicate() == ("tidied up\n", "")
+    assert program.returncode == 130
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
+    listens = "print('ready', flush=True); print(input())"
+    with python(IGNORING.format("SIGHUP") + HANDLED + listens) as program:
+        assert program.stdout
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGHUP)
+        assert program.communicate("went on\n") == ("went on\n", "")
+    assert program.returncode == 0
+
+
+def test_every_cure_is_something_to_do() -> None:
+    for file in [*(ROOT / "snb").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                words = [word.value for word in node.args[1:] if isinstance(word, ast.Constant)]
+                assert not [word for word in words if re.match(r"See\b", str(word))], file.name

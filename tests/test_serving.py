@@ -1,0 +1,115 @@
+"""What scripts/serving starts: which weights, in which environment; and that it ends with its parent."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import environment
+import local
+import process_group
+import pytest
+from hosts import PREDICTOR, puppet
+from server import Server, SetupFailed, free_port
+from waiting import running, until
+
+from snb import prepared
+from snb.errors import BadSetting
+from snb.lock import Entry, Lock
+from snb.settings import ROOT, Settings
+
+STARTS = f"""
+import subprocess, sys, time
+sys.path.insert(0, {str(ROOT / "scripts" / "serving")!r})
+import process_group
+child = process_group.start(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+print(child.pid, child.stdout.readline(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_program_and_what_it_started_end_with_a_parent_that_is_killed(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        pids = list(map(int, parent.stdout.readline().split()))
+        assert len(pids) == 2
+        parent.send_signal(number)
+    until(lambda: not any(map(running, pids)))
+
+
+def test_a_program_has_its_own_exit_code_and_an_empty_input() -> None:
+    program = [sys.executable, "-c", "import sys; print(repr(sys.stdin.read())); sys.exit(7)"]
+    with process_group.start(program, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        assert child.stdout.read() == "''\n"
+        assert child.wait() == 7
+        process_group.end(child)
+
+
+def test_one_that_does_not_listen_is_ended_by_force_with_what_it_started() -> None:
+    script = "trap '' TERM; sleep 600 & echo $!; wait; wait"
+    with process_group.start(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        pid = int(child.stdout.readline())
+        process_group.end(child, patience=0.2)
+        assert child.returncode == -signal.SIGKILL
+    until(lambda: not running(pid))
+
+
+def test_where_nothing_can_listen_is_said_before_a_server_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SetupFailed, match="in use; choose another port"):
+            Server({}, port=port)
+    for port in (-1, 65536):
+        with pytest.raises(SetupFailed, match="0-65535"):
+            free_port(port=port)
+
+
+@pytest.mark.server
+def test_a_server_elsewhere_knows_the_package_and_what_the_user_has_on_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "neighbours").mkdir()
+    (tmp_path / "neighbours" / "neighbour.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "neighbours"))
+    folder = puppet(tmp_path / "project")
+    (folder / "predict.py").write_text(f"import neighbour, snb.settings\n{PREDICTOR}")
+    (folder / "set-up").touch()
+    with (tmp_path / "log").open("w") as log, Server({}, log=log, directory=folder) as server:
+        server.wait()
+
+
+# Which weights
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Prepared weights in the weights' folder, of the right size, that somebody has altered; and a GPU."""
+    monkeypatch.setattr(environment, "has_gpu", lambda: True)
+    monkeypatch.setenv("SNB_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.delenv("SNB_PREPARED")
+    folder = tmp_path / prepared.FOLDER
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"altered")
+    Lock("prepared", "nf4", "", {"model.safetensors": Entry(7, 64 * "0")}).write(folder)
+    return Settings.from_environment()
+
+
+def test_weights_that_are_here_are_served_and_a_boot_alone_reads_them_all(settings: Settings) -> None:
+    assert local.present(settings)
+    assert local.settings() == {}
+
+
+def test_what_is_nowhere_here_is_not_present(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / prepared.FOLDER).rename(tmp_path / "elsewhere")
+    assert not local.present(settings)
+
+
+def test_a_mistyped_setting_is_named_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNB_SLOTS", "many")
+    monkeypatch.setattr(local, "build_standin", lambda: pytest.fail("it was built"))
+    with pytest.raises(BadSetting, match="SNB_SLOTS"):
+        local.settings()
