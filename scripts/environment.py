@@ -1,77 +1,45 @@
-"""Makes the virtual environment and runs a script in it; standard library only, for it runs first.
+"""Makes the virtual environment and runs a command of `tools/` in it; standard library only: it runs first.
 
-`enter()` is the first line of every Python script here. It returns at once where the running interpreter
-already has every version that the script needs (the image, or `.venv`); else it builds `.venv` and runs the
-script again in it. From then on an error that a person can act on is one line and no traceback, and Ctrl-C,
-SIGTERM and SIGHUP end a script through its `with` and `finally`. Run as a program it makes the environment
-for a shell script.
+Every Python script here is a call of `run`. Where the running interpreter has every pinned package and this
+project, the command runs at once; else `.venv` is built, with uv where it is installed and with pip where it
+is not, and the script starts again in it. Run as a program it makes the environment for a shell script.
 
 Set IMAGE_PINS=1 to install the image's own torch on a machine without a GPU. Set AS_IS=1 on one without a
 registry: nothing is installed, and the running interpreter's packages are taken, whatever their versions.
 """
 
 import argparse
-import atexit
+import ast
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
-from types import TracebackType
 
 SCRIPTS = Path(__file__).resolve().parent
 ROOT = SCRIPTS.parent
-# The modules of a chore are in a folder of their own; everything here knows them by their plain names.
-sys.path += [str(folder) for folder in sorted(SCRIPTS.glob("[a-z]*/"))]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-BROUGHT_IN = "# What these bring in, written by scripts/pin-packages."
-"""The line of requirements.txt between the packages that were chosen and those that these need."""
+PROJECT = "spinoza-niveau-b"
 
 
-class Fault(Exception):
-    """What a person can act on; its text is all that is shown."""
+def lock() -> Path:
+    """The pins for this machine: with torch for CUDA where an NVIDIA driver is present."""
+    gpu = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists() or os.environ.get("IMAGE_PINS")
+    return SCRIPTS / ("packages-gpu.txt" if gpu else "packages-cpu.txt")
 
 
-def has_gpu() -> bool:
-    """Whether an NVIDIA driver is present; decides which torch to install, so torch cannot be asked."""
-    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
-
-
-def pins(dev: bool, chosen: bool = False) -> list[str]:
-    """Every `name==version` for this machine: the image's, with torch for the CPU where there is no GPU.
-
-    Args:
-        dev: adds what the tests need.
-        chosen: leaves out what the image's packages bring in.
-    """
-    runtime = read(ROOT / "requirements.txt", chosen)
-    if not (has_gpu() or os.environ.get("IMAGE_PINS")):
-        constraint = read(SCRIPTS / "constraints-cpu.txt")
-        runtime = [pin for pin in runtime if not pin.startswith("torch==")] + constraint
-    return runtime + (read(SCRIPTS / "requirements-dev.txt") if dev else [])
-
-
-def read(requirements: Path, chosen: bool = False) -> list[str]:
-    """The pins of a requirements file, without their reasons; or those above BROUGHT_IN."""
-    text = requirements.read_text(encoding="utf-8")
-    if chosen:
-        text = text.split(BROUGHT_IN)[0]
-    lines = (line.split("#")[0].strip() for line in text.splitlines())
-    return [line for line in lines if line]
-
-
-def differing(pins: list[str]) -> list[str]:
+def differing() -> list[str]:
     """Each pin that the running interpreter does not satisfy, with what it has instead."""
+    lines = (line.split("#")[0].strip() for line in lock().read_text(encoding="utf-8").splitlines())
     faults = []
-    for pin in pins:
+    for pin in filter(None, lines):
         name, version = pin.split("==")
         present = installed(name)
         if present.split("+")[0] != version:
             faults.append(f"{name} {present or 'absent'}, pinned {version}")
-    return faults
+    return faults if installed(PROJECT) else [*faults, f"{PROJECT} is not installed"]
 
 
 def installed(name: str) -> str:
@@ -82,68 +50,52 @@ def installed(name: str) -> str:
         return ""
 
 
-def build(wanted: list[str]) -> None:
+def build() -> None:
     """Creates `.venv` if it is absent and installs what differs from the pins. Output goes to stderr."""
     if not PYTHON.exists():
         python = shutil.which("python3.11") or sys.executable
         if subprocess.run([python, "-m", "venv", str(VENV)], stdout=sys.stderr).returncode:
             sys.exit("venv wrote the reason above; on Debian and Ubuntu, install python3-venv")
-    command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
     print("Installing the pinned packages into .venv …", file=sys.stderr)
-    if subprocess.run(command, stdout=sys.stderr).returncode:
-        sys.exit("pip wrote the reason above; AS_IS=1 in front runs with the packages that are installed")
+    install("--requirement", str(lock()))
+    install("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
 
 
-def enter(dev: bool = False, chosen: bool = False) -> None:
-    """Runs the calling script with the project importable and every pinned package, as `pins` has them."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    handle_errors()
-    faults = differing(pins(dev, chosen))
-    if faults and os.environ.get("AS_IS"):
+def install(*what: str) -> None:
+    """Installs into `.venv`; ends the script where that fails."""
+    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
+    if uv := shutil.which("uv"):
+        backend = "cpu" if "cpu" in lock().name else "auto"
+        command = [uv, "pip", "install", "--python", str(PYTHON), "--torch-backend", backend]
+    if subprocess.run([*command, "--quiet", *what], stdout=sys.stderr).returncode:
+        sys.exit("The reason is above; AS_IS=1 in front runs with the packages that are installed")
+
+
+def enter() -> None:
+    """Returns in an interpreter that has every pinned package; starts the script again in `.venv` for it."""
+    faults = differing()
+    if not faults:
+        return
+    if os.environ.get("AS_IS"):
         print(f"AS_IS: {'; '.join(faults)}", file=sys.stderr)
-    if not faults or os.environ.get("AS_IS"):
+        sys.path.insert(0, str(ROOT))  # the project is not installed
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         return
     if Path(sys.prefix) == VENV or not PYTHON.exists():
-        if {"-h", "--help"} & {*sys.argv[1:]}:
-            print(sys.modules["__main__"].__doc__, "The options are listed once .venv is there.", sep="\n")
-            sys.exit()
-        build(pins(True, chosen))
-    if Path(sys.prefix) == VENV and (faults := differing(pins(dev, chosen))):
-        sys.exit(f"pip has installed what is pinned, and yet: {'; '.join(faults)}")
+        build()
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
 
 
-def handle_errors() -> None:
-    """Lets Ctrl-C, `kill` and a closed terminal end a script through its `finally`, and `show` its errors."""
-    sys.excepthook = show
-    atexit.register(flush)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
-
-
-def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """In place of a traceback: nothing for Ctrl-C (130) and `| head`, and one line for what is no bug."""
-    if isinstance(error, (KeyboardInterrupt, BrokenPipeError)):
-        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
-    from snb.errors import SNBError
-
-    if isinstance(error, (Fault, SNBError, OSError, ModuleNotFoundError, subprocess.CalledProcessError)):
-        print(error, file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-def flush() -> None:
-    """A reader that has seen enough, as `| head` has, is no error."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def run(module: str) -> None:
+    """Runs a command: the `main()` of a module of `tools`."""
+    file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    if {"-h", "--help"} & {*sys.argv[1:]} and not PYTHON.exists() and differing():
+        print(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
+        sys.exit("The options are listed once .venv is there; any call without --help makes it")
+    enter()
+    sys.exit(import_module("tools.command").run(module))
 
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    enter(dev=True)
+    enter()

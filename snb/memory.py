@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from snb.engine.slots import PREFILL_TOKENS
 from snb.errors import OutOfMemory
-from snb.slots import PREFILL_TOKENS
 
 GIB = 1024**3
 FIXED = 9 * GIB // 16

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from cog import CancelationException
 
 from snb import cancel
-from snb.engine import Engine
-from snb.generation import Generation
-from snb.loader import load
+from snb.engine.generation import Generation
+from snb.engine.loop import Engine
+from snb.engine.paths import PATHS, candidates, fastest
 from snb.memory import out_of_memory_named
-from snb.paths import PATHS, candidates, fastest
 from snb.phase import Seconds, phase
 from snb.philosophers import names, persona
 from snb.prompt import ChatML, Prompt
 from snb.request import Request
 from snb.self_test import Report, self_test
 from snb.settings import Settings
+from snb.weights.loader import load
 
 PROBE = Request(user_message="Que dois-je faire ?")
 """What the self-test asks."""

@@ -5,18 +5,17 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import environment  # noqa: F401  puts every folder of scripts/ on the path
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from snb import prepared
-from snb.engine import Engine
-from snb.paths import PATHS
+from snb.engine.loop import Engine
+from snb.engine.paths import PATHS
+from snb.engine.slots import SlotModel, Step
 from snb.settings import ROOT, Settings
-from snb.slots import SlotModel, Step
+from snb.weights import prepared
+from tests.tiny import tiny_model, tiny_tokenizer
 
 torch.set_num_threads(2)
 STANDIN = ROOT / "weights" / "standin"

@@ -1,6 +1,6 @@
 """Starts what the JavaScript tests talk to, prints where as a line of JSON, and ends with its standard input.
 
-python tests/doors.py [replicate] [space] [rich] [page] [slow]
+python -m tests.doors [replicate] [space] [rich] [page] [slow]
 
 The model behind them is a tiny random one which says, as the stand-in does, that it is no philosopher; a slow
 one takes seconds for an answer of usual length.
@@ -14,14 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-import environment  # noqa: E402, F401  puts every folder of scripts/ on the path
-from replicate_server import ReplicateServer  # noqa: E402
-from server import Server  # noqa: E402
-from space_page import SpacePage  # noqa: E402
-from tiny import save_tiny  # noqa: E402
+from tests.replicate_server import ReplicateServer
+from tests.space_page import SpacePage
+from tests.tiny import save_tiny
+from tools.serving.server import Server
 
 
 def settings(folder: Path, layers: int) -> dict[str, str]:
@@ -37,7 +33,7 @@ def door(name: str, cog: str, log: Path) -> contextlib.AbstractContextManager[An
         return ReplicateServer(cog)
     if name == "page":
         return SpacePage({"SNB_BACKEND_URL": cog}, log)
-    from gradio_space import GradioSpace  # takes seconds to import
+    from tests.gradio_space import GradioSpace  # takes seconds to import
 
     return GradioSpace(cog, rich=name == "rich")
 

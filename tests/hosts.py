@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from peers import Peer, end
-from server import Server, free_port
-from waiting import until
 
 from snb.settings import ROOT
+from tests.waiting import until
+from tools.benchmarking.peers import Peer, end
+from tools.serving.server import Server, free_port
 
 DEPLOY = ROOT / "deploy"
 PREDICTOR = '''"""A predictor whose setup, health and answers wait for files beside it."""

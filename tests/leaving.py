@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from server import Server
-from waiting import until
+
+from tests.waiting import until
+from tools.serving.server import Server
 
 
 def leave(

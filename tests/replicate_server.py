@@ -31,8 +31,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from snb import schema
 from snb.settings import ROOT
+from tools.serving import schema
 
 MODEL, DEPLOYMENT = "owner/spinoza", "owner/classe"
 SETUP_FAILED = "model container failed to boot and complete setup within 600 seconds"

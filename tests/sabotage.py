@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from snb import cancel
-from snb.engine import Engine
+from snb.engine.loop import Engine
 
 FAULTS = Path(os.environ["FAULTS"])
 """A file `killed` or `stalled` in this folder strikes at the next forward pass, and says what it raises."""

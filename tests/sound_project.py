@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 import yaml
-from contract import derived
-from finding import Finding
-from hub import LoopbackHub
-from preflight import run
-from project import Project
 from safetensors.torch import save
-from tiny import save_tiny
 
-from snb import weights
-from snb.hub import Hub
 from snb.settings import ROOT, Settings
+from snb.weights import fetch
+from snb.weights.hub import Hub
+from tests.hub import LoopbackHub
+from tests.tiny import save_tiny
+from tools.publishing.contract import derived
+from tools.publishing.finding import Finding
+from tools.publishing.preflight import run
+from tools.publishing.project import Project
 
 BASE, ADAPTER = "school/base", "school/adapter"
 MODEL = "owner/spinoza"
@@ -175,8 +175,8 @@ def sound(home: Path, server: LoopbackHub) -> Sound:
         shutil.copy(ROOT / name, made.root / name)
     made.configure({"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": ADAPTER, "SNB_PREPARED": "none"})
     hub = Hub(endpoint=server.url)
-    weights.ensure_base(made.settings(), hub)
-    weights.ensure_adapter(made.settings(), hub)
+    fetch.ensure_base(made.settings(), hub)
+    fetch.ensure_adapter(made.settings(), hub)
     made.cog()
     made.docker()
     made.log_in()

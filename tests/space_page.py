@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from server import ROOT, free_port
+from tools.serving.server import ROOT, free_port
 
 SPACE = ROOT / "deploy" / "space"
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import tiny_config, tiny_model
 from torch import Tensor
 
-from snb.adapter import CONFIG, PARTS, PREFIX, WEIGHTS, Adapter, _changes
 from snb.errors import AdapterMismatch, AdapterUnsupported, WeightsMissing
+from snb.weights.adapter import CONFIG, PARTS, PREFIX, WEIGHTS, Adapter, _changes
+from tests.tiny import tiny_config, tiny_model
 
 # PEFT warns of what these tests do on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers")

@@ -13,28 +13,24 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import benchmark_table
-import dialect
-import load_benchmark
 import pytest
-import random_weights
-import session
-import workload
-from benchmark_plot import plot
-from classroom import Answer, Run, gather
-from cog_endpoint import Cog
-from endpoint import Failed, Piece
-from environment import Fault
-from figures import between, figures, median, percentile, ratio
 from hypothesis import given
 from hypothesis import strategies as st
-from openai_endpoint import ChatCompletions
-from replicate_endpoint import Replicate
-from server import Server
-from tiny import save_tiny
 
 from snb.philosophers import persona
 from snb.settings import ROOT
+from tests.tiny import save_tiny
+from tools.benchmarking import benchmark_table, load_benchmark, random_weights, session, workload
+from tools.benchmarking.benchmark_plot import plot
+from tools.benchmarking.classroom import Answer, Run, gather
+from tools.benchmarking.figures import between, figures, median, percentile, ratio
+from tools.command import Fault
+from tools.endpoints import dialect
+from tools.endpoints.cog_endpoint import Cog
+from tools.endpoints.endpoint import Failed, Piece
+from tools.endpoints.openai_endpoint import ChatCompletions
+from tools.endpoints.replicate_endpoint import Replicate
+from tools.serving.server import Server
 
 INPUTS = workload.inputs("chat", 0)
 SCHEMA = {"components": {"schemas": {"Input": {"properties": {"user_message": {}, "max_tokens": {}}}}}}

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hosts import DEPLOY, door, environment, puppet, puppet_server, tools
-from leaving import leave
-from server import Server
-from tiny import save_tiny
-from waiting import until
 
 from snb.settings import ROOT
+from tests.hosts import DEPLOY, door, environment, puppet, puppet_server, tools
+from tests.leaving import leave
+from tests.tiny import save_tiny
+from tests.waiting import until
+from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
 KEY = "a-key-of-the-operator"

@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from leaving import leave
-from server import Server
-from tiny import save_tiny
-from waiting import until
 
 from snb.cancel import Cancellation
+from tests.leaving import leave
+from tests.tiny import save_tiny
+from tests.waiting import until
+from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
 LONG = {"user_message": "Bonjour", "max_tokens": 2048, "min_tokens": 2048}

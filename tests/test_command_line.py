@@ -11,15 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import environment
 import pytest
 
 from snb.settings import ROOT
 
 SCRIPTS = sorted(file for file in (ROOT / "scripts").iterdir() if file.is_file() and not file.suffix)
 PYTHON = [file.name for file in SCRIPTS if "python3" in file.read_text(encoding="utf-8").splitlines()[0]]
-PATHS = {"PYTHONPATH": f"{environment.SCRIPTS}{os.pathsep}{ROOT}"}
-HANDLED = "import environment, sys, time\nenvironment.handle_errors()\n"
+PATHS = {"PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}"}
+HANDLED = "import sys, time\nfrom tools import command\ncommand.handle_errors()\n"
 IGNORING = "import signal\nsignal.signal(signal.{}, signal.SIG_IGN)\n"
 WAITS = """
 try:
@@ -57,11 +56,12 @@ def test_help_needs_no_package(tmp_path: Path) -> None:
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     shutil.copy(ROOT / "scripts" / "environment.py", scripts)
-    (tmp_path / "requirements.txt").write_text("absent-package==1\n")
-    for name in ("constraints-cpu.txt", "requirements-dev.txt"):
-        (scripts / name).touch()
+    for name in ("cpu", "gpu"):
+        (scripts / f"packages-{name}.txt").write_text("absent-package==1\n")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "command.py").write_text('"""What it does."""\nimport absent_package\n')
     script = scripts / "script"
-    script.write_text('"""What it does."""\nimport environment\nenvironment.enter()\nimport absent_package\n')
+    script.write_text('import environment\nenvironment.run("tools.command")\n')
     variables = {**os.environ, "PIP_NO_INDEX": "1", "AS_IS": ""}
     done = subprocess.run([sys.executable, script, "-h"], env=variables, capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "What it does.")
@@ -77,7 +77,7 @@ def python(program: str) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize(
     ("fault", "line"),
     [
-        ("raise environment.Fault('what was wrong. What to do')", "what was wrong. What to do\n"),
+        ("raise command.Fault('what was wrong. What to do')", "what was wrong. What to do\n"),
         ("from snb.errors import BadSetting; raise BadSetting('a', 'b')", "BAD_SETTING: a. b\n"),
         ("open('/nowhere/at all')", "[Errno 2] No such file or directory: '/nowhere/at all'\n"),
         ("import a_package_that_is_not_there", "No module named 'a_package_that_is_not_there'\n"),
@@ -127,7 +127,7 @@ def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
 
 
 def test_every_cure_is_something_to_do() -> None:
-    for file in [*(ROOT / "snb").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]:
+    for file in [*(ROOT / "snb").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 words = [word.value for word in node.args[1:] if isinstance(word, ast.Constant)]

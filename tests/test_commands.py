@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server import free_port
-from tiny import save_tiny
-from waiting import running, until
 
 from snb.settings import ROOT
+from tests.tiny import save_tiny
+from tests.waiting import running, until
+from tools.serving.server import free_port
 
 pytestmark = pytest.mark.server
 

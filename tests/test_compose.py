@@ -15,13 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
-from hosts import DEPLOY, environment, puppet, puppet_server, tools
-from server import Server
-from tiny import save_tiny
-from waiting import until
 
 from snb.errors import BadSetting
 from snb.settings import ROOT, Settings
+from tests.hosts import DEPLOY, environment, puppet, puppet_server, tools
+from tests.tiny import save_tiny
+from tests.waiting import until
+from tools.serving.server import Server
 
 KEY = "a-key-of-the-operator"
 GIVEN = {"SNB_IMAGE": "registry.example.org/owner/spinoza:1", "SNB_API_KEY": KEY}

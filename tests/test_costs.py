@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from bounds import QWEN_14B, Bounds, Rates
-from prices import ACTIVE, FILE, HOUR, MONTH, SECOND, BadFigures, Machine, measured, read
-from tiny import tiny_config
 from transformers import Qwen2ForCausalLM
 
 from snb.settings import ROOT
+from tests.tiny import tiny_config
+from tools.benchmarking.bounds import QWEN_14B, Bounds, Rates
+from tools.pricing.prices import ACTIVE, FILE, HOUR, MONTH, SECOND, BadFigures, Machine, measured, read
 
 BOUNDS = Bounds(QWEN_14B)
 HEAD, LAYERS = 152064 * 5120, 48 * (5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 * 13824 * 3)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from snb.detokenizer import Detokenizer, pieces
+from snb.engine.detokenizer import Detokenizer, pieces
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\ufffdœ🙂"))
 

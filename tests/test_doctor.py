@@ -9,26 +9,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import card_fit
-import contract
-import image_size
-import installed
-import preflight
 import pytest
-import registry_login
-import secret_scan
-import setup_time
-from card_fit import card_of
-from finding import Finding
-from hub import Fault, LoopbackHub, loopback_hub
-from project import Project
-from sound_project import ADAPTER, BASE, LOGIN, MODEL, Sound, repositories, sound
 
-from snb import prepared
-from snb.checkpoint import CARD, INDEX
-from snb.lock import NAME, Entry, Lock, digests
-from snb.prepared import Card, Origin
 from snb.settings import ROOT
+from snb.weights import prepared
+from snb.weights.checkpoint import CARD, INDEX
+from snb.weights.lock import NAME, Entry, Lock, digests
+from snb.weights.prepared import Card, Origin
+from tests.hub import Fault, LoopbackHub, loopback_hub
+from tests.sound_project import ADAPTER, BASE, LOGIN, MODEL, Sound, repositories, sound
+from tools.publishing import (
+    card_fit,
+    contract,
+    image_size,
+    installed,
+    preflight,
+    registry_login,
+    secret_scan,
+    setup_time,
+)
+from tools.publishing.card_fit import card_of
+from tools.publishing.finding import Finding
+from tools.publishing.project import Project
 
 GB = 10**9
 TOKEN = "hf_" + "abcDEF0123456789" * 2  # of no account

@@ -9,12 +9,12 @@ import pytest
 from cog import Secret
 from hypothesis import given
 from hypothesis import strategies as st
-from server import Server
-from tiny import save_tiny
 
 from snb.door import Door
 from snb.errors import BadSetting, Unauthorized
 from snb.settings import Settings
+from tests.tiny import save_tiny
+from tools.serving.server import Server
 
 KEY = "porte-étroite-0123456789"
 

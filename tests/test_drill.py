@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cog_double import Double
-from endpoint import Failed
-from pupils import Answer, Pupils, Question, install
-from rehearsal import Course, Plan
-from rehearsal_record import Record
-from server import free_port
-from tiny import save_tiny
 
 from snb.settings import ROOT
+from tests.cog_double import Double
+from tests.tiny import save_tiny
+from tools.endpoints.endpoint import Failed
+from tools.rehearsing.pupils import Answer, Pupils, Question, install
+from tools.rehearsing.rehearsal import Course, Plan
+from tools.rehearsing.rehearsal_record import Record
+from tools.serving.server import free_port
 
 DRILL = [sys.executable, str(ROOT / "scripts" / "drill")]
 PLAN = Plan(pupils=2, questions=2, tokens=9, away=9, back=9)

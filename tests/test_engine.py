@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import talkative, tiny_model
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
-from waiting import until
 
-from snb.engine import Engine
+from snb.engine.loop import Engine
+from snb.engine.slots import PREFILL_TOKENS, SlotModel, Step
 from snb.errors import BadInput, DeadlinePassed, EngineDown
 from snb.request import Sampling
-from snb.slots import PREFILL_TOKENS, SlotModel, Step
+from tests.tiny import talkative, tiny_model
+from tests.waiting import until
 
 GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
 START = 1

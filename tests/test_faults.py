@@ -14,17 +14,17 @@ from typing import Any
 
 import httpx
 import pytest
-from server import ROOT, Server
-from tiny import save_tiny
 from transformers import Qwen2ForCausalLM
-from waiting import until
 
 from snb import cancel
-from snb.detokenizer import Detokenizer
-from snb.engine import Engine
+from snb.engine.detokenizer import Detokenizer
+from snb.engine.generation import Generation
+from snb.engine.loop import Engine
 from snb.errors import BadInput, RequestFailed
-from snb.generation import Generation
 from snb.request import Sampling
+from tests.tiny import save_tiny
+from tests.waiting import until
+from tools.serving.server import ROOT, Server
 
 LONG = {"user_message": "Bonjour", "max_tokens": 2048, "min_tokens": 2048}
 SAID = {"killed": "the decode loop died: RuntimeError", "stalled": "the decode loop is stuck"}

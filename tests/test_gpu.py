@@ -5,24 +5,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import random_weights
 import torch
-from tiny import save_tiny, tiny_model
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from snb.engine import Engine
-from snb.loader import Loaded, load
+from snb.engine.loop import Engine
+from snb.engine.paths import PATHS, fastest
+from snb.engine.slots import SlotModel
 from snb.memory import Footprint
-from snb.paths import PATHS, fastest
 from snb.precision import FLOATS, Device
-from snb.reference import scores
 from snb.request import Request, Sampling
-from snb.rounding import divergence
 from snb.self_test import self_test
+from snb.self_test.reference import scores
+from snb.self_test.rounding import divergence
 from snb.service import Service
 from snb.settings import Settings
-from snb.slots import SlotModel
+from snb.weights.loader import Loaded, load
+from tests.tiny import save_tiny, tiny_model
+from tools.benchmarking import random_weights
 
 KIND = "cuda"
 GRAPHS = "graphs"

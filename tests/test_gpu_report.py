@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import environment
-import inspection
 import pytest
-import quality
-import random_weights
 import torch
-from endpoint import Failed
-from inspection import CPU, GPU, Inspection
-from parts import GRACE, Part, Parts, anonymous, lines
-from report import markdown
-from tiny import save_tiny
 from tokenizers import Tokenizer
 
-from snb.loader import load
 from snb.philosophers import names, persona
 from snb.settings import ROOT, Settings
+from snb.weights.loader import load
+from tests.tiny import save_tiny
+from tools.benchmarking import inspection, random_weights
+from tools.benchmarking.inspection import CPU, GPU, Inspection
+from tools.benchmarking.parts import GRACE, Part, Parts, anonymous, lines
+from tools.benchmarking.report import markdown
+from tools.endpoints.endpoint import Failed
+from tools.preparing import quality
 
 
 def forget(parts: Parts) -> None:
@@ -182,11 +181,12 @@ def test_parts_that_measured_the_same_stand_in_one_table_and_failures_at_the_end
 
 
 def test_as_is_goes_on_and_names_each_version_that_differs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pinned = environment.installed("tokenizers")
-    pins = ["pytest==0.1", "absent-package==2", f"tokenizers[testing]=={pinned}"]
-    monkeypatch.setattr(environment, "pins", lambda *_: pins)
+    lock = tmp_path / "packages.txt"
+    lock.write_text(f"pytest==0.1\nabsent-package==2  # via nothing\ntokenizers[testing]=={pinned}\n")
+    monkeypatch.setattr(environment, "lock", lambda: lock)
     monkeypatch.setenv("AS_IS", "1")
     environment.enter()
     assert (

@@ -14,18 +14,18 @@ from typing import Any
 import httpx2
 import pytest
 from gradio_client import Client
-from hosts import puppet, puppet_server
 from huggingface_hub import SpaceCard
-from replicate_server import ReplicateServer
-from server import ROOT, Server
-from space_page import SPACE, SpacePage
-from tiny import save_tiny
-from visitor import Visitor, called, curl, direct, leave_early
-from waiting import until
 
 from snb.philosophers import persona
 from snb.prompt import QUESTION, SOURCES
 from snb.request import MAX_MESSAGE
+from tests.hosts import puppet, puppet_server
+from tests.replicate_server import ReplicateServer
+from tests.space_page import SPACE, SpacePage
+from tests.tiny import save_tiny
+from tests.visitor import Visitor, called, curl, direct, leave_early
+from tests.waiting import until
+from tools.serving.server import ROOT, Server
 
 sys.path.insert(0, str(SPACE))
 

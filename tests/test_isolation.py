@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_model, tiny_tokenizer
 
-from snb.engine import Engine
-from snb.generation import Generation
-from snb.paths import PATHS
+from snb.engine.generation import Generation
+from snb.engine.loop import Engine
+from snb.engine.paths import PATHS
+from snb.engine.slots import PREFILL_TOKENS, SlotModel, Step
 from snb.philosophers import names, persona
 from snb.prompt import ChatML
 from snb.request import Request, Sampling
-from snb.slots import PREFILL_TOKENS, SlotModel, Step
+from tests.tiny import tiny_model, tiny_tokenizer
 
 Way = Callable[[SlotModel], Step]
 """How a decode step runs; the fixture `path` gives each."""
@@ -187,5 +187,5 @@ def test_any_schedule_gives_each_request_its_own_answer(
         pytest.MonkeyPatch.context() as patch,
         fresh(3, [list(p) for p in SHORT[:warm]], PATHS[path]) as engine,
     ):
-        patch.setattr("snb.engine.PREFILL_TOKENS", chunk)
+        patch.setattr("snb.engine.loop.PREFILL_TOKENS", chunk)
         agree(asks, together(engine, [*SHORT[0], 5], asks))

@@ -11,13 +11,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import tiny_model
 from torch import Tensor
 from transformers import BitsAndBytesConfig, Qwen2ForCausalLM, conversion_mapping
 
-from snb.adapter import WEIGHTS, Adapter
 from snb.errors import AdapterMismatch, WeightsMissing
-from snb.merge import load_merged, merging
+from snb.weights.adapter import WEIGHTS, Adapter
+from snb.weights.merge import load_merged, merging
+from tests.tiny import tiny_model
 
 # PEFT warns of what these tests do on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers")

@@ -5,15 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import published_schema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from narrowing import narrowed, removed
-from project import Project
 
-from snb.schema import derive
 from snb.settings import ROOT
+from tools.publishing import published_schema
+from tools.publishing.narrowing import narrowed, removed
+from tools.publishing.project import Project
+from tools.serving.schema import derive
 
 Form = dict[str, Any]
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny import tiny_model
 from torch import nn
 from transformers import Qwen2ForCausalLM
 
+from snb.engine.packed import FEW, Packed, pack, unpack
 from snb.errors import DeviceUnusable
-from snb.packed import FEW, Packed, pack, unpack
+from tests.tiny import tiny_model
 
 
 @pytest.mark.parametrize("bias", [True, False])

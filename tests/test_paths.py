@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from snb.engine import Engine
+from snb.engine.loop import Engine
+from snb.engine.paths import PATHS, candidates, doublings, eager, fastest
+from snb.engine.slots import SlotCache, SlotModel, Step
 from snb.errors import SelfTestFailed
-from snb.paths import PATHS, candidates, doublings, eager, fastest
 from snb.request import Sampling
 from snb.self_test import self_test
-from snb.slots import SlotCache, SlotModel, Step
 
 Start = Callable[[str, bool], Engine]
 
@@ -84,7 +84,7 @@ def test_a_path_that_fails_falls_back_to_eager_and_says_why(
 
 
 def test_the_first_path_that_passes_is_taken(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "snb.paths"):
+    with caplog.at_level(logging.INFO, "snb.engine.paths"):
         fastest(["eager", "wrong"], start).close()
     assert caplog.messages == ["decode path: eager"]
 

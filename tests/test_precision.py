@@ -9,16 +9,16 @@ import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import save_tiny, tiny_config, tiny_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb import loader
 from snb.diagnosis import Evidence, diagnose
+from snb.engine.slots import SlotCache
 from snb.errors import DeviceUnusable, OutOfMemory, SNBError
 from snb.memory import FIXED, GIB, LEFT_BY_LOADING, Footprint, Need, host_memory, out_of_memory_named
 from snb.precision import BEST_FIRST, CARDS, HELD_IN, Choice, Device, budget, choose, quantization
 from snb.settings import PRECISIONS, ROOT, Settings
-from snb.slots import SlotCache
+from snb.weights import loader
+from tests.tiny import save_tiny, tiny_config, tiny_model
 
 
 def qwen(layers: int) -> Qwen2Config:

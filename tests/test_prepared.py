@@ -12,28 +12,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import preparation
 import pytest
-import quality
 import torch
-from bounds import QWEN_14B
-from hub import loopback_hub
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
-from server import Server
-from test_merge import adapter_folder, differing
-from test_merge import base_folder as weights_folder
-from tiny import tiny_model, tiny_tokenizer
 
-from snb import loader, prepared
-from snb.checkpoint import CARD
 from snb.errors import DiskFull, PreparedMismatch, SNBError, WeightsMissing
-from snb.hub import MARGIN, Hub
-from snb.lock import NAME, Lock
 from snb.memory import Footprint
-from snb.prepared import Card
 from snb.settings import ROOT, Settings
+from snb.weights import loader, prepared
+from snb.weights.checkpoint import CARD
+from snb.weights.hub import MARGIN, Hub
+from snb.weights.lock import NAME, Lock
+from snb.weights.prepared import Card
+from tests.hub import loopback_hub
+from tests.test_merge import adapter_folder, differing
+from tests.test_merge import base_folder as weights_folder
+from tests.tiny import tiny_model, tiny_tokenizer
+from tools.benchmarking.bounds import QWEN_14B
+from tools.preparing import preparation, quality
+from tools.serving.server import Server
 
 # PEFT warns of what these tests do on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers")

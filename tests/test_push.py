@@ -13,17 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import publication
-import published_schema
 import pytest
-import staging
-from hub import LoopbackHub, loopback_hub
-from publication import NotPublished, publish
-from replicate_models import Models, NoModel, Unknown
-from replicate_server import ReplicateServer
-from sound_project import ADAPTER, BASE, MODEL, Sound, repositories, sound
 
 from snb.settings import ROOT
+from tests.hub import LoopbackHub, loopback_hub
+from tests.replicate_server import ReplicateServer
+from tests.sound_project import ADAPTER, BASE, MODEL, Sound, repositories, sound
+from tools.publishing import publication, published_schema, staging
+from tools.publishing.publication import NotPublished, publish
+from tools.publishing.replicate_models import Models, NoModel, Unknown
 
 OLD, NEW = "a" * 64, "b" * 64
 TOKEN = "r8_of_no_account"
@@ -233,7 +231,7 @@ def test_doctor_compares_with_the_api_and_a_model_that_is_not_there_is_no_error(
 def command(made: Sound) -> Sound:
     """The project with its scripts; scripts/smoke-test is the stand-in."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("scripts", "snb"):
+    for name in ("scripts", "snb", "tools"):
         shutil.copytree(ROOT / name, made.root / name, ignore=ignored, dirs_exist_ok=True)
     shutil.copy(made.home / "bin" / "smoke-test", made.root / "scripts" / "smoke-test")
     return made
@@ -241,7 +239,7 @@ def command(made: Sound) -> Sound:
 
 def run(made: Sound, api: Registry, *words: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, str(made.root / "scripts" / "push"), MODEL, *words]
-    environ = {**made.environ, **reached(api)}
+    environ = {**made.environ, **reached(api), "PYTHONPATH": str(made.root)}
     return subprocess.run(program, env=environ, capture_output=True, text=True, timeout=180)
 
 

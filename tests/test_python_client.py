@@ -14,12 +14,12 @@ import httpx
 import pytest
 from replicate.client import Client
 from replicate.exceptions import ModelError, ReplicateError
-from replicate_server import DEPLOYMENT, MODEL, ReplicateServer
-from server import Server
-from tiny import save_tiny
-from waiting import until
 
 from snb.settings import ROOT
+from tests.replicate_server import DEPLOYMENT, MODEL, ReplicateServer
+from tests.tiny import save_tiny
+from tests.waiting import until
+from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
 QUESTION = {"user_message": "La liberté est-elle une illusion ?", "seed": 1, "max_tokens": 60}

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from snb import schema
 from snb.errors import BadInput
 from snb.request import MAX_MESSAGE, MAX_STOP, MAX_STOPS, Request, Sampling, Turn, bounds
 from snb.settings import ROOT, Settings
+from tools.serving import schema
 
 SOURCE = (ROOT / "predict.py").read_text(encoding="utf-8")
 INPUTS = schema.derive(SOURCE, "Predictor", "0")["components"]["schemas"]["Input"]["properties"]

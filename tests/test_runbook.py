@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import tools
-from server import Server
-from tiny import save_tiny
 
 from snb.settings import ROOT
+from tests.hosts import tools
+from tests.tiny import save_tiny
+from tools.serving.server import Server
 
 RUNBOOK = ROOT / "docs" / "repli.md"
 BLOCK = re.compile(r"^( *)```sh\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

@@ -9,8 +9,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from snb.engine.sampling import Draw, choose
 from snb.request import Sampling
-from snb.sampling import Draw, choose
 
 SCORES = torch.randn(50, generator=torch.Generator().manual_seed(1)) * 2
 SETTINGS = [

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from snb import schema
-from snb.schema import BadContract, derive
 from snb.settings import ROOT
+from tools.serving import schema
+from tools.serving.schema import BadContract, derive
 
 SAMPLE = """
 from cog import BasePredictor, ConcatenateIterator, Input, concurrent, streaming

@@ -5,13 +5,13 @@ import regex
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from snb.detokenizer import Detokenizer, pieces
-from snb.engine import Engine
+from snb.engine.detokenizer import Detokenizer, pieces
+from snb.engine.loop import Engine
+from snb.engine.script import BEGINNINGS, FRENCH, Script, fits
 from snb.request import Sampling
-from snb.script import BEGINNINGS, FRENCH, Script, fits
+from tests.tiny import tiny_model
 
 SAID = (
     "« L’œil, ça ? » — Ô Dieu : être… “conatus”, ‘à’ – ﬁn, É, ÿ, ñ, Ÿ, 5 €, № 2, © • a\u2011b 1\u202f000",

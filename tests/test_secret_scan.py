@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-import secret_scan
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
-from project import Project
-from secret_scan import Reading, check
 
-from snb.hub import Hub
+from snb.weights.hub import Hub
+from tools.publishing import secret_scan
+from tools.publishing.project import Project
+from tools.publishing.secret_scan import Reading, check
 
 NOWHERE = Hub(endpoint="http://127.0.0.1:1", sleep=lambda _: None)
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from server import Server
-from tiny import save_tiny
+
+from tests.tiny import save_tiny
+from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
 SAMPLED = {

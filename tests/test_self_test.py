@@ -7,22 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import save_tiny, tiny_model
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from snb import reference
-from snb.engine import Engine
+from snb.engine.loop import Engine
+from snb.engine.paths import PATHS
+from snb.engine.slots import SlotCache, SlotModel
 from snb.errors import SelfTestFailed
-from snb.loader import Loaded, load
-from snb.paths import PATHS
 from snb.philosophers import persona
 from snb.prompt import ChatML
 from snb.request import Request
-from snb.self_test import Report, self_test
+from snb.self_test import Report, reference, self_test
 from snb.service import Service
 from snb.settings import Settings
-from snb.slots import SlotCache, SlotModel
+from snb.weights.loader import Loaded, load
+from tests.tiny import save_tiny, tiny_model
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "nf4")
 SIZES = [*((2, precision) for precision in PRECISIONS), (48, "bf16"), (48, "nf4")]

@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
-from server import Server, SetupFailed
-from tiny import save_tiny
 
 from snb.philosophers import names, persona
 from snb.settings import Settings
+from tests.tiny import save_tiny
+from tools.serving.server import Server, SetupFailed
 
 pytestmark = pytest.mark.server
 METRICS = {

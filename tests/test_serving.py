@@ -7,22 +7,20 @@ import sys
 from pathlib import Path
 
 import environment
-import local
-import process_group
 import pytest
-from hosts import PREDICTOR, puppet
-from server import Server, SetupFailed, free_port
-from waiting import running, until
 
-from snb import prepared
 from snb.errors import BadSetting
-from snb.lock import Entry, Lock
-from snb.settings import ROOT, Settings
+from snb.settings import Settings
+from snb.weights import prepared
+from snb.weights.lock import Entry, Lock
+from tests.hosts import PREDICTOR, puppet
+from tests.waiting import running, until
+from tools.serving import local, process_group
+from tools.serving.server import Server, SetupFailed, free_port
 
-STARTS = f"""
+STARTS = """
 import subprocess, sys, time
-sys.path.insert(0, {str(ROOT / "scripts" / "serving")!r})
-import process_group
+from tools.serving import process_group
 child = process_group.start(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
 print(child.pid, child.stdout.readline(), flush=True)
 time.sleep(600)

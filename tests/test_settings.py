@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from snb.engine.paths import PATHS
 from snb.errors import BadSetting
-from snb.paths import PATHS
 from snb.settings import OF_OTHERS, ROOT, Settings
 
 

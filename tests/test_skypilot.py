@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from hosts import DEPLOY, environment, puppet, puppet_server, tools
-from peers import end
-from server import free_port
-from waiting import until
 
-from snb import schema
 from snb.settings import Settings
+from tests.hosts import DEPLOY, environment, puppet, puppet_server, tools
+from tests.waiting import until
+from tools.benchmarking.peers import end
+from tools.serving import schema
+from tools.serving.server import free_port
 
 KEY = "a-key-of-the-operator"
 READ = """

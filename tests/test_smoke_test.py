@@ -9,22 +9,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import judgement
 import pytest
-import smoke
-import trial
-from cog_double import FRENCH, Double
-from endpoint import Failed
-from language import likeliest
-from patience import within
-from replicate_server import ReplicateServer
-from reply import Reply
-from server import Server
-from started import MODEL, is_url, reached
-from tiny import save_tiny
-from verdict import FAILED, NOTE, OK, WARNING, Verdict
 
 from snb.settings import ROOT
+from tests.cog_double import FRENCH, Double
+from tests.replicate_server import ReplicateServer
+from tests.tiny import save_tiny
+from tools.endpoints.endpoint import Failed
+from tools.endpoints.patience import within
+from tools.endpoints.started import MODEL, is_url, reached
+from tools.rehearsing import judgement, smoke, trial
+from tools.rehearsing.language import likeliest
+from tools.rehearsing.reply import Reply
+from tools.rehearsing.verdict import FAILED, NOTE, OK, WARNING, Verdict
+from tools.serving.server import Server
 
 ENGLISH = (
     "Freedom is not to do whatever one wants, because what we want has causes of its own; it is to grasp "

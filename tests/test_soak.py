@@ -6,15 +6,15 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from tiny import tiny_model
 from transformers import PreTrainedTokenizerFast
-from waiting import until
 
-from snb.engine import Engine
+from snb.engine.generation import Generation
+from snb.engine.loop import Engine
+from snb.engine.slots import SlotModel, Step
 from snb.errors import BadInput
-from snb.generation import Generation
 from snb.request import Sampling
-from snb.slots import SlotModel, Step
+from tests.tiny import tiny_model
+from tests.waiting import until
 
 REQUESTS = int(os.environ.get("SOAK_REQUESTS", "150"))
 """SOAK_REQUESTS=2000 is the long form."""

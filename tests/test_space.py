@@ -12,15 +12,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hosts import DEPLOY, tools
 from huggingface_hub import SpaceCard, SpaceHardware
-from peers import end
-from server import free_port
-from tiny import save_tiny
-from waiting import until
 
-from snb import schema
 from snb.settings import ROOT, Settings
+from tests.hosts import DEPLOY, tools
+from tests.tiny import save_tiny
+from tests.waiting import until
+from tools.benchmarking.peers import end
+from tools.serving import schema
+from tools.serving.server import free_port
 
 SPACE = DEPLOY / "huggingface"
 USER = 1000

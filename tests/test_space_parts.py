@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 from huggingface_hub import SpaceCard
-from server import ROOT
-from space_page import SPACE
 
-from snb import schema
 from snb.philosophers import names, persona
 from snb.prompt import QUESTION, SOURCES
 from snb.request import MAX_MESSAGE
+from tests.space_page import SPACE
+from tools.serving import schema
+from tools.serving.server import ROOT
 
 sys.path.insert(0, str(SPACE))
 

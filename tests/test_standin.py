@@ -1,10 +1,8 @@
 """The stand-in: how its stages are kept, and a built one: a Qwen2 whose adapter shows in its answers."""
 
 import json
-import runpy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,25 +13,14 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, Qwen2ForCa
 from snb.philosophers import persona
 from snb.prompt import ChatML
 from snb.request import Request
+from tools.serving.make_standin import stage
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDIN = ROOT / "weights" / "standin"
 BASE, ADAPTER, PROBE = STANDIN / "base", STANDIN / "adapter", STANDIN / "probe.json"
-LESSONS = json.loads((ROOT / "scripts" / "serving" / "standin-lessons.json").read_text(encoding="utf-8"))
+LESSONS = json.loads((ROOT / "tools" / "serving" / "standin-lessons.json").read_text(encoding="utf-8"))
 
-Stage = Callable[[Path, str, Callable[[Path], None], bool], None]
 built = pytest.mark.skipif(not PROBE.exists(), reason="scripts/make-standin has not built weights/standin")
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return runpy.run_path(str(ROOT / "scripts" / "make-standin"), run_name="make_standin")
-
-
-@pytest.fixture
-def stage(script: dict[str, Any]) -> Stage:
-    return script["stage"]
 
 
 def writes(text: str) -> Callable[[Path], None]:
@@ -45,22 +32,20 @@ def fails(folder: Path) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_stage_that_stands_is_not_built_again(stage: Stage, tmp_path: Path) -> None:
+def test_a_stage_that_stands_is_not_built_again(tmp_path: Path) -> None:
     stage(tmp_path / "base", "recipe", writes("first"), False)
     stage(tmp_path / "base", "recipe", writes("second"), False)
     assert (tmp_path / "base" / "file").read_text() == "first"
 
 
 @pytest.mark.parametrize(("recipe", "force"), [("another", False), ("recipe", True)])
-def test_a_changed_recipe_or_force_builds_again(
-    stage: Stage, tmp_path: Path, recipe: str, force: bool
-) -> None:
+def test_a_changed_recipe_or_force_builds_again(tmp_path: Path, recipe: str, force: bool) -> None:
     stage(tmp_path / "base", "recipe", writes("first"), False)
     stage(tmp_path / "base", recipe, writes("second"), force)
     assert (tmp_path / "base" / "file").read_text() == "second"
 
 
-def test_an_interrupted_stage_has_no_name_and_starts_afresh(stage: Stage, tmp_path: Path) -> None:
+def test_an_interrupted_stage_has_no_name_and_starts_afresh(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stage(tmp_path / "base", "recipe", fails, False)
     assert not (tmp_path / "base").exists()
@@ -68,7 +53,7 @@ def test_an_interrupted_stage_has_no_name_and_starts_afresh(stage: Stage, tmp_pa
     assert {path.name for path in (tmp_path / "base").iterdir()} == {"other", "recipe.sha256"}
 
 
-def test_an_interrupted_rebuild_leaves_what_stood(stage: Stage, tmp_path: Path) -> None:
+def test_an_interrupted_rebuild_leaves_what_stood(tmp_path: Path) -> None:
     stage(tmp_path / "base", "recipe", writes("first"), False)
     with pytest.raises(KeyboardInterrupt):
         stage(tmp_path / "base", "another", fails, False)

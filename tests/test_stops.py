@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from snb.detokenizer import Detokenizer, pieces
-from snb.stops import REPEATS, SHORTEST_LOOP, StopStrings, loops
+from snb.engine.detokenizer import Detokenizer, pieces
+from snb.engine.stops import REPEATS, SHORTEST_LOOP, StopStrings, loops
 
 few = st.text("aéb", max_size=30)
 forms = st.sampled_from(["NFC", "NFD"])

@@ -5,63 +5,51 @@ import json
 import re
 import runpy
 import sys
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
-import advisories
-import environment
-import packages
 import pytest
 import yaml
 
 from snb.settings import ROOT
+from tools.machine import pins
+from tools.supplying import advisories, pin_packages
 
 PIN = re.compile(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][A-Za-z0-9.]*")
 SHIPPED = [ROOT / "predict.py", *sorted((ROOT / "snb").rglob("*.py"))]
-SCRIPTS = [
-    file
-    for file in sorted((ROOT / "scripts").rglob("*"))
-    if file.suffix == ".py" or (not file.suffix and file.is_file() and "python3" in file.read_text()[:40])
-]
+SCRIPTS = [ROOT / "scripts" / "environment.py", *sorted((ROOT / "tools").rglob("*.py"))]
 
 
-def test_every_requirement_is_an_exact_version() -> None:
-    files = [ROOT / "requirements.txt", *(ROOT / "scripts").glob("requirements*.txt")]
-    files += (ROOT / "scripts").glob("constraints*.txt")
-    for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            pin = line.split("#")[0].strip()
-            assert not pin or PIN.fullmatch(pin), f"{file.name}: {line}"
+def test_every_package_is_pinned_and_every_one_that_was_chosen_has_its_reason() -> None:
+    for file in [ROOT / "requirements.txt", *ROOT.glob("scripts/*.txt")]:
+        assert not [pin for pin in pins(file) if not PIN.fullmatch(pin)], file.name
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    for pin in sum(project["optional-dependencies"].values(), project["dependencies"]):
+        assert re.search(rf'"{re.escape(pin)}",\s*# \S', text), f"{pin} has no reason"
 
 
-def test_every_package_that_was_chosen_has_its_reason() -> None:
-    by_hand = packages.FILE.read_text(encoding="utf-8").split(packages.MARK)[0].splitlines()
-    assert not [line for line in by_hand if line and not line.partition("#")[2].strip()]
+def test_the_files_of_pins_are_those_of_pyproject() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for name, extras in pin_packages.FILES.items():
+        wanted = sum((groups["optional-dependencies"][extra] for extra in extras), groups["dependencies"])
+        chosen = {normal(pin) for pin in wanted if "==" in pin}
+        assert chosen <= {*map(normal, pins(ROOT / name))}, f"run scripts/pin-packages: {name}"
 
 
-def test_requirements_hold_all_that_they_bring_in() -> None:
-    assert packages.FILE.read_text(encoding="utf-8") == packages.written(), "run scripts/pin-packages"
-    pinned = {packages.normal(pin.split("==")[0]) for pin in advisories.image()}
-    assert {"pydantic-core", "h11", "coglet", "markupsafe"} <= pinned
-    assert not {"pytest", "triton"} & pinned
-
-
-def test_what_is_for_another_machine_or_an_extra_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    tree = {
-        "torch": ["Other_Name>=1", "nvidia-x==1", 'w; sys_platform == "win32"'],
-        "other-name": ['t; extra == "test"', "exact==3", 'old; python_version < "3.11"'],
-        "exact": ["torch"],
-    }
-    monkeypatch.setattr(packages.metadata, "requires", tree.get)
-    assert packages.closure(["torch"]) == {"torch", "other-name", "exact"}
+def normal(pin: str) -> str:
+    """With the one spelling of a package's name."""
+    name, _, version = pin.partition("==")
+    return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"
 
 
 def test_the_image_is_built_from_named_versions() -> None:
     build = yaml.safe_load((ROOT / "cog.yaml").read_text(encoding="utf-8"))["build"]
-    assert f"cog=={build['sdk_version']}" in environment.read(packages.FILE, chosen=True)
-    assert build["python_version"] == packages.IMAGE["python_version"]
+    assert f"cog=={build['sdk_version']}" in pins(ROOT / "requirements.txt")
+    assert f"--python-version={build['python_version']}" in pin_packages.TARGET
     assert build["cuda"]
 
 

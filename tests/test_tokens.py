@@ -24,8 +24,8 @@ def test_a_persona_has_as_many_tokens_as_is_said_and_memory_counts(
 
 def test_french_takes_as_many_tokens_a_word_as_is_said(qwen_tokenizer: PreTrainedTokenizerFast) -> None:
     """Over personas, answers and passages; words as spaces part them."""
-    quality = json.loads((ROOT / "scripts" / "preparing" / "quality-set.json").read_text(encoding="utf-8"))
-    workload = json.loads((ROOT / "scripts" / "benchmarking" / "workload.json").read_text(encoding="utf-8"))
+    quality = json.loads((ROOT / "tools" / "preparing" / "quality-set.json").read_text(encoding="utf-8"))
+    workload = json.loads((ROOT / "tools" / "benchmarking" / "workload.json").read_text(encoding="utf-8"))
     prose = [*map(persona, names()), *(one["answer"] for one in quality), *workload["passages"]]
     rate = sum(map(len, map(qwen_tokenizer.encode, prose))) / sum(len(text.split()) for text in prose)
     assert f"and French about {rate:.1f} a word" in MEASUREMENTS

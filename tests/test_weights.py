@@ -16,21 +16,21 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from hub import Fault, LoopbackHub, loopback_hub
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save, save_file
-from tiny import save_tiny, tiny_model
 
-from snb import weights
-from snb.checkpoint import INDEX, inspect, shard_fault
 from snb.errors import AdapterMismatch, AdapterUnsupported, BadSetting, DownloadFailed, WeightsMissing
-from snb.hub import MARGIN, Hub
-from snb.lock import NAME, Entry, Lock, alone, digests, verify
 from snb.prompt import END, START
-from snb.served import read_config
 from snb.settings import ROOT, Settings
+from snb.weights import fetch
+from snb.weights.checkpoint import INDEX, inspect, shard_fault
+from snb.weights.hub import MARGIN, Hub
+from snb.weights.lock import NAME, Entry, Lock, alone, digests, verify
+from snb.weights.served import read_config
+from tests.hub import Fault, LoopbackHub, loopback_hub
+from tests.tiny import save_tiny, tiny_model
 
 BASE, ADAPTER = "school/base", "school/adapter"
 SHARD = "model-00002-of-00006.safetensors"
@@ -96,7 +96,7 @@ def change(path: Path, edit: Callable[[dict], object]) -> None:
 
 
 def test_a_download_is_whole_and_its_lock_says_what_it_is(server, settings, hub, files):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     lock = Lock.read(folder)
     commit = server.commits[BASE, "main"]
     assert folder.parent == settings.weights_dir
@@ -110,14 +110,14 @@ def test_a_download_is_whole_and_its_lock_says_what_it_is(server, settings, hub,
 def test_only_what_is_wanted_is_fetched(server, settings, hub, files):
     extra = {"pytorch_model.bin": b"pickle", "model.safetensors.bak": b"", "original/config.json": b"{}"}
     server.push(BASE, {**files, **extra})
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     assert {path.name for path in folder.iterdir()} == {*files, NAME, ".cache"}
 
 
 def test_a_verified_folder_is_used_without_a_request(server, settings, hub):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     server.requests.clear()
-    assert weights.ensure_base(settings, hub) == folder
+    assert fetch.ensure_base(settings, hub) == folder
     assert server.requests == []
 
 
@@ -127,7 +127,7 @@ def test_an_interrupted_file_resumes_where_it_broke_off(server, settings, hub, n
         ADAPTER, {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": adapter}
     )
     server.fail("GET", "adapter_model.safetensors", Fault(cut=11 * MIB))
-    folder = weights.ensure_adapter(settings, hub)
+    folder = fetch.ensure_adapter(settings, hub)
     first, second = server.asked("GET", "adapter_model.safetensors")
     assert first.headers["Range"] is None
     assert second.headers["Range"] == f"bytes={10 * MIB}-"  # the library writes 10 MiB at a time
@@ -146,21 +146,21 @@ def test_an_interrupted_file_resumes_where_it_broke_off(server, settings, hub, n
 def test_a_busy_hub_is_asked_again_after_the_time_it_names(server, settings, hub, naps, headers):
     server.fail("GET", "/revision/main", Fault(503), Fault(429, headers))
     server.fail("GET", SHARD, Fault(500))
-    weights.ensure_base(settings, hub)
+    fetch.ensure_base(settings, hub)
     assert len(naps) == 3
     assert 0 < naps[0] < naps[1] == 120
 
 
 def test_a_limit_that_is_not_reached_asks_for_no_pause(server, settings, hub, naps):
     server.fail("GET", "/revision/main", Fault(503, {"RateLimit": '"api";r=499;t=120'}))
-    weights.ensure_base(settings, hub)
+    fetch.ensure_base(settings, hub)
     assert naps[0] <= 2
 
 
 def test_a_hub_that_is_down_is_given_up_after_five_attempts_with_growing_pauses(server, settings, hub, naps):
     server.fail("GET", "/revision/main", *[Fault(503)] * 9)
     with pytest.raises(DownloadFailed, match="answered 503"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert len(server.requests) == 5
     assert len(naps) == 4
     assert 1 <= naps[0] <= 2 <= naps[1] <= 4 <= naps[2] <= 8 <= naps[3] <= 16
@@ -170,18 +170,18 @@ def test_an_unreachable_hub_is_a_download_failure(settings, naps):
     with loopback_hub() as gone:
         url = gone.url
     with pytest.raises(DownloadFailed, match="Connection refused"):
-        weights.ensure_base(settings, Hub(endpoint=url, sleep=naps.append))
+        fetch.ensure_base(settings, Hub(endpoint=url, sleep=naps.append))
     assert len(naps) == 4
 
 
 def test_a_failed_download_leaves_no_lock_and_the_next_one_keeps_what_is_whole(server, settings, hub, files):
     server.fail("GET", SHARD, *[Fault(503)] * 5)
     with pytest.raises(DownloadFailed, match="answered 503"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert locks(settings) == []
     before = {path.name for path in settings.weights_dir.rglob("model-*.safetensors")}
     server.requests.clear()
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     fetched = {request.path.rsplit("/")[-1] for request in server.asked("GET", ".safetensors")}
     assert SHARD in fetched
     assert fetched | before == {name for name in files if name.endswith(".safetensors")}
@@ -195,42 +195,42 @@ def test_bytes_that_are_not_what_the_hub_declares_are_fetched_again_then_refused
 ):
     server.fail("GET", f"/{name}", *[Fault(altered=True)] * 5)
     with pytest.raises(DownloadFailed, match=f": {name} is not what the hub declares"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert locks(settings) == []
-    weights.ensure_base(settings, hub)
+    fetch.ensure_base(settings, hub)
     assert len(naps) == 4
 
 
 def test_a_truncated_leftover_is_fetched_again_though_the_library_trusts_it(server, settings, hub, files):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     (folder / NAME).unlink()
     touched = (folder / SHARD).stat().st_mtime
     (folder / SHARD).write_bytes(files[SHARD][:-1])
     os.utime(folder / SHARD, (touched, touched))
-    weights.ensure_base(settings, hub)
+    fetch.ensure_base(settings, hub)
     assert (folder / SHARD).read_bytes() == files[SHARD]
 
 
 def test_a_disk_without_room_is_refused_with_the_numbers_before_a_byte_is_fetched(server, settings, hub):
     small = replace(hub, free_bytes=lambda _: 123_456)
     with pytest.raises(DownloadFailed, match=rf"{MARGIN:,} do not fit the 123,456 free"):
-        weights.ensure_base(settings, small)
+        fetch.ensure_base(settings, small)
     assert server.asked("HEAD") == []
 
 
 def test_only_the_missing_bytes_and_the_margin_need_room(server, settings, hub, files):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     (folder / SHARD).unlink()
     short = len(files[SHARD]) + MARGIN - 1
     with pytest.raises(DownloadFailed, match=f"{len(files[SHARD]):,} bytes"):
-        weights.ensure_base(settings, replace(hub, free_bytes=lambda _: short))
-    weights.ensure_base(settings, replace(hub, free_bytes=lambda _: short + 1))
+        fetch.ensure_base(settings, replace(hub, free_bytes=lambda _: short))
+    fetch.ensure_base(settings, replace(hub, free_bytes=lambda _: short + 1))
 
 
 def test_a_fault_of_the_disk_is_told_and_not_tried_again(server, settings, hub, naps):
     settings.weights_dir.write_text("a file where the folder should be")
     with pytest.raises(DownloadFailed, match="cannot be written: File exists"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert naps == []
 
 
@@ -243,7 +243,7 @@ def test_a_closed_repository_names_hf_token_and_never_its_value(server, settings
     server.token = "another"
     keyed = replace(hub, token=token)
     with pytest.raises(DownloadFailed, match=r"answered 401.*HF_TOKEN, which is (not )?set") as caught:
-        weights.ensure_base(settings, keyed)
+        fetch.ensure_base(settings, keyed)
     assert ("is not set" in str(caught.value)) == (token is None)
     assert TOKEN not in f"{caught.getrepr(chain=True, showlocals=False)} {caplog.text} {keyed}"
     assert (len(server.requests), naps) == (1, [])
@@ -251,33 +251,33 @@ def test_a_closed_repository_names_hf_token_and_never_its_value(server, settings
 
 def test_the_token_of_the_settings_opens_a_closed_repository(server, settings, hub):
     server.token = TOKEN
-    verify(weights.ensure_base(settings, replace(hub, token=TOKEN)))
+    verify(fetch.ensure_base(settings, replace(hub, token=TOKEN)))
 
 
 @pytest.mark.parametrize("fault", [Fault(403, {"X-Error-Code": "GatedRepo"}), Fault(403), Fault(404)])
 def test_a_refusal_is_not_tried_again(server, settings, hub, naps, fault):
     server.fail("GET", "/revision/main", fault)
     with pytest.raises(DownloadFailed, match=f"answered {fault.status}"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert naps == []
 
 
 def test_a_refusal_hidden_behind_an_error_of_the_library_is_not_tried_again(server, settings, hub, naps):
     server.fail("HEAD", "/config.json", Fault(403), Fault(403))
     with pytest.raises(DownloadFailed, match="answered 403"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert naps == []
 
 
 def test_an_unknown_revision_is_named(settings, hub):
     with pytest.raises(DownloadFailed, match=r"school/base at v9.*SNB_BASE_REVISION"):
-        weights.ensure_base(replace(settings, base_revision="v9"), hub)
+        fetch.ensure_base(replace(settings, base_revision="v9"), hub)
 
 
 @pytest.mark.parametrize("token", ["hf_a\nb", "hf_é", "hf_a b"])
 def test_a_token_that_no_request_can_carry_is_refused_unquoted(settings, token):
     with pytest.raises(BadSetting, match="HF_TOKEN") as caught:
-        weights.ensure_base(replace(settings, hf_token=token))
+        fetch.ensure_base(replace(settings, hf_token=token))
     assert token not in str(caught.value)
 
 
@@ -292,7 +292,7 @@ def test_a_login_page_in_place_of_the_hub_is_quoted_in_one_line_and_not_asked_ag
     with pytest.raises(
         DownloadFailed, match=r"no listing of a repository: '<!doctype html>.*Wi-Fi"
     ) as caught:
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert "HF_ENDPOINT" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert naps == []
@@ -313,14 +313,14 @@ def test_a_login_page_in_place_of_the_hub_is_quoted_in_one_line_and_not_asked_ag
 def test_an_answer_that_is_no_listing_is_a_download_failure(server, settings, hub, naps, body):
     server.fail("GET", "/revision/main", Fault(body=body))
     with pytest.raises(DownloadFailed, match="what answered"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert naps == []
 
 
 def test_a_login_page_in_place_of_a_file_is_told(server, settings, hub, naps):
     server.fail("HEAD", SHARD, PAGE)
     with pytest.raises(DownloadFailed, match=r"has not the headers of a hub.*login page"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert (naps, locks(settings)) == ([], [])
 
 
@@ -329,16 +329,16 @@ def test_a_page_that_comes_as_a_file_is_never_taken_for_a_weight(server, setting
     page = Fault(body=PAGE.body.ljust(len(files[SHARD]) + longer))
     server.fail("GET", SHARD, *[page] * 5)
     with pytest.raises(DownloadFailed, match=r"is not what the hub declares|another size than was declared"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert locks(settings) == []
-    assert (weights.ensure_base(settings, hub) / SHARD).read_bytes() == files[SHARD]
+    assert (fetch.ensure_base(settings, hub) / SHARD).read_bytes() == files[SHARD]
 
 
 @pytest.mark.parametrize("unlisted", [{"size"}, {"blobId", "lfs"}, {"size", "blobId", "lfs"}])
 def test_a_mirror_that_lists_no_sizes_or_no_hashes_is_refused_at_once(server, settings, hub, naps, unlisted):
     server.unlisted = unlisted
     with pytest.raises(DownloadFailed, match=r"without size or hash.*partial mirror"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert (len(server.requests), naps) == (1, [])
 
 
@@ -351,12 +351,12 @@ def test_of_two_that_want_one_repository_the_second_waits_and_only_verifies(serv
         second: list[Future[Path]] = []
 
         def meanwhile(_: float) -> None:
-            second.append(pool.submit(weights.ensure_base, settings, Hub(endpoint=server.url)))
+            second.append(pool.submit(fetch.ensure_base, settings, Hub(endpoint=server.url)))
             deadline = time.monotonic() + 60
             while "waiting for it" not in caplog.text and time.monotonic() < deadline:
                 time.sleep(0.01)
 
-        first = weights.ensure_base(settings, Hub(endpoint=server.url, sleep=meanwhile))
+        first = fetch.ensure_base(settings, Hub(endpoint=server.url, sleep=meanwhile))
         assert second[0].result() == first
     assert len(server.asked("GET", "/revision/main")) == 1
     fetched = [request.path for request in server.asked("GET", ".safetensors")]
@@ -364,10 +364,10 @@ def test_of_two_that_want_one_repository_the_second_waits_and_only_verifies(serv
 
 
 def test_what_is_verified_is_read_while_another_fills(server, settings, hub):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     [lock] = settings.weights_dir.glob("*.lock")
     with alone(lock), ThreadPoolExecutor() as pool:
-        assert pool.submit(weights.ensure_base, settings, hub).result(timeout=60) == folder
+        assert pool.submit(fetch.ensure_base, settings, hub).result(timeout=60) == folder
 
 
 def test_a_lock_is_free_once_its_holder_was_killed(tmp_path):
@@ -385,50 +385,50 @@ def test_a_lock_is_free_once_its_holder_was_killed(tmp_path):
 
 
 def test_another_revision_is_not_satisfied_by_the_old_folder(server, settings, hub, files):
-    old = weights.ensure_base(settings, hub)
+    old = fetch.ensure_base(settings, hub)
     commit = server.push(BASE, {**files, "generation_config.json": b'{"top_k": 1}'})
-    new = weights.ensure_base(replace(settings, base_revision=commit), hub)
+    new = fetch.ensure_base(replace(settings, base_revision=commit), hub)
     assert new != old
     assert (new / "generation_config.json").read_bytes() == b'{"top_k": 1}'
 
 
 def test_a_branch_that_has_moved_on_is_neither_asked_for_nor_mixed_in(server, settings, hub, files):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     server.push(BASE, {**files, "generation_config.json": b"{}"})
     server.requests.clear()
-    assert weights.ensure_base(settings, hub) == folder
+    assert fetch.ensure_base(settings, hub) == folder
     assert server.requests == []
     (folder / "generation_config.json").unlink()
-    assert weights.ensure_base(settings, hub) == folder
+    assert fetch.ensure_base(settings, hub) == folder
     assert (folder / "generation_config.json").read_bytes() == files["generation_config.json"]
 
 
 def test_the_commit_that_a_branch_stood_for_is_satisfied_by_its_folder(server, settings, hub):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     server.requests.clear()
-    assert weights.ensure_base(replace(settings, base_revision=server.commits[BASE, "main"]), hub) == folder
+    assert fetch.ensure_base(replace(settings, base_revision=server.commits[BASE, "main"]), hub) == folder
     assert server.requests == []
 
 
 @pytest.mark.parametrize("field", ["repository", "revision"])
 def test_a_lock_of_something_else_is_not_used(server, settings, hub, field):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     change(folder / NAME, lambda lock: lock.update({field: "other", "commit": "other"}))
     with pytest.raises(WeightsMissing, match="is not in"):
-        weights.check(weights.sources(settings)[-1], settings)
+        fetch.check(fetch.sources(settings)[-1], settings)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": {"a": 1}}'])
 def test_a_damaged_lock_is_no_lock(settings, hub, text):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     (folder / NAME).write_text(text)
     with pytest.raises(WeightsMissing, match="no readable"):
         verify(folder)
-    verify(weights.ensure_base(settings, hub))
+    verify(fetch.ensure_base(settings, hub))
 
 
 def test_truncated_altered_and_missing_files_are_all_in_one_error(settings, hub, files):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     (folder / SHARD).write_bytes(files[SHARD][:-1])
     (folder / "tokenizer.json").unlink()
     (folder / "config.json").write_bytes(files["config.json"][:-1] + b" ")
@@ -443,23 +443,23 @@ def test_truncated_altered_and_missing_files_are_all_in_one_error(settings, hub,
 
 
 def test_a_damaged_folder_is_repaired_by_fetching_only_what_is_damaged(server, settings, hub, files):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     (folder / SHARD).write_bytes(bytes(len(files[SHARD])))
     server.requests.clear()
-    verify(weights.ensure_base(settings, hub))
+    verify(fetch.ensure_base(settings, hub))
     assert [request.path.rsplit("/")[-1] for request in server.asked("GET", ".safetensors")] == [SHARD]
 
 
 def test_offline_nothing_is_asked_and_the_faults_are_told(server, settings, hub, monkeypatch):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     server.requests.clear()
-    assert weights.ensure_base(settings, hub) == folder
+    assert fetch.ensure_base(settings, hub) == folder
     (folder / "config.json").unlink()
     with pytest.raises(WeightsMissing, match=r"config\.json is absent"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     with pytest.raises(WeightsMissing, match="school/adapter at main is not in"):
-        weights.ensure_adapter(settings, hub)
+        fetch.ensure_adapter(settings, hub)
     assert server.requests == []
 
 
@@ -470,7 +470,7 @@ def test_an_index_that_names_a_missing_shard_is_refused_before_any_is_fetched(se
     del files[SHARD]
     server.push(BASE, files)
     with pytest.raises(WeightsMissing, match=f"{SHARD}, which holds weights, is absent"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert server.asked("GET", ".safetensors") == []
     assert locks(settings) == []
 
@@ -482,7 +482,7 @@ def test_an_index_that_points_out_of_the_folder_is_refused(server, settings, hub
     files[INDEX] = json.dumps({"weight_map": {"w": name}}).encode()
     server.push(BASE, {**files, name: b"from outside"})
     with pytest.raises(WeightsMissing, match=f"{name}, which holds weights, is absent"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert bystander.read_text() == "untouched"
 
 
@@ -491,9 +491,9 @@ def test_a_repository_of_pickles_is_refused_by_name_and_not_fetched(server, sett
     server.push(BASE, {**described, "pytorch_model.bin": b"pickle"})
     server.push(ADAPTER, {"adapter_config.json": b"{}", "adapter_model.bin": b"pickle"})
     with pytest.raises(WeightsMissing, match=r"pytorch_model\.bin: pickles can run code"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     with pytest.raises(WeightsMissing, match=r"adapter_model\.bin: pickles can run code"):
-        weights.ensure_adapter(settings, hub)
+        fetch.ensure_adapter(settings, hub)
     assert server.asked("GET", ".bin") == []
 
 
@@ -502,7 +502,7 @@ def test_a_repository_with_code_of_its_own_is_refused(server, settings, hub, fil
     files[name] = json.dumps({**json.loads(files[name]), "auto_map": {"AutoModel": "x.Y"}}).encode()
     server.push(BASE, files)
     with pytest.raises(WeightsMissing, match=f"{name} wants code"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert server.asked("GET", ".safetensors") == []
 
 
@@ -563,7 +563,7 @@ def test_what_the_engine_cannot_serve_is_refused_before_a_shard_is_fetched(
         inspect(local, "base")
     server.push(BASE, {**files, "config.json": (local / "config.json").read_bytes()})
     with pytest.raises(WeightsMissing, match=fault):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert server.asked("GET", ".safetensors") == []
 
 
@@ -580,27 +580,27 @@ def test_a_tokenizer_that_cannot_write_prompts_is_refused_before_a_shard_is_fetc
     files["tokenizer.json"] = files["tokenizer.json"].replace(token.encode(), "<｜User｜>".encode())
     server.push(BASE, files)
     with pytest.raises(WeightsMissing, match=re.escape(f"has no token {token},")):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     server.push(BASE, {**files, "tokenizer.json": b"{}"})
     with pytest.raises(WeightsMissing, match=r"tokenizer\.json is no tokenizer"):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert server.asked("GET", ".safetensors") == []
 
 
 def test_what_was_downloaded_when_it_was_not_judged_is_refused_too(settings, hub):
-    folder = weights.ensure_base(settings, hub)
+    folder = fetch.ensure_base(settings, hub)
     change(folder / "config.json", lambda config: config.update(architectures=["Qwen3ForCausalLM"]))
     entry = Entry((folder / "config.json").stat().st_size, digests([folder / "config.json"])[0])
     lock = Lock.read(folder)
     replace(lock, files={**lock.files, "config.json": entry}).write(folder)
     with pytest.raises(WeightsMissing, match="Qwen3ForCausalLM"):
-        weights.check(weights.sources(settings)[-1], settings)
+        fetch.check(fetch.sources(settings)[-1], settings)
 
 
 def test_an_adapter_that_cannot_be_merged_is_refused_before_its_weights_are_fetched(server, settings, hub):
     server.push(ADAPTER, {"adapter_config.json": b'{"peft_type": "LOHA"}', "adapter_model.safetensors": b""})
     with pytest.raises(AdapterUnsupported, match="peft_type is 'LOHA'"):
-        weights.ensure_adapter(settings, hub)
+        fetch.ensure_adapter(settings, hub)
     assert server.asked("GET", ".safetensors") == []
 
 
@@ -608,7 +608,7 @@ def test_an_adapter_of_another_base_is_refused_before_the_base_is_fetched(server
     lora = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
     get_peft_model(tiny_model(hidden_size=32), lora).save_pretrained(tmp_path / "adapter")
     with pytest.raises(AdapterMismatch, match=r"has shape \(4, 32\)"):
-        weights.ensure_base(replace(settings, adapter=str(tmp_path / "adapter")), hub)
+        fetch.ensure_base(replace(settings, adapter=str(tmp_path / "adapter")), hub)
     assert server.asked("GET", ".safetensors") == []
 
 
@@ -622,7 +622,7 @@ def test_a_context_that_is_longer_than_the_model_s_is_warned_of(local, caplog, n
 def test_a_hub_file_that_is_whole_but_no_safetensors_gets_no_lock(server, settings, hub, files):
     server.push(BASE, {**files, SHARD: b"not tensors"})
     with pytest.raises(WeightsMissing, match=SHARD):
-        weights.ensure_base(settings, hub)
+        fetch.ensure_base(settings, hub)
     assert locks(settings) == []
 
 
@@ -630,7 +630,7 @@ def test_a_hub_file_that_is_whole_but_no_safetensors_gets_no_lock(server, settin
 
 
 def test_a_whole_local_folder_is_used_as_it_is(server, settings, hub, local):
-    assert weights.ensure_base(replace(settings, base_model=str(local)), hub) == local
+    assert fetch.ensure_base(replace(settings, base_model=str(local)), hub) == local
     assert server.requests == []
     assert not (local / NAME).exists()
 
@@ -639,7 +639,7 @@ def test_a_truncated_shard_is_refused_by_name(settings, hub, local, files):
     size = len(files[SHARD])
     (local / SHARD).write_bytes(files[SHARD][:-1])
     with pytest.raises(WeightsMissing) as caught:
-        weights.ensure_base(replace(settings, base_model=str(local)), hub)
+        fetch.ensure_base(replace(settings, base_model=str(local)), hub)
     assert caught.value.faults == [f"{SHARD} has {size - 1} bytes where its header declares {size}"]
 
 
@@ -692,25 +692,25 @@ def test_a_header_of_anything_is_a_fault_and_no_crash(tmp_path_factory, header):
 
 
 def test_the_pin_gives_its_revision_to_its_own_repository_only():
-    adapter, base = weights.sources(Settings())
+    adapter, base = fetch.sources(Settings())
     assert (base.name, base.revision) == (
         "Qwen/Qwen2.5-14B-Instruct",
         "cf98f3b3bbb457ad9e2bb7baf9a0125b6b88caa8",
     )
     assert (adapter.name, adapter.revision) == ("FJDaz/qwen-spinoza-niveau-b", "main")
-    assert weights.sources(Settings(base_model="Qwen/Qwen3-4B"))[-1].revision == "main"
-    assert weights.sources(Settings(base_revision="v2"))[-1].revision == "v2"
+    assert fetch.sources(Settings(base_model="Qwen/Qwen3-4B"))[-1].revision == "main"
+    assert fetch.sources(Settings(base_revision="v2"))[-1].revision == "v2"
 
 
 def test_no_adapter_is_no_folder():
-    assert weights.ensure_adapter(Settings(adapter="none")) is None
-    assert [source.role for source in weights.sources(Settings(adapter="none"))] == ["base"]
+    assert fetch.ensure_adapter(Settings(adapter="none")) is None
+    assert [source.role for source in fetch.sources(Settings(adapter="none"))] == ["base"]
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./here", "single", "a/b/c", "a b/c"])
 def test_a_name_that_is_neither_folder_nor_repository_is_refused(settings, hub, server, name):
     with pytest.raises(WeightsMissing, match="is no folder"):
-        weights.ensure_base(replace(settings, base_model=name), hub)
+        fetch.ensure_base(replace(settings, base_model=name), hub)
     assert server.requests == []
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx2
-from space_page import SpacePage
+
+from tests.space_page import SpacePage
 
 Asked = list[tuple[str, Any]]
 

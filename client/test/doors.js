@@ -10,7 +10,7 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 /** Starts a Cog server and the doors named; `close()` ends them. */
 export async function open(...doors) {
   const python = existsSync(`${ROOT}.venv/bin/python`) ? `${ROOT}.venv/bin/python` : "python3";
-  const child = spawn(python, [`${ROOT}tests/doors.py`, ...doors], { stdio: ["pipe", "pipe", "inherit"] });
+  const child = spawn(python, ["-m", "tests.doors", ...doors], { cwd: ROOT, stdio: ["pipe", "pipe", "inherit"] });
   for await (const line of createInterface({ input: child.stdout })) {
     if (!line.startsWith("{")) continue;
     const urls = JSON.parse(line);

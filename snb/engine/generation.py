@@ -1,0 +1,121 @@
+"""One request inside the engine: its tokens, its text, and why it ended."""
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from snb.engine.detokenizer import Detokenizer
+from snb.engine.stops import StopStrings, loops
+from snb.errors import DeadlinePassed, SNBError
+from snb.request import Sampling
+
+LOOP_CHECK = 16
+"""Tokens between two checks for runaway repetition."""
+POLL = 1.0
+"""Seconds between two health checks of the engine by a caller who waits for text."""
+
+
+@dataclass(eq=False)
+class Generation:
+    """A request; its caller iterates over it to get the text in pieces, which the engine's thread adds.
+
+    After the last piece `finish_reason` is `stop` (the model ended), `stop_sequence`, `length` (`max_tokens`
+    or the context), `deadline`, `loop` (runaway repetition) or `canceled`.
+    """
+
+    prompt: list[int]
+    sampling: Sampling
+    seed: int
+    detokenizer: Detokenizer
+    alive: Callable[[], SNBError | None]
+    """Returns the engine's fault, if it has one, so that no caller waits for ever."""
+    deadline: float = float("inf")
+    """Monotonic seconds."""
+    scores: list[Tensor] | None = None
+    """Set to a list to keep the scores, fp32 `[vocabulary]`, that each token was chosen from."""
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: str = ""
+    cached: int = 0
+    """Tokens of this request that are in its row of the cache."""
+    canceled: bool = False
+    _spoke: bool = False
+    _pieces: "queue.SimpleQueue[str | SNBError | None]" = field(default_factory=queue.SimpleQueue)
+
+    def __post_init__(self) -> None:
+        self._stops = StopStrings(self.sampling.stop_sequences)
+
+    def __iter__(self) -> Iterator[str]:
+        """Raises EngineDown or DeadlinePassed."""
+        while (piece := self._next()) is not None:
+            if isinstance(piece, SNBError):
+                raise piece
+            yield piece
+
+    def _next(self) -> str | SNBError | None:
+        while True:
+            try:
+                return self._pieces.get(timeout=POLL)
+            except queue.Empty:
+                if fault := self.alive():
+                    return fault
+
+    @property
+    def prefilled(self) -> bool:
+        """Whether the whole prompt is in the cache, so that only the newest token is still to be run."""
+        return self.cached >= len(self.prompt)
+
+    def cancel(self) -> None:
+        """Ends it before its next token. May be called from any thread, at any time, more than once."""
+        self.canceled = True
+
+    def fail(self, fault: SNBError) -> None:
+        """Ends it with an error."""
+        self.finish_reason = self.finish_reason or "error"
+        self._pieces.put(fault)
+
+    def overdue(self) -> bool:
+        """Ends it if it was canceled or its deadline has passed; returns whether it is over."""
+        if self.canceled:
+            self._end("canceled")
+        elif time.monotonic() >= self.deadline and self._spoke:
+            self._end("deadline")
+        elif time.monotonic() >= self.deadline:
+            self.fail(DeadlinePassed("the deadline passed before the answer began", "Ask again, or later"))
+        return bool(self.finish_reason)
+
+    def take(self, token: int, ends: bool, full: bool) -> None:
+        """Adds a chosen token and sends the text that it completes.
+
+        Args:
+            token: its id.
+            ends: whether it is one of the model's end tokens, which have no text.
+            full: whether the context has no room for another.
+        """
+        self.tokens.append(token)
+        if not ends:
+            self._send(self._stops.push(self.detokenizer.push(token)))
+        if self._stops.hit:
+            self._end("stop_sequence")
+        elif ends:
+            self._end("stop")
+        elif full or len(self.tokens) == self.sampling.max_tokens:
+            self._end("length")
+        elif self._loops():
+            self._end("loop")
+
+    def _loops(self) -> bool:
+        number = len(self.tokens)
+        return number > self.sampling.min_tokens and number % LOOP_CHECK == 0 and loops(self.tokens)
+
+    def _end(self, reason: str) -> None:
+        self._send(self._stops.flush())
+        self.finish_reason = "stop_sequence" if self._stops.hit else reason
+        self._pieces.put(None)
+
+    def _send(self, piece: str) -> None:
+        if piece:
+            self._spoke = True
+            self._pieces.put(piece)

@@ -1,0 +1,312 @@
+"""Continuous batching: many requests share every decode step of one model.
+
+One thread owns the model. Each turn of its loop ends requests that were canceled or are past their deadline,
+admits waiting ones to free rows of the slot cache, runs one chunk of prefill, then one decode step for all
+rows that are ready.
+"""
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import Qwen2ForCausalLM
+
+from snb.engine.detokenizer import Detokenizer, pieces
+from snb.engine.generation import POLL, Generation
+from snb.engine.sampling import Draw, Penalties, choose
+from snb.engine.script import Script
+from snb.engine.shared import Prefix
+from snb.engine.slots import PREFILL_TOKENS, SlotModel, Step
+from snb.errors import BadInput, EngineDown, RequestFailed
+from snb.prompt import ENDS
+from snb.request import Sampling
+
+log = logging.getLogger(__name__)
+
+STALL = 60.0
+"""Seconds after which a turn of the loop counts as stuck; a turn normally takes well under one second."""
+PAUSED = 10 * POLL
+"""Waiting callers check the engine every POLL seconds. If none has for this many seconds, the whole process
+was suspended, and the loop is not stuck."""
+
+
+class Engine:
+    """Prompt ids in, an iterator of text out; `generate` may be called from any thread.
+
+    Args:
+        model: on its device, in eval mode.
+        tokenizer: of that model.
+        slots: requests decoded at once; others wait their turn, first come first served.
+        context: tokens of one request, prompt and answer.
+        prefixes: ids that many prompts begin with; their keys and values are computed once, here, and copied
+            into the row of each request.
+        path: how a decode step runs; see `snb.engine.paths`.
+        stall: seconds without a turn, while requests wait, after which the engine is down.
+    """
+
+    def __init__(
+        self,
+        model: Qwen2ForCausalLM,
+        tokenizer: Tokenizer,
+        slots: int,
+        context: int,
+        prefixes: Sequence[list[int]] = (),
+        path: Callable[[SlotModel], Step] | None = None,
+        stall: float = STALL,
+    ) -> None:
+        self.context = context
+        self.model = SlotModel(model, slots, context)
+        self.step = path(self.model) if path else self.model.step
+        self._vocabulary: int = model.config.vocab_size
+        self._pieces = pieces(tokenizer, self._vocabulary)
+        self._end_tokens = end_tokens(model, tokenizer)
+        self._script = Script(self._pieces, self._end_tokens, model.device)
+        self._penalties = Penalties(slots, self._vocabulary, model.device)
+        self.prefixes = sorted(map(self._warm, prefixes), key=lambda prefix: -len(prefix.ids))
+        self._waiting: deque[Generation] = deque()
+        self._rows: list[Generation | None] = [None] * slots
+        self._wake = threading.Condition()
+        self._closed = False
+        self._down: EngineDown | None = None
+        self._stall, self._turned, self._looked = stall, time.monotonic(), time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
+        self._thread.start()
+
+    def generate(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        seed: int,
+        deadline: float = float("inf"),
+        keep_scores: bool = False,
+    ) -> Generation:
+        """Queues a request; iterate over the result to get its text.
+
+        Args:
+            deadline: in monotonic seconds; waiting counts.
+
+        Raises:
+            BadInput: no ids, ids outside the vocabulary, no room left for an answer, settings out of bounds.
+            EngineDown: the decode loop has died, is stuck, or was closed.
+        """
+        if faults := [*self._faults(prompt, seed), *sampling.faults()]:
+            raise BadInput(faults)
+        scores: list[Tensor] | None = [] if keep_scores else None
+        detokenizer = Detokenizer(self._pieces)
+        generation = Generation(prompt, sampling, seed, detokenizer, self.fault, deadline, scores)
+        with self._wake:
+            if fault := self.fault():
+                raise fault
+            if not self._busy():
+                self._turned = time.monotonic()
+            self._waiting.append(generation)
+            self._wake.notify()
+        return generation
+
+    def _faults(self, prompt: list[int], seed: int) -> Iterator[str]:
+        if not prompt or not all(
+            isinstance(token, int) and 0 <= token < self._vocabulary for token in prompt
+        ):
+            yield "the prompt must be a list of ids within the vocabulary"
+        if len(prompt) >= self.context:
+            yield f"the prompt has {len(prompt)} tokens; the context holds {self.context}"
+        if not 0 <= seed < 2**63:
+            yield "the seed must be a whole number from 0 to 2**63 - 1"
+
+    def fault(self) -> EngineDown | None:
+        """The error that has taken the engine down; None while it works."""
+        now = time.monotonic()
+        if now - self._looked > PAUSED:
+            self._turned = now  # the process was suspended and resumed: the loop could not run either
+        self._looked = now
+        if self._down is None and self._busy() and now - self._turned > self._stall:
+            self._down = EngineDown(f"no decode step for {self._stall:.0f} s", "Restart the process")
+            log.error("the decode loop is stuck")
+        return self._down
+
+    @property
+    def healthy(self) -> bool:
+        """Whether new requests will be answered."""
+        return self.fault() is None and self._thread.is_alive()
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a row or wait for one."""
+        return len(self._waiting) + sum(owner is not None for owner in self._rows)
+
+    def close(self) -> None:
+        """Stops the loop and frees its memory; requests under way end with EngineDown."""
+        with self._wake:
+            if self._closed:
+                return
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+        # Freed here, not with the last reference: the next engine may need this memory while a traceback
+        # still refers to this one.
+        del self.model, self.step, self._script, self._penalties, self.prefixes
+
+    def _busy(self) -> bool:
+        return bool(self._waiting) or any(self._rows)
+
+    def _warm(self, ids: list[int]) -> Prefix:
+        for start in range(0, len(ids), PREFILL_TOKENS):
+            self.model.prefill([0], [ids[start : start + PREFILL_TOKENS]], [start])
+        return self.model.cache.save(0, ids)
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                self._turned = time.monotonic()
+                self._end_overdue()
+                self._admit()
+                self._compact()
+                self._prefill()
+                self._decode()
+            self._fail(EngineDown("the engine was closed"))
+        except Exception as error:
+            log.error("the decode loop died: %s", type(error).__name__)
+            self._fail(EngineDown("the decode loop died", "Restart the process"))
+
+    def _wait_for_work(self) -> bool:
+        with self._wake:
+            self._wake.wait_for(lambda: self._closed or self._busy())
+            return not self._closed and self._down is None
+
+    def _fail(self, fault: EngineDown) -> None:
+        with self._wake:
+            self._down = self._down or fault
+            for generation in itertools.chain(self._waiting, filter(None, self._rows)):
+                generation.fail(fault)
+
+    def _end_overdue(self) -> None:
+        """Ends requests that were canceled or are past their deadline, and frees their rows."""
+        with self._wake:
+            self._waiting = deque(owner for owner in self._waiting if not _overdue(owner))
+        for row, owner in enumerate(self._rows):
+            if owner and _overdue(owner):
+                self._rows[row] = None
+
+    def _admit(self) -> None:
+        for row, owner in enumerate(self._rows):
+            if owner is None and self._waiting:
+                self._start(row, self._waiting.popleft())
+
+    def _start(self, row: int, owner: Generation) -> None:
+        """Gives a row to a request, filled with the longest saved prefix that its prompt begins with."""
+        prompt = tuple(owner.prompt)
+        fits = (prefix for prefix in self.prefixes if prompt[: len(prefix.ids)] == prefix.ids != prompt)
+        prefix = next(fits, None)
+        self._rows[row], owner.cached = owner, len(prefix.ids) if prefix else 0
+        self.model.cache.start(row, prefix)
+        self._penalties.start(row, owner.prompt, owner.sampling)
+
+    def _compact(self) -> None:
+        """Moves the last requests into free rows, so that decode steps compute no idle rows."""
+        taken = [row for row, owner in enumerate(self._rows) if owner]
+        holes = [row for row in range(len(taken)) if not self._rows[row]]
+        for hole, last in zip(holes, reversed(taken), strict=False):
+            self.model.cache.move(last, hole, self._owner(last).cached)
+            self._penalties.move(last, hole)
+            self._rows[hole], self._rows[last] = self._rows[last], None
+
+    def _prefill(self) -> None:
+        """Runs a chunk of the prompts that are not in the cache yet, for as many rows as fit in the chunk."""
+        rows = [row for row, owner in enumerate(self._rows) if owner and not owner.prefilled]
+        if not rows:
+            return
+        first = self._owner(rows[0])
+        width = min(len(first.prompt) - first.cached, PREFILL_TOKENS)
+        rows = rows[: max(1, PREFILL_TOKENS // width)]
+        owners = [self._owner(row) for row in rows]
+        ids = [owner.prompt[owner.cached : owner.cached + width] for owner in owners]
+        scores = self.model.prefill(rows, ids, [owner.cached for owner in owners])
+        for owner, chunk in zip(owners, ids, strict=True):
+            owner.cached += len(chunk)
+        ready = [index for index, owner in enumerate(owners) if owner.prefilled]
+        if ready:
+            self._choose(scores[ready], [rows[index] for index in ready])
+
+    def _decode(self) -> None:
+        """Generates one token for every row whose prompt is in the cache."""
+        ready = [row for row, owner in enumerate(self._rows) if owner and owner.prefilled]
+        if not ready:
+            return
+        owners = self._rows[: ready[-1] + 1]
+        tokens = [owner.tokens[-1] if owner and owner.prefilled else None for owner in owners]
+        scores = self.model.decode(tokens, [owner.cached if owner else 0 for owner in owners], self.step)
+        for row in ready:
+            self._owner(row).cached += 1
+        self._choose(scores if len(ready) == len(tokens) else scores[ready], ready)
+
+    def _owner(self, row: int) -> Generation:
+        owner = self._rows[row]
+        assert owner is not None
+        return owner
+
+    @torch.inference_mode()
+    def _choose(self, scores: Tensor, rows: list[int]) -> None:
+        """Samples the next token of each of the rows from its scores."""
+        owners = [self._owner(row) for row in rows]
+        draws = [Draw(owner.sampling, owner.seed, len(owner.tokens)) for owner in owners]
+        for owner, row_scores in zip(owners, scores, strict=True):
+            with _alone(owner):
+                self._constrain(owner, row_scores)
+        scores.index_fill_(-1, self._script.textless, -torch.inf)
+        self._penalties.apply(scores, rows)
+        tokens = choose(scores, draws)
+        self._penalties.add(rows, tokens)
+        for row, owner, token in zip(rows, owners, tokens, strict=True):
+            with _alone(owner):
+                self._take(owner, token)
+            if owner.finish_reason:
+                self._rows[row] = None
+
+    def _constrain(self, owner: Generation, scores: Tensor) -> None:
+        """Masks the tokens that a request may not generate next."""
+        if owner.scores is not None:
+            owner.scores.append(scores.to("cpu", copy=True))
+        if len(owner.tokens) < owner.sampling.min_tokens:
+            scores[self._end_tokens] = -torch.inf
+        if owner.sampling.french:
+            scores.masked_fill_(self._script.forbidden(owner.detokenizer.pending), -torch.inf)
+
+    def _take(self, owner: Generation, token: int) -> None:
+        if owner.finish_reason:
+            return
+        owner.take(token, ends=token in self._end_tokens, full=owner.cached + 1 == self.context)
+
+
+def _overdue(owner: Generation) -> bool:
+    with _alone(owner):
+        owner.overdue()
+    return bool(owner.finish_reason)
+
+
+@contextmanager
+def _alone(owner: Generation) -> Iterator[None]:
+    """An exception in the work for one request ends that request and no other."""
+    try:
+        yield
+    except Exception as error:
+        log.error("a request failed: %s", type(error).__name__)
+        owner.fail(RequestFailed("the answer could not be continued", "Ask again"))
+
+
+def end_tokens(model: Qwen2ForCausalLM, tokenizer: Tokenizer) -> list[int]:
+    """Every token that ends an answer: those of ChatML, and any others that the model's files name.
+
+    A base's files may name one of them, another token or none (QwenLM/Qwen3#927); prompts are ChatML anyway.
+    """
+    named = model.generation_config.eos_token_id
+    if named is None:
+        named = model.config.eos_token_id
+    ids = {tokenizer.token_to_id(end) for end in ENDS} | set(named if isinstance(named, list) else [named])
+    return sorted(end for end in ids if isinstance(end, int) and 0 <= end < model.config.vocab_size)

@@ -1,0 +1,181 @@
+"""The KV cache: one preallocated row for each request, and the model's forward pass over chosen rows."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, Qwen2ForCausalLM
+
+from snb.engine import shared
+from snb.engine.shared import Prefix, Sharing
+
+ALIGNMENT = 64
+"""Attention reads columns in multiples of this, since CUDA copies an unaligned mask in every layer."""
+PREFILL_TOKENS = 512
+"""Most prompt tokens of one pass, so that a long prompt does not hold up the decode steps of others."""
+
+Step = Callable[[Tensor, Tensor, int], Tensor]
+"""A decode step: what `SlotModel.step` does."""
+
+
+class SlotCache(Cache):
+    """Keys and values, each `[layers, slots, kv_heads, context + 1, head_dim]` in the model's dtype.
+
+    A row belongs to one request at a time, and nothing leaks from one to the next: attention to a row stops
+    at the row's own position, and whatever a former owner left beyond it is overwritten before it is read.
+    The one column past the context takes the writes of padding, so that padding never overwrites real tokens.
+    """
+
+    def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
+        super().__init__(layers=[])
+        config = model.config
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, slots, config.num_key_value_heads, context + 1, head_dim)
+        self.keys = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        self.values = torch.zeros_like(self.keys)
+        self.slots, self.context = slots, context
+        self.prefixes: list[Prefix | None] = [None] * slots
+        self._rows: slice | Tensor = slice(0)
+        self._write: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+        self._columns = slice(0)
+
+    def point(self, rows: slice | Tensor, positions: Tensor, columns: slice) -> None:
+        """Chooses the rows of the next forward pass, the columns to write and the columns to read.
+
+        Args:
+            rows: a slice, which is read as a view, or a tensor of indices `[n]`, which copies.
+            positions: int64 `[n, tokens]`, the column of each new token.
+            columns: those that attention reads.
+        """
+        index = torch.arange(self.slots, device=positions.device)[rows] if isinstance(rows, slice) else rows
+        self._rows, self._write, self._columns = rows, (index[:, None], positions), columns
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns the columns to read."""
+        rows, columns = self._write
+        self.keys[layer][rows, :, columns] = keys.transpose(1, 2)
+        self.values[layer][rows, :, columns] = values.transpose(1, 2)
+        return (
+            self.keys[layer][self._rows, :, self._columns],
+            self.values[layer][self._rows, :, self._columns],
+        )
+
+    def sharing(self, rows: slice | Tensor) -> Sharing | None:
+        """The prefixes of some rows, if sharing saves reads: all rows have one, and some have the same."""
+        chosen = self.prefixes[rows] if isinstance(rows, slice) else [self.prefixes[row] for row in rows]
+        prefixes = [prefix for prefix in chosen if prefix]
+        return Sharing.of(prefixes) if len(prefixes) == len(chosen) > len(set(prefixes)) else None
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """Copies the first `tokens` columns of one row to another."""
+        self.prefixes[target] = self.prefixes[source]
+        for store in (self.keys, self.values):
+            store[:, target, :, :tokens] = store[:, source, :, :tokens]
+
+    def save(self, row: int, ids: Sequence[int]) -> Prefix:
+        """A copy of the first `len(ids)` columns of a row."""
+        keys, values = (store[:, row, :, : len(ids)].clone() for store in (self.keys, self.values))
+        return Prefix(tuple(ids), keys, values)
+
+    def start(self, row: int, prefix: Prefix | None) -> None:
+        """Gives a row to a new request, whose prompt begins with a prefix or with none."""
+        self.prefixes[row] = prefix
+        if prefix:
+            tokens = len(prefix.ids)
+            self.keys[:, row, :, :tokens] = prefix.keys
+            self.values[:, row, :, :tokens] = prefix.values
+
+
+class SlotModel:
+    """A Qwen2 model over a slot cache: token ids of chosen rows in, scores of their next tokens out.
+
+    Args:
+        model: on its device, in eval mode.
+        slots: rows of the cache.
+        context: tokens of one row.
+    """
+
+    def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
+        self.model = model
+        self.cache = SlotCache(model, slots, context)
+        self._columns = torch.arange(context + 1, device=model.device)
+        self._sharing = False
+
+    def share_prefixes(self) -> None:
+        """Reads each prefix once for all rows that begin with it, from now on."""
+        self.model.set_attn_implementation(shared.NAME)
+        self._sharing = True
+
+    @torch.inference_mode()
+    def prefill(self, rows: list[int], ids: list[list[int]], starts: list[int]) -> Tensor:
+        """Scores of the token after the last of each row, fp32 `[n, vocabulary]`.
+
+        Args:
+            rows: the rows of the cache, each at most once.
+            ids: the new tokens of each row, at least one.
+            starts: how many tokens of each row are in the cache already.
+        """
+        width = max(map(len, ids))
+        padded = self._tensor([row + [0] * (width - len(row)) for row in ids])
+        lengths, offsets = self._tensor([len(row) for row in ids]), self._columns[:width]
+        positions = self._tensor(starts)[:, None] + offsets
+        positions = torch.where(offsets < lengths[:, None], positions, self.cache.context)
+        longest = max(start + len(row) for start, row in zip(starts, ids, strict=True))
+        hidden = self._forward(self._tensor(rows), padded, positions, self._aligned(longest))
+        return self._scores(hidden[self._columns[: len(ids)], lengths - 1])
+
+    @torch.inference_mode()
+    def decode(self, tokens: Sequence[int | None], starts: Sequence[int], step: Step | None = None) -> Tensor:
+        """The same for one new token of each of the first `len(tokens)` rows.
+
+        A row whose token is None is idle: it is computed with the others, and its scores mean nothing. `step`
+        is one of `snb.engine.paths`; by default this model's own, which runs eagerly.
+        """
+        idle = self.cache.context
+        ids = self._tensor([[token or 0] for token in tokens])
+        positions = [idle if t is None else start for t, start in zip(tokens, starts, strict=True)]
+        longest = max(position + 1 for position in positions if position != idle)
+        return (step or self.step)(ids, self._tensor(positions)[:, None], self._aligned(longest))
+
+    @torch.inference_mode()
+    def step(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
+        """One decode step of the first n rows; all its work is on the device, so that a graph can record it.
+
+        Args:
+            ids: int64 `[n, 1]`.
+            positions: int64 `[n, 1]`, the column of each; for an idle row the one past the context.
+            columns: how many of them attention reads.
+
+        Returns:
+            Scores, fp32 `[n, vocabulary]`.
+        """
+        return self._scores(self._forward(slice(0, len(ids)), ids, positions, columns)[:, -1])
+
+    def _forward(self, rows: slice | Tensor, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
+        """Hidden states `[n, tokens, hidden]` of new tokens, int64 `[n, tokens]`, at their positions."""
+        sharing = self.cache.sharing(rows) if self._sharing else None
+        read = slice(sharing.first if sharing else 0, columns)
+        self.cache.point(rows, positions, read)
+        hidden = self._columns[read] > positions[:, None, :, None]
+        if sharing:
+            hidden = hidden | (self._columns[read] < sharing.own[:, None, None, None])
+        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.model.device)
+        states: Tensor = self.model.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask={"full_attention": mask.masked_fill_(hidden, -torch.inf)},
+            past_key_values=self.cache,
+            use_cache=True,
+            **({"sharing": sharing} if sharing else {}),
+        ).last_hidden_state
+        return states
+
+    def _scores(self, states: Tensor) -> Tensor:
+        return self.model.lm_head(states).float()  # type: ignore[no-any-return]
+
+    def _aligned(self, columns: int) -> int:
+        return min(-(-columns // ALIGNMENT) * ALIGNMENT, self.cache.context)
+
+    def _tensor(self, numbers: Sequence[Any]) -> Tensor:
+        return torch.tensor(numbers, device=self.model.device)

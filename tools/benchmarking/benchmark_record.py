@@ -1,0 +1,88 @@
+"""The file that keeps a session: raw runs, figures, machine, versions, date; no name of host or user."""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from snb.settings import ROOT
+from tools.benchmarking.classroom import Run
+from tools.benchmarking.figures import alike, median
+from tools.machine import has_gpu, pins
+
+
+def write(
+    file: Path, runs: Sequence[Run], starts: Mapping[str, float], faults: Sequence[str], price: float
+) -> None:
+    """Writes `file` anew."""
+    document = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "price_per_second": price,
+        "start_to_first_text": starts,
+        "faults": faults,
+        "figures": [summary(*group, price) for group in alike(runs).items()],
+        "runs": [dataclasses.asdict(run) for run in runs],
+    }
+    file.write_text(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def summary(asked: tuple[str, str, str, int], rounds: Sequence[Run], price: float) -> dict[str, Any]:
+    """The medians of alike runs; null where something never came."""
+    each = dataclasses.asdict(median(rounds, price))
+    shown = {name: value if math.isfinite(value) else None for name, value in each.items()}
+    return {**dict(zip(("server", "workload", "kind", "pupils"), asked, strict=True)), **shown}
+
+
+def machine() -> dict[str, Any]:
+    """Of the client, and of every server that it starts."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": lines("/proc/cpuinfo", "model name"),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "memory": lines("/proc/meminfo", "MemTotal"),
+        "gpus": gpus(),
+    }
+
+
+def lines(file: str, name: str) -> str:
+    """The first value called `name` in a file of the kernel's; empty where there is none."""
+    try:
+        values = [
+            line.partition(":")[2] for line in Path(file).read_text().splitlines() if line.startswith(name)
+        ]
+    except OSError:
+        return ""
+    return values[0].strip() if values else ""
+
+
+def gpus() -> list[str]:
+    """Name, memory and driver of each NVIDIA card."""
+    if not has_gpu():
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+
+
+def versions() -> dict[str, str]:
+    """Of this project, of Python, and of every package that is pinned; the peers' are their pins."""
+    commit = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    found = {
+        "project": subprocess.run(commit, capture_output=True, text=True).stdout.strip(),
+        "python": platform.python_version(),
+    }
+    for pin in pins(ROOT / "requirements.txt"):
+        name, _ = pin.split("==")
+        found[name] = metadata.version(name)
+    for file in sorted(ROOT.glob("scripts/requirements-peers-*.txt")):
+        found[file.stem.removeprefix("requirements-")] = ", ".join(pins(file))
+    return found

@@ -1,0 +1,121 @@
+"""Pupils who ask at the same time, and when each piece of each answer came."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tools.endpoints.endpoint import Busy, Endpoint, Failed, Piece
+
+PATIENCE = 1800.0
+"""Seconds for which a full server is asked again."""
+AGAIN = 0.05
+"""Seconds between two tries at a full server, of all who wait taken together: more would take its cores."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request. Times are in seconds since the first pupil asked."""
+
+    asked: float
+    ended: float
+    wanted: int
+    """Tokens asked for."""
+    times: list[float] = field(default_factory=list)
+    """Of each piece that had text."""
+    counts: list[int | None] = field(default_factory=list)
+    """Tokens of the answer up to each of these pieces, where the server says."""
+    reported: int | None = None
+    """Tokens of the answer, where the server says."""
+    failure: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The server's own figures."""
+
+    @property
+    def tokens(self) -> int:
+        """Of the whole answer: what the server says, else what it was asked for."""
+        return self.wanted if self.reported is None else self.reported
+
+    @property
+    def last(self) -> float:
+        """The last text, or the failure."""
+        return self.ended if self.failure else self.times[-1]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Some pupils at one server."""
+
+    server: str
+    workload: str
+    kind: str
+    """`at once`; `class`: spread over a second; `warm`, `cold`: alone, with a known or an unknown persona."""
+    pupils: int
+    answers: list[Answer]
+
+
+def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: float = 0.0) -> list[Answer]:
+    """Asks all of them, spread evenly over `within` seconds, and returns when all have ended."""
+    answers: list[Answer | None] = [None] * len(requests)
+    waiting: set[int] = set()
+    begin = time.monotonic()
+
+    def clock() -> float:
+        return round(time.monotonic() - begin, 5)
+
+    def pupil(number: int) -> None:
+        time.sleep(max(0.0, number * within / len(requests) - clock()))
+        asking = patiently(endpoint, requests[number], clock, waiting)
+        answers[number] = listen(asking, requests[number]["max_tokens"], clock)
+
+    # Daemons, so that Ctrl-C need not wait for answers.
+    threads = [threading.Thread(target=pupil, args=(n,), daemon=True) for n in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    heard = [answer for answer in answers if answer is not None]
+    assert len(heard) == len(requests), "a pupil's thread died; its traceback is on stderr"
+    return heard
+
+
+def patiently(
+    endpoint: Endpoint, inputs: Mapping[str, Any], clock: Callable[[], float], waiting: set[int]
+) -> Iterator[Piece]:
+    """The pieces of an answer, once the server takes the question. Raises Busy when it never does."""
+    until = clock() + PATIENCE
+    me = threading.get_ident()
+    while True:
+        waiting.discard(me)
+        try:
+            yield from endpoint.ask(inputs)
+            return
+        except Busy as busy:
+            if clock() > until:
+                raise
+            waiting.add(me)
+            # Chance keeps those who were refused together from coming back together.
+            time.sleep(max(busy.seconds, AGAIN * len(waiting) * random.uniform(0, 2)))
+
+
+def listen(pieces: Iterator[Piece], wanted: int, clock: Callable[[], float]) -> Answer:
+    """One answer. Waiting until the server takes the question counts, as it does for a pupil."""
+    asked = clock()
+    times: list[float] = []
+    counts: list[int | None] = []
+    reported: int | None = None
+    metrics: Mapping[str, float] = {}
+    failure = ""
+    try:
+        for piece in pieces:
+            if piece.text:
+                times.append(clock())
+                counts.append(piece.tokens)
+            reported = reported if piece.tokens is None else piece.tokens
+            metrics = piece.metrics
+        failure = "" if times else "no text"
+    except (Busy, Failed) as error:
+        failure = str(error)
+    return Answer(asked, clock(), wanted, times, counts, reported, failure, metrics)

@@ -1,0 +1,170 @@
+"""What is measured in a booted service: a table each, row by row."""
+
+import itertools
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snb.engine.paths import doublings
+from snb.engine.slots import PREFILL_TOKENS
+from snb.errors import SNBError
+from snb.memory import GIB, Footprint
+from snb.philosophers import names, persona
+from snb.request import Request, Sampling
+from snb.self_test.reference import scores
+from snb.self_test.rounding import divergence
+from snb.service import Service
+from tools.benchmarking import workload
+from tools.benchmarking.bounds import Bounds, Rates
+from tools.benchmarking.classroom import gather
+from tools.benchmarking.device import seconds
+from tools.benchmarking.figures import figures, speeds
+from tools.endpoints.endpoint import Failed, Piece, numbers
+
+COLUMNS = 768
+"""Of the cache that a measured decode step reads."""
+FORCED = 32
+"""Tokens at the end of a prompt that are decoded one by one, to compare scores."""
+LAST = 32
+"""Tokens that fill a slot to the end of its context."""
+Row = dict[str, Any]
+
+
+@dataclass
+class InProcess:
+    """The service as an endpoint, so that what a server adds is the difference to the same questions here."""
+
+    service: Service
+    name: str = "in process"
+
+    def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
+        """See `endpoint.Endpoint`."""
+        metrics: dict[str, float | int | str] = {}
+        try:
+            for text in self.service.answer(Request.checked(**inputs), metrics.__setitem__):
+                yield Piece(text)
+        except SNBError as error:
+            raise Failed(str(error)) from error
+        yield Piece("", int(metrics["output_token_count"]), numbers(metrics))
+
+
+class Measures:
+    """Every method is a table.
+
+    Args:
+        service: nobody else asks it.
+        rates: of this device, measured; none leaves the bounds out.
+    """
+
+    def __init__(self, service: Service, rates: Rates | None) -> None:
+        self.service, self.rates, self.precision = service, rates, service.boot.precision
+        self.engine = service._engine
+        self.model, self.step = self.engine.model, self.engine.step
+        self.slots, self.context = self.model.cache.slots, self.model.cache.context
+        self.kind, self.bounds = self.model.model.device.type, Bounds(self.model.model.config)
+        self._between: dict[int, float | None] = {}
+
+    def memory(self) -> Iterator[Row]:
+        """GiB: computed for these slots; the peaks of torch and of the host; what is in use on the card."""
+        need = Footprint(self.model.model.config).need(self.precision, self.slots, self.context)
+        sizes = {"weights": need.weights, "cache": need.cache, "margin": need.margin, "computed": need.total}
+        if self.kind == "cuda":
+            free, total = torch.cuda.mem_get_info()
+            sizes |= {"reserved_peak": torch.cuda.max_memory_reserved(), "in_use": total - free}
+            sizes |= {"allocated_peak": torch.cuda.max_memory_allocated()}
+        sizes["host_peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        yield {name: size / GIB for name, size in sizes.items()}
+
+    def answers(self) -> Iterator[Row]:
+        """Persona and question, 64 tokens, asked at once."""
+        for count in doublings(1, self.slots):
+            row = self._asked("chat", count)
+            self._between[count] = row["between_tokens_ms"]
+            yield row
+
+    def rag(self) -> Iterator[Row]:
+        """The same with passages of a lesson, 150 tokens."""
+        yield from (self._asked("rag", count) for count in dict.fromkeys((1, min(16, self.slots))))
+
+    def _asked(self, kind: str, count: int) -> Row:
+        questions = [workload.inputs(kind, number) for number in range(count)]
+        return speeds(count, vars(figures(gather(InProcess(self.service), questions))))
+
+    def steps(self) -> Iterator[Row]:
+        """A decode step with the loop around it, alone, kernel by kernel, and its bound by the rates here."""
+        columns = min(COLUMNS, self.context)
+        for rows in doublings(1, self.slots):
+            ids = self._tensor([[100]] * rows)
+            given = ids, torch.full_like(ids, columns - 1), columns
+            own, eager = (self._milliseconds(step, *given) for step in (self.step, self.model.step))
+            bound = self.rates and 1e3 * self.bounds.decode(self.rates, self.precision, rows, columns)
+            looped = self._between.get(rows)
+            yield {"rows": rows, "in_loop_ms": looped, "alone_ms": own, "eager_ms": eager, "bound_ms": bound}
+
+    def prefill(self) -> Iterator[Row]:
+        """New tokens of one prompt, read at once, and their bound."""
+        for tokens in (size for size in (64, 256, PREFILL_TOKENS) if size < self.context):
+            own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0])
+            bound = self.rates and 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
+            yield {"tokens": tokens, "measured_ms": own, "bound_ms": bound}
+
+    def generate(self) -> Iterator[Row]:
+        """Plain `generate` of transformers on static batches: 48 tokens after 400."""
+        options = {"max_new_tokens": 48, "min_new_tokens": 48, "do_sample": False}
+        for rows in dict.fromkeys((1, self.slots)):
+            ids = self._tensor([[100] * 400] * rows)
+            options["attention_mask"] = torch.ones_like(ids)
+            taken = self._milliseconds(lambda ids: self.model.model.generate(ids, **options), ids, tries=1)
+            yield {"rows": rows, "tokens_per_second": 48 * rows * 1e3 / taken}
+
+    @torch.inference_mode()
+    def rounding(self) -> Iterator[Row]:
+        """Divergence from fp32 in nats at the last tokens of a prompt: of a plain pass, and of the engine."""
+        for name in names():
+            ids = self._prompt(name)
+            whole = self._tensor([ids])
+            exact = scores(self.model.model, whole, len(ids) - FORCED - 1)[0]
+            plain = self.model.model(whole, logits_to_keep=FORCED + 1).logits[0].float()
+            row: Row = {"persona": name, "tokens": len(ids)}
+            for way, own in (("plain", plain), ("engine", self._forced(ids))):
+                nats = divergence(own, exact)
+                row |= {f"{way}_mean": nats.mean().item(), f"{way}_largest": nats.max().item()}
+            yield row
+
+    def _forced(self, ids: Sequence[int]) -> Tensor:
+        """The engine's scores after each of the last tokens: the prompt in its chunks, then step by step."""
+        body = len(ids) - FORCED
+        for start in range(0, body, PREFILL_TOKENS):
+            read = self.model.prefill([0], [ids[start : min(body, start + PREFILL_TOKENS)]], [start])
+        decode = self.model.decode
+        steps = [decode([ids[at]], [at], self.step)[0].clone() for at in range(body, len(ids))]
+        return torch.stack([read[0], *steps])
+
+    def full(self) -> Iterator[Row]:
+        """Every slot to the end of its context."""
+        prompt = list(itertools.islice(itertools.cycle(self._prompt("spinoza")), self.context - LAST))
+        sampling = Sampling(max_tokens=2 * LAST, min_tokens=2 * LAST)
+        began = time.monotonic()
+        rows = [self.engine.generate(prompt, sampling, seed) for seed in range(self.slots)]
+        for row in rows:
+            "".join(row)
+        filled = sum(len(row.prompt) + len(row.tokens) == self.context for row in rows)
+        row = {"slots": self.slots, "context": self.context, "filled": filled}
+        yield {**row, "seconds": time.monotonic() - began}
+
+    def _prompt(self, name: str) -> list[int]:
+        request = Request(user_message="La liberté est-elle une illusion ?")
+        return self.service._chatml.prompt(persona(name), request, self.context).ids
+
+    def _tensor(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor(ids, device=self.model.model.device)
+
+    def _milliseconds(self, work: Callable[..., object], *given: Any, tries: int = 20) -> float:
+        """The median."""
+        return 1e3 * statistics.median(seconds(self.kind, lambda: work(*given), tries))

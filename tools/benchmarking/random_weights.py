@@ -1,0 +1,168 @@
+"""Weights of the true shape with random values, for a machine without a hub: a base, and a LoRA on it.
+
+They say nothing about language; shapes, memory, times and rounding are real. The base has the shape of
+Qwen2.5-14B-Instruct, 29.5 GB, and the adapter rank 16 on all projections. A program; writes JSON.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from snb.philosophers import names, persona
+from snb.weights.checkpoint import INDEX
+from tools.benchmarking.bounds import SIZES
+
+SHARD, WRITERS = 72, 4
+"""Tensors of a file, six layers, and files that are written at once: 5 GB in memory for each."""
+RANK = 16
+TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+RESERVED = 421
+"""Rows of Qwen's embedding from the first of TOKENS on."""
+LEARNT = 1000
+"""Tokens that the tokenizer made here learns from the personas; the rest of its vocabulary is filler. So they
+have 720 to 795 tokens, where the real one finds 725 to 784."""
+SMALL = {"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4, "num_key_value_heads": 2}
+SMALL |= {"num_hidden_layers": 2, "vocab_size": LEARNT + RESERVED}
+"""Sizes that a CPU runs at once."""
+Shapes = Mapping[str, torch.Size]
+
+
+def configuration(changes: Mapping[str, int]) -> Qwen2Config:
+    """Of Qwen2.5-14B-Instruct, with some of SIZES changed."""
+    sizes = {**SIZES, **changes, "architectures": ["Qwen2ForCausalLM"], "dtype": "bfloat16"}
+    end = sizes["vocab_size"] - RESERVED
+    ends = {"bos_token_id": end, "pad_token_id": end, "eos_token_id": [end + 2, end]}
+    return Qwen2Config(**sizes, **ends, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+
+
+def make(folder: Path, config: Qwen2Config, tokenizer: Path | None = None) -> None:
+    """Writes `base` and `adapter` below `folder`; what stands there with the same configuration is left.
+
+    Args:
+        tokenizer: a folder with tokenizer.json and tokenizer_config.json; none makes one.
+
+    Raises:
+        OSError: the disk is too small.
+    """
+    base, adapter = folder / "base", folder / "adapter"
+    whole = base / "config.json"  # written last
+    if whole.exists() and Qwen2Config.from_pretrained(base).to_diff_dict() == config.to_diff_dict():
+        return
+    with torch.device("meta"):
+        model = Qwen2ForCausalLM(config)
+    shapes = {name: weight.shape for name, weight in model.named_parameters()}
+    needed = 2 * sum(shape.numel() for shape in shapes.values())
+    base.mkdir(parents=True, exist_ok=True)
+    if needed > (free := shutil.disk_usage(base).free):
+        raise OSError(f"the weights take {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f}: see --weights")
+    whole.unlink(missing_ok=True)
+    GenerationConfig.from_model_config(config).save_pretrained(base)
+    write_tokenizer(base, config.vocab_size - RESERVED, tokenizer)
+    write_base(base, shapes, 0.02 / (2 * config.num_hidden_layers) ** 0.5)
+    write_adapter(adapter, {name: shape for name, shape in shapes.items() if name.endswith("proj.weight")})
+    config.save_pretrained(base)
+
+
+def write_tokenizer(base: Path, size: int, source: Path | None) -> None:
+    """A copy of a real one; or one whose special tokens have Qwen's ids, behind a vocabulary of `size`."""
+    if source:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(source / name, base)
+        return
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    options = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet(), "show_progress": False}
+    tokenizer.train_from_iterator(map(persona, names()), trainers.BpeTrainer(vocab_size=LEARNT, **options))
+    learnt = json.loads(tokenizer.to_str())
+    filler = range(len(learnt["model"]["vocab"]), size)
+    learnt["model"]["vocab"] |= {f"Ġmot{number}": number for number in filler}
+    tokenizer = Tokenizer.from_str(json.dumps(learnt))
+    tokenizer.add_special_tokens(list(TOKENS))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=TOKENS[2]).save_pretrained(base)
+
+
+def write_base(base: Path, shapes: Shapes, residual: float) -> None:
+    """File by file. `residual` is the deviation of what is added to the residual stream."""
+    spread = {"bias": 0.1, "o_proj.weight": residual, "down_proj.weight": residual, "lm_head.weight": 0.05}
+    index: dict[str, str] = {}
+    with ThreadPoolExecutor(WRITERS) as pool:
+        written = []
+        for start in range(0, len(shapes), SHARD):
+            shard, tensors = f"model-{start:05}.safetensors", {}
+            for name in list(shapes)[start : start + SHARD]:
+                deviation = next((spread[end] for end in spread if name.endswith(end)), 0.02)
+                tensors[name] = normal(
+                    shapes[name], 0 if "norm" in name else deviation, float("norm" in name)
+                )
+            index |= dict.fromkeys(tensors, shard)
+            written.append(pool.submit(save_file, tensors, base / shard, {"format": "pt"}))
+            if len(written) >= WRITERS:
+                written[-WRITERS].result()
+    for one in written:
+        one.result()  # raises what went wrong
+    (base / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+
+def write_adapter(folder: Path, shapes: Shapes) -> None:
+    """In PEFT's format."""
+    tensors = {}
+    for name, (outputs, inputs) in shapes.items():
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        tensors[f"{stem}.lora_A.weight"] = normal(torch.Size((RANK, inputs)), inputs**-0.5)
+        tensors[f"{stem}.lora_B.weight"] = normal(torch.Size((outputs, RANK)), 0.01)
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "bias": "none",
+        "r": RANK,
+        "lora_alpha": 2 * RANK,
+    }
+    config["target_modules"] = sorted({name.split(".")[-2] for name in shapes})
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def normal(shape: torch.Size, deviation: float, mean: float = 0.0) -> Tensor:
+    """bf16 on the CPU, made on a GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.empty(shape, dtype=torch.bfloat16, device=device).normal_(mean, deviation).cpu()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--small", action="store_true", help="for a CPU")
+    parser.add_argument("--tokenizer", type=Path)
+    options = parser.parse_args()
+    changes = dict(SMALL) if options.small else {}
+    if options.layers:
+        changes["num_hidden_layers"] = options.layers
+    if options.tokenizer:
+        changes.pop("vocab_size", None)
+    began = time.monotonic()
+    torch.manual_seed(0)
+    try:
+        make(options.folder, configuration(changes), options.tokenizer)
+    except OSError as error:
+        sys.exit(str(error))
+    size = sum(file.stat().st_size for file in options.folder.glob("*/*.safetensors"))
+    print(json.dumps({"weights": [{"gb": size / 1e9, "seconds": time.monotonic() - began}]}))
+
+
+if __name__ == "__main__":
+    main()

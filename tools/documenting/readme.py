@@ -1,0 +1,86 @@
+"""Writes the tables of README.md and docs/ that mirror code; `--check` says whether they are up to date."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+from snb.memory import gib
+from snb.precision import BEST_FIRST, CARDS, Precision, choose
+from snb.settings import ROOT, Settings
+from tools.benchmarking.bounds import QWEN_14B
+from tools.serving import schema
+
+
+def table(*rows: Sequence[object]) -> str:
+    """The first row is the header."""
+    header, *rest = (f"| {' | '.join(map(str, row))} |".replace("|  |", "| |") for row in rows)
+    return "\n".join([header, "|" + "---|" * len(rows[0]), *rest])
+
+
+def inputs() -> str:
+    """One row for each input, in order."""
+    document = json.loads(schema.write(ROOT).read_text(encoding="utf-8"))["components"]["schemas"]
+    rows = []
+    for name, field in document["Input"]["properties"].items():
+        kind = " ".join(filter(None, [field.get("type") or "choice", bounds(field)]))
+        default = json.dumps(field.get("default"), ensure_ascii=False)
+        shown = f"`{default}`" if "default" in field else "required"
+        rows.append([f"`{name}`", kind, shown, field["description"]])
+    return table(["Input", "Type", "Default", ""], *rows)
+
+
+def bounds(field: dict[str, Any]) -> str:
+    """`1–2048`, for numbers that have both bounds."""
+    return f"{field['minimum']}–{field['maximum']}" if {"minimum", "maximum"} <= field.keys() else ""
+
+
+def precisions() -> str:
+    """What `auto` tries, in its order, and what it does not."""
+    rows = [
+        [f"`{one.name}`", taken(one), " / ".join(f"{ms:g}" for ms in one.steps) or "–", one.reason]
+        for one in BEST_FIRST
+    ]
+    return table(["Held in", "`auto` takes it", "ms a step of 1 / 4 / 8 / 16 rows", ""], *rows)
+
+
+def taken(one: Precision) -> str:
+    """When `auto` takes it."""
+    if one.share is None:
+        return "never"
+    return f"if {one.share:.0%} of the slots fit" if one.share else "with what slots fit"
+
+
+def cards() -> str:
+    """What `auto` takes on each card that is for rent, with the default settings."""
+    chosen = [(card, choose(QWEN_14B, Settings(), card)) for card in CARDS]
+    rows = [
+        [card.name, one.precision, one.slots, gib(one.need.total), gib(card.free)] for card, one in chosen
+    ]
+    return table(["Card", "Held in", "Slots", "GiB needed", "GiB free"], *rows)
+
+
+PLACES = {"README.md": (inputs,), "docs/settings.md": (precisions, cards)}
+
+
+def filled(text: str, section: Callable[[], str]) -> str:
+    """`text` with a table written anew between its two marks."""
+    name = section.__name__
+    before, start, rest = text.partition(f"<!-- {name}: written by scripts/readme -->\n")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
+    assert end, f"there is no place for {name}"
+    return f"{before}{start}{section()}\n{end}{after}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if they are not")
+    check, outdated = parser.parse_args().check, False
+    for file, sections in PLACES.items():
+        text = (ROOT / file).read_text(encoding="utf-8")
+        wanted = reduce(filled, sections, text)
+        outdated |= text != wanted
+        if not check:
+            (ROOT / file).write_text(wanted, encoding="utf-8")
+    return int(check and outdated)

@@ -1,0 +1,162 @@
+"""The small protocol that benchmark, smoke test and drill speak, and HTTP under it."""
+
+import contextlib
+import platform
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx2
+
+from tools.command import Fault
+
+FULL = (409, 429, 503)
+"""Cog's full server, a rate limit, and what proxies and other servers answer when there is no room."""
+TIMEOUT = httpx2.Timeout(600, connect=30, pool=None)
+"""Seconds of silence; a queue of thirty in front of a slow server keeps the last one waiting for minutes."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some of an answer, as it came."""
+
+    text: str
+    tokens: int | None = None
+    """Of the answer up to here, where the server says."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The server's own figures, with the last piece."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What else it reports, with the last piece: `finish_reason`, `notice`."""
+
+
+class Busy(Fault):
+    """The server takes no more for now; `seconds` is what it says of when to ask again, or 0."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__("the server is full")
+        self.seconds = seconds
+
+
+class Failed(Fault):
+    """There will be no answer, or not the rest of it."""
+
+
+class Refused(Failed):
+    """The server answered with an HTTP status that is neither success nor one of FULL.
+
+    Args:
+        status: that one.
+        body: all that it says of it.
+    """
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"HTTP {status}: {body[:200]}")
+        self.status, self.body = status, body
+
+
+class Canceled(Failed):
+    """The prediction was canceled, or aborted by its host."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """An answer that can be stopped while its pieces are read."""
+
+    pieces: Generator[Piece, None, None]
+    """Closing it drops the connection."""
+    cancel: Callable[[], None]
+    """Raises Refused with 404 when it is over already."""
+
+
+class Endpoint(Protocol):
+    """Something that answers; `ask` may be called from any thread."""
+
+    name: str
+
+    def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
+        """One answer, piece by piece. `inputs` have the names of predict.py.
+
+        Raises:
+            Busy: before any text.
+            Failed: at any time.
+        """
+        ...
+
+
+class Http:
+    """Requests below one address. Every request has a connection of its own, as every pupil has.
+
+    Args:
+        silence: seconds without a byte after which a request has failed.
+
+    Raises:
+        Failed: whatever the network or the server makes of a request, in one line.
+    """
+
+    def __init__(
+        self, base: str, headers: Mapping[str, str] | None = None, silence: float | None = None
+    ) -> None:
+        self._client = httpx2.Client(
+            base_url=base,
+            headers={"User-Agent": f"benchmark (Python {platform.python_version()})", **(headers or {})},
+            timeout=TIMEOUT if silence is None else silence,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+            trust_env=urlsplit(base).hostname not in LOOPBACK,  # no proxy on the way to this machine
+        )
+
+    def json(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON of one reply."""
+        with faults():
+            response = self._client.request(method, path, json=body)
+            check(response)
+            return response.json()
+
+    def reaches(self, path: str) -> bool:
+        """Whether the server answers there, and well."""
+        try:
+            return self._client.get(path).is_success
+        except httpx2.HTTPError:
+            return False
+
+    @contextlib.contextmanager
+    def events(self, method: str, path: str, body: Any = None) -> Iterator[httpx2.EventSource]:
+        """The server-sent events of one reply, as they come."""
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        with faults(), self._client.stream(method, path, json=body, headers=headers) as response:
+            check(response)
+            yield httpx2.EventSource(response)
+
+
+@contextlib.contextmanager
+def faults() -> Iterator[None]:
+    """Turns what can go wrong on the way into Failed; also JSON of another shape than it should have."""
+    try:
+        yield
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Failed(f"{type(error).__name__}: {error}") from error
+
+
+def check(response: httpx2.Response) -> None:
+    """Raises Busy or Failed unless the server has accepted the request."""
+    if response.status_code in FULL:
+        wait = response.headers.get("retry-after", "")
+        raise Busy(float(wait) if wait.isdigit() else 0.0)
+    if not response.is_success:
+        response.read()
+        raise Refused(response.status_code, response.text)
+
+
+def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
+    """Those metrics that are figures."""
+    return {
+        name: value
+        for name, value in (metrics or {}).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def words(metrics: Mapping[str, Any] | None) -> dict[str, str]:
+    """Those metrics that are text."""
+    return {name: value for name, value in (metrics or {}).items() if isinstance(value, str)}

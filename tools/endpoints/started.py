@@ -1,0 +1,99 @@
+"""Servers to measure: the one that this package starts, the reference predictor, and remote ones."""
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+from snb.settings import ROOT
+from tools.endpoints.cog_endpoint import Cog
+from tools.endpoints.endpoint import Endpoint, Failed
+from tools.endpoints.replicate_endpoint import API, Replicate
+from tools.serving.server import Server
+
+OURS, REFERENCE = "ours", "reference"
+SLOTS = "32"
+"""As many as the largest level asks for, unless SNB_SLOTS says otherwise."""
+MODEL = re.compile(r"(?:replicate:|r8\.im/)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
+"""A model or a deployment on Replicate, as people write them."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A server that answers."""
+
+    endpoint: Endpoint
+    since: float | None = None
+    """When its process began, in monotonic seconds; none for a remote one."""
+
+
+@contextlib.contextmanager
+def ours(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
+    """This package behind the real Cog server, with a slot for every pupil."""
+    settings = {**settings, "SNB_SLOTS": os.environ.get("SNB_SLOTS", SLOTS)}
+    since = time.monotonic()
+    with Server(settings, log=log) as server:
+        server.wait()
+        yield Started(Cog(OURS, server.url), since)
+
+
+@contextlib.contextmanager
+def reference(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
+    """The reference predictor behind the same server."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(ROOT / "cog.yaml", folder)
+        shutil.copy(ROOT / "tools" / "benchmarking" / "reference_predict.py", Path(folder) / "predict.py")
+        since = time.monotonic()
+        with Server(settings, log=log, directory=Path(folder)) as server:
+            server.wait()
+            yield Started(Cog(REFERENCE, server.url), since)
+
+
+@contextlib.contextmanager
+def remote(address: str) -> Iterator[Started]:
+    """A server that runs already. See `reached`."""
+    yield Started(reached(address))
+
+
+def reached(address: str) -> Cog | Replicate:
+    """The endpoint at the URL of a Cog server, or of a model or deployment on Replicate.
+
+    There `owner/name` will do, with `:version` or after `deployments/`, `replicate:` or `r8.im/`. The token
+    is REPLICATE_API_TOKEN, and REPLICATE_API_BASE_URL is asked in place of Replicate's own API.
+
+    Raises:
+        Failed: it does not answer, the address is neither, or there is no token.
+    """
+    if is_url(address):
+        where = urlsplit(address)
+        return Cog(f"{where.hostname}:{where.port}" if where.port else str(where.hostname), address)
+    named = MODEL.fullmatch(address)
+    if not named:
+        raise Failed(f"{address} is neither a URL (http://… or https://…) nor owner/name on Replicate")
+    token = os.environ.get("REPLICATE_API_TOKEN")
+    if not token:
+        raise Failed("set REPLICATE_API_TOKEN to ask Replicate")
+    base = os.environ.get("REPLICATE_API_BASE_URL", "").rstrip("/")
+    return Replicate(named[1], token, f"{base.removesuffix('/v1')}/v1" if base else API)
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is a URL with a host, and nothing that cannot be read as one."""
+    try:
+        where = urlsplit(address)
+        return where.scheme in ("http", "https") and bool(where.hostname) and where.port != 0
+    except ValueError:
+        return False
+
+
+def say(line: str) -> None:
+    """Progress, on stderr."""
+    print(line, file=sys.stderr, flush=True)

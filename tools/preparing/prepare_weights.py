@@ -1,0 +1,57 @@
+"""Merges the adapter into the base, quantises the result, and writes it where a boot only has to read it.
+
+scripts/prepare-weights --precision nf4      weights/prepared, which the next boot takes
+
+Settings come from the environment, as for a boot; what is absent of base and adapter is downloaded first.
+Memory stays near one shard, and a run that was interrupted goes on after its last whole one. At the end the
+result is compared with the merged model before quantisation, which has to fit this machine; --skip-quality
+leaves that out, and the card then has no quality. Exits with 1 and one line on a fault.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from snb.settings import Settings
+from snb.weights.lock import alone
+from snb.weights.prepared import FOLDER, Card
+from tools.command import Fault
+from tools.endpoints.endpoint import Failed
+from tools.preparing import preparation
+
+CURE = "scripts/check-quality measures it on a larger machine; --skip-quality here"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--precision", choices=preparation.CAST, required=True, help="what the weights are held in")
+    add("--output", type=Path, help="default: prepared in the weights' folder, where a boot looks")
+    add("--skip-quality", action="store_true", help="do not compare with the merged model")
+    return parser
+
+
+def main() -> None:
+    """The folder goes to stdout, progress and faults to stderr."""
+    options = arguments().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request
+    settings = Settings.from_environment()
+    output = options.output or settings.weights_dir / FOLDER
+    recipe = preparation.Recipe.of(settings, options.precision)
+    try:
+        with alone(output.with_name(f"{output.name}.lock")):
+            preparation.prepare(recipe, output)
+        if not (options.skip_quality or Card.read(output).quality):
+            preparation.measure(output)
+    except SafetensorError as failure:  # of a shard that cannot be written
+        raise Fault(failure) from failure
+    except Failed as failure:
+        said = f"{output} is whole, but its quality was not measured: {failure}"
+        raise Fault(f"{said}\n{CURE}") from failure
+    print(output)

@@ -1,0 +1,42 @@
+"""Which weights this machine serves: the real ones if they are here with a GPU, else the stand-in."""
+
+import os
+import subprocess
+import sys
+
+from snb.settings import ROOT, Settings
+from snb.weights import fetch, prepared
+from tools.command import Fault
+from tools.machine import has_gpu
+
+STANDIN = ROOT / "weights" / "standin"
+
+
+def settings() -> dict[str, str]:
+    """The environment for a server here, on top of this process's own; builds the stand-in if it is wanted.
+
+    Whoever sets SNB_BASE_MODEL has chosen already.
+
+    Raises:
+        BadSetting: the environment is not what a server would boot with.
+    """
+    chosen = Settings.from_environment()
+    if os.environ.get("SNB_BASE_MODEL") or (has_gpu() and present(chosen)):
+        return {}
+    build_standin()
+    standin = {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}
+    # Prepared weights that lie in weights/ are the philosopher's; whoever names others has chosen.
+    return {"SNB_PREPARED": "none", **standin} if "SNB_PREPARED" not in os.environ else standin
+
+
+def build_standin() -> None:
+    """Builds what is not there of the stand-in. Raises Fault where that fails."""
+    if subprocess.run([ROOT / "scripts" / "make-standin"], stdout=sys.stderr).returncode:
+        raise Fault("there is no stand-in: set SNB_BASE_MODEL to a folder with a model")
+
+
+def present(settings: Settings) -> bool:
+    """Whether prepared weights, or base and adapter, are on this machine; a boot says if they are whole."""
+    found = prepared.named(settings)
+    wanted = [found] if found else fetch.sources(settings)
+    return all(source.folder or fetch.stored(source, settings.weights_dir) for source in wanted)

@@ -1,0 +1,78 @@
+"""Serves the page of deploy/space on this machine, until Ctrl-C or SIGTERM; or writes a Space's folder."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools.serving import local
+from tools.serving.process_group import end, start
+from tools.serving.server import ROOT, Server, before
+
+SPACE = ROOT / "deploy" / "space"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=7860, help="TCP port (default 7860)")
+    parser.add_argument("--front", action="store_true", help="in front of a Cog server, which is started too")
+    parser.add_argument("--export", metavar="FOLDER", type=Path, help="write the Space's repository there")
+    parser.add_argument(
+        "--engine", action="store_true", help="with --export: for a GPU, with the engine inside"
+    )
+    options = parser.parse_args()
+    if options.export:
+        export(options.export, options.engine)
+        return 0
+    try:
+        if not options.front:
+            # Whoever sets SNB_BACKEND_URL has chosen what to be in front of.
+            return serve(options.port, {} if os.environ.get("SNB_BACKEND_URL") else local.settings())
+        with Server(local.settings()) as server:
+            return serve(options.port, {"SNB_BACKEND_URL": server.url})  # it says by itself that it wakes up
+    except KeyboardInterrupt:
+        return 0
+
+
+def serve(port: int, settings: Mapping[str, str]) -> int:
+    """Runs the page until it ends, or this does."""
+    variables = {"PYTHONPATH": before("PYTHONPATH", ROOT), "GRADIO_SERVER_PORT": str(port), **settings}
+    process = start([sys.executable, SPACE / "app.py"], env={**os.environ, **variables})
+    try:
+        return process.wait()
+    finally:
+        end(process)
+
+
+def export(folder: Path, engine: bool) -> None:
+    """Writes what the Space's repository holds: the page at its root, and of the package what it needs."""
+    unseen = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(SPACE, folder, dirs_exist_ok=True, ignore=unseen)
+    shutil.copytree(ROOT / "snb", folder / "snb", dirs_exist_ok=True, ignore=unseen)
+    (folder / "weights").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "weights" / "pins.json", folder / "weights")
+    shutil.copy(ROOT / "LICENSE", folder)
+    if engine:
+        pins = [
+            (SPACE / "requirements.txt").read_text("utf-8"),
+            (ROOT / "requirements.txt").read_text("utf-8"),
+        ]
+        (folder / "requirements.txt").write_text(merged(pins), encoding="utf-8")
+    print(folder)
+
+
+def merged(requirements: list[str]) -> str:
+    """Files of pins as one, in which a package stands once; two versions of one are an error."""
+    seen: dict[str, str] = {}
+    lines = []
+    for line in "\n".join(requirements).splitlines():
+        pin = line.split("#")[0].strip()
+        name = pin.partition("==")[0].lower()
+        if pin and seen.get(name, pin) != pin:
+            raise ValueError(f"{pin} and {seen[name]}")
+        if not pin or name not in seen:
+            lines.append(line)
+        seen[name] = pin
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,49 @@
+"""Resolves the dependencies of pyproject.toml into the three files of pins; what is pinned already stays.
+
+requirements.txt            what the image installs
+scripts/packages-cpu.txt    what a machine without an NVIDIA GPU installs, for the tools and the tests too
+scripts/packages-gpu.txt    what one with a GPU installs
+
+Delete a line, or a file, to have its newest version. Needs the network.
+"""
+
+import argparse
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from snb.settings import ROOT
+
+FILES = {
+    "scripts/packages-cpu.txt": ("cpu", "tools", "dev"),
+    "scripts/packages-gpu.txt": ("gpu", "tools", "dev"),
+    "requirements.txt": ("gpu",),
+}
+"""Each with its groups of pyproject.toml; the others start from the versions of the first."""
+TARGET = ("--python-version=3.11", "--python-platform=x86_64-unknown-linux-gnu")
+STYLE = ("--quiet", "--no-header", "--annotation-style=line", "--no-emit-package=pip")
+HEADER = "# Written by scripts/pin-packages from pyproject.toml, where the reasons are.\n"
+LEFT_TO_TORCH = re.compile(r"^(?:nvidia|cuda|triton)\b.*\n", re.MULTILINE)
+"""torch pins these itself, others in each of its builds, and none in the one for the CPU."""
+
+
+def resolve(file: Path, groups: Sequence[str], preferred: str) -> str:
+    """Writes one file of pins, with the versions of `preferred` where they serve; returns its text."""
+    file.write_text(preferred, encoding="utf-8")
+    extras = [f"--extra={group}" for group in groups]
+    command = ["uv", "pip", "compile", "pyproject.toml", *extras, *TARGET, *STYLE, f"--output-file={file}"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    pins = LEFT_TO_TORCH.sub("", file.read_text(encoding="utf-8"))
+    file.write_text(HEADER + pins.removeprefix(HEADER), encoding="utf-8")
+    return re.sub(r"(?m)^torch==.*\n", "", pins)
+
+
+def main() -> int:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    pins = (ROOT / next(iter(FILES))).read_text(encoding="utf-8")
+    for name, groups in FILES.items():
+        pins = resolve(ROOT / name, groups, pins)
+    return 0
