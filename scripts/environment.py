@@ -91,7 +91,7 @@ def run(module: str) -> None:
     file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     if {"-h", "--help"} & {*sys.argv[1:]} and not PYTHON.exists() and differing():
         print(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
-        sys.exit("The options are listed once .venv is there; any call without --help makes it")
+        sys.exit(print("The options are listed once .venv is there; any call without --help makes it."))
     enter()
     sys.exit(import_module("tools.command").run(module))
 

@@ -37,7 +37,7 @@ COPIED = (
     "predict.py",
     "requirements.txt",
     "snb/__init__.py",
-    "snb/hub.py",
+    "snb/weights/hub.py",
     "weights/pins.json",
 )
 """Of snb a sample: the checks read its text and run nothing of it."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,14 @@ from snb.settings import ROOT
 SCRIPTS = sorted(file for file in (ROOT / "scripts").iterdir() if file.is_file() and not file.suffix)
 PYTHON = [file.name for file in SCRIPTS if "python3" in file.read_text(encoding="utf-8").splitlines()[0]]
 PATHS = {"PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}"}
-HANDLED = "import sys, time\nfrom tools import command\ncommand.handle_errors()\n"
+COMMAND = """
+import sys, time, types
+from tools import command
+def main():
+{}
+sys.modules["subject"] = types.SimpleNamespace(main=main)
+sys.exit(command.run("subject"))
+"""
 IGNORING = "import signal\nsignal.signal(signal.{}, signal.SIG_IGN)\n"
 WAITS = """
 try:
@@ -68,6 +76,11 @@ def test_help_needs_no_package(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists()
 
 
+def command(body: str) -> str:
+    """A program whose command this is."""
+    return COMMAND.format(textwrap.indent(body, "    "))
+
+
 def python(program: str) -> "subprocess.Popen[str]":
     """A program as a child, with pipes."""
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -84,19 +97,19 @@ def python(program: str) -> "subprocess.Popen[str]":
     ],
 )
 def test_an_error_that_a_person_can_act_on_is_one_line(fault: str, line: str) -> None:
-    with python(HANDLED + fault) as program:
+    with python(command(fault)) as program:
         assert program.communicate() == ("", line)
     assert program.returncode == 1
 
 
 def test_a_bug_keeps_its_traceback() -> None:
-    with python(f"{HANDLED}1 / 0") as program:
+    with python(command("1 / 0")) as program:
         assert "Traceback" in program.communicate()[1]
     assert program.returncode == 1
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    with python(f"{HANDLED}sys.stdin.read(); print('more')") as program:
+    with python(command("sys.stdin.read(); print('more')")) as program:
         assert program.stdin
         assert program.stdout
         assert program.stderr
@@ -108,7 +121,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_script_through_its_finally_and_without_a_word(number: signal.Signals) -> None:
     # As in a background job of a shell, where SIGINT is ignored at first.
-    with python(IGNORING.format("SIGINT") + HANDLED + WAITS) as program:
+    with python(IGNORING.format("SIGINT") + command(WAITS)) as program:
         assert program.stdout
         assert program.stdout.readline() == "ready\n"
         program.send_signal(number)
@@ -118,7 +131,7 @@ def test_a_signal_ends_a_script_through_its_finally_and_without_a_word(number: s
 
 def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
     listens = "print('ready', flush=True); print(input())"
-    with python(IGNORING.format("SIGHUP") + HANDLED + listens) as program:
+    with python(IGNORING.format("SIGHUP") + command(listens)) as program:
         assert program.stdout
         assert program.stdout.readline() == "ready\n"
         program.send_signal(signal.SIGHUP)

@@ -329,7 +329,7 @@ def test_a_hub_that_does_not_answer_is_no_verdict(made: Sound, monkeypatch: pyte
     made.server.fail("GET", "/revision/main", *[Fault(503)] * 9)
     assert coded(made.project().weights.findings, "WEIGHTS_UNASKED").level == "not checked"
     made.server.requests.clear()
-    monkeypatch.setattr("image_weights.is_offline_mode", lambda: True)
+    monkeypatch.setattr("tools.publishing.image_weights.is_offline_mode", lambda: True)
     assert coded(made.project().weights.findings, "WEIGHTS_UNASKED").level == "not checked"
     assert made.server.requests == []
 

@@ -19,7 +19,7 @@ from snb.philosophers import names, persona
 from snb.settings import ROOT, Settings
 from snb.weights.loader import load
 from tests.tiny import save_tiny
-from tools.benchmarking import inspection, random_weights
+from tools.benchmarking import gpu_report, inspection, random_weights
 from tools.benchmarking.inspection import CPU, GPU, Inspection
 from tools.benchmarking.parts import GRACE, Part, Parts, anonymous, lines
 from tools.benchmarking.report import markdown
@@ -37,7 +37,7 @@ def forget(parts: Parts) -> None:
 def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(environment, "has_gpu", lambda: False)
+    monkeypatch.setattr(gpu_report, "has_gpu", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu-report"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "scripts" / "gpu-report"), run_name="__main__")

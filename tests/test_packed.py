@@ -50,7 +50,7 @@ def test_layers_in_16_bits_stay_as_they_are() -> None:
 def test_weights_too_large_to_be_held_twice_are_refused(
     model: Qwen2ForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snb.packed.FIXED", 1000)
+    monkeypatch.setattr("snb.engine.packed.FIXED", 1000)
     with pytest.raises(DeviceUnusable, match="packed weights would take"):
         pack(model)
     assert not any(isinstance(module, Packed) for module in model.modules())

@@ -149,7 +149,7 @@ def test_an_api_that_stumbles_after_the_push_is_asked_again(
 def test_a_silent_api_ends_it_before_anything_is_pushed(made: Sound, api: Registry) -> None:
     for environ in ({}, {**reached(api), "REPLICATE_API_TOKEN": "another"}):
         project = made.project(environ=environ)
-        with pytest.raises(NotPublished, match="Without the API"):
+        with pytest.raises(NotPublished, match="only the API knows"):
             publish(project, made.home / "bin" / "smoke-test", 1)
     assert pushes(made) == []
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import environment
 import pytest
 
 from snb.errors import BadSetting
@@ -86,7 +85,7 @@ def test_a_server_elsewhere_knows_the_package_and_what_the_user_has_on_its_path(
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Prepared weights in the weights' folder, of the right size, that somebody has altered; and a GPU."""
-    monkeypatch.setattr(environment, "has_gpu", lambda: True)
+    monkeypatch.setattr(local, "has_gpu", lambda: True)
     monkeypatch.setenv("SNB_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.delenv("SNB_PREPARED")
     folder = tmp_path / prepared.FOLDER

@@ -371,7 +371,7 @@ def test_what_is_verified_is_read_while_another_fills(server, settings, hub):
 
 
 def test_a_lock_is_free_once_its_holder_was_killed(tmp_path):
-    hold = "import sys, time; from pathlib import Path; from snb.lock import alone\n"
+    hold = "import sys, time; from pathlib import Path; from snb.weights.lock import alone\n"
     hold += "with alone(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     command = [sys.executable, "-c", hold, str(tmp_path / "lock")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:

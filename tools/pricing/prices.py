@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from snb.errors import SNBError
 from tools.benchmarking import bounds
 
-FILE = Path(__file__).resolve().parents[1] / "prices.toml"
+FILE = Path(__file__).with_name("prices.toml")
 CARDS = {card.name: card for card in bounds.CARDS}
 ACTIVE, SECOND, HOUR, MONTH = "active second", "second", "hour", "month"
 MONTH_HOURS = 730

@@ -104,7 +104,7 @@ def make(output: Path, force: bool) -> None:
     write_probe(output / "probe.json")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--output", type=Path, default=ROOT / "weights" / "standin", help="the folder to fill"
@@ -119,3 +119,4 @@ def main() -> None:
     say("This is a 135M stand-in, not the philosopher: it shows that everything runs, not how he speaks.")
     shown = [os.path.relpath(output / name) for name in ("base", "adapter")]
     print(f"SNB_BASE_MODEL={shown[0]} SNB_ADAPTER={shown[1]} SNB_DEVICE=cpu")
+    return 0

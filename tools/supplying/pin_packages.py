@@ -4,7 +4,7 @@ requirements.txt            what the image installs
 scripts/packages-cpu.txt    what a machine without an NVIDIA GPU installs, for the tools and the tests too
 scripts/packages-gpu.txt    what one with a GPU installs
 
-Delete a line, or a file, to have its newest version. Needs the network.
+Delete a line, or a file, to have its newest version. Needs uv 0.9 or later, and the network.
 """
 
 import argparse
