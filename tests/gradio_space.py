@@ -1,7 +1,7 @@
 """A real Gradio app with the existing Space's `chat_function(message, history)`, before a real Cog server.
 
 Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. With
-`rich` it has `/answer` too, which takes the inputs of `predict` by name.
+`rich` it has `/answer` too, which takes inputs of `predict` by name.
 """
 
 import json
@@ -13,6 +13,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 import httpx
+from gradio.events import api
 
 SETTINGS = {"system_prompt": "Réponds en français.", "max_tokens": 24, "temperature": 0.7, "seed": 7}
 """What the Space asks its model with, whoever calls."""
@@ -20,9 +21,9 @@ SETTINGS = {"system_prompt": "Réponds en français.", "max_tokens": 24, "temper
 
 def chunks(cog: str, inputs: dict[str, Any]) -> Iterator[str]:
     """The answer of a Cog server as it comes."""
-    request = {"json": {"input": inputs}, "headers": {"Accept": "text/event-stream"}, "timeout": 120}
-    event = ""
-    with httpx.stream("POST", f"{cog}/predictions", **request) as response:  # type: ignore[arg-type]
+    headers, event = {"Accept": "text/event-stream"}, ""
+    body = {"input": inputs}
+    with httpx.stream("POST", f"{cog}/predictions", json=body, headers=headers, timeout=None) as response:
         for line in response.iter_lines():
             name, _, value = line.partition(": ")
             if name == "event":
@@ -47,18 +48,12 @@ def app(cog: str, rich: bool) -> gr.Blocks:
         user_message: str,
         philosopher: str = "spinoza",
         rag_context: str = "",
-        history: list[dict[str, str]] = [],  # noqa: B006 - Gradio reads defaults from the signature
         system_prompt: str = "",
         max_tokens: int = 256,
-        temperature: float = 0.7,
         seed: int = 0,
-        stop_sequences: list[str] = [],  # noqa: B006
     ) -> Iterator[str]:
-        text = ""
-        names = ("user_message", "philosopher", "rag_context", "history", "system_prompt")
-        given = {name: value for name, value in locals().items() if name in names}
-        given |= {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        for chunk in chunks(cog, {**given, "stop_sequences": stop_sequences}):
+        inputs, text = {name: value for name, value in locals().items() if name != "cog"}, ""
+        for chunk in chunks(cog, inputs):
             text += chunk
             yield text
 
@@ -66,7 +61,8 @@ def app(cog: str, rich: bool) -> gr.Blocks:
         places = [gr.Textbox(), gr.JSON()]
         gr.Button().click(chat_function, places, places, api_name="chat_function")
         if rich:
-            gr.api(answer, api_name="answer")
+            api(answer, api_name="answer")
+    blocks.queue(default_concurrency_limit=40)
     return blocks
 
 
@@ -74,7 +70,7 @@ class GradioSpace:
     """Serves the app until it is left."""
 
     def __init__(self, cog: str, rich: bool) -> None:
-        self._blocks = app(cog, rich).queue(default_concurrency_limit=40)
+        self._blocks = app(cog, rich)
 
     def __enter__(self) -> "GradioSpace":
         _, url, _ = self._blocks.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
