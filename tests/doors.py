@@ -22,18 +22,19 @@ KEY = "porte-étroite-0123456789"
 def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        base = save_tiny(folder / "base", max_position_embeddings=8192, snb_notice="a random model")
+        sizes = {"num_hidden_layers": 4, "max_position_embeddings": 8192}
+        base = save_tiny(folder / "base", **sizes, snb_notice="a random model")
         settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "32"}
         log = stack.enter_context((folder / "log").open("w"))
         # All boot at once; what takes longest begins first.
         cog = stack.enter_context(Server(settings, log=log))
-        locked = stack.enter_context(Server({**settings, "SNB_API_KEY": KEY}, log=sys.stderr))
+        locked = stack.enter_context(Server({**settings, "SNB_API_KEY": KEY}, log=log))
         page = SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log")
         replicate = stack.enter_context(ReplicateServer(cog.url))
         from tests.gradio_space import GradioSpace  # takes seconds to import
 
-        doors = {"replicate": replicate, "page": stack.enter_context(page)}
-        doors |= {name: stack.enter_context(GradioSpace(cog.url, name == "rich")) for name in ("space", "rich")}
+        space = stack.enter_context(GradioSpace(cog.url))
+        doors = {"replicate": replicate, "page": stack.enter_context(page), "space": space}
         for server in (cog, locked):
             server.wait()
         urls = {name: door.url for name, door in doors.items()}

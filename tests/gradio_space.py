@@ -1,7 +1,6 @@
 """A real Gradio app with the existing Space's `chat_function(message, history)`, before a real Cog server.
 
-Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. With
-`rich` it has `/answer` too, which takes inputs of `predict` by name.
+Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`.
 """
 
 import json
@@ -13,7 +12,6 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 import httpx
-from gradio.events import api
 
 SETTINGS = {"system_prompt": "Réponds en français.", "max_tokens": 24, "temperature": 0.7, "seed": 7}
 """What the Space asks its model with, whoever calls."""
@@ -34,7 +32,7 @@ def chunks(cog: str, inputs: dict[str, Any]) -> Iterator[str]:
                 raise gr.Error("Le modèle n’a pas répondu.")
 
 
-def app(cog: str, rich: bool) -> gr.Blocks:
+def app(cog: str) -> gr.Blocks:
     """The app. Nothing is kept between two calls."""
 
     def chat_function(message: str, history: list[list[str]]) -> Iterator[tuple[str, list[list[str]]]]:
@@ -44,24 +42,9 @@ def app(cog: str, rich: bool) -> gr.Blocks:
             yield "", [*history, [message, answer]]
         yield "", [*history, [message, f"{answer}\n\n*[Contexte: {len(history)} tours]*"]]
 
-    def answer(
-        user_message: str,
-        philosopher: str = "spinoza",
-        rag_context: str = "",
-        system_prompt: str = "",
-        max_tokens: int = 256,
-        seed: int = 0,
-    ) -> Iterator[str]:
-        inputs, text = {name: value for name, value in locals().items() if name != "cog"}, ""
-        for chunk in chunks(cog, inputs):
-            text += chunk
-            yield text
-
     with gr.Blocks() as blocks:
         places = [gr.Textbox(), gr.JSON()]
         gr.Button().click(chat_function, places, places, api_name="chat_function")
-        if rich:
-            api(answer, api_name="answer")
     blocks.queue(default_concurrency_limit=40)
     return blocks
 
@@ -69,8 +52,8 @@ def app(cog: str, rich: bool) -> gr.Blocks:
 class GradioSpace:
     """Serves the app until it is left."""
 
-    def __init__(self, cog: str, rich: bool) -> None:
-        self._blocks = app(cog, rich)
+    def __init__(self, cog: str) -> None:
+        self._blocks = app(cog)
 
     def __enter__(self) -> "GradioSpace":
         _, url, _ = self._blocks.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)

@@ -1,9 +1,10 @@
-"""What the tests of deploy/ share: its tools' readings, a server whose states are set by hand, and the door."""
+"""What the tests of deploy/ share: its tools, a server whose states are set by hand, and the door."""
 
 import contextlib
 import functools
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,22 +97,19 @@ def tools() -> Path:
     return peer.folder / "bin"
 
 
-def compose(
-    folder: Path, file: Path = DEPLOY / "compose.yaml", given: Mapping[str, str] = GIVEN
-) -> "subprocess.CompletedProcess[str]":
-    """Docker Compose's reading of a file, as JSON."""
+def compose(folder: Path, settings: Mapping[str, str] = GIVEN) -> "subprocess.CompletedProcess[str]":
+    """Docker Compose's reading, as JSON, of compose.yaml in a folder with these settings in .env."""
+    file = shutil.copy(DEPLOY / "compose.yaml", folder)
+    (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     # The wheel's own script ends with 0 whatever the program says.
     [program] = tools().parent.glob("lib/python3*/site-packages/compose/docker-compose")
-    options = ["--profile", "download", "--env-file", os.devnull, "config", "--format", "json"]
-    command = [program, "--file", file, *options]
-    return subprocess.run(
-        command, env=environment(folder, **given), capture_output=True, text=True, check=False
-    )
+    command = [program, "--file", file, "--profile", "download", "config", "--format", "json"]
+    return subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=False)
 
 
-def composed(folder: Path) -> dict[str, Any]:
-    """deploy/compose.yaml, as Docker Compose reads it with GIVEN."""
-    done = compose(folder)
+def composed(folder: Path, settings: Mapping[str, str] = GIVEN) -> dict[str, Any]:
+    """The same, parsed."""
+    done = compose(folder, settings)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 

@@ -1,7 +1,5 @@
 """deploy/compose.yaml, read by Docker Compose itself; its commands are run here, without Docker."""
 
-import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -26,7 +24,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("missing", GIVEN)
 def test_it_does_not_start_without_an_image_or_a_key(tmp_path: Path, missing: str) -> None:
-    done = compose(tmp_path, given={name: value for name, value in GIVEN.items() if name != missing})
+    done = compose(tmp_path, {name: value for name, value in GIVEN.items() if name != missing})
     assert done.returncode != 0
     assert missing in done.stderr
 
@@ -58,11 +56,14 @@ def test_the_model_has_a_card_and_images_are_those_that_were_tested(services: di
 
 def test_every_setting_in_the_file_is_passed_on_and_an_unknown_one_stops_the_boot(tmp_path: Path) -> None:
     """A name that stands neither in compose.yaml nor in snb/settings.py arrives too, and is refused there."""
-    file = Path(shutil.copy(DEPLOY / "compose.yaml", tmp_path))
-    own = {"HF_TOKEN": "hf_token", "SNB_DEADLINE": "600", "SNB_SLOTS": "4", "WEIGHTS": "/srv", "SNB_SLOT": "5"}
-    text = "".join(f"{name}={value}\n" for name, value in (GIVEN | own).items())
-    (tmp_path / ".env").write_text(text)
-    services = json.loads(compose(tmp_path, file, GIVEN | {"SNB_DEADLINE": "600"}).stdout)["services"]
+    own = {
+        "HF_TOKEN": "hf_token",
+        "SNB_DEADLINE": "600",
+        "SNB_SLOTS": "4",
+        "WEIGHTS": "/srv",
+        "SNB_SLOT": "5",
+    }
+    services = composed(tmp_path, GIVEN | own)["services"]
     for name in ("model", "download"):
         passed = services[name]["environment"]
         assert {setting.metadata["env"] for setting in fields(Settings)} <= passed.keys()

@@ -29,7 +29,12 @@ def test_every_probe_is_true_only_where_questions_are_answered_and_answers_strea
         def seen() -> tuple[str, bool, int, int]:
             """Cog's word, Compose's verdict, SkyPilot's probe, and Caddy's reply to the same word."""
             healthy = subprocess.run(["/bin/sh", "-c", here], check=False).returncode == 0
-            return server.status(), healthy, status_code(server.url + path), status_code(f"{url}/health-check")
+            return (
+                server.status(),
+                healthy,
+                status_code(server.url + path),
+                status_code(f"{url}/health-check"),
+            )
 
         until(lambda: seen() == ("STARTING", False, 503, 503))
         refused = httpx.put(f"{url}/predictions/a", json={}, headers=EVENTS)
@@ -64,4 +69,3 @@ def test_every_probe_is_true_only_where_questions_are_answered_and_answers_strea
         server.close()
         assert seen()[1:3] == (False, 0)
         assert httpx.post(f"{url}/predictions", json={}).status_code == 503
-
