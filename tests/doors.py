@@ -24,7 +24,12 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sizes = {"num_hidden_layers": 4, "max_position_embeddings": 8192}
         base = save_tiny(folder / "base", **sizes, snb_notice="a random model")
-        settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "32"}
+        settings = {
+            "SNB_BASE_MODEL": str(base),
+            "SNB_ADAPTER": "none",
+            "SNB_SLOTS": "32",
+            "OMP_NUM_THREADS": "1",
+        }
         log = stack.enter_context((folder / "log").open("w"))
         # All boot at once; what takes longest begins first.
         cog = stack.enter_context(Server(settings, log=log))
@@ -34,11 +39,11 @@ def main() -> None:
         from tests.gradio_space import GradioSpace  # takes seconds to import
 
         space = stack.enter_context(GradioSpace(cog.url))
-        doors = {"replicate": replicate, "page": stack.enter_context(page), "space": space}
+        stack.enter_context(page)
         for server in (cog, locked):
             server.wait()
-        urls = {name: door.url for name, door in doors.items()}
-        urls |= {"cog": cog.url, "locked": locked.url, "key": KEY, "log": log.name}
+        urls = {"cog": cog.url, "locked": locked.url, "key": KEY, "log": log.name}
+        urls |= {"replicate": replicate.url, "page": page.url, "space": space.url}
         print(json.dumps(urls), flush=True)
         sys.stdin.read()
 

@@ -42,7 +42,8 @@ def app(cog: str) -> gr.Blocks:
             yield "", [*history, [message, answer]]
         yield "", [*history, [message, f"{answer}\n\n*[Contexte: {len(history)} tours]*"]]
 
-    with gr.Blocks() as blocks:
+    blocks = gr.Blocks()
+    with blocks:
         places = [gr.Textbox(), gr.JSON()]
         gr.Button().click(chat_function, places, places, api_name="chat_function")
     blocks.queue(default_concurrency_limit=40)

@@ -103,7 +103,7 @@ def compose(folder: Path, settings: Mapping[str, str] = GIVEN) -> "subprocess.Co
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     # The wheel's own script ends with 0 whatever the program says.
     [program] = tools().parent.glob("lib/python3*/site-packages/compose/docker-compose")
-    command = [program, "--file", file, "--profile", "download", "config", "--format", "json"]
+    command = [str(program), "--file", str(file), "--profile", "download", "config", "--format", "json"]
     return subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=False)
 
 
@@ -117,7 +117,7 @@ def composed(folder: Path, settings: Mapping[str, str] = GIVEN) -> dict[str, Any
 def skypilot(folder: Path, **secrets: str) -> dict[str, Any]:
     """deploy/skypilot.yaml, as SkyPilot reads it, offline."""
     settings = environment(folder, SKYPILOT_DISABLE_USAGE_COLLECTION="1")
-    command = [tools() / "python", "-c", SKYPILOT, DEPLOY / "skypilot.yaml", json.dumps(secrets)]
+    command = [str(tools() / "python"), "-c", SKYPILOT, str(DEPLOY / "skypilot.yaml"), json.dumps(secrets)]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
@@ -137,7 +137,7 @@ def puppet(folder: Path, *signs: str, places: int = 2) -> Path:
 def door(upstream: int, folder: Path, log: IO[str]) -> Iterator[str]:
     """Caddy with deploy/Caddyfile, as plain HTTP, before a port of loopback; its URL."""
     port = free_port()
-    caddy = [tools() / "caddy", "run", "--adapter", "caddyfile", "--config", DEPLOY / "Caddyfile"]
+    caddy = [str(tools() / "caddy"), "run", "--adapter", "caddyfile", "--config", str(DEPLOY / "Caddyfile")]
     settings = environment(folder, SNB_HOST=f"http://127.0.0.1:{port}", SNB_UPSTREAM=f"127.0.0.1:{upstream}")
     process = start(caddy, env=settings, stdout=log, stderr=subprocess.STDOUT)
     try:

@@ -30,9 +30,9 @@ class SpacePage:
         own = {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
         own |= {"PYTHONPATH": str(ROOT)} if folder == SPACE else {}
         names = os.environ.keys() - {"PYTHONPATH", "SPACE_ID"}
-        environment = {name: os.environ[name] for name in names} | own | settings
+        environment = {**{name: os.environ[name] for name in names}, **own, **settings}
         with log.open("w") as output:
-            program = [sys.executable, folder / "app.py"]
+            program = [sys.executable, str(folder / "app.py")]
             self._process = start(program, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
     def __enter__(self) -> "SpacePage":

@@ -52,7 +52,7 @@ def question(**inputs: object) -> dict[str, dict[str, object]]:
 
 def test_it_is_valid_and_well_formatted_and_caddy_gets_certificates_by_itself(tmp_path: Path) -> None:
     def caddy(*arguments: str, **settings: str) -> str:
-        command = [tools() / "caddy", *arguments]
+        command = [str(tools() / "caddy"), *arguments]
         home = environment(tmp_path, **settings)
         return subprocess.run(command, env=home, capture_output=True, text=True, check=True).stdout
 

@@ -65,7 +65,7 @@ def test_the_dockerfile_ends_as_user_1000_without_a_secret_and_with_settings_tha
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become user 1000")
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
 def test_it_runs_as_user_1000_and_writes_to_its_home_and_tmp_only(tmp_path: Path) -> None:
-    may = [*AS_USER, "find", ROOT, "-writable", "!", "-type", "l", "-print", "-quit"]
+    may = [*AS_USER, "find", str(ROOT), "-writable", "!", "-type", "l", "-print", "-quit"]
     writable = subprocess.run(may, capture_output=True, text=True, check=True).stdout
     assert not writable, "the project has to be closed to this user for the test to say anything"
     # Cog's server keeps each prediction's files there, whatever TMPDIR says; other tests are root.

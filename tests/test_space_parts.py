@@ -27,19 +27,12 @@ sys.path.insert(0, str(SPACE))
 
 import message
 from backend import Backend, Backends, configured
-from chat import answer_of, checked, with_beats
+from chat import answer_of, with_beats
+from cog_backend import Cog
 from engine_inside import EngineInside
-from guard import ALLOWED
-from message import turns, unpacked
+from message import unpacked
 from refusal import Refusal, of_error, of_prediction
 from words import ERRORS, PHILOSOPHERS, STATES, WAITING
-
-TURNED_AWAY = """
-/gradio_api/upload /gradio_api/file=/etc/passwd /file=a /gradio_api/proxy=https://a.hf.space/b
-/gradio_api/run/answer /gradio_api/api/answer /gradio_api/call/other /gradio_api/component_server
-/gradio_api/vibe-edit /gradio_api/deep_link /gradio_api/runs /gradio_api/process_recording
-/monitoring /docs /openapi.json /assets/../app.py /page/../app.py
-"""
 
 
 def test_what_callsnb_packs_is_taken_apart_and_a_pupil_forges_no_persona() -> None:
@@ -50,21 +43,6 @@ def test_what_callsnb_packs_is_taken_apart_and_a_pupil_forges_no_persona() -> No
         SOURCES, QUESTION, **inputs
     )
     assert unpacked(packed) == inputs
-
-
-def test_history_comes_as_pairs_or_as_messages() -> None:
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    assert turns([["a", "b"]]) == turns(messages) == messages
-    for wrong in ("abc", ["a"], [["a", "b", "c"]]):
-        with pytest.raises(Refusal, match="BAD_INPUT"):
-            turns(wrong)
-
-
-def test_what_is_missing_or_of_another_type_is_refused_before_a_backend_is_asked() -> None:
-    asked = {"user_message": "a"}
-    for inputs in ({}, {"user_message": 5}, {**asked, "history": 7}, {**asked, "max_tokens": float("inf")}):
-        with pytest.raises(Refusal, match="BAD_INPUT"):
-            checked(inputs)
 
 
 def test_in_front_of_a_backend_nothing_of_the_engine_is_needed() -> None:
@@ -108,7 +86,7 @@ def test_each_philosopher_has_words_questions_and_a_drawing_in_french_typography
     drawings = (SPACE / "page" / "portraits.svg").read_text(encoding="utf-8")
     assert set(PHILOSOPHERS) == set(questions) == set(names())
     assert all(f'<symbol id="{name}"' in drawings for name in names())
-    words = [*WAITING.values(), *STATES.values(), *ERRORS.values()]
+    words: list[str] = [*WAITING.values(), *STATES.values(), *ERRORS.values()]
     words += [sentence for name in names() for sentence in (*questions[name], PHILOSOPHERS[name]["line"])]
     for sentence in words:
         assert not re.search(r"[^\u202f][;!?]|[^\u00a0]:|'|\"|\.\.\.", sentence), sentence
@@ -132,11 +110,6 @@ def test_what_the_package_raises_is_understood_inside_and_through_cog() -> None:
     for kind, code in codes.items():
         failed = {"status": "failed", "error": f"{kind.__name__}: {kind('a fault')}"}
         assert of_error(kind("a fault")).code == of_prediction(failed).code == code
-
-
-def test_what_the_page_does_not_need_is_not_let_through() -> None:
-    assert not [path for path in TURNED_AWAY.split() if ALLOWED.fullmatch(path)]
-    assert ALLOWED.fullmatch("/gradio_api/call/chat_function")
 
 
 class Scripted:
@@ -166,7 +139,7 @@ def ask(*backends: Backend, patience: float = 600.0) -> tuple[str, list[str]]:
 
 
 def test_the_next_backend_is_asked_when_one_fails_and_again_when_one_wakes_up() -> None:
-    down = configured({"SNB_BACKEND_URL": "http://127.0.0.1:9"}, 4)
+    down = Cog("http://127.0.0.1:9")
     with pytest.raises(Refusal, match=r"BACKEND_FAILED: the connection failed \(ConnectError\)"):
         ask(down)
     assert ask(down, Scripted(["a", "b"])) == ("ab", [])

@@ -1,13 +1,13 @@
-/** The example's page in headless Chromium, before the real servers. Screenshots go to build/client/. */
+/** The example's page in headless Chromium, before the real servers. SCREENSHOTS=1 puts pictures into build/client/. */
 
 import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { after, afterEach, before, beforeEach, test } from "node:test";
-import { launch, screenshots, skip } from "./browser.js";
+import { camera, launch, skip } from "./browser.js";
 import { environment, open, until } from "./doors.js";
 import { serve } from "./site.js";
 
-const SHOTS = screenshots("client");
+const shot = camera("client");
 const SHORT = 24; // tokens of an answer that is waited for
 const ENDLESS = 2048; // of one that is still going on when something happens to it
 const hosts = [];
@@ -76,7 +76,7 @@ test("a question is answered, and the next", { skip }, async () => {
   await ask("Que puis-je savoir ?");
   await until(() => page.isEnabled("text=Demander"));
   assert.ok((await answer()).length > 10);
-  await page.screenshot({ path: `${SHOTS}answer.png` });
+  await shot(page, "answer");
   await ask("Et que dois-je faire ?");
   await until(() => page.isEnabled("text=Demander"));
   assert.equal(await page.locator("article.answer").count(), 2);
@@ -101,7 +101,7 @@ test("a cold model is said to wake up, and answers", { skip }, async () => {
   await fetch(`${doors.replicate}/_test/faults`, { method: "POST", body: JSON.stringify(cold) });
   await ask("Que puis-je espérer ?");
   await until(async () => /se réveille/.test(await page.textContent("#state")));
-  await page.screenshot({ path: `${SHOTS}cold.png` });
+  await shot(page, "cold");
   await until(async () => (await answer()).length > 5);
 });
 
@@ -119,7 +119,7 @@ test("an error is told in French, and is no answer", { skip }, async () => {
   await page.waitForSelector("article.error");
   assert.match(await page.textContent("article.error"), /ne répond pas/);
   assert.equal(await page.locator("article.answer").count(), 0);
-  await page.screenshot({ path: `${SHOTS}error.png` });
+  await shot(page, "error");
 });
 
 test("the answer grows before the eyes of who asked, and stopping it stops the decoding", { skip }, async () => {

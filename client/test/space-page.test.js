@@ -1,11 +1,10 @@
-/** The page of deploy/space in headless Chromium, before the real servers. Screenshots go to build/screenshots/. */
+/** The page of deploy/space in headless Chromium, before the real servers. SCREENSHOTS=1 puts pictures into build/screenshots/. */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
-import { launch, screenshots, skip } from "./browser.js";
+import { camera, launch, skip } from "./browser.js";
 import { open, until } from "./doors.js";
 
-const SHOTS = screenshots("screenshots");
 const DESK = { viewport: { width: 1100, height: 900 } };
 const PHONE = { viewport: { width: 375, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 const LONG = "Raconte-moi longuement l’histoire de la philosophie.";
@@ -57,7 +56,7 @@ async function lengthen(page, tokens, times) {
   await page.route("**/gradio_api/queue/join", length, { times });
 }
 
-const shot = (page, name, more = {}) => page.screenshot({ path: `${SHOTS}${name}.png`, ...more });
+const shot = camera("screenshots");
 const idle = (page) => page.waitForSelector("#stop", { state: "hidden", timeout: 120_000 });
 const answers = (page) => page.locator("article.answer .text").allInnerTexts();
 

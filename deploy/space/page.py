@@ -58,7 +58,8 @@ class Endpoints(gr.Blocks):
 
 def gradio_app(backends: Backends) -> gr.Blocks:
     """The endpoints, and nothing else."""
-    with Endpoints(title="Trois philosophes", analytics_enabled=False) as blocks:
+    blocks = Endpoints(title="Trois philosophes", analytics_enabled=False)
+    with blocks:
         for endpoint in (answer_of(backends), chat_function_of(backends)):
             api(endpoint, api_name=endpoint.__name__, concurrency_limit=VISITORS, concurrency_id="answers")
     for function in blocks.fns.values():
