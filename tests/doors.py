@@ -38,7 +38,7 @@ def main() -> None:
         replicate = stack.enter_context(ReplicateServer(cog.url))
         from tests.gradio_space import GradioSpace  # takes seconds to import
 
-        space = stack.enter_context(GradioSpace(cog.url))
+        space = stack.enter_context(GradioSpace(cog))
         stack.enter_context(page)
         for server in (cog, locked):
             server.wait()

@@ -3,7 +3,6 @@
 Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,35 +10,24 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
-import httpx
 
-SETTINGS = {"system_prompt": "Réponds en français.", "max_tokens": 24, "temperature": 0.7, "seed": 7}
+from tools.serving.server import Server
+
+SETTINGS: dict[str, Any] = {"system_prompt": "Réponds en français.", "max_tokens": 24, "seed": 7}
 """What the Space asks its model with, whoever calls."""
 
 
-def chunks(cog: str, inputs: dict[str, Any]) -> Iterator[str]:
-    """The answer of a Cog server as it comes."""
-    headers, event = {"Accept": "text/event-stream"}, ""
-    body = {"input": inputs}
-    with httpx.stream("POST", f"{cog}/predictions", json=body, headers=headers, timeout=None) as response:
-        for line in response.iter_lines():
-            name, _, value = line.partition(": ")
-            if name == "event":
-                event = value
-            elif name == "data" and event == "output":
-                yield json.loads(value)["chunk"]
-            elif name == "data" and event == "completed" and json.loads(value)["status"] != "succeeded":
-                raise gr.Error("Le modèle n’a pas répondu.")
-
-
-def app(cog: str) -> gr.Blocks:
+def app(cog: Server) -> gr.Blocks:
     """The app. Nothing is kept between two calls."""
 
     def chat_function(message: str, history: list[list[str]]) -> Iterator[tuple[str, list[list[str]]]]:
         answer = ""
-        for chunk in chunks(cog, {**SETTINGS, "user_message": message[-4000:]}):
-            answer += chunk
-            yield "", [*history, [message, answer]]
+        for event, data in cog.stream(**SETTINGS, user_message=message[-4000:]):
+            if event == "output":
+                answer += data["chunk"]
+                yield "", [*history, [message, answer]]
+            elif event == "error" or data.get("status") == "failed":
+                raise gr.Error("Le modèle n’a pas répondu.")
         yield "", [*history, [message, f"{answer}\n\n*[Contexte: {len(history)} tours]*"]]
 
     blocks = gr.Blocks()
@@ -53,7 +41,7 @@ def app(cog: str) -> gr.Blocks:
 class GradioSpace:
     """Serves the app until it is left."""
 
-    def __init__(self, cog: str) -> None:
+    def __init__(self, cog: Server) -> None:
         self._blocks = app(cog)
 
     def __enter__(self) -> "GradioSpace":

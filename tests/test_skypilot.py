@@ -16,27 +16,18 @@ from tools.serving import schema
 from tools.serving.process_group import end, start
 from tools.serving.server import free_port
 
-CARDS_OF_24 = {"L4", "A10", "A10G", "RTX3090", "RTX4090", "RTXA5000", "A40", "L40S"}
-
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return skypilot(tmp_path_factory.mktemp("home"), SNB_API_KEY=KEY)
 
 
-def test_it_asks_any_cloud_for_one_card_of_24_gb_or_more(task: dict[str, Any]) -> None:
-    cards = [one["accelerators"] for one in task["resources"]]
-    assert {name for card in cards for name in card} == CARDS_OF_24
-    assert all(list(card.values()) == [1] for card in cards)
-    for one in task["resources"]:
-        [image] = one["image_id"].values()
-        assert image.startswith("docker:")
-        assert one["disk_size"] >= 60  # GB: weights of 30 and an image
-        # The one port that every cloud opens.
-        assert (one["cloud"], one["ports"]) == (None, ["8080"])
-    least, most = task["replicas"]
-    assert least == 0 < most
-    assert task["port"] == "8080"
+def test_any_cloud_will_do_and_it_serves_from_zero_on_the_port_that_every_cloud_opens(
+    task: dict[str, Any],
+) -> None:
+    assert {(one["cloud"], *one["ports"]) for one in task["resources"]} == {(None, "8080")}
+    assert min(one["disk_size"] for one in task["resources"]) >= 60  # GB: weights of 30 and an image
+    assert (task["port"], task["replicas"][0]) == ("8080", 0)
     assert task["timeout"] > Settings().deadline
 
 
