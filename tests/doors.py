@@ -1,9 +1,7 @@
-"""Starts what the JavaScript tests talk to, prints where as a line of JSON, and ends with its standard input.
+"""Starts what the client's tests talk to, prints where as a line of JSON, and ends with its standard input.
 
-python -m tests.doors [replicate] [space] [rich] [page] [slow]
-
-The model behind them is a tiny random one which says, as the stand-in does, that it is no philosopher; a slow
-one takes seconds for an answer of usual length.
+Behind every door is a real Cog server on a tiny random model, which says, as the stand-in does, that it is no
+philosopher. One more asks for a key.
 """
 
 import contextlib
@@ -12,46 +10,44 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from tests.replicate_server import ReplicateServer
 from tests.space_page import SpacePage
 from tests.tiny import save_tiny
 from tools.serving.server import Server
 
-
-def settings(folder: Path, layers: int) -> dict[str, str]:
-    """Of the Cog server."""
-    sizes = {"num_hidden_layers": layers, "max_position_embeddings": 8192}
-    base = save_tiny(folder, **sizes, snb_notice="a random model")
-    return {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}
+KEY = "porte-étroite-0123456789"
 
 
-def door(name: str, cog: str, log: Path) -> contextlib.AbstractContextManager[Any]:
-    """Another test server before the Cog server; it has a `url`."""
-    if name == "replicate":
-        return ReplicateServer(cog)
-    if name == "page":
-        return SpacePage({"SNB_BACKEND_URL": cog}, log)
-    from tests.gradio_space import GradioSpace  # takes seconds to import
-
-    return GradioSpace(cog, rich=name == "rich")
-
-
-def main(*names: str) -> None:
+def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        log = stack.enter_context((folder / "cog.log").open("w"))
-        layers = 16 if "slow" in names else 8
-        server = stack.enter_context(Server(settings(folder / "base", layers), log=log))
-        urls = {"cog": server.url, "log": str(folder / "cog.log")}
-        for name in {*names} - {"slow"}:
-            urls[name] = stack.enter_context(door(name, server.url, folder / f"{name}.log")).url
-        server.wait()
+        sizes = {"num_hidden_layers": 4, "max_position_embeddings": 8192}
+        base = save_tiny(folder / "base", **sizes, snb_notice="a random model")
+        settings = {
+            "SNB_BASE_MODEL": str(base),
+            "SNB_ADAPTER": "none",
+            "SNB_SLOTS": "32",
+            "OMP_NUM_THREADS": "1",
+        }
+        log = stack.enter_context((folder / "log").open("w"))
+        # All boot at once; what takes longest begins first.
+        cog = stack.enter_context(Server(settings, log=log))
+        locked = stack.enter_context(Server({**settings, "SNB_API_KEY": KEY}, log=log))
+        page = SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log")
+        replicate = stack.enter_context(ReplicateServer(cog.url))
+        from tests.gradio_space import GradioSpace  # takes seconds to import
+
+        space = stack.enter_context(GradioSpace(cog))
+        stack.enter_context(page)
+        for server in (cog, locked):
+            server.wait()
+        urls = {"cog": cog.url, "locked": locked.url, "key": KEY, "log": log.name}
+        urls |= {"replicate": replicate.url, "page": page.url, "space": space.url}
         print(json.dumps(urls), flush=True)
         sys.stdin.read()
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was started ends too
-    main(*sys.argv[1:])
+    main()

@@ -1,10 +1,8 @@
 """A real Gradio app with the existing Space's `chat_function(message, history)`, before a real Cog server.
 
-Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. With
-`rich` it has `/answer` too, which takes the inputs of `predict` by name.
+Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -12,69 +10,39 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
-import httpx
 
-SETTINGS = {"system_prompt": "Réponds en français.", "max_tokens": 24, "temperature": 0.7, "seed": 7}
+from tools.serving.server import Server
+
+SETTINGS: dict[str, Any] = {"system_prompt": "Réponds en français.", "max_tokens": 24, "seed": 7}
 """What the Space asks its model with, whoever calls."""
 
 
-def chunks(cog: str, inputs: dict[str, Any]) -> Iterator[str]:
-    """The answer of a Cog server as it comes."""
-    request = {"json": {"input": inputs}, "headers": {"Accept": "text/event-stream"}, "timeout": 120}
-    event = ""
-    with httpx.stream("POST", f"{cog}/predictions", **request) as response:  # type: ignore[arg-type]
-        for line in response.iter_lines():
-            name, _, value = line.partition(": ")
-            if name == "event":
-                event = value
-            elif name == "data" and event == "output":
-                yield json.loads(value)["chunk"]
-            elif name == "data" and event == "completed" and json.loads(value)["status"] != "succeeded":
-                raise gr.Error("Le modèle n’a pas répondu.")
-
-
-def app(cog: str, rich: bool) -> gr.Blocks:
+def app(cog: Server) -> gr.Blocks:
     """The app. Nothing is kept between two calls."""
 
     def chat_function(message: str, history: list[list[str]]) -> Iterator[tuple[str, list[list[str]]]]:
         answer = ""
-        for chunk in chunks(cog, {**SETTINGS, "user_message": message[-4000:]}):
-            answer += chunk
-            yield "", [*history, [message, answer]]
+        for event, data in cog.stream(**SETTINGS, user_message=message[-4000:]):
+            if event == "output":
+                answer += data["chunk"]
+                yield "", [*history, [message, answer]]
+            elif event == "error" or data.get("status") == "failed":
+                raise gr.Error("Le modèle n’a pas répondu.")
         yield "", [*history, [message, f"{answer}\n\n*[Contexte: {len(history)} tours]*"]]
 
-    def answer(
-        user_message: str,
-        philosopher: str = "spinoza",
-        rag_context: str = "",
-        history: list[dict[str, str]] = [],  # noqa: B006 - Gradio reads defaults from the signature
-        system_prompt: str = "",
-        max_tokens: int = 256,
-        temperature: float = 0.7,
-        seed: int = 0,
-        stop_sequences: list[str] = [],  # noqa: B006
-    ) -> Iterator[str]:
-        text = ""
-        names = ("user_message", "philosopher", "rag_context", "history", "system_prompt")
-        given = {name: value for name, value in locals().items() if name in names}
-        given |= {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        for chunk in chunks(cog, {**given, "stop_sequences": stop_sequences}):
-            text += chunk
-            yield text
-
-    with gr.Blocks() as blocks:
+    blocks = gr.Blocks()
+    with blocks:
         places = [gr.Textbox(), gr.JSON()]
         gr.Button().click(chat_function, places, places, api_name="chat_function")
-        if rich:
-            gr.api(answer, api_name="answer")
+    blocks.queue(default_concurrency_limit=40)
     return blocks
 
 
 class GradioSpace:
     """Serves the app until it is left."""
 
-    def __init__(self, cog: str, rich: bool) -> None:
-        self._blocks = app(cog, rich).queue(default_concurrency_limit=40)
+    def __init__(self, cog: Server) -> None:
+        self._blocks = app(cog)
 
     def __enter__(self) -> "GradioSpace":
         _, url, _ = self._blocks.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)

@@ -2,27 +2,58 @@
 
 import contextlib
 import functools
+import json
 import os
-import socket
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import httpx
 import pytest
 
 from snb.settings import ROOT
 from tests.waiting import until
-from tools.benchmarking.peers import Peer, end
+from tools.benchmarking.peers import Peer
+from tools.serving.process_group import end, start
 from tools.serving.server import Server, free_port
 
 DEPLOY = ROOT / "deploy"
+KEY = "a-key-of-the-operator"
+GIVEN = {"SNB_IMAGE": "registry.example.org/owner/spinoza:1", "SNB_API_KEY": KEY}
+"""What compose.yaml cannot do without."""
+SKYPILOT = """
+import json, sys
+import sky
+from sky.utils import yaml_utils
+
+config = yaml_utils.safe_load(open(sys.argv[1]))
+task = sky.Task.from_yaml_config(config, secrets_overrides=json.loads(sys.argv[2]))
+service = task.service
+kinds = ("image_id", "ports", "disk_size", "accelerators", "cloud")
+print(json.dumps({
+    "resources": [{kind: getattr(one, kind) for kind in kinds} for one in task.resources],
+    "secrets": {name: value.get_secret_value() for name, value in task.secrets.items()},
+    "required": [one.name for one in task.managed_secret_refs],
+    "environment": task.envs,
+    "run": task.run,
+    "probe": [service.readiness_path, service.post_data, service.readiness_headers],
+    "replicas": [service.min_replicas, service.max_replicas],
+    "port": service.ports,
+    "timeout": service.lb_stream_timeout_seconds,
+}))
+"""
 PREDICTOR = '''"""A predictor whose setup, health and answers wait for files beside it."""
 
 import pathlib
+import threading
 import time
 
 from cog import BasePredictor, ConcatenateIterator, Input, concurrent, streaming
+from snb import cancel
+
+cancel.install()
 
 
 class Predictor(BasePredictor):
@@ -35,13 +66,18 @@ class Predictor(BasePredictor):
     @streaming
     @concurrent(max=2)
     async def predict(
-        self, pieces: int = Input(description="How many.", ge=0, default=1)
+        self, max_tokens: int = Input(description="Pieces.", ge=0, default=1)
     ) -> ConcatenateIterator[str]:
+        canceled = threading.Event()
+        cancel.current().then(canceled.set)
+
         def answer():
-            for piece in range(pieces):
+            for piece in range(max_tokens):
                 yield f"{piece} "
                 while not pathlib.Path("go-on").exists():
-                    time.sleep(0.02)
+                    if canceled.wait(0.02):
+                        pathlib.Path(f"canceled-{id(canceled)}").touch()
+                        return
 
         return answer()
 
@@ -61,42 +97,68 @@ def tools() -> Path:
     return peer.folder / "bin"
 
 
-def puppet(folder: Path) -> Path:
-    """A project folder with PREDICTOR."""
+def compose(folder: Path, settings: Mapping[str, str] = GIVEN) -> "subprocess.CompletedProcess[str]":
+    """Docker Compose's reading, as JSON, of compose.yaml in a folder with these settings in .env."""
+    file = shutil.copy(DEPLOY / "compose.yaml", folder)
+    (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    # The wheel's own script ends with 0 whatever the program says.
+    [program] = tools().parent.glob("lib/python3*/site-packages/compose/docker-compose")
+    command = [str(program), "--file", str(file), "--profile", "download", "config", "--format", "json"]
+    return subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=False)
+
+
+def composed(folder: Path, settings: Mapping[str, str] = GIVEN) -> dict[str, Any]:
+    """The same, parsed."""
+    done = compose(folder, settings)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def skypilot(folder: Path, **secrets: str) -> dict[str, Any]:
+    """deploy/skypilot.yaml, as SkyPilot reads it, offline."""
+    settings = environment(folder, SKYPILOT_DISABLE_USAGE_COLLECTION="1")
+    command = [str(tools() / "python"), "-c", SKYPILOT, str(DEPLOY / "skypilot.yaml"), json.dumps(secrets)]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def puppet(folder: Path, *signs: str, places: int = 2) -> Path:
+    """A project folder with PREDICTOR, and the files in it that it is not to wait for."""
     folder.mkdir(exist_ok=True)
-    (folder / "predict.py").write_text(PREDICTOR)
+    (folder / "predict.py").write_text(PREDICTOR.replace("max=2", f"max={places}"))
     (folder / "cog.yaml").write_text((ROOT / "cog.yaml").read_text())
+    for sign in signs:
+        (folder / sign).touch()
     return folder
 
 
 @contextlib.contextmanager
-def door(caddy: Path | str, upstream: int, folder: Path, log: IO[str]) -> Iterator[str]:
+def door(upstream: int, folder: Path, log: IO[str]) -> Iterator[str]:
     """Caddy with deploy/Caddyfile, as plain HTTP, before a port of loopback; its URL."""
     port = free_port()
-    process = subprocess.Popen(
-        [caddy, "run", "--adapter", "caddyfile", "--config", DEPLOY / "Caddyfile"],
-        env=environment(folder, SNB_HOST=f"http://127.0.0.1:{port}", SNB_UPSTREAM=f"127.0.0.1:{upstream}"),
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    caddy = [str(tools() / "caddy"), "run", "--adapter", "caddyfile", "--config", str(DEPLOY / "Caddyfile")]
+    settings = environment(folder, SNB_HOST=f"http://127.0.0.1:{port}", SNB_UPSTREAM=f"127.0.0.1:{upstream}")
+    process = start(caddy, env=settings, stdout=log, stderr=subprocess.STDOUT)
     try:
-        until(lambda: process.poll() is not None or listens(port))
+        until(lambda: process.poll() is not None or status_code(f"http://127.0.0.1:{port}"))
         assert process.poll() is None, "Caddy has ended"
         yield f"http://127.0.0.1:{port}"
     finally:
         end(process)
 
 
+def status_code(url: str) -> int:
+    """The HTTP status of a GET; 0 where nothing listens."""
+    try:
+        return httpx.get(url, timeout=120).status_code
+    except httpx.TransportError:
+        return 0
+
+
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Only what is said, and a home."""
+    """These variables, a home, and PATH; nothing of this process's own."""
     return {"PATH": os.environ["PATH"], "HOME": str(home), **more}
-
-
-def listens(port: int) -> bool:
-    """Whether something does, on loopback."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextlib.contextmanager

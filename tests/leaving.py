@@ -25,4 +25,5 @@ def leave(
         connection.request("PUT", f"/predictions/{name}", json.dumps(body), more)
         until(lambda: name in log.read_text())
         # Who asks again sees what there is. Who leaves before that may not be noticed (coglet 0.23.1).
-        until(lambda: httpx.put(f"{server.url}/predictions/{name}", json=body).json()["output"])
+        again = f"{server.url}/predictions/{name}"
+        until(lambda: httpx.put(again, json=body, timeout=600).json()["output"])

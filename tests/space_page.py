@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.serving.server import ROOT, free_port
+from snb.settings import ROOT
+from tests.hosts import status_code
+from tests.waiting import until
+from tools.serving.process_group import end, start
+from tools.serving.server import free_port
 
 SPACE = ROOT / "deploy" / "space"
 
@@ -26,28 +27,18 @@ class SpacePage:
     def __init__(self, settings: Mapping[str, str], log: Path, folder: Path = SPACE) -> None:
         port = free_port()
         self.url, self.log = f"http://127.0.0.1:{port}", log
-        path = {"PYTHONPATH": str(ROOT)} if folder == SPACE else {}
-        mine = {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1", **path}
-        inherited = {
-            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SPACE_ID")
-        }
+        own = {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+        own |= {"PYTHONPATH": str(ROOT)} if folder == SPACE else {}
+        names = os.environ.keys() - {"PYTHONPATH", "SPACE_ID"}
+        environment = {**{name: os.environ[name] for name in names}, **own, **settings}
         with log.open("w") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, str(folder / "app.py")],
-                env={**inherited, **mine, **settings},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+            program = [sys.executable, str(folder / "app.py")]
+            self._process = start(program, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
     def __enter__(self) -> "SpacePage":
-        while self._process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{self.url}/page/site.json").close()
-                return self
-            except urllib.error.URLError:
-                time.sleep(0.1)
-        raise AssertionError(f"the page did not start: {self.log.read_text()}")
+        until(lambda: self._process.poll() is not None or status_code(f"{self.url}/page/site.json"), 600)
+        assert self._process.poll() is None, f"the page did not start: {self.log.read_text()}"
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
+        end(self._process)

@@ -1,6 +1,6 @@
-/** Debian's Chromium, headless, for tests of pages; and a folder for what they looked like. */
+/** Debian's Chromium, headless, for tests of pages; and pictures of what they looked like. */
 
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const CHROMIUM = "/usr/bin/chromium";
@@ -15,9 +15,10 @@ export async function launch() {
   return chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
 }
 
-/** The folder `build/<name>/`, which is there afterwards. */
-export function screenshots(name) {
-  const folder = fileURLToPath(new URL(`../../build/${name}/`, import.meta.url));
-  mkdirSync(folder, { recursive: true });
-  return folder;
+/** A function that takes a picture of a page into build/<folder>/ where SCREENSHOTS is set, and else does nothing. */
+export function camera(folder) {
+  const path = fileURLToPath(new URL(`../../build/${folder}/`, import.meta.url));
+  return async (page, name, options = {}) => {
+    if (process.env.SCREENSHOTS) await page.screenshot({ path: `${path}${name}.png`, ...options });
+  };
 }

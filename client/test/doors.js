@@ -7,23 +7,25 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
-/** Starts a Cog server and the doors named; `close()` ends them. */
-export async function open(...doors) {
+/** Starts all servers; resolves to their addresses, and to `close()`, which ends them. */
+export async function start() {
   const python = existsSync(`${ROOT}.venv/bin/python`) ? `${ROOT}.venv/bin/python` : "python3";
-  const child = spawn(python, ["-m", "tests.doors", ...doors], { cwd: ROOT, stdio: ["pipe", "pipe", "inherit"] });
+  const child = spawn(python, ["-m", "tests.doors"], { cwd: ROOT, stdio: ["pipe", "pipe", "inherit"] });
+  const close = () => new Promise((resolve) => child.once("exit", resolve).stdin.end());
   for await (const line of createInterface({ input: child.stdout })) {
-    if (!line.startsWith("{")) continue;
-    const urls = JSON.parse(line);
-    return {
-      ...urls,
-      canceled: () => readFileSync(urls.log, "utf8").split("canceled after").length - 1, // answers, so far
-      close: () => new Promise((resolve) => child.once("exit", resolve).stdin.end()),
-    };
+    if (line.startsWith("{")) return { urls: JSON.parse(line), close };
   }
   throw new Error("the servers did not start");
 }
 
-/** Sets variables for one test; gives back a function that restores them. */
+/** The servers that all.js has started for every file, or some of this file's own. */
+export async function open() {
+  const { urls, close } = process.env.TEST_DOORS ? { urls: JSON.parse(process.env.TEST_DOORS), close() {} } : await start();
+  const canceled = () => readFileSync(urls.log, "utf8").split("canceled after").length - 1; // answers, so far
+  return { ...urls, canceled, close };
+}
+
+/** Sets the client's variables for one test, and no others. */
 export function environment(variables) {
   const names = ["SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_API_KEY", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"];
   for (const name of names) delete process.env[name];

@@ -10,7 +10,7 @@ const QUESTION = "Faut-il se méfier de ses désirs ?";
 const OPTIONS = { seed: 7, maxTokens: 24, systemPrompt: "Réponds en français." };
 const MODEL = "replicate:owner/spinoza";
 let doors;
-before(async () => (doors = await open("replicate", "space", "rich")));
+before(async () => (doors = await open()));
 after(() => doors.close());
 beforeEach(() => use(MODEL));
 afterEach(() => fetch(`${doors.replicate}/_test/faults`, { method: "DELETE" }));
@@ -34,7 +34,7 @@ async function asked(urls, more) {
 test("one seed gives one text through all doors", async () => {
   const text = await asked(doors.cog);
   assert.ok(text.length > 20);
-  for (const urls of [MODEL, "replicate:deployments/owner/classe", doors.rich]) assert.equal(await asked(urls), text);
+  for (const urls of [MODEL, "replicate:deployments/owner/classe", doors.page]) assert.equal(await asked(urls), text);
   use(MODEL);
   assert.equal(await callSNB("spinoza", "Un extrait.", QUESTION, OPTIONS), text);
 });

@@ -5,17 +5,13 @@ import { after, before, beforeEach, test } from "node:test";
 import { callSNB } from "../src/index.js";
 import { environment, open } from "./doors.js";
 
-const SNB_API_KEY = "porte-étroite-0123456789";
 let doors;
-before(async () => {
-  environment({ SNB_API_KEY }); // which the server inherits
-  doors = await open();
-});
+before(async () => (doors = await open()));
 after(() => doors.close());
-beforeEach(() => environment({ SNB_BACKEND_URL: `${doors.cog}/` }));
+beforeEach(() => environment({ SNB_BACKEND_URL: `${doors.locked}/` }));
 
 test("who sends SNB_API_KEY is answered", async () => {
-  Object.assign(process.env, { SNB_API_KEY });
+  process.env.SNB_API_KEY = doors.key;
   assert.ok(await callSNB("kant", "", "Bonjour", { maxTokens: 8, seed: 1 }));
 });
 

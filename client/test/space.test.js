@@ -10,7 +10,7 @@ import { environment, open, until } from "./doors.js";
 const QUESTION = "Faut-il se méfier de ses désirs ?";
 const OPTIONS = { seed: 7, maxTokens: 24 };
 let doors;
-before(async () => (doors = await open("page")));
+before(async () => (doors = await open()));
 after(() => doors.close());
 
 function use(url, more = {}) {

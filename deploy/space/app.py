@@ -36,8 +36,16 @@ def main() -> int:
         return 1
     print(f"http://{host}:{port}", flush=True)
     # No access log, which would hold pupils' addresses. The proxy in front says by which name it is reached.
-    options = {"access_log": False, "proxy_headers": True, "log_config": None, "timeout_graceful_shutdown": 5}
-    uvicorn.run(web(backends), host=host, port=port, ws="none", **options)
+    uvicorn.run(
+        web(backends),
+        host=host,
+        port=port,
+        ws="none",
+        access_log=False,
+        proxy_headers=True,
+        log_config=None,
+        timeout_graceful_shutdown=5,
+    )
     return 0
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ class Backend(Protocol):
 
     name: str
 
-    def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncIterator[str]:
+    def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
         """One answer, piece by piece; closing the iterator cancels it.
 
         Args:
@@ -47,7 +47,7 @@ class Backends:
     def __init__(self, backends: Sequence[Backend], patience: float = PATIENCE) -> None:
         self._backends, self._patience = backends, patience
 
-    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncIterator[str]:
+    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
         """See `Backend`. Who wakes up or is full is asked again until the patience is over."""
         end = time.monotonic() + self._patience
         while True:
@@ -55,7 +55,7 @@ class Backends:
             for backend in self._backends:
                 spoke = False
                 try:
-                    async with contextlib.aclosing(backend.ask(inputs, say)) as pieces:  # type: ignore[type-var]
+                    async with contextlib.aclosing(backend.ask(inputs, say)) as pieces:
                         async for piece in pieces:
                             spoke = spoke or bool(piece)
                             yield piece
@@ -92,9 +92,8 @@ def configured(environ: Mapping[str, str], visitors: int) -> Backends:
     specs = [spec.strip() for spec in environ.get("SNB_BACKEND_URL", "").split(",") if spec.strip()]
     if specs:
         return Backends([_named(spec, environ) for spec in specs])
-    from engine_inside import (
-        EngineInside,
-    )  # needs torch, which a Space in front of a backend does not install
+    # Needs torch, which a Space in front of a backend does not install.
+    from engine_inside import EngineInside
 
     from snb.service import Service
     from snb.settings import Settings

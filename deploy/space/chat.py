@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import gradio as gr
@@ -49,7 +49,7 @@ def answer_of(backends: Backends) -> Endpoint:
         seed: int | None = None,
         deadline_seconds: float = 0,
         api_key: str = "",
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """Un philosophe répond à un élève de Terminale. Streams the whole text so far, again and again.
 
         Args:
@@ -114,7 +114,7 @@ def published(function: Endpoint, *returns: Any) -> Endpoint:
     return function
 
 
-async def streamed(backends: Backends, inputs: dict[str, Any]) -> AsyncIterator[str]:
+async def streamed(backends: Backends, inputs: dict[str, Any]) -> AsyncGenerator[str, None]:
     """The pieces of an answer, and "" as signs of life. Raises gr.Error, which callers get as an error."""
     said: list[str] = []
     try:
@@ -157,12 +157,12 @@ def notice(said: list[str]) -> Callable[[str], None]:
     return say
 
 
-async def with_beats(pieces: AsyncIterator[str], beat: float = BEAT) -> AsyncIterator[str]:
+async def with_beats(pieces: AsyncGenerator[str, None], beat: float = BEAT) -> AsyncGenerator[str, None]:
     """The pieces as they come, those that came together as one, and "" after each `beat` without any."""
     queue: asyncio.Queue[str] = asyncio.Queue()
 
     async def pump() -> None:
-        async with contextlib.aclosing(pieces):  # type: ignore[type-var]
+        async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 queue.put_nowait(piece)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from http_backend import Http, later
@@ -21,7 +21,7 @@ class Cog:
         self._http = Http(url)
         self._key = {"api_key": key} if key else {}
 
-    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncIterator[str]:
+    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. See `backend.Backend`."""
         path = f"/predictions/{secrets.token_hex(16)}"
         body = {"input": {**inputs, **self._key}}

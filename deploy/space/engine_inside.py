@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,7 +42,7 @@ class EngineInside:
             self._fault = error.code if isinstance(error, SNBError) else type(error).__name__
             log.error("the engine did not load: %s", error if isinstance(error, SNBError) else self._fault)
 
-    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncIterator[str]:
+    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. See `backend.Backend`."""
         if self._fault:
             raise Refusal("BACKEND_FAILED", f"the engine did not load ({self._fault})")

@@ -5,12 +5,13 @@ its queue, monitoring, a code editor. There is no switch for most of them, so th
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MAX_BODY = 1_000_000
 """Bytes of a request. A model's context holds a hundredth of it, so history far beyond it is of no use."""
@@ -43,7 +44,7 @@ class Guard:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request, as ASGI calls it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send) if scope["type"] == "lifespan" else None
@@ -54,7 +55,7 @@ class Guard:
             return await refuse(send, 413, b"The request is too large.")
         policy = f"{LOOSE}; {FRAMES}" if b"view=" in scope["query_string"] else STRICT
 
-        async def with_headers(message: dict[str, Any]) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 more = {**HEADERS, "Content-Security-Policy": policy}
                 message["headers"] = [*message["headers"], *encoded(more)]
@@ -67,7 +68,7 @@ def bounded(receive: Receive) -> Receive:
     """Ends a body that says nothing of its length, or less than the truth, at the bound."""
     read = 0
 
-    async def counted() -> dict[str, Any]:
+    async def counted() -> Message:
         nonlocal read
         message = await receive()
         read += len(message.get("body", b""))

@@ -11,6 +11,7 @@ from backend import Backends
 from chat import answer_of, chat_function_of
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, JSONResponse
+from gradio.events import api
 from guard import Guard
 from refusal import Refusal
 from starlette.routing import Match, Route
@@ -57,14 +58,16 @@ class Endpoints(gr.Blocks):
 
 def gradio_app(backends: Backends) -> gr.Blocks:
     """The endpoints, and nothing else."""
-    with Endpoints(title="Trois philosophes", analytics_enabled=False) as blocks:
+    blocks = Endpoints(title="Trois philosophes", analytics_enabled=False)
+    with blocks:
         for endpoint in (answer_of(backends), chat_function_of(backends)):
-            gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=VISITORS, concurrency_id="answers")
+            api(endpoint, api_name=endpoint.__name__, concurrency_limit=VISITORS, concurrency_id="answers")
     for function in blocks.fns.values():
         describe(function)
     blocks.max_threads = VISITORS
     # Not past the queue: /run would answer without its bounds.
-    return blocks.queue(max_size=QUEUE, api_open=False)
+    blocks.queue(max_size=QUEUE, api_open=False)
+    return blocks
 
 
 def describe(function: Any) -> None:
@@ -124,8 +127,9 @@ def served(name: str) -> Any:
 def site(blocks: gr.Blocks) -> dict[str, Any]:
     """What the page has to know: who answers, first questions, words, bounds, and the endpoint's inputs."""
     questions = json.loads((HERE / "questions.json").read_text(encoding="utf-8"))
-    number = next(number for number, function in blocks.fns.items() if function.api_name == "answer")
+    number, answer = next(item for item in blocks.fns.items() if item[1].api_name == "answer")
     people = {name: {**words, "questions": questions[name]} for name, words in PHILOSOPHERS.items()}
-    inputs = [[name, default] for name, _, default, _ in gr.utils.get_function_params(blocks.fns[number].fn)]
+    assert answer.fn
+    inputs = [[name, default] for name, _, default, _ in gr.utils.get_function_params(answer.fn)]
     texts = {"people": people, "states": STATES, "errors": ERRORS}
     return {**texts, "endpoint": {"number": number, "inputs": inputs}, "bounds": {"message": MAX_MESSAGE}}

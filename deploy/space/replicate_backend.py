@@ -7,7 +7,7 @@ and what the stream did not bring, the prediction itself says.
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from cog_backend import check
@@ -46,7 +46,7 @@ class Replicate:
         base = (api or API).rstrip("/").removesuffix("/v1")
         self._http = Http(f"{base}/v1", {"Authorization": f"Bearer {token}"})
 
-    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncIterator[str]:
+    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. See `backend.Backend`."""
         prediction = await self._created(inputs)
         sent = ""
@@ -93,7 +93,7 @@ class Replicate:
                 await asyncio.sleep(max(refusal.retry_after, LOOK))
         raise Refusal("BACKEND_FAILED", "Replicate does not say how the answer stands")
 
-    async def _streamed(self, prediction: dict[str, Any]) -> AsyncIterator[str]:
+    async def _streamed(self, prediction: dict[str, Any]) -> AsyncGenerator[str, None]:
         url = prediction["urls"].get("stream")
         if not url or prediction["status"] not in RUNNING:
             return
