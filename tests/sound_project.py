@@ -1,7 +1,7 @@
 """A project with which nothing is wrong, for tests to break: a copy of this one, on tiny weights.
 
-`cog`, `docker` and the smoke test are stand-ins that record how they were called; the weights come from a hub on
-loopback, the published version from the Replicate test server, and Docker's config.json has a login.
+`cog`, `docker` and the smoke test are stand-ins that record how they were called; the weights come from
+a hub on loopback, the published version from the Replicate test server, and Docker's config.json has a login.
 """
 
 import base64
@@ -54,7 +54,12 @@ with open({record!r}, "a") as file:
     print(json.dumps(call), file=file)
 {body}
 """
-COG = "print('cog version {version}')\nif sys.argv[1] == 'push': pathlib.Path({pushed!r}).touch(); sys.exit({status})"
+COG = """
+print("cog version {version}")
+if sys.argv[1] == "push":
+    pathlib.Path({pushed!r}).touch()
+    sys.exit({status})
+"""
 
 
 class Api(ReplicateServer):

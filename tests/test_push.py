@@ -126,11 +126,11 @@ def command(made: Sound, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_the_command_prints_the_version_alone_and_warnings_do_not_stop_it(
-    made: Sound, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made.write("cours.bin", "\0", 60_000_000)
     assert command(made, monkeypatch) == 0
-    written = capsys.readouterr()
+    written = capfd.readouterr()
     assert written.out == f"{NEW}\n"
     assert "CONTEXT_NEEDLESS" in written.err
     assert TOKEN not in written.err
@@ -138,14 +138,14 @@ def test_the_command_prints_the_version_alone_and_warnings_do_not_stop_it(
 
 @pytest.mark.parametrize("fault", ["error", "not checked"])
 def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
-    made: Sound, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: str
+    made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fault: str
 ) -> None:
     if fault == "error":
         made.write("essai.ipynb", "hf_" + "a1B2" * 8)
     else:
         monkeypatch.setenv("REPLICATE_API_TOKEN", "r8_another")
     assert command(made, monkeypatch) == 1
-    written = capsys.readouterr()
+    written = capfd.readouterr()
     assert written.out == ""
     assert f"\n{fault:<11}  " in written.err
     assert written.err.endswith("Nothing was pushed.\n")
