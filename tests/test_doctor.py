@@ -14,7 +14,8 @@ from snb.weights.checkpoint import CARD
 from snb.weights.lock import NAME, Entry, Lock, digests
 from snb.weights.prepared import Card, Origin
 from tests.hub import Fault
-from tests.sound_project import ADAPTER, BASE, LOGIN, MODEL, Sound, sound
+from tests.replicate_server import MODEL
+from tests.sound_project import ADAPTER, BASE, LOGIN, Sound, sound
 from tools.publishing import contract, doctor, image, installed, secret_scan
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
@@ -202,8 +203,8 @@ def prepare(made: Sound, precision: str) -> Path:
     """Prepared weights in form: the base's files, with a card and a lock of their own."""
     folder = made.root / "weights" / prepared.FOLDER
     shutil.copytree(made.weights(BASE), folder, ignore=shutil.ignore_patterns(".cache", NAME))
-    origins = [Origin(name, "main", made.hub.commits[name, "main"], "") for name in (BASE, ADAPTER)]
-    Card(precision, *origins, tools={}, device="cpu").write(folder)
+    base, adapter = (Origin(name, "main", made.hub.commits[name, "main"], "") for name in (BASE, ADAPTER))
+    Card(precision, base, adapter, tools={}, device="cpu").write(folder)
     files = sorted(path for path in folder.iterdir() if path.is_file())
     entries = {p.name: Entry(p.stat().st_size, sha) for p, sha in zip(files, digests(files), strict=True)}
     Lock("prepared", precision, "", entries).write(folder)

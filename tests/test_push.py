@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sound_project import ADAPTER, BASE, MODEL, NEW, OLD, TOKEN, Sound, sound
+from tests.replicate_server import MODEL
+from tests.sound_project import ADAPTER, BASE, NEW, OLD, TOKEN, Sound, sound
 from tools.publishing import build_context, doctor, push
 from tools.publishing.push import NotPublished
 from tools.publishing.replicate_models import ApiSilent

@@ -56,7 +56,7 @@ def test_each_kind_of_input_becomes_what_cog_build_writes(properties: dict[str, 
     reference = {"allOf": [{"$ref": "#/components/schemas/color"}]}
     text = {"type": "string", "description": "L'élève dit « bonjour ».", "minLength": 1, "maxLength": 100}
     secret = {"type": "string", "format": "password", "writeOnly": True, "x-cog-secret": True}
-    expected = {
+    expected: dict[str, dict[str, Any]] = {
         "color": {**reference, "default": "red", "description": "One of two."},
         "user_message": {"title": "User Message", **text},
         "size": {"allOf": [{"$ref": "#/components/schemas/size"}]},
