@@ -176,6 +176,8 @@ def test_a_hub_that_does_not_answer_is_no_verdict(made: Sound) -> None:
     shutil.rmtree(made.weights(ADAPTER))
     made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
     assert weights(made) == [("not checked", "WEIGHTS_UNASKED"), ("ok", "WEIGHTS")]
+    made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
+    assert [finding.code for finding in image.setup_time(made.project())] == ["SETUP_TIME_UNKNOWN"]
 
 
 def test_a_repository_that_setup_would_refuse_is_refused_before_it_is_published(made: Sound) -> None:

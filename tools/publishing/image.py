@@ -52,6 +52,9 @@ def setup_time(project: Project) -> Iterator[Finding]:
     if pull + download > SETUP:
         cure = "Run scripts/prepare-weights --precision nf4 and send that alone: a third of the bytes"
         yield Finding("error", "SETUP_TOO_SLOW", f"{text}; Replicate gives a boot {SETUP} s", cure)
+    elif not all(held.names or held.download for held in project.weights):
+        cure = "Do first what the lines on weights say"
+        yield Finding("not checked", "SETUP_TIME_UNKNOWN", f"{text}; not all weights are known", cure)
     else:
         yield Finding("ok", "SETUP_TIME", f"{text}, of {SETUP} s to set up")
 
