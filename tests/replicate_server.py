@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib import metadata
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import uvicorn
@@ -242,7 +242,7 @@ class ReplicateServer:
         """Adds a `Fault`."""
         self._faults.append(Fault(method, path, **fault))
 
-    def __enter__(self) -> "ReplicateServer":
+    def __enter__(self) -> Self:
         # The socket listens already: a request that comes before the thread is ready waits.
         self._thread.start()
         return self

@@ -1,8 +1,10 @@
-"""What Docker would send for a build: every file of the project that .dockerignore does not leave out."""
+"""What Docker would send for a build, and a folder that holds nothing else, for `cog push` to run in."""
 
+import contextlib
+import os
+import shutil
 import stat
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from docker.utils.build import exclude_paths
 IGNORE = ".dockerignore"
 COG = ".cog"
 """Cog's own folder, which it never sends, whatever .dockerignore says (cog, pkg/image/build.go)."""
+STAGE = Path(COG) / "push"
+"""In the project: git and Docker ignore it, and it is on the same disk."""
 
 
 @dataclass(frozen=True)
@@ -26,51 +30,50 @@ class BuildContext:
 
     @classmethod
     def of(cls, root: Path) -> "BuildContext":
-        """Looks at names and sizes; reads nothing but .dockerignore."""
-        files, links = {}, set()
-        for name in sorted(exclude_paths(str(root), [*patterns(root), COG])):
-            status = (root / name).lstat()
-            if stat.S_ISLNK(status.st_mode):
-                links.add(name)
-            elif stat.S_ISREG(status.st_mode):
-                files[name] = status.st_size
-        return cls(root, files, frozenset(links))
+        """Looks at names and sizes; reads nothing but .dockerignore, as Docker does."""
+        file = root / IGNORE
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        status = {name: (root / name).lstat() for name in sorted(exclude_paths(str(root), [*patterns, COG]))}
+        links = frozenset(name for name, one in status.items() if stat.S_ISLNK(one.st_mode))
+        files = {name: one.st_size for name, one in status.items() if stat.S_ISREG(one.st_mode)}
+        return cls(root, files, links)
 
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(self.files.values())
+    def inside(self, folder: Path) -> dict[str, str]:
+        """The files of a folder that are sent: their names there, and here."""
+        if not folder.absolute().is_relative_to(self.root):
+            return {}
+        prefix = folder.absolute().relative_to(self.root).as_posix()
+        names = {path.name: f"{prefix}/{path.name}" for path in folder.iterdir()}
+        return {name: sent for name, sent in names.items() if sent in self.files}
 
-    def name(self, path: Path) -> str | None:
-        """The name here of a file that is sent, or None."""
-        absolute = path.absolute()
-        name = absolute.relative_to(self.root).as_posix() if absolute.is_relative_to(self.root) else ""
-        return name if name in self.files else None
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[Path]:
+        """A folder with these files, as hard links where the disk has them; it ends with the block.
 
-    def without(self, names: Collection[str]) -> "BuildContext":
-        """The rest."""
-        kept = {name: size for name, size in self.files.items() if name not in names}
-        return BuildContext(self.root, kept, self.links)
-
-    def largest(self, count: int) -> list[tuple[str, int]]:
-        """Where most bytes are: files at the top, folders, and in weights/ each folder of its own."""
-        groups: dict[str, dict[str, int]] = defaultdict(dict)
-        for name, size in self.files.items():
-            parts = name.split("/")
-            depth = 2 if parts[0] == "weights" else 1
-            groups["/".join(parts[:depth])][name] = size
-        totals = [(_spelled(group, held), sum(held.values())) for group, held in groups.items()]
-        return sorted(totals, key=lambda total: -total[1])[:count]
-
-
-def patterns(root: Path) -> list[str]:
-    """The lines of .dockerignore that say something."""
-    file = root / IGNORE
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        `cog push --separate-weights` copies each folder that has a file above 10 MB and no Python into the
+        layer of weights, whether .dockerignore leaves it out or not (Cog 0.23, pkg/weightslegacy), and the
+        build then fails because Docker was not sent it: .venv/bin is such a folder. To be deleted when Cog
+        looks at .dockerignore there. Cog's own cache stays, by which equal weights are not built again.
+        """
+        stage = self.root / STAGE
+        stage.mkdir(parents=True, exist_ok=True)
+        _clear(stage)
+        try:
+            for name in [*self.files, *self.links]:
+                (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(self.root / name, stage / name, follow_symlinks=False)
+                except OSError:  # another disk, or one without hard links
+                    shutil.copy2(self.root / name, stage / name, follow_symlinks=False)
+            yield stage
+        finally:
+            _clear(stage)
 
 
-def _spelled(group: str, held: Mapping[str, int]) -> str:
-    """A folder in which one file is nearly all is called by that file."""
-    name, size = max(held.items(), key=lambda one: one[1])
-    return name if 10 * size >= 9 * sum(held.values()) else f"{group}/"
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink() and path.name != COG:
+            shutil.rmtree(path)
+        elif path.name != COG:
+            path.unlink()

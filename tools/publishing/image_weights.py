@@ -3,42 +3,38 @@
 There no HF_TOKEN reaches `setup()`, so the hub is asked without one, for what `setup()` would ask.
 """
 
-import dataclasses
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import is_offline_mode
-from huggingface_hub.errors import RevisionNotFoundError
+import httpx2
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import disable_progress_bars
 from transformers import Qwen2Config
 
-from snb.errors import DownloadFailed, PreparedMismatch, SNBError, WeightsMissing
-from snb.memory import Footprint
+from snb.errors import PreparedMismatch, SNBError, WeightsMissing
 from snb.settings import Settings
 from snb.weights import fetch, prepared
 from snb.weights.checkpoint import INDEX, REQUIRED, description_faults, shards
 from snb.weights.fetch import PINS, Source
-from snb.weights.hub import Hub
 from snb.weights.lock import NAME, Lock
 from snb.weights.prepared import Card
-from snb.weights.retry import status
 from snb.weights.served import read_config
-from tools.benchmarking.bounds import QWEN_14B
 from tools.publishing.build_context import BuildContext
-from tools.publishing.finding import Finding, error, ok, unchecked, warning
+from tools.publishing.finding import Finding
 
-REFUSED = (401, 403, 404)
-"""What the hub answers to somebody who may not know whether a repository exists."""
 BAKE = "Run scripts/download-weights with HF_TOKEN set, so that it goes with the image"
+SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Held:
     """One source, as the image will find it."""
 
-    source: Source
-    findings: tuple[Finding, ...]
+    finding: Finding
     names: frozenset[str] = frozenset()
     """Its files in the build context; none when it is not in the image."""
     download: int = 0
@@ -49,156 +45,89 @@ class Held:
     """That prepared weights are held in."""
 
 
-@dataclass(frozen=True)
-class Survey:
-    """All sources that a boot reads."""
-
-    held: tuple[Held, ...]
-    notes: tuple[Finding, ...] = ()
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The files of the build context that a boot reads."""
-        return frozenset().union(*(one.names for one in self.held))
-
-    @property
-    def findings(self) -> Iterator[Finding]:
-        yield from self.notes
-        for one in self.held:
-            yield from one.findings
-
-
-def survey(settings: Settings, context: BuildContext, hub: Hub) -> Survey:
-    """Looks at every source; hashes what is in the image and has a lock. The hub must have no token."""
-    notes: list[Finding] = []
-    found = prepared.named(settings)
-    if found and settings.prepared == "auto" and found.folder and not _sent(found.folder, context):
-        cure = f"Take it out of {_ignore(context)} to boot from it, or set SNB_PREPARED=none"
-        said = f"{_shown(found.folder, context)} is not in the image, so a boot merges base and adapter"
-        notes.append(warning("WEIGHTS_LEFT_OUT", said, cure))
-        settings = dataclasses.replace(settings, prepared="none")
-        found = None
-    sources = [found] if found else fetch.sources(settings)
-    return Survey(tuple(_held(source, settings, context, hub) for source in sources), tuple(notes))
-
-
-def _held(source: Source, settings: Settings, context: BuildContext, hub: Hub) -> Held:
-    # The same look as a boot's: a folder, or a download whose lock says that it was whole.
-    folder = source.folder or fetch.stored(source, settings.weights_dir)
-    if folder is None:
-        return _on_the_hub(source, "is not in the image", hub)
-    sent = _sent(folder, context)
-    if sent:
-        return _in_the_image(source, folder, sent, settings, context)
-    inside = folder.absolute().is_relative_to(context.root)
-    reason = f"{_ignore(context)} leaves it out" if inside else "it lies outside the project"
-    return _on_the_hub(source, f"is on this machine and not in the image: {reason}", hub)
+def survey(settings: Settings, context: BuildContext) -> Iterator[Held]:
+    """Looks at every source that a boot reads; hashes what is in the image and has a lock."""
+    source = prepared.named(settings)
+    for one in [source] if source else fetch.sources(settings):
+        # The same look as a boot's: a folder, or a download whose lock says that it was whole.
+        folder = one.folder or fetch.stored(one, settings.weights_dir)
+        if folder and (sent := context.inside(folder)):
+            yield _in_the_image(one, folder, sent, settings, context)
+        else:
+            yield _on_the_hub(one, "is here and not sent with the image" if folder else "is not here")
 
 
 def _in_the_image(
     source: Source, folder: Path, sent: dict[str, str], settings: Settings, context: BuildContext
 ) -> Held:
     """Verified here, and compared with what is sent."""
-    shown = _shown(folder, context)
-    names = frozenset(sent.values())
-    card = None
+    shown, names = f"{source.role} in {folder.relative_to(context.root)}", frozenset(sent.values())
+    is_prepared = source.role == "prepared"
     try:
         needed = _needed(folder, source)
-        if source.role == "prepared":
-            card = prepared.find(settings, download=False)
-        else:
-            fetch.check(source, settings)
+        prepared.find(settings, download=False) if is_prepared else fetch.check(source, settings)
         config = None if source.role == "adapter" else read_config(folder)
-    except PreparedMismatch as failure:
-        return Held(source, (error("WEIGHTS_MISMATCH", "; ".join(failure.faults), failure.cure),), names)
+        precision = Card.read(folder).precision if is_prepared else None
     except SNBError as failure:
-        said = f"{source.role} in {shown}: {'; '.join(failure.faults)}"
-        return Held(source, (error("WEIGHTS_DAMAGED", said, failure.cure),), names)
+        code = "WEIGHTS_MISMATCH" if isinstance(failure, PreparedMismatch) else "WEIGHTS_DAMAGED"
+        return Held(Finding("error", code, f"{shown}: {'; '.join(failure.faults)}", failure.cure), names)
     if absent := sorted(needed - sent.keys()):
-        said = f"{source.role}: {', '.join(absent)} of {shown} would not be in the image"
-        cure = f"Look at {_ignore(context)}, and put files in the place of links"
-        return Held(source, (error("WEIGHTS_INCOMPLETE", said, cure),), names, config=config)
-    size = sum(context.files[name] for name in names)
-    said = ok("WEIGHTS", f"{source.role}: {shown}, whole, in the image, {size / 1e9:.2f} GB")
-    return Held(source, (said,), names, config=config, precision=card.card.precision if card else None)
-
-
-def _on_the_hub(source: Source, why: str, hub: Hub) -> Held:
-    """Reads without a token what `setup()` would read before it moves gigabytes."""
-    name = f"{source.role} {source.name}"
-    if not source.fetchable:
-        said = f"{name} {why}, and no hub repository is called so"
-        cure = "Put it into weights/, or name a repository, in `environment:` of cog.yaml"
-        return Held(source, (error("WEIGHTS_ABSENT", said, cure),))
-    if is_offline_mode():
-        return _unknown(source, (_unasked(f"{name} {why}, and HF_HUB_OFFLINE is set"),))
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _described(source, why, hub, Path(folder))
-    except DownloadFailed as failure:
-        return _unknown(source, (_refused(name, why, failure),))
-    except SNBError as failure:
-        said = f"{name} {why}, and cannot be used: {'; '.join(failure.faults)}"
-        return Held(source, (error("WEIGHTS_UNUSABLE", said, "Name another repository"),))
-
-
-def _unknown(source: Source, findings: tuple[Finding, ...]) -> Held:
-    """A source that nobody could look at. The pinned base is known all the same: its bytes are computed."""
-    if source.name != PINS[source.role].get("repository") or source.role != "base":
-        return Held(source, findings)
-    return Held(source, findings, download=Footprint(QWEN_14B).weights("bf16"), config=QWEN_14B)
-
-
-def _described(source: Source, why: str, hub: Hub, folder: Path) -> Held:
-    """From the small files: a gated repository lists them for everybody and hands out none."""
-    listing = hub.listing(source.name, source.revision)
-    hub.fetch(listing, listing.files.keys() & set(PINS[source.role]["files"]), folder)
-    if faults := description_faults(folder, source.role, listing.files.keys()):
-        raise WeightsMissing(faults)
-    size = sum(listing.files[name].size for name in shards(folder, source.role))
-    card = Card.read(folder) if source.role == "prepared" else None
-    config = None if source.role == "adapter" else read_config(folder)
-    said = f"{source.role} {source.name} {why}; it is public, and setup() downloads {size / 1e9:.2f} GB"
-    found = ok("WEIGHTS", said)
-    return Held(source, (found,), download=size, config=config, precision=card.precision if card else None)
-
-
-def _refused(name: str, why: str, failure: DownloadFailed) -> Finding:
-    fault = "; ".join(failure.faults)
-    if isinstance(failure.__cause__, RevisionNotFoundError):
-        cure = "Check SNB_BASE_REVISION, SNB_ADAPTER_REVISION and SNB_PREPARED_REVISION"
-        return error("WEIGHTS_ABSENT", f"{name} {why}: {fault}", cure)
-    if status(failure) in REFUSED:
-        said = (
-            f"{name} is private on the hub and missing from the image: setup() on Replicate has no HF_TOKEN"
-        )
-        return error("WEIGHTS_PRIVATE", f"{said} (it {why}; {fault})", f"{BAKE}; or check the name")
-    return _unasked(f"{name} {why}, and the hub could not be asked: {fault}")
-
-
-def _unasked(said: str) -> Finding:
-    return unchecked("WEIGHTS_UNASKED", said, f"{BAKE}, or look again where the hub can be reached")
+        text = f"{shown}: {', '.join(absent)} would not be in the image"
+        cure = "Look at .dockerignore, and put files in the place of links"
+        finding = Finding("error", "WEIGHTS_INCOMPLETE", text, cure)
+    else:
+        size = sum(context.files[name] for name in names) / 1e9
+        finding = Finding("ok", "WEIGHTS", f"{shown}: whole, {size:.2f} GB of the image")
+    return Held(finding, names, config=config, precision=precision)
 
 
 def _needed(folder: Path, source: Source) -> set[str]:
     """The names that a boot reads. Raises WeightsMissing for an index that is none."""
     if lock := Lock.read(folder):
         return {*lock.files, NAME}
-    names = {*REQUIRED[source.role], *shards(folder, source.role)}
-    return names | ({INDEX} if (folder / INDEX).exists() else set())
+    index = {INDEX} if (folder / INDEX).exists() else set()
+    return {*REQUIRED[source.role], *shards(folder, source.role), *index}
 
 
-def _sent(folder: Path, context: BuildContext) -> dict[str, str]:
-    """The files of a folder that are sent: their names there, and in the context."""
-    named = {path.name: context.name(path) for path in folder.iterdir() if path.is_file()}
-    return {name: found for name, found in named.items() if found}
+def _on_the_hub(source: Source, where: str) -> Held:
+    """Asks without a token for what `setup()` would read before it moves gigabytes."""
+    name = f"{source.role} {source.name}"
+    if not source.fetchable:
+        cure = "Send it, or name another in `environment:` of cog.yaml, or SNB_PREPARED=none"
+        text = f"{name} {where}, and no hub repository is called so"
+        return Held(Finding("error", "WEIGHTS_ABSENT", text, cure))
+    try:
+        return _published(source, where)
+    except RevisionNotFoundError:
+        cure = "Check SNB_BASE_REVISION, SNB_ADAPTER_REVISION and SNB_PREPARED_REVISION"
+        text = f"{name} {where}, and the hub has no revision {source.revision} of it"
+        return Held(Finding("error", "WEIGHTS_ABSENT", text, cure))
+    except RepositoryNotFoundError:  # a gated one too
+        text = f"{name} {where}, and is private on the hub: setup() on Replicate has no HF_TOKEN"
+        return Held(Finding("error", "WEIGHTS_PRIVATE", text, f"{BAKE}; or check the name"))
+    except SNBError as failure:
+        text = f"{name} {where}, and cannot be served: {'; '.join(failure.faults)}"
+        return Held(Finding("error", "WEIGHTS_UNUSABLE", text, "Name another repository"))
+    except (OSError, httpx2.HTTPError, ValueError) as failure:
+        text = f"{name} {where}, and the hub did not answer: {type(failure).__name__}"
+        cure = f"{BAKE}, or look again where the hub can be reached"
+        return Held(Finding("not checked", "WEIGHTS_UNASKED", text, cure))
 
 
-def _shown(folder: Path, context: BuildContext) -> str:
-    """A folder without what is this machine's own."""
-    inside = folder.absolute().is_relative_to(context.root)
-    return folder.absolute().relative_to(context.root).as_posix() if inside else folder.name
-
-
-def _ignore(context: BuildContext) -> str:
-    return ".dockerignore" if (context.root / ".dockerignore").exists() else "the list of what is sent"
+def _published(source: Source, where: str) -> Held:
+    """From the small files: a gated repository lists them for everybody and hands out none."""
+    disable_progress_bars()
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=False)
+    info = hub.model_info(source.name, revision=source.revision, files_metadata=True, timeout=SECONDS)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    wanted = PINS[source.role]["files"]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        hub.snapshot_download(source.name, revision=info.sha, allow_patterns=wanted, local_dir=folder)
+        if faults := description_faults(folder, source.role, sizes.keys()):
+            raise WeightsMissing(faults)
+        size = sum(sizes[name] for name in shards(folder, source.role))
+        text = f"{source.role} {source.name} {where}; it is public, and setup() downloads {size / 1e9:.2f} GB"
+        config = None if source.role == "adapter" else read_config(folder)
+        precision = Card.read(folder).precision if source.role == "prepared" else None
+    return Held(Finding("ok", "WEIGHTS", text), download=size, config=config, precision=precision)

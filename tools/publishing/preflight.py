@@ -3,55 +3,46 @@
 from collections.abc import Callable, Iterator
 
 from snb.errors import SNBError
-from tools.publishing import (
-    card_fit,
-    contract,
-    image_size,
-    installed,
-    published_schema,
-    registry_login,
-    secret_scan,
-    setup_time,
-)
-from tools.publishing.finding import Finding, error, unread
+from tools.publishing import contract, image, installed, published_inputs, secret_scan
+from tools.publishing.finding import Finding, Level
 from tools.publishing.project import Project
+
+Check = Callable[[Project], Iterator[Finding]]
 
 
 def weights(project: Project) -> Iterator[Finding]:
     """What the image will find of weights."""
-    try:
-        yield from project.weights.findings
-    except SNBError as failure:
-        yield unread("WEIGHTS_UNREAD", "weights", failure)
+    yield from (held.finding for held in project.weights)
 
 
-Check = Callable[[Project], Iterator[Finding]]
 CHECKS: tuple[tuple[str, Check], ...] = (
-    ("cog", installed.cog),
-    ("docker", installed.docker),
-    ("login", registry_login.check),
-    ("config", contract.config),
-    ("settings", contract.settings),
-    ("schema", contract.derivable),
-    ("inputs", published_schema.check),
-    ("weights", weights),
-    ("secrets", secret_scan.check),
-    ("context", image_size.check),
-    ("setup time", setup_time.check),
-    ("card", card_fit.check),
+    ("CONFIG_UNREADABLE", contract.config),
+    ("COG_UNCHECKED", installed.cog),
+    ("DOCKER_UNCHECKED", installed.docker),
+    ("LOGIN_UNCHECKED", installed.login),
+    ("SETTINGS_BAD", contract.settings),
+    ("SCHEMA_UNDERIVABLE", contract.inputs),
+    ("INPUTS_UNCOMPARED", published_inputs.check),
+    ("WEIGHTS_UNREAD", weights),
+    ("SECRETS_UNREAD", secret_scan.check),
+    ("CONTEXT_UNJUDGED", image.size),
+    ("SETUP_TIME_UNKNOWN", image.setup_time),
+    ("CARD_UNKNOWN", image.card),
 )
+"""Each with the code of its finding where it cannot be made."""
 
 
 def run(project: Project) -> Iterator[Finding]:
     """Every finding of every check, as it comes."""
-    for name, check in CHECKS:
-        yield from _guarded(name, check, project)
-
-
-def _guarded(name: str, check: Check, project: Project) -> Iterator[Finding]:
-    try:
-        yield from check(project)
-    except SNBError as failure:
-        yield error("CHECK_FAILED", f"{name}: {'; '.join(failure.faults)}", failure.cure)
-    except Exception as failure:  # a bug is one more finding; its text may hold what no report may
-        yield error("CHECK_FAILED", f"{name}: {type(failure).__name__}", "Report this bug")
+    known: set[str] = set()
+    for code, check in CHECKS:
+        try:
+            yield from check(project)
+        except SNBError as failure:
+            # The first check that meets a fault reports it; those that it keeps from looking say so.
+            level: Level = "not checked" if str(failure) in known else "error"
+            known.add(str(failure))
+            yield Finding(level, code, "; ".join(failure.faults), failure.cure)
+        except Exception as failure:  # a bug is one more finding; its text may hold what no report may
+            text = f"{check.__module__}.{check.__name__}: {type(failure).__name__}"
+            yield Finding("error", "CHECK_FAILED", text, "Report this bug")

@@ -1,8 +1,7 @@
-"""The project that is to be published: its folder, cog.yaml, settings and build context, each read once."""
+"""The project that is to be published: its folder, cog.yaml, settings, build context and weights."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,11 @@ import yaml
 
 from snb.errors import SNBError
 from snb.settings import Settings
-from snb.weights.hub import Hub
-from tools.benchmarking.bounds import Card
 from tools.publishing.build_context import BuildContext
-from tools.publishing.image_weights import Survey, survey
+from tools.publishing.image_weights import Held, survey
 
 SOURCE = Path("/src")
 """Where Cog puts the project in the image."""
-HERE_ONLY = ("SNB_API_KEY",)
-"""Settings of other hosts, which Replicate does not need: it asks for its own token."""
 
 
 class BadConfig(SNBError):
@@ -30,74 +25,57 @@ class BadConfig(SNBError):
 
 @dataclass(frozen=True)
 class Project:
-    """What is checked, and for what.
+    """What is checked, and for what; each part is read once.
 
     Raises:
         BadConfig: whatever needs cog.yaml, where it cannot be read.
-        BadSetting: whatever needs the settings, where they are wrong.
+        BadSetting: whatever needs the settings, where `environment:` of cog.yaml has wrong ones.
     """
 
     root: Path
-    environ: Mapping[str, str]
-    """Of whoever publishes: PATH, HOME, tokens and settings."""
-    model: str | None
+    model: str | None = None
     """`owner/name` on Replicate."""
-    card: Card | None
-    """Of the hardware, where one is chosen."""
-    bytes_per_second: float
-    """At which an image or weights arrive."""
-    published: Path | None = None
-    """A file with the schema that callers know."""
-    hub: Hub = field(default_factory=lambda: Hub(token=None, sleep=lambda _: None))
-    """Without a token, as on Replicate; and nobody waits a minute for a network to come back."""
+    hardware: str | None = None
+    """A key of `image.HARDWARE`."""
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """cog.yaml."""
+        cure = "Write it as https://cog.run/yaml has it"
         try:
-            found = yaml.safe_load((self.root / "cog.yaml").read_text(encoding="utf-8"))
+            config = yaml.safe_load((self.root / "cog.yaml").read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
             # What the parser says may quote a line, and a line may hold a secret.
             where = getattr(error, "problem_mark", None)
             line = f" in line {where.line + 1}" if where else ""
-            raise BadConfig(
-                f"cog.yaml cannot be read{line}: {type(error).__name__}",
-                "Write it as https://cog.run/yaml has it",
-            ) from error
-        if not isinstance(found, dict) or not isinstance(found.get("build"), dict):
-            raise BadConfig("cog.yaml has no table `build`", "Write it as https://cog.run/yaml has it")
-        return found
+            raise BadConfig(f"cog.yaml cannot be read{line}: {type(error).__name__}", cure) from error
+        if not isinstance(config, dict) or not isinstance(config.get("build"), dict):
+            raise BadConfig("cog.yaml has no table `build`", cure)
+        return config
 
     @property
-    def baked(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The variables that `environment:` of cog.yaml puts into the image."""
-        entries = self.config.get("environment") or []
-        pairs = (entry.partition("=") for entry in entries if isinstance(entry, str))
+        pairs = (str(entry).partition("=") for entry in self.config.get("environment") or [])
         return {name: value for name, _, value in pairs}
-
-    @property
-    def asked(self) -> dict[str, str]:
-        """The settings of this shell, which the image never sees."""
-        names = [name for name in self.environ if name.startswith("SNB_") and name not in HERE_ONLY]
-        return {name: self.environ[name] for name in names if self.environ[name]}
 
     @cached_property
     def settings(self) -> Settings:
-        """What is asked for, here or in cog.yaml, with folders where they are on this machine."""
-        baked = {name: value for name, value in self.baked.items() if name.startswith("SNB_")}
-        baked = {name: value for name, value in baked.items() if name not in HERE_ONLY}
-        found = Settings.from_environment({**baked, **self.asked})
-        chosen = "SNB_WEIGHTS_DIR" in baked | self.asked
-        places = {name: self._here(getattr(found, name)) for name in ("base_model", "adapter", "prepared")}
-        weights = Path(self._here(str(found.weights_dir))) if chosen else Path("weights")
-        return dataclasses.replace(found, weights_dir=self.root / weights, **places)
+        """Those of the image, with folders where they are on this machine."""
+        chosen = {name: value for name, value in self.environment.items() if name.startswith("SNB_")}
+        settings = Settings.from_environment(chosen)
+        return dataclasses.replace(
+            settings,
+            base_model=self._here(settings.base_model),
+            adapter=self._here(settings.adapter),
+            prepared=self._here(settings.prepared),
+            weights_dir=self.root / self._here(chosen.get("SNB_WEIGHTS_DIR", "weights")),
+        )
 
     def _here(self, name: str) -> str:
         """A folder of the image as it is called on this machine; any other name as it is."""
-        path = Path(name)
-        if path.is_relative_to(SOURCE):
-            path = path.relative_to(SOURCE)
-        return str(self.root / path) if (self.root / path).is_dir() else name
+        path = self.root / (Path(name).relative_to(SOURCE) if name.startswith(f"{SOURCE}/") else name)
+        return str(path) if path.is_dir() else name
 
     @cached_property
     def context(self) -> BuildContext:
@@ -105,6 +83,11 @@ class Project:
         return BuildContext.of(self.root)
 
     @cached_property
-    def weights(self) -> Survey:
-        """What the image will find of base, adapter and prepared weights."""
-        return survey(self.settings, self.context, self.hub)
+    def weights(self) -> tuple[Held, ...]:
+        """Base and adapter, or prepared weights, as a boot on Replicate would find them; hashed once."""
+        return tuple(survey(self.settings, self.context))
+
+    @property
+    def sent_weights(self) -> frozenset[str]:
+        """The files of the build context that a boot reads as weights."""
+        return frozenset[str]().union(*(held.names for held in self.weights))

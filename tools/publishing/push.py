@@ -8,49 +8,99 @@ Needs `cog login` and REPLICATE_API_TOKEN. The only line on stdout is the id of 
 goes to stderr. Exits with 1 where there is no such version.
 """
 
-import argparse
-import logging
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+from snb.errors import SNBError
 from snb.settings import ROOT
-from tools.publishing import command_line, preflight, publication
-from tools.publishing.finding import Finding, summary
+from tools.publishing import doctor
+from tools.publishing.installed import REGISTRY
 from tools.publishing.project import Project
+from tools.publishing.replicate_models import ApiSilent, latest
+
+PAUSE = 2.0
+"""Seconds between two looks at the latest version."""
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[command_line.options()],
-    )
-    add = parser.add_argument
-    add("model", type=command_line.model, metavar="owner/name")
-    add("--wait", type=float, default=300, metavar="SECONDS", help="for the new version (default 300)")
-    return parser
+class NotPublished(SNBError):
+    """No version that is known to work came of it; the text says what is there now."""
 
-
-def may_go(project: Project) -> bool:
-    """Whether every check was made and found no error; prints what they found."""
-    found: list[Finding] = []
-    for finding in preflight.run(project):
-        publication.say(str(finding))
-        found.append(finding)
-    publication.say(summary(found))
-    # What nobody looked at may be broken, and a push cannot be taken back.
-    return not any(finding.level in ("error", "not checked") for finding in found)
+    code = "NOT_PUBLISHED"
 
 
 def main() -> int:
-    logging.disable(logging.WARNING)  # of libraries and of retries: the findings say what matters
-    options = arguments().parse_args()
-    project = command_line.project(options, ROOT)
-    if not may_go(project):
-        publication.say("Nothing was pushed.")
+    parser = doctor.parser(__doc__)
+    parser.add_argument("--wait", type=float, default=300, metavar="SECONDS", help="for the version (300)")
+    options = parser.parse_args()
+    project = doctor.project(options)
+    # What nobody looked at may be broken, and a push cannot be taken back.
+    if any(finding.level in ("error", "not checked") for finding in doctor.report(project, say)):
+        say("Nothing was pushed.")
         return 1
-    try:
-        print(publication.publish(project, ROOT / "scripts" / "smoke-test", options.wait))
-    except publication.NotPublished as failure:
-        publication.say(str(failure))
-        return 1
+    print(publish(project, ROOT / "scripts" / "smoke-test", options.wait))
     return 0
+
+
+def say(line: str) -> None:
+    """Progress, on stderr: stdout has the version alone."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def publish(project: Project, smoke_test: Path, patience: float) -> str:
+    """Pushes a project that has passed every check, and gives back the id of the version that works.
+
+    Args:
+        project: with the name of a model on Replicate.
+        smoke_test: the program that asks a version; it ends with 0 if the answers are right.
+        patience: seconds to wait for the new version once the image is pushed.
+
+    Raises:
+        ApiSilent, NoModel: before anything was pushed.
+        NotPublished: the push failed, no version came of it, or it is bad.
+    """
+    model = str(project.model)
+    before = _latest_id(model)
+    _cog_push(project, before)
+    version = _new(model, before, patience)
+    say(f"{model}:{version} is there; asking it …")
+    if subprocess.run([smoke_test, f"{model}:{version}"], stdout=sys.stderr).returncode:
+        back = f"call {model}:{before}" if before else "there is no version to go back to"
+        fault = f"{model}:{version} is published and fails the smoke test"
+        raise NotPublished(fault, f"Meanwhile, {back}; repair, and push again")
+    return version
+
+
+def _latest_id(model: str) -> str | None:
+    version = latest(model)
+    return version.id if version else None
+
+
+def _cog_push(project: Project, before: str | None) -> None:
+    apart = ["--separate-weights"] if project.sent_weights else []
+    command = ["cog", "push", f"{REGISTRY}/{project.model}", *apart]
+    say(" ".join(command))
+    with project.context.staged() as folder:
+        done = subprocess.run(command, cwd=folder, stdout=sys.stderr)
+    if done.returncode:
+        raise NotPublished(
+            f"cog push ended with {done.returncode}; the latest version is still {before or 'none'}",
+            "Cure what its last lines name, and run scripts/push again",
+        )
+
+
+def _new(model: str, before: str | None, patience: float) -> str:
+    """The version that was not there before. An API that is silent meanwhile is asked again."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        with contextlib.suppress(ApiSilent):
+            version = _latest_id(model)
+            if version and version != before:
+                return version
+        time.sleep(PAUSE)
+    raise NotPublished(
+        f"the image is pushed, and after {patience:.0f} s the latest version is still {before or 'none'}",
+        "An image that has not changed makes no version; else look at the model's page on Replicate",
+    )

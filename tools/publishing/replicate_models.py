@@ -1,87 +1,47 @@
-"""Models and their versions on Replicate: https://replicate.com/docs/reference/http#models.get"""
+"""The latest version of a model on Replicate, through Replicate's own client.
 
-import platform
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+The client reads REPLICATE_API_TOKEN, and REPLICATE_BASE_URL where the API is another.
+"""
 
-import httpx2
+import os
 
-NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?/[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
-ADDRESS = "https://api.replicate.com"
-ADDRESS_NAMES = ("REPLICATE_BASE_URL", "REPLICATE_API_BASE_URL")
-"""Replicate's Python client reads the first, the JavaScript client of client/ the second."""
-SECONDS = 30
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+import httpx
+from replicate.client import Client
+from replicate.exceptions import ReplicateError
+from replicate.version import Version
+
+from snb.errors import SNBError
 
 
-class Unknown(Exception):
-    """The API could not be asked, or did not say; the text is the reason."""
+class ApiSilent(SNBError):
+    """Replicate's API could not be asked, or did not say."""
+
+    code = "API_SILENT"
 
 
-class NoModel(Exception):
+class NoModel(SNBError):
     """There is no such model, or not for this token."""
 
-
-@dataclass(frozen=True)
-class Version:
-    """One version of a model."""
-
-    id: str
-    schema: Mapping[str, Any]
-    """Its OpenAPI document."""
+    code = "MODEL_ABSENT"
 
 
-class Models:
-    """Replicate's API as one account sees it.
-
-    Args:
-        environ: holds REPLICATE_API_TOKEN, and the API's address where it is another.
+def latest(model: str | None) -> Version | None:
+    """The latest version of `owner/name`, or None where nothing was pushed yet.
 
     Raises:
-        Unknown: there is no token, or one that cannot be sent.
+        NoModel: there is none.
+        ApiSilent: there is no token, the API did not answer or refused it, or answered something else.
     """
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        token = environ.get("REPLICATE_API_TOKEN", "")
-        if not token:
-            raise Unknown("REPLICATE_API_TOKEN is not set")
-        if not (token.isascii() and token.isprintable() and " " not in token):
-            raise Unknown("REPLICATE_API_TOKEN has a character that no token has")
-        given = address(environ) or ADDRESS
-        self._client = httpx2.Client(
-            base_url=given.rstrip("/").removesuffix("/v1"),
-            headers={
-                "Authorization": f"Bearer {token}",
-                "User-Agent": f"doctor (Python {platform.python_version()})",
-            },
-            timeout=SECONDS,
-            trust_env=urlsplit(given).hostname not in LOOPBACK,  # no proxy on the way to this machine
-        )
-
-    def latest(self, model: str) -> Version | None:
-        """The latest version of `owner/name`, or None where nothing was pushed yet.
-
-        Raises:
-            NoModel: there is none.
-            Unknown: the API did not answer, refused the token, or answered something else.
-        """
-        try:
-            reply = self._client.get(f"/v1/models/{model}")
-            if reply.status_code == 404:
-                raise NoModel(f"{model} is not on Replicate, or not for this token")
-            if not reply.is_success:
-                raise Unknown(f"Replicate's API answered {reply.status_code}")
-            found = reply.json()["latest_version"]
-            return Version(str(found["id"]), found["openapi_schema"]) if found else None
-        except httpx2.HTTPError as error:
-            raise Unknown(f"Replicate's API did not answer: {type(error).__name__}") from error
-        except (ValueError, LookupError, TypeError) as error:
-            raise Unknown("Replicate's API answered something else than a model") from error
-
-
-def address(environ: Mapping[str, str]) -> str | None:
-    """Where the API is, if it is not Replicate's own."""
-    return next((environ[name] for name in ADDRESS_NAMES if environ.get(name)), None)
+    cure = "Name owner/name and set REPLICATE_API_TOKEN, where Replicate can be reached"
+    if not model or not os.environ.get("REPLICATE_API_TOKEN"):
+        raise ApiSilent("no owner/name was given, or REPLICATE_API_TOKEN is not set", cure)
+    try:
+        return Client().models.get(model).latest_version
+    except ReplicateError as error:
+        if error.status == 404:
+            # Cog pushes to models that exist and makes none, and finds that out after the build.
+            create = "If it is new, create it: https://replicate.com/create"
+            raise NoModel(f"{model} is not on Replicate, or not for this token", create) from error
+        raise ApiSilent(f"Replicate's API answered {error.status}", cure) from error
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:  # whose text may quote the token
+        raise ApiSilent(f"Replicate's API did not answer: {type(error).__name__}", cure) from error

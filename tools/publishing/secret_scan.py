@@ -1,152 +1,88 @@
 """Secrets in what would be sent: files that are one by their name, and lines of text that hold one.
 
-A finding names the file and the line, and never repeats what is there.
+detect-secrets does the reading. It knows neither Hugging Face's nor Replicate's tokens, nor what is in this
+shell, so those are looked for here. A finding names the file and the line, and never repeats what is there.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import re
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from detect_secrets.core.scan import scan_line
+from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.core.scan import scan_file
 from detect_secrets.settings import transient_settings
 
-from snb.errors import SNBError
-from tools.publishing.finding import Finding, error, ok, unchecked, warning
+from tools.publishing.finding import Finding
 from tools.publishing.project import Project
-from tools.publishing.secret_forms import EXAMPLES, FILTERS, INSTALLED, KNOWN, NAMES, PATHS, PLUGINS, VARIABLE
 
-Lines = list[tuple[int, str]]
-"""Numbers from 1, and text."""
-
-OWN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "REPLICATE_API_TOKEN", "SNB_API_KEY")
+FILES = (
+    *(".env", ".env.*", "*.env", ".netrc", ".npmrc", ".pypirc", ".git-credentials", "id_rsa", "id_ed25519"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "secrets.*", "credentials.json", "service-account*.json"),
+)
+FOLDERS = (".docker/", ".aws/", ".ssh/", ".kube/", ".git/", ".huggingface/")
+EXAMPLES = ("*.example", "*.sample", "*.template")
+TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:api_org|hf|r8)_[A-Za-z0-9]{16,}")
+VARIABLE = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(API|PRIVATE|ACCESS)_?KEY", re.IGNORECASE)
+OWN = ("HF_TOKEN", "REPLICATE_API_TOKEN", "SNB_API_KEY")
 SHORTEST = 8
-"""Characters of a value of this environment that is looked for: a shorter one is in many files by chance."""
-LONGEST = 2_000
-"""Characters of a line that detect-secrets reads: beyond are pictures of a notebook."""
-MOST, MOST_IN_ALL = 1_000_000, 10_000_000
-"""Characters of a file, and of all, that detect-secrets reads: 50,000 to 140,000 a second (measured here)."""
-LARGEST = 256 << 20
-"""Bytes of a text that is read at all."""
+"""Characters of a value of this shell that is looked for: a shorter one is in many files by chance."""
+GUESSES = {"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"}
+"""Of detect-secrets: to these a pinned commit and an address are secrets too."""
+LARGEST = 1_000_000
+"""Bytes of a text that is read: detect-secrets reads 50,000 to 140,000 a second (measured)."""
 CURE = "Take it out and revoke it, or name the file in .dockerignore; an image is read by whoever may run it"
 
 
 def check(project: Project) -> Iterator[Finding]:
     """Looks at every file that is sent, but weights whose hashes are recorded."""
-    try:
-        verified = project.weights.names
-    except SNBError:
-        verified = frozenset()
-    context = project.context.without(verified)
-    own = {name: project.environ.get(name, "") for name in OWN}
-    reading = Reading({name: value for name, value in own.items() if len(value) >= SHORTEST})
-    found = [*_in_config(project)]
-    for name in [*context.files, *context.links]:
-        found += _by_name(name)
-    for name in context.files:
-        found += reading.file(name, context.root / name)
-    yield from found or [ok("SECRETS", f"no secret in {len(context.files)} files that would be sent")]
-    if reading.skimmed:
-        said = f"in {', '.join(reading.skimmed[:5])} only known forms of tokens were looked for"
-        more = f" and {len(reading.skimmed) - 5} more" if len(reading.skimmed) > 5 else ""
-        yield warning(
-            "SECRETS_SKIMMED", f"{said}{more}: there is too much text", "Leave out what no boot needs"
-        )
+    faults, skipped, context = [*_in_config(project)], [], project.context
+    plugins = {one.__name__ for one in get_mapping_from_secret_type_to_class().values()} - GUESSES
+    with transient_settings({"plugins_used": [{"name": name} for name in sorted(plugins)]}):
+        for name in sorted({*context.files, *context.links} - project.sent_weights):
+            if _named(name):
+                text = f"{name} would be sent, and such files hold secrets"
+                faults.append(Finding("error", "SECRET_FILE", text, CURE))
+            elif name in context.files and _is_text(context.root / name):
+                if context.files[name] > LARGEST:
+                    skipped.append(name)
+                else:
+                    faults += _in_file(name, context.root / name)
+    yield from faults or [Finding("ok", "SECRETS", f"no secret in the {len(context.files)} files to be sent")]
+    if skipped:
+        text = f"too large to be searched for secrets: {', '.join(skipped[:5])}"
+        yield Finding("warning", "SECRETS_SKIMMED", text, "Leave out what no boot needs")
 
 
 def _in_config(project: Project) -> Iterator[Finding]:
-    """Variables of cog.yaml's `environment:` that are secret by their name."""
-    try:
-        baked = project.baked
-    except SNBError:
-        return
-    for name, value in baked.items():
+    for name, value in project.environment.items():
         if VARIABLE.search(name) and value.strip():
-            said = f"cog.yaml, `environment:` sets {name}, which everybody who may see the model can read"
+            text = f"cog.yaml, `environment:` sets {name}, which everybody who may see the model can read"
             cure = "Take it out and revoke it; on Replicate no secret reaches setup()"
-            yield error("SECRET_IN_CONFIG", said, cure)
+            yield Finding("error", "SECRET_IN_CONFIG", text, cure)
 
 
-def _by_name(name: str) -> Iterator[Finding]:
+def _named(name: str) -> bool:
     last = name.rpartition("/")[2]
-    named = any(fnmatch(last, form) for form in NAMES) and not any(fnmatch(last, form) for form in EXAMPLES)
-    if named or any(fnmatch(f"/{name}", f"*/{end}") for end in PATHS):
-        yield error("SECRET_FILE", f"{name} would be sent, and such files hold secrets", CURE)
+    named = any(fnmatch(last, form) for form in FILES) and not any(fnmatch(last, form) for form in EXAMPLES)
+    return named or any(f"/{folder}" in f"/{name}" for folder in FOLDERS)
 
 
-class Reading:
-    """Reads one file after the other, thoroughly as long as there is not too much.
-
-    Args:
-        own: secrets of this environment, by the variable that holds each.
-    """
-
-    def __init__(self, own: Mapping[str, str]) -> None:
-        self._own = own
-        self._left = MOST_IN_ALL
-        self.skimmed: list[str] = []
-        """Files of which only known forms were looked for."""
-
-    def file(self, name: str, path: Path) -> Iterator[Finding]:
-        """One finding for each line that holds a secret."""
-        try:
-            text = _text(path)
-        except OSError as failure:
-            said = f"{name} cannot be read: {failure.strerror}"
-            yield unchecked("SECRETS_UNREAD", said, "Make it readable, or leave it out")
-            return
-        if text is None:
-            return
-        lines = [(n, part) for n, line in enumerate(text.split("\n"), 1) for part in _parts(name, line)]
-        found = dict(
-            reversed([*self._known(lines), *self._suspected(name, lines)])
-        )  # the first of a line stays
-        for number, what in sorted(found.items()):
-            yield error("SECRET_IN_FILE", f"{name}, line {number}: {what}", CURE)
-
-    def _known(self, lines: Lines) -> Iterator[tuple[int, str]]:
-        for number, line in lines:
-            for variable, value in self._own.items():
-                if value in line:
-                    yield number, f"the value of this shell's {variable}"
-            for what, form in KNOWN.items():
-                if form.search(line):
-                    yield number, what
-
-    def _suspected(self, name: str, lines: Lines) -> Iterator[tuple[int, str]]:
-        """What detect-secrets takes for one."""
-        short = [(number, line) for number, line in lines if line.strip() and len(line) <= LONGEST]
-        size = sum(len(line) for _, line in short)
-        if size > min(MOST, self._left) or any(f"/{folder}/" in f"/{name}" for folder in INSTALLED):
-            self.skimmed.append(name)
-            return
-        self._left -= size
-        yield from _detected(short)
-
-
-def _detected(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    settings = {
-        "plugins_used": [{"name": name} for name in PLUGINS],
-        "filters_used": [{"path": f"detect_secrets.filters.{name}"} for name in FILTERS],
-    }
-    with transient_settings(settings):
-        for number, line in lines:
-            kinds = sorted({secret.type for secret in scan_line(line)})
-            if kinds:
-                yield number, f"looks like a secret ({', '.join(kinds)})"
-
-
-def _text(path: Path) -> str | None:
-    """A file's text; None for what is none, or too large to be one that somebody wrote."""
-    if path.stat().st_size > LARGEST:
-        return None
+def _is_text(path: Path) -> bool:
     with path.open("rb") as file:
-        if b"\0" in file.read(8192):
-            return None
-    return path.read_bytes().decode("utf-8", errors="replace")
+        return b"\0" not in file.read(8192)
 
 
-def _parts(name: str, line: str) -> list[str]:
-    """A line of a notebook is a line of JSON: what its author wrote is between escapes."""
-    if not name.endswith(".ipynb"):
-        return [line]
-    return line.replace("\\n", "\n").replace('\\"', '"').split("\n")
+def _in_file(name: str, path: Path) -> Iterator[Finding]:
+    """One finding for each line that holds a secret."""
+    kinds = {secret.line_number: secret.type for secret in scan_file(str(path))}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+        if TOKEN.search(line):
+            kinds[number] = "a token of Hugging Face or Replicate"
+        for variable in OWN:
+            value = os.environ.get(variable, "")
+            if len(value) >= SHORTEST and value in line:
+                kinds[number] = f"the value of this shell's {variable}"
+    for number, kind in sorted(kinds.items()):
+        yield Finding("error", "SECRET_IN_FILE", f"{name}, line {number}: {kind}", CURE)
