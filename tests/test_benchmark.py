@@ -29,7 +29,9 @@ from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.serving.server import Server
 
 INPUTS = workload.inputs("chat", 0)
-SCHEMA = {"components": {"schemas": {"Input": {"properties": {"user_message": {}, "max_tokens": {}}}}}}
+SCHEMA: dict[str, Any] = {
+    "components": {"schemas": {"Input": {"properties": {"user_message": {}, "max_tokens": {}}}}}
+}
 Reply = tuple[int, str, str]
 """Status, content type, content."""
 
@@ -91,7 +93,7 @@ def cog_answer(status: str = "succeeded") -> Reply:
 
 def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command, variables = (
-        [sys.executable, ROOT / "scripts" / "benchmark", *arguments],
+        [sys.executable, str(ROOT / "scripts" / "benchmark"), *arguments],
         {**os.environ, **environment},
     )
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)

@@ -39,7 +39,7 @@ def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
 
 
 def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(tmp_path: Path) -> None:
-    options = ["--cpu", "--random", "--parts", "fp32", "--output", tmp_path]
+    options = ["--cpu", "--random", "--parts", "fp32", "--output", str(tmp_path)]
     done = subprocess.run([sys.executable, ROOT / "scripts" / "gpu-report", *options], check=False)
     assert done.returncode == 0
     written = (tmp_path / "report.json").read_text(encoding="utf-8")

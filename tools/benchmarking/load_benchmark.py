@@ -69,7 +69,15 @@ def cut(folder: Path, layers: int) -> tuple[Path, Path]:
 def measure(path: str, base: Path, adapter: Path, precision: str) -> dict[str, float]:
     """One load in a process of its own: seconds; in bytes the peak above what the process had before, the
     model and its largest tensor in fp32, both computed, and the files that it read."""
-    command = [sys.executable, "-m", "tools.benchmarking.load_benchmark", path, base, adapter, precision]
+    command = [
+        sys.executable,
+        "-m",
+        "tools.benchmarking.load_benchmark",
+        path,
+        str(base),
+        str(adapter),
+        precision,
+    ]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin and child.stdout  # noqa: PT018
     while child.stdout.readline().strip() != "baseline":

@@ -70,7 +70,7 @@ class Peer:
         binary, *options = (part.format(model=model, port=port) for part in self.command)
         url, since = f"http://127.0.0.1:{port}", time.monotonic()
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", **self.environment}
-        command = [self.folder / "bin" / binary, *options]
+        command = [str(self.folder / "bin" / binary), *options]
         process = start(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             while not Http(url).reaches("/health"):
