@@ -13,7 +13,8 @@ import pytest
 
 from snb.settings import ROOT
 from tests.waiting import until
-from tools.benchmarking.peers import Peer, end
+from tools.benchmarking.peers import Peer
+from tools.serving.process_group import end
 from tools.serving.server import Server, free_port
 
 DEPLOY = ROOT / "deploy"

@@ -14,8 +14,8 @@ import pytest
 from snb.settings import Settings
 from tests.hosts import DEPLOY, environment, puppet, puppet_server, tools
 from tests.waiting import until
-from tools.benchmarking.peers import end
 from tools.serving import schema
+from tools.serving.process_group import end
 from tools.serving.server import free_port
 
 KEY = "a-key-of-the-operator"

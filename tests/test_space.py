@@ -18,8 +18,8 @@ from snb.settings import ROOT, Settings
 from tests.hosts import DEPLOY, tools
 from tests.tiny import save_tiny
 from tests.waiting import until
-from tools.benchmarking.peers import end
 from tools.serving import schema
+from tools.serving.process_group import end
 from tools.serving.server import free_port
 
 SPACE = DEPLOY / "huggingface"
