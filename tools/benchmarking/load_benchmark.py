@@ -58,11 +58,14 @@ def cut(folder: Path, layers: int) -> tuple[Path, Path]:
     model.model.layers, model.config.num_hidden_layers = model.model.layers[:layers], layers
     model.config.layer_types = model.config.layer_types[:layers]
     model.save_pretrained(base)
-    shutil.copy(local.STANDIN / "base" / "tokenizer.json", base)
+    for file in (local.STANDIN / "base").glob("tokenizer*.json"):
+        shutil.copy(file, base)
     shutil.copytree(local.STANDIN / "adapter", adapter)
-    file = adapter / "adapter_model.safetensors"
-    tensors = {name: (int(re.findall(r"layers\.(\d+)", name)[0]), at) for name, at in load_file(file).items()}
-    save_file({name: tensor for name, (layer, tensor) in tensors.items() if layer < layers}, file)
+    weights = adapter / "adapter_model.safetensors"
+    tensors = {
+        name: (int(re.findall(r"layers\.(\d+)", name)[0]), at) for name, at in load_file(weights).items()
+    }
+    save_file({name: tensor for name, (layer, tensor) in tensors.items() if layer < layers}, weights)
     return base, adapter
 
 
