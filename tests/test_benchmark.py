@@ -7,106 +7,95 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from snb.philosophers import persona
 from snb.settings import ROOT
 from tests.tiny import save_tiny
 from tools.benchmarking import benchmark_table, load_benchmark, random_weights, session, workload
-from tools.benchmarking.benchmark_plot import plot
 from tools.benchmarking.classroom import Answer, Run, gather
-from tools.benchmarking.figures import between, figures, median, percentile, ratio
+from tools.benchmarking.figures import between, figures, median
 from tools.command import Fault
 from tools.endpoints import dialect
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Failed, Piece
 from tools.endpoints.openai_endpoint import ChatCompletions
-from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
 INPUTS = workload.inputs("chat", 0)
-SCHEMA = {"components": {"schemas": {"Input": {"properties": {"user_message": {}, "max_tokens": {}}}}}}
-Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
+SCHEMA: dict[str, Any] = {
+    "components": {"schemas": {"Input": {"properties": {"user_message": {}, "max_tokens": {}}}}}
+}
+Reply = tuple[int, str, str]
+"""Status, content type, content."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers from the table of its server and keeps what it was asked."""
+    """Gives each reply of its server once, and the last one from then on; keeps what it was asked."""
 
     server: "Table"
 
-    def do_GET(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        body = json.loads(self.rfile.read(length) or "{}")
-        self.server.asked.append((self.command, self.path, body))
-        reply = self.server.replies[f"{self.command} {self.path}"]
-        reply(self, body)
+    def do_POST(self) -> None:
+        self.server.asked.append(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+        replies = self.server.replies
+        self.reply(*(replies.pop(0) if len(replies) > 1 else replies[0]))
 
-    do_POST = do_GET  # noqa: N815 – the names are http.server's
+    def do_GET(self) -> None:
+        self.reply(*as_json(SCHEMA))
+
+    def reply(self, status: int, kind: str, content: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Retry-After", "1" if status == 429 else "")
+        self.end_headers()
+        self.wfile.write(content.encode())
 
     def log_message(self, *_: object) -> None:
         """Nothing: the test says what was wrong."""
 
 
 class Table(ThreadingHTTPServer):
-    replies: dict[str, Reply]
-    asked: list[tuple[str, str, dict[str, Any]]]
+    replies: list[Reply]
+    asked: list[dict[str, Any]]
 
 
 @contextlib.contextmanager
-def table(replies: dict[str, Reply]) -> Iterator[tuple[str, Table]]:
+def table(*replies: Reply) -> Iterator[tuple[str, Table]]:
     """A server on loopback whose replies are written down."""
     with Table(("127.0.0.1", 0), Handler) as server:
-        server.replies, server.asked = replies, []
+        server.replies, server.asked = list(replies), []
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", server
         server.shutdown()
 
 
-def reply(status: int, content: bytes, kind: str, **headers: str) -> Reply:
-    def answer(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
-        handler.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **headers}.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(content)
-
-    return answer
-
-
-def as_json(value: Any, status: int = 200, **headers: str) -> Reply:
-    return reply(status, json.dumps(value).encode(), "application/json", **headers)
+def as_json(value: Any, status: int = 200) -> Reply:
+    return status, "application/json", json.dumps(value)
 
 
 def as_events(*events: str) -> Reply:
-    return reply(200, "".join(f"{event}\n\n" for event in events).encode(), "text/event-stream")
+    return 200, "text/event-stream", "".join(f"{event}\n\n" for event in events)
+
+
+BON = 'event: output\ndata: {"chunk": "Bon", "index": 0}'
+METRICS = {"error": "it broke", "metrics": {"output_token_count": 64}}
 
 
 def cog_answer(status: str = "succeeded") -> Reply:
-    done = {"status": status, "error": "it broke", "metrics": {"output_token_count": 64}}
-    return as_events(
-        'event: output\ndata: {"chunk": "Bon", "index": 0}',
-        'event: output\ndata: {"chunk": "jour", "index": 1}',
-        f"event: completed\ndata: {json.dumps(done)}",
-    )
-
-
-def in_turn(*replies: Reply) -> Reply:
-    """Each reply once, and the last one from then on."""
-    left = list(replies)
-    return lambda handler, body: (left.pop(0) if len(left) > 1 else left[0])(handler, body)
+    return as_events(BON, BON, f"event: completed\ndata: {json.dumps({'status': status, **METRICS})}")
 
 
 def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "benchmark"), *arguments]
-    variables = {**os.environ, **environment}
+    command, variables = (
+        [sys.executable, str(ROOT / "scripts" / "benchmark"), *arguments],
+        {**os.environ, **environment},
+    )
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
 
 
@@ -125,8 +114,7 @@ def test_figures_are_those_computed_by_hand() -> None:
     assert shown.tokens_per_second == 8 / 8
     assert shown.request_tokens_per_second == 4 / 7  # of 4 / 4 and 4 / 7
     assert shown.after_first_tokens_per_second == 3 / 5  # of 3 / 3 and 3 / 5
-    assert shown.cost == 0.5 * 8 / 2
-    assert shown.failures == 0
+    assert (shown.cost, shown.failures) == (0.5 * 8 / 2, 0)
 
 
 def test_a_failed_request_stays_in_the_percentiles_as_one_that_never_answers() -> None:
@@ -139,24 +127,13 @@ def test_a_failed_request_stays_in_the_percentiles_as_one_that_never_answers() -
     assert (nobody.tokens_per_second, nobody.cost) == (0, math.inf)
 
 
-def test_the_wait_for_a_piece_is_shared_out_to_its_tokens() -> None:
+def test_tokens_are_the_servers_count_where_it_gives_one() -> None:
     told = Answer(0, 3, 4, times=[1.0, 2.0, 3.0], counts=[1, 3, 4], reported=4)
     assert list(between(told)) == [0.5, 0.5, 1.0]
     assert list(between(answer(1, 2, tokens=4))) == [0.5]  # two pieces of two tokens each
-
-
-def test_tokens_are_the_servers_count_where_it_gives_one() -> None:
     assert figures([answer(1, 2, reported=3)]).tokens_per_second == 3 / 2
     rounds = [Run("ours", "chat", "at once", 1, [answer(1, 2, reported=3)])]
     assert "ours: 1 answers are not as long as asked for." in benchmark_table.write(rounds, {}, 0)
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([0.5, 0.95, 1.0]))
-def test_a_percentile_is_a_value_that_its_share_does_not_exceed(values: list[float], share: float) -> None:
-    found = percentile(values, share)
-    assert found in values
-    assert sum(value <= found for value in values) >= share * len(values)
-    assert sum(value < found for value in values) < share * len(values)
 
 
 def test_medians_are_over_rounds_and_ratios_of_ours_over_theirs() -> None:
@@ -164,46 +141,26 @@ def test_medians_are_over_rounds_and_ratios_of_ours_over_theirs() -> None:
         return [Run(server, "chat", "at once", 1, [answer(end / 2, end)]) for end in seconds]
 
     assert median(run("ours", 2, 8, 4)).tokens_per_second == 1
-    assert ratio(3, 2) == 1.5
-    assert math.isnan(ratio(3, 0))
-    assert math.isnan(ratio(math.inf, 2))
     text = benchmark_table.write([*run("ours", 2, 8, 4), *run("theirs", 8)], {"ours": 7.5}, 0)
     [row] = [line for line in text.splitlines() if line.startswith("| theirs") and line.count("|") == 5]
     assert [cell.strip() for cell in row.split("|")[1:-1]] == ["theirs", "chat, 1 at once", "2.00", "0.50"]
     assert "7.50" in text
 
 
-def test_the_plot_takes_its_format_from_its_suffix(tmp_path: Path) -> None:
-    runs = [Run("ours", "chat", "at once", level, [answer(1, 2)] * level) for level in (1, 2)]
-    plot(runs, tmp_path / "plot.svg")
-    plot(runs, tmp_path / "plot.png")
-    assert "<svg" in (tmp_path / "plot.svg").read_text()
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-
-
 # What is asked
 
 
-def test_passages_are_as_long_as_the_callers_and_never_repeat_a_sentence() -> None:
+def test_passages_are_as_long_as_the_callers_and_never_the_same_three() -> None:
     texts = workload.TEXTS["passages"]
     assert all(1800 <= len("\n\n".join(three)) <= 2600 for three in permutations(texts, 3))
     assert all(len(text) <= 800 for text in texts)
-    sentences = [sentence for text in texts for sentence in text.split(". ")]
-    assert len(set(sentences)) == len(sentences)
     assert len({workload.passages(number) for number in range(336)}) == 336
-
-
-def test_a_cold_persona_begins_as_none_before_it() -> None:
-    prompts = [workload.cold(INPUTS, persona("spinoza"))["system_prompt"] for _ in range(20)]
-    assert all(prompt.endswith(persona("spinoza")) for prompt in prompts)
-    assert len({prompt[:8] for prompt in prompts}) == 20
 
 
 def test_a_model_is_asked_in_its_own_words() -> None:
     rag = workload.inputs("rag", 0)
     known = {"user_message", "rag_context", "philosopher", "max_tokens", "min_tokens"}
-    ours = dialect.adapt(rag, known)
-    assert ours == {key: rag[key] for key in known}
+    assert dialect.adapt(rag, known) == {key: rag[key] for key in known}
     reference = dialect.adapt(rag, {"user_message", "max_tokens"})
     assert set(reference) == {"user_message", "max_tokens"}
     assert "> **" in reference["user_message"]
@@ -211,8 +168,9 @@ def test_a_model_is_asked_in_its_own_words() -> None:
     llama = dialect.adapt(INPUTS, {"prompt", "system_prompt", "max_new_tokens", "top_k"})
     assert llama["system_prompt"] == persona("spinoza")
     assert (llama["prompt"], llama["max_new_tokens"]) == (INPUTS["user_message"], 64)
-    plain = dialect.adapt(INPUTS, {"prompt"})
-    assert plain == {"prompt": f"{persona('spinoza')}\n\n{INPUTS['user_message']}"}
+    assert dialect.adapt(INPUTS, {"prompt"}) == {
+        "prompt": f"{persona('spinoza')}\n\n{INPUTS['user_message']}"
+    }
     with pytest.raises(Failed, match="prompt"):
         dialect.adapt(INPUTS, {"image"})
 
@@ -221,14 +179,12 @@ def test_a_model_is_asked_in_its_own_words() -> None:
 
 
 def test_a_full_server_is_asked_again_and_the_wait_counts() -> None:
-    full = [as_json({"detail": "full"}, status) for status in (409, 429, 503)]
-    predictions = in_turn(as_json({}, 429, Retry_After="1"), *full, cog_answer())
-    replies = {"GET /openapi.json": as_json(SCHEMA), "POST /predictions": predictions}
-    with table(replies) as (url, server):
+    full = [as_json({"detail": "full"}, status) for status in (429, 409, 503)]
+    with table(*full, cog_answer()) as (url, server):
         [heard] = gather(Cog("cog", url), [INPUTS])
     assert (heard.failure, heard.reported, len(heard.times)) == ("", 64, 2)
-    assert heard.times[0] >= 1
-    assert len(server.asked) == 6
+    assert heard.times[0] >= 1  # as the 429 wanted
+    assert len(server.asked) == 4
 
 
 @pytest.mark.parametrize(
@@ -236,15 +192,14 @@ def test_a_full_server_is_asked_again_and_the_wait_counts() -> None:
     [
         (as_json({"detail": "no"}, 500), "HTTP 500"),
         (cog_answer("failed"), "it broke"),
-        (as_events('event: output\ndata: {"chunk": "Bon", "index": 0}'), "ended before"),
+        (as_events(BON), "ended before"),
         (as_json({"output": "not a stream"}), "text/event-stream"),
         (as_events("event: output\ndata: nonsense"), "JSONDecodeError"),
         (as_events('event: completed\ndata: {"status": "succeeded"}'), "no text"),
     ],
 )
 def test_a_request_that_fails_says_why(broken: Reply, reason: str) -> None:
-    replies = {"GET /openapi.json": as_json(SCHEMA), "POST /predictions": broken}
-    with table(replies) as (url, _):
+    with table(broken) as (url, _):
         [heard] = gather(Cog("cog", url), [INPUTS])
     assert reason in heard.failure
 
@@ -258,88 +213,15 @@ def chunk(text: str, tokens: int | None = None, reason: str | None = None) -> st
 def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
     vllm = as_events(chunk("Bon", 1), chunk("jour", 3, "length"), "data: [DONE]")
     transformers = as_events(chunk("Bonjour"), chunk("", 3, "length"))
-    with table({"POST /v1/chat/completions": in_turn(vllm, transformers)}) as (url, server):
+    with table(vllm, transformers, as_events(chunk("Bon"))) as (url, server):
         endpoint = ChatCompletions("peer", url, "model", {"top_k": 20})
         assert list(endpoint.ask(INPUTS)) == [Piece("Bon", 1), Piece("jour", 3)]
         assert list(endpoint.ask(INPUTS)) == [Piece("Bonjour"), Piece("", 3)]
-    [body, _] = [body for *_, body in server.asked]
+        with pytest.raises(Failed, match="ended before"):
+            list(endpoint.ask(INPUTS))
+    body = server.asked[0]
     assert body["messages"][0] == {"role": "system", "content": persona("spinoza")}
     assert (body["max_tokens"], body["top_k"], body["stream"]) == (64, 20, True)
-
-
-@pytest.mark.parametrize("broken", [as_events(chunk("Bon")), as_events('data: {"error": "out of memory"}')])
-def test_a_chat_completion_that_breaks_off_has_failed(broken: Reply) -> None:
-    with (
-        table({"POST /v1/chat/completions": broken}) as (url, _),
-        pytest.raises(Failed, match=r"ended before|out of memory"),
-    ):
-        list(ChatCompletions("peer", url, "model", {}).ask(INPUTS))
-
-
-# Replicate. Events as in https://replicate.com/docs/topics/predictions/streaming: `output` is plain text, on
-# as many `data:` lines as it has lines; `error` and `done` carry JSON. Models, versions, deployments and
-# predictions as in https://replicate.com/docs/reference/http.
-
-
-@contextlib.contextmanager
-def replicate(*events: str, end: dict[str, Any]) -> Iterator[tuple[str, Table]]:
-    with table({}) as (url, server):
-        at = {"get": f"{url}/predictions/p1", "stream": f"{url}/stream/p1"}
-        running = {"id": "p1", "status": "processing", "urls": at}
-        known = {"components": {"schemas": {"Input": {"properties": {"prompt": {}, "max_tokens": {}}}}}}
-        server.replies |= {
-            "GET /models/o/m": as_json({"latest_version": {"id": "v1"}}),
-            "GET /deployments/o/d": as_json({"current_release": {"model": "o/m", "version": "v1"}}),
-            "GET /models/o/m/versions/v1": as_json({"openapi_schema": known}),
-            "POST /predictions": in_turn(as_json({"detail": "throttled"}, 429), as_json(running, 201)),
-            "POST /deployments/o/d/predictions": as_json(running, 201),
-            "GET /stream/p1": as_events(*events),
-            "GET /predictions/p1": in_turn(as_json(running), as_json({**running, **end})),
-        }
-        yield url, server
-
-
-SUCCEEDED = {
-    "status": "succeeded",
-    "output": ["Un\n", "\ndeux ", "trois"],
-    "metrics": {"output_token_count": 64, "predict_time": 1.5},
-}
-PIECES = [
-    "event: output\nid: 1:0\ndata: Un\ndata: ",
-    "event: output\nid: 1:1\ndata: \ndata: deux ",
-    "event: output\nid: 1:2\ndata: trois",
-]
-
-
-@pytest.mark.parametrize("model", ["o/m", "o/m:v1", "deployments/o/d"])
-def test_a_model_on_replicate_streams_its_lines_and_ends_with_its_metrics(model: str) -> None:
-    with replicate(*PIECES, "event: done\ndata: {}", end=SUCCEEDED) as (url, server):
-        endpoint = Replicate(model, "secret", url)
-        [heard] = gather(endpoint, [INPUTS])
-        pieces = list(endpoint.ask(INPUTS))
-    assert [piece.text for piece in pieces] == ["Un\n", "\ndeux ", "trois", ""]
-    assert (heard.failure, heard.reported, len(heard.times)) == ("", 64, 3)
-    assert heard.metrics["predict_time"] == 1.5
-    paths = [path for method, path, _ in server.asked if method == "GET"]
-    assert paths.count("/models/o/m/versions/v1") == 1
-    assert paths.count("/models/o/m") == (model == "o/m")
-    created = next(body for method, _, body in server.asked if method == "POST")
-    assert created["stream"] is True
-    assert created["input"]["max_tokens"] == 64
-    assert created.get("version") == (None if model.startswith("deployments") else "v1")
-
-
-@pytest.mark.parametrize("last", [[], ['event: error\ndata: {"detail": "stream lost"}']])
-def test_a_stream_that_ends_early_is_completed_from_the_prediction(last: list[str]) -> None:
-    with replicate(PIECES[0], *last, end=SUCCEEDED) as (url, _):
-        [heard] = gather(Replicate("o/m:v1", "secret", url), [INPUTS])
-    assert (heard.failure, heard.reported, len(heard.times)) == ("", 64, 2)
-
-
-def test_a_prediction_that_fails_has_failed_whatever_its_stream_said() -> None:
-    with replicate(*PIECES, "event: done\ndata: {}", end={"status": "failed", "error": "CUDA"}) as (url, _):
-        [heard] = gather(Replicate("o/m:v1", "secret", url), [INPUTS])
-    assert heard.failure == "CUDA"
 
 
 # The tool
@@ -351,39 +233,26 @@ def test_the_tool_measures_a_cog_server_and_keeps_what_it_saw(tmp_path: Path) ->
     with (tmp_path / "log").open("w") as log, Server(settings, log=log) as server:
         server.wait()
         options = ["--concurrency", "1", "2", "--rounds", "1", "--class", "3", "--cold", "--price", "0.001"]
-        output = ["--output", str(tmp_path / "out"), "--plot", "plot.svg"]
-        done = benchmark(server.url, *options, *output, "--workload", "chat", "rag")
+        done = benchmark(server.url, *options, "--output", str(tmp_path), "--workload", "chat", "rag")
     assert done.returncode == 0, done.stderr
-    kept = json.loads((tmp_path / "out" / "benchmark.json").read_text(encoding="utf-8"))
+    kept = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
     asked = [(run["workload"], run["kind"], run["pupils"]) for run in kept["runs"]]
     kinds = [("at once", 1), ("at once", 2), ("class", 3), ("warm", 1), ("cold", 1)]
     assert asked == [(name, *kind) for name in ("chat", "rag") for kind in kinds]
-    for run in kept["runs"]:
-        assert len(run["answers"]) == run["pupils"]
-        assert all(one["reported"] == one["wanted"] and not one["failure"] for one in run["answers"])
-    assert kept["figures"][1]["tokens_per_second"] > 0
-    assert kept["figures"][1]["cost"] > 0
+    answers = [one for run in kept["runs"] for one in run["answers"]]
+    assert all(one["reported"] == one["wanted"] and not one["failure"] for one in answers)
+    assert all(shown["tokens_per_second"] > 0 and shown["cost"] > 0 for shown in kept["figures"])
     assert {"date", "machine", "versions"} <= set(kept)
-    assert (tmp_path / "out" / "benchmark.md").read_text(encoding="utf-8") == done.stdout
-    assert "<svg" in (tmp_path / "out" / "plot.svg").read_text()
+    assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == done.stdout
 
 
 def test_the_tool_reports_a_request_that_fails_and_ends_with_1(tmp_path: Path) -> None:
-    predictions = in_turn(cog_answer(), cog_answer(), as_json({"detail": "no"}, 500))
-    with table({"GET /openapi.json": as_json(SCHEMA), "POST /predictions": predictions}) as (url, _):
+    with table(cog_answer(), cog_answer(), as_json({"detail": "no"}, 500)) as (url, _):
         done = benchmark(url, "--concurrency", "2", "--rounds", "1", "--output", str(tmp_path))
     assert done.returncode == 1
     assert "1 failed: HTTP 500" in done.stderr
     [shown] = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["figures"]
     assert (shown["failures"], shown["ttft_p95"]) == (1, None)
-
-
-@pytest.mark.parametrize("arguments", [["http://127.0.0.1:9"], ["replicate:o/m"]])
-def test_an_endpoint_that_cannot_be_asked_ends_with_1_and_says_why(arguments: list[str]) -> None:
-    done = benchmark(*arguments, REPLICATE_API_TOKEN="")
-    assert done.returncode == 1
-    assert "ConnectError" in done.stderr or "REPLICATE_API_TOKEN" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.server
@@ -405,7 +274,7 @@ def test_overhead_is_measured_whatever_is_prepared_here(
 def test_a_load_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     random_weights.make(tmp_path, random_weights.configuration(random_weights.SMALL))
     load = load_benchmark.measure("ours", tmp_path / "base", tmp_path / "adapter", "bf16")
-    assert load.read == sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors"))
-    assert 0 < load.tensor / 4 < load.model < load.read
+    assert load["read"] == sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors"))
+    assert 0 < load["tensor"] / 4 < load["model"] < load["read"]
     with pytest.raises(Fault, match="ours failed in bf16"):
         load_benchmark.measure("ours", tmp_path / "base", tmp_path / "nothing", "bf16")

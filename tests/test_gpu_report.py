@@ -1,4 +1,4 @@
-"""scripts/gpu-report: every part for real on a CPU, in its time, and nothing private in what it writes."""
+"""scripts/gpu-report: boots and measures for real on a CPU, keeps to its time, gives nothing private away."""
 
 import json
 import os
@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import environment
 import pytest
@@ -19,19 +19,12 @@ from snb.philosophers import names, persona
 from snb.settings import ROOT, Settings
 from snb.weights.loader import load
 from tests.tiny import save_tiny
-from tools.benchmarking import gpu_report, inspection, random_weights
-from tools.benchmarking.inspection import CPU, GPU, Inspection
-from tools.benchmarking.parts import GRACE, Part, Parts, anonymous, lines
-from tools.benchmarking.report import markdown
+from tools.benchmarking import gpu_report, random_weights
+from tools.benchmarking.gpu_report import CPU, GPU, TABLES, Inspection
+from tools.benchmarking.programs import GRACE, lines
+from tools.benchmarking.report import Report, Tables, anonymous
 from tools.endpoints.endpoint import Failed
 from tools.preparing import quality
-
-
-def forget(parts: Parts) -> None:
-    """Keeps nothing."""
-
-
-# The command
 
 
 def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
@@ -45,85 +38,64 @@ def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
     assert "needs an NVIDIA GPU; --cpu" in capsys.readouterr().err
 
 
-def test_every_part_runs_on_a_cpu_and_the_report_grows_with_each_and_names_no_folder(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "scripts" / "gpu-report", "--cpu", "--random", "--output", tmp_path]
-    grown: list[list[str]] = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr
-        for line in running.stderr:
-            if line.strip() == f"{CPU[len(grown) + 1].name} …":
-                grown.append(
-                    [part["name"] for part in json.loads((tmp_path / "report.json").read_text())["parts"]]
-                )
-                if len(grown) + 1 == len(CPU):
-                    break
-        errors = running.stderr.read()
-    assert running.returncode == 0, errors
-    assert [seen[-1] for seen in grown] == [task.name for task in CPU[:-1]]
+def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(tmp_path: Path) -> None:
+    options = ["--cpu", "--random", "--parts", "fp32", "--output", str(tmp_path)]
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "gpu-report", *options], check=False)
+    assert done.returncode == 0
     written = (tmp_path / "report.json").read_text(encoding="utf-8")
-    tables = {part["name"]: part["tables"] for part in json.loads(written)["parts"]}
-    check(tables)
     shown = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert all(
-        f"## {name.capitalize()}\n" in shown for part in tables.values() for name in part if name != "log"
-    )
+    parts = {part["name"]: part["tables"] for part in json.loads(written)["parts"]}
+    assert list(parts) == ["device", "weights", "fp32"]
+    tables = parts["fp32"]
+    assert set(tables) == {"boot", "self-test", "log", *TABLES}
+    assert all(f"## {name.capitalize()}\n" in shown for name in (*TABLES, "boot", "device"))
+    [boot], [memory], answers, steps = (tables[name] for name in ("boot", "memory", "answers", "steps"))
+    assert (boot["precision"], boot["slots"]) == ("fp32", 2)
+    assert 0 < boot["imports_s"] < boot["ready_s"]
+    assert memory["weights"] + memory["cache"] + memory["margin"] == pytest.approx(memory["computed"])
+    assert [row["at_once"] for row in answers] == [1, 2]
+    assert not any(row["failures"] for row in (*answers, *tables["rag"]))
+    assert [row["in_loop_ms"] for row in steps] == [row["between_tokens_ms"] for row in answers]
+    assert all(row["alone_ms"] > 0 and row["eager_ms"] > 0 and row["bound_ms"] > 0 for row in steps)
+    assert all(row["plain_largest"] + row["engine_largest"] < 1e-3 for row in tables["rounding"])
     for private in (str(ROOT), str(Path(os.environ.get("TMPDIR", "/tmp"))) + "/", socket.gethostname()):
         assert private not in written + shown
 
 
-def check(tables: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
-    """The figures of a whole report."""
-    assert set(tables["fp32"]) == {"boot", "self-test", "log", *inspection.TABLES}
-    [boot], answers, steps = (tables["fp32"][name] for name in ("boot", "answers", "steps"))
-    assert (boot["precision"], boot["slots"]) == ("fp32", 2)
-    assert 0 < boot["imports_s"] < boot["ready_s"]
-    assert [row["at_once"] for row in answers] == [1, 2]
-    assert not any(row["failures"] for row in (*answers, *tables["fp32"]["rag"], *tables["server"]["server"]))
-    assert all(row["alone_ms"] > 0 and row["eager_ms"] > 0 and row["bound_ms"] > 0 for row in steps)
-    assert [row["in_loop_ms"] for row in steps] == [row["between_tokens_ms"] for row in answers]
-    assert [row["persona"] for row in tables["fp32"]["rounding"]] == list(names())
-    assert all(row["plain_largest"] + row["engine_largest"] < 1e-3 for row in tables["fp32"]["rounding"])
-    assert [row["rows"] for row in tables["fp32"]["generate"]] == [1, 2]
-    assert [row["at_once"] for row in tables["server"]["server"]] == [1, 2]
-    [full], [memory] = (tables["prepared"][name] for name in ("full", "memory"))
-    assert full["filled"] == full["slots"] == 2
-    assert memory["weights"] + memory["cache"] + memory["margin"] == pytest.approx(memory["computed"])
-    first, second = tables["quality"]["quality"]
-    assert first["mean_divergence"] is None
-    assert second["precision"] == "nf4"
-    assert {row["outcome"] for row in tables["tests"]["tests"]} <= {"passed", "skipped"}
+def test_a_part_that_fails_keeps_what_it_had_and_its_reason_and_the_next_one_runs(tmp_path: Path) -> None:
+    report, kept = Report(tmp_path, "gpu-report"), tmp_path / "report.json"
+    script = "import sys; print('{\"steps\": [{\"rows\": 1}]}', flush=True); sys.exit('CUDA out of memory')"
+
+    def work(until: float) -> Iterator[Tables]:
+        for line in lines(["-c", script], {}, until):
+            yield json.loads(line)
+            assert json.loads(kept.read_text())["parts"][0]["tables"] == json.loads(line)
+
+    report.run("bf16", 1, work)
+    report.run("nf4", 1, lambda _: [{"steps": [{"rows": 1, "alone_ms": 12.812}]}])
+    assert [part["failure"] for part in json.loads(kept.read_text())["parts"]] == ["CUDA out of memory", ""]
+    shown = (tmp_path / "report.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown]
+    assert ["bf16", "1", "–"] in cells  # in one table with the next
+    assert ["nf4", "1", "12.81"] in cells
 
 
-# Parts
-
-
-def test_a_part_that_fails_keeps_what_it_had_and_its_reason_and_the_next_one_runs() -> None:
-    kept: list[int] = []
-    parts = Parts(lambda parts: kept.append(len(parts.done)))
-    script = "import sys; print('{\"steps\": [1]}', flush=True); sys.exit('CUDA out of memory')"
-    parts.run("bf16", 1, lambda until: map(json.loads, lines(["-c", script], os.environ, until)))
-    parts.run("nf4", 1, lambda _: [{"steps": [2]}])
-    assert [(part.tables, part.failure) for part in parts.done] == [
-        ({"steps": [1]}, "CUDA out of memory"),
-        ({"steps": [2]}, ""),
-    ]
-    assert kept == [1, 1, 2, 2]
-
-
-def test_a_part_that_hangs_is_ended_in_its_time_and_one_that_would_not_fit_is_left_out() -> None:
-    parts = Parts(forget, deadline=time.monotonic() + 3)
+def test_a_part_that_hangs_is_ended_in_its_time_and_one_that_would_not_fit_is_left_out(
+    tmp_path: Path,
+) -> None:
+    report = Report(tmp_path, "gpu-report", deadline=time.monotonic() + 3)
     script = "import sys, time; print('capturing', file=sys.stderr, flush=True); time.sleep(600)"
-    parts.run("hangs", 0.5, lambda until: lines(["-c", script], os.environ, until))
-    parts.run("long", 3, lambda _: [{"never": []}])
-    hung, long = parts.done
+    report.run("hangs", 0.5, lambda until: ({} for _ in lines(["-c", script], {}, until)))
+    report.run("long", 3, lambda _: [{"never": []}])
+    hung, long = report.parts
     assert "no end after 3 s" in hung.failure
     assert (long.tables, long.failure.split(":")[0]) == ({}, "left out")
 
 
 def test_exit_codes_that_are_expected_are_no_failure() -> None:
-    assert list(lines(["-c", "print('failed'); raise SystemExit(1)"], os.environ, codes=(0, 1))) == ["failed"]
+    assert list(lines(["-c", "print('failed'); raise SystemExit(1)"], {}, codes=(0, 1))) == ["failed"]
     with pytest.raises(Failed, match="ended with code 3"):
-        list(lines(["-c", "raise SystemExit(3)"], os.environ))
+        list(lines(["-c", "raise SystemExit(3)"], {}))
 
 
 def test_the_parts_of_a_gpu_fit_nine_minutes() -> None:
@@ -138,10 +110,10 @@ def test_outcomes_and_reasons_of_tests_are_read_from_what_pytest_writes(
         "import pytest\npytestmark = pytest.mark.gpu\ndef test_a(): pass\n"
         "def test_b(): assert 1 == 2, 'NaN'\n@pytest.mark.skip(reason='no card')\ndef test_c(): pass\n"
     )
-    monkeypatch.setattr(inspection, "ROOT", tmp_path)
-    parts = Parts(forget)
-    Inspection([task for task in CPU if task.name == "tests"], parts, tmp_path, dict(os.environ), None).run()
-    [part] = parts.done
+    monkeypatch.setattr(gpu_report, "ROOT", tmp_path)
+    report = Report(tmp_path, "gpu-report")
+    Inspection(report, tmp_path, {}, None).run([task for task in CPU if task.name == "tests"])
+    [part] = report.parts
     assert part.failure == "failed: test_b"
     rows = [tuple(row.values()) for row in part.tables["tests"]]
     assert [(name, outcome, reason[:19]) for name, outcome, reason in rows] == [
@@ -152,32 +124,14 @@ def test_outcomes_and_reasons_of_tests_are_read_from_what_pytest_writes(
 
 
 def test_folders_hosts_and_tokens_are_left_out_and_units_are_not() -> None:
-    said = (
+    line = (
         f'File "/home/eva/project/snb/merge.py", line 3\n/root/x.so at {socket.gethostname()}: hf_abcdefghij'
     )
-    assert anonymous({"log": [(1.5, said)]}) == {
+    assert anonymous({"log": [(1.5, line)]}) == {
         "log": [[1.5, 'File "merge.py", line 3\nx.so at [host]: [token]']]
     }
     kept = "12 tokens/s, 3 GB/s and/or 1 / 2, weights/base"
     assert anonymous(kept) == kept
-
-
-def test_parts_that_measured_the_same_stand_in_one_table_and_failures_at_the_end() -> None:
-    parts = Parts(forget)
-    parts.done = [
-        Part("bf16", 58.0, {"steps": [{"rows": 1, "alone_ms": 12.812}]}),
-        Part("nf4", 3.0, {"steps": [{"rows": 1, "eager_ms": None}]}, "Traceback\nCUDA out of memory"),
-    ]
-    cells = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in markdown(parts, "gpu-report").splitlines()
-    ]
-    assert ["nf4", "3", "CUDA out of memory"] in cells
-    assert ["bf16", "1", "12.81", "–"] in cells
-    assert ["nf4", "1", "–", "–"] in cells
-
-
-# The environment
 
 
 def test_as_is_goes_on_and_names_each_version_that_differs(
@@ -189,13 +143,8 @@ def test_as_is_goes_on_and_names_each_version_that_differs(
     monkeypatch.setattr(environment, "lock", lambda: lock)
     monkeypatch.setenv("AS_IS", "1")
     environment.enter()
-    assert (
-        capsys.readouterr().err
-        == f"AS_IS: pytest {pytest.__version__}, pinned 0.1; absent-package absent, pinned 2\n"
-    )
-
-
-# What is measured
+    stated = f"AS_IS: pytest {pytest.__version__}, pinned 0.1; absent-package absent, pinned 2\n"
+    assert capsys.readouterr().err == stated
 
 
 def test_random_weights_have_the_special_tokens_of_qwen_and_personas_as_long(tmp_path: Path) -> None:
@@ -213,12 +162,10 @@ def test_scores_are_those_from_which_the_answer_is_taken(tmp_path: Path) -> None
     settings = Settings(base_model=str(base), adapter="none", device="cpu", precision="fp32")
     loaded = load(settings)
     [(prompt, answer)] = list(quality.texts(loaded, 1, settings.context))
-    assert loaded.tokenizer.decode(answer) in quality.TEXTS[0]["answer"]
     scores = quality.scores(loaded, prompt, answer)
-    ids = torch.tensor([prompt + answer])
     labels = torch.tensor([[-100] * len(prompt) + answer])
     with torch.inference_mode():
-        loss = loaded.model(ids, labels=labels).loss.item()
+        loss = loaded.model(torch.tensor([prompt + answer]), labels=labels).loss.item()
     assert quality.quality([scores], [answer]).loss == pytest.approx(loss, rel=1e-5)
 
 

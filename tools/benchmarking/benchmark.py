@@ -5,15 +5,15 @@ scripts/benchmark replicate:owner/name           with REPLICATE_API_TOKEN; also 
                                                  deployments/owner/name
 scripts/benchmark --against transformers vllm    this package and others, on this machine's weights
 """
+# guidellm makes load too, but speaks OpenAI's HTTP alone: neither Cog's stream nor Replicate's.
 
 import argparse
 import tempfile
 from pathlib import Path
 
 from tools.benchmarking import benchmark_record, benchmark_table, workload
-from tools.benchmarking.children import merge
 from tools.benchmarking.peers import PEERS
-from tools.benchmarking.session import Plan, Session
+from tools.benchmarking.session import Plan, Session, merged
 from tools.endpoints.started import OURS, REFERENCE, ours, reference, remote
 from tools.serving import local
 
@@ -31,8 +31,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--class", dest="pupils", type=int, default=0, metavar="N", help="also N pupils within one second")
     add("--cold", action="store_true", help="also the first text alone, with a known and an unknown persona")
     add("--price", type=float, default=0.0, help="of one second of the server, for the cost of an answer")
-    add("--output", type=Path, metavar="FOLDER", help="keeps benchmark.json, benchmark.md and the plot there")
-    add("--plot", default="benchmark.png", metavar="NAME", help="of the plot; .png or .svg")
+    add("--output", type=Path, metavar="FOLDER", help="keeps benchmark.json and benchmark.md there")
     here = parser.add_argument_group("on this machine only")
     add = here.add_argument
     add("--bare", action="store_true", help="also one request alone through plain generate")
@@ -58,20 +57,18 @@ def measure(session: Session, options: argparse.Namespace) -> None:
             if name == REFERENCE:
                 session.measure(name, reference(settings, log))
             else:
-                session.measure(name, PEERS[name].started(lambda: merge(settings, Path(folder)), log))
+                session.measure(name, PEERS[name].started(lambda: merged(settings, Path(folder)), log))
         if options.overhead:
             session.overhead(log)
 
 
 def keep(session: Session, options: argparse.Namespace) -> None:
     """Writes what there is so far, so that an interrupted session is not lost."""
-    if not options.output:
-        return
-    options.output.mkdir(parents=True, exist_ok=True)
-    benchmark_record.write(
-        options.output / "benchmark.json", session.runs, session.starts, session.faults, options.price
-    )
-    (options.output / "benchmark.md").write_text(report(session, options), encoding="utf-8")
+    if folder := options.output:
+        folder.mkdir(parents=True, exist_ok=True)
+        measured = session.runs, session.starts, session.faults, options.price
+        benchmark_record.write(folder / "benchmark.json", *measured)
+        (folder / "benchmark.md").write_text(report(session, options), encoding="utf-8")
 
 
 def report(session: Session, options: argparse.Namespace) -> str:
@@ -93,10 +90,4 @@ def main() -> int:
     session = Session(plan, lambda session: keep(session, options))
     measure(session, options)
     print(report(session, options), end="")
-    if options.output and session.runs:
-        from tools.benchmarking.benchmark_plot import (
-            plot,  # takes a second to import, which a server's start would share
-        )
-
-        plot(session.runs, options.output / options.plot)
     return 1 if session.failed else 0

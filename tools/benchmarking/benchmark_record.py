@@ -14,7 +14,7 @@ from typing import Any
 
 from snb.settings import ROOT
 from tools.benchmarking.classroom import Run
-from tools.benchmarking.figures import alike, median
+from tools.benchmarking.figures import Asked, alike, median
 from tools.machine import has_gpu, pins
 
 
@@ -35,7 +35,7 @@ def write(
     file.write_text(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def summary(asked: tuple[str, str, str, int], rounds: Sequence[Run], price: float) -> dict[str, Any]:
+def summary(asked: Asked, rounds: Sequence[Run], price: float) -> dict[str, Any]:
     """The medians of alike runs; null where something never came."""
     each = dataclasses.asdict(median(rounds, price))
     shown = {name: value if math.isfinite(value) else None for name, value in each.items()}
@@ -44,45 +44,38 @@ def summary(asked: tuple[str, str, str, int], rounds: Sequence[Run], price: floa
 
 def machine() -> dict[str, Any]:
     """Of the client, and of every server that it starts."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": lines("/proc/cpuinfo", "model name"),
+        "processor": value("/proc/cpuinfo", "model name"),
         "cores": len(os.sched_getaffinity(0)),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-        "memory": lines("/proc/meminfo", "MemTotal"),
-        "gpus": gpus(),
+        "memory": value("/proc/meminfo", "MemTotal"),
+        "gpus": output(query).splitlines() if has_gpu() else [],
     }
 
 
-def lines(file: str, name: str) -> str:
+def value(file: str, name: str) -> str:
     """The first value called `name` in a file of the kernel's; empty where there is none."""
-    try:
-        values = [
-            line.partition(":")[2] for line in Path(file).read_text().splitlines() if line.startswith(name)
-        ]
-    except OSError:
-        return ""
-    return values[0].strip() if values else ""
+    lines = Path(file).read_text().splitlines() if Path(file).exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
-def gpus() -> list[str]:
-    """Name, memory and driver of each NVIDIA card."""
-    if not has_gpu():
-        return []
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+def output(command: Sequence[str]) -> str:
+    """What a program writes to stdout."""
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def versions() -> dict[str, str]:
     """Of this project, of Python, and of every package that is pinned; the peers' are their pins."""
-    commit = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    found = {
-        "project": subprocess.run(commit, capture_output=True, text=True).stdout.strip(),
-        "python": platform.python_version(),
+    commit = output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
+    names = [pin.partition("==")[0] for pin in pins(ROOT / "requirements.txt")]
+    peers = {
+        file.stem: ", ".join(pins(file)) for file in sorted(ROOT.glob("scripts/requirements-peers-*.txt"))
     }
-    for pin in pins(ROOT / "requirements.txt"):
-        name, _ = pin.split("==")
-        found[name] = metadata.version(name)
-    for file in sorted(ROOT.glob("scripts/requirements-peers-*.txt")):
-        found[file.stem.removeprefix("requirements-")] = ", ".join(pins(file))
-    return found
+    return {
+        "project": commit,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+        **{name.removeprefix("requirements-"): pinned for name, pinned in peers.items()},
+    }

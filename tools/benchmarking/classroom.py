@@ -17,21 +17,16 @@ AGAIN = 0.05
 
 @dataclass(frozen=True)
 class Answer:
-    """One request. Times are in seconds since the first pupil asked."""
+    """One request, with times in seconds since the first pupil asked."""
 
     asked: float
     ended: float
-    wanted: int
-    """Tokens asked for."""
-    times: list[float] = field(default_factory=list)
-    """Of each piece that had text."""
-    counts: list[int | None] = field(default_factory=list)
-    """Tokens of the answer up to each of these pieces, where the server says."""
-    reported: int | None = None
-    """Tokens of the answer, where the server says."""
+    wanted: int  # tokens asked for
+    times: list[float] = field(default_factory=list)  # of each piece that had text
+    counts: list[int | None] = field(default_factory=list)  # tokens up to each of them, where the server says
+    reported: int | None = None  # tokens of the answer, where the server says
     failure: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """The server's own figures."""
+    metrics: Mapping[str, float] = field(default_factory=dict)  # the server's own figures
 
     @property
     def tokens(self) -> int:
@@ -58,7 +53,7 @@ class Run:
 
 def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: float = 0.0) -> list[Answer]:
     """Asks all of them, spread evenly over `within` seconds, and returns when all have ended."""
-    answers: list[Answer | None] = [None] * len(requests)
+    answers: dict[int, Answer] = {}
     waiting: set[int] = set()
     begin = time.monotonic()
 
@@ -76,17 +71,14 @@ def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: fl
         thread.start()
     for thread in threads:
         thread.join()
-    heard = [answer for answer in answers if answer is not None]
-    assert len(heard) == len(requests), "a pupil's thread died; its traceback is on stderr"
-    return heard
+    return [answers[number] for number in range(len(requests))]
 
 
 def patiently(
     endpoint: Endpoint, inputs: Mapping[str, Any], clock: Callable[[], float], waiting: set[int]
 ) -> Iterator[Piece]:
     """The pieces of an answer, once the server takes the question. Raises Busy when it never does."""
-    until = clock() + PATIENCE
-    me = threading.get_ident()
+    until, me = clock() + PATIENCE, threading.get_ident()
     while True:
         waiting.discard(me)
         try:
@@ -102,20 +94,16 @@ def patiently(
 
 def listen(pieces: Iterator[Piece], wanted: int, clock: Callable[[], float]) -> Answer:
     """One answer. Waiting until the server takes the question counts, as it does for a pupil."""
-    asked = clock()
-    times: list[float] = []
+    asked, times, failure, last = clock(), list[float](), "", Piece("")
     counts: list[int | None] = []
     reported: int | None = None
-    metrics: Mapping[str, float] = {}
-    failure = ""
     try:
-        for piece in pieces:
-            if piece.text:
+        for last in pieces:
+            if last.text:
                 times.append(clock())
-                counts.append(piece.tokens)
-            reported = reported if piece.tokens is None else piece.tokens
-            metrics = piece.metrics
+                counts.append(last.tokens)
+            reported = reported if last.tokens is None else last.tokens
         failure = "" if times else "no text"
     except (Busy, Failed) as error:
         failure = str(error)
-    return Answer(asked, clock(), wanted, times, counts, reported, failure, metrics)
+    return Answer(asked, clock(), wanted, times, counts, reported, failure, last.metrics)

@@ -1,6 +1,7 @@
-"""The device here: what it is, and the rates that it reaches. Runs as a program and writes JSON to stdout."""
+"""The device here, and the rates that it reaches, as JSON; or, given GiB, holds all of a card but so much."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -8,8 +9,9 @@ from typing import Any
 
 import torch
 
+from snb.diagnosis import Evidence
 from snb.memory import GIB
-from snb.precision import FLOATS, Device, Evidence
+from snb.precision import FLOATS, Device
 from snb.settings import Settings
 
 TRIES = 5
@@ -22,7 +24,7 @@ WIDTH = {"cuda": 8192, "cpu": 1024}
 def describe(wanted: str) -> dict[str, Any]:
     """The device for a setting of `auto`, `cuda` or `cpu`, versions, and measured rates."""
     device, evidence = Device.find(wanted), Evidence.gather()
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")}
+    dtype = FLOATS[device.half if device.kind == "cuda" else "fp32"]
     return {
         "name": device.name,
         "capability": ".".join(map(str, device.capability)),
@@ -30,10 +32,9 @@ def describe(wanted: str) -> dict[str, Any]:
         "total_gib": device.total / GIB,
         "driver": evidence.driver_version,
         "cuda": evidence.torch_cuda,
-        **versions,
+        **{name: metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")},
         "copy_gb_per_second": copied(device.kind) / 1e9,
-        "product_tflops": multiplied(device.kind, FLOATS[device.half if device.kind == "cuda" else "fp32"])
-        / 1e12,
+        "product_tflops": multiplied(device.kind, dtype) / 1e12,
     }
 
 
@@ -62,5 +63,16 @@ def seconds(kind: str, work: Callable[[], object], tries: int) -> list[float]:
     return taken[1:]
 
 
+def hold(gib: float) -> None:
+    """Leaves `gib` GiB free on the card until stdin closes, as it does with whoever started this."""
+    spare = torch.cuda.mem_get_info()[0] - int(gib * GIB)
+    held = torch.empty(spare, dtype=torch.uint8, device="cuda")
+    print("held", held.nbytes, flush=True)
+    sys.stdin.read()
+
+
 if __name__ == "__main__":
-    print(json.dumps({"device": [describe(Settings.from_environment().device)]}))
+    if sys.argv[1:]:
+        hold(float(sys.argv[1]))
+    else:
+        print(json.dumps({"device": [describe(Settings.from_environment().device)]}))

@@ -10,29 +10,24 @@ from dataclasses import dataclass, fields
 
 from tools.benchmarking.classroom import Answer, Run
 
+Asked = tuple[str, str, str, int]
+"""Server, workload, kind and number of pupils."""
+
 
 @dataclass(frozen=True)
 class Figures:
     """Times in seconds; infinite where there was nothing to time."""
 
-    ttft_p50: float
+    ttft_p50: float  # from a pupil's question to its first text
     ttft_p95: float
-    """From a pupil's question to its first text."""
-    last_first_text: float
-    """From the first question of the run to the last first text."""
-    between_p50: float
+    last_first_text: float  # from the first question of the run to the last first text
+    between_p50: float  # between two tokens; see `between`
     between_p95: float
-    """Between two tokens; see `between`."""
-    request_tokens_per_second: float
-    """Tokens of a request over the seconds from question to end; median of the requests."""
-    after_first_tokens_per_second: float
-    """As above, from the first text on."""
-    tokens_per_second: float
-    """Tokens of all whole answers over the seconds of the run."""
-    cost: float
-    """Of one whole answer, at the price of a second."""
-    failures: float
-    """Requests without a whole answer."""
+    request_tokens_per_second: float  # tokens of a request over its whole time; median of the requests
+    after_first_tokens_per_second: float  # the same from the first text on
+    tokens_per_second: float  # tokens of all whole answers over the time of the run
+    cost: float  # of one whole answer, at the price of a second
+    failures: float  # requests without a whole answer
 
 
 def figures(answers: Sequence[Answer], price: float = 0.0) -> Figures:
@@ -103,14 +98,9 @@ def speeds(at_once: int, figures: Mapping[str, float | None]) -> dict[str, float
     }
 
 
-def ratio(ours: float, theirs: float) -> float:
-    """`ours` over `theirs`; nan where either is no number to compare."""
-    return ours / theirs if theirs and math.isfinite(ours) and math.isfinite(theirs) else math.nan
-
-
-def alike(runs: Iterable[Run]) -> dict[tuple[str, str, str, int], list[Run]]:
-    """Runs by server, workload, kind and number of pupils, in the order of their first."""
-    groups: dict[tuple[str, str, str, int], list[Run]] = {}
+def alike(runs: Iterable[Run]) -> dict[Asked, list[Run]]:
+    """Runs by what was asked of whom, in the order of their first."""
+    groups: dict[Asked, list[Run]] = {}
     for run in runs:
         groups.setdefault((run.server, run.workload, run.kind, run.pupils), []).append(run)
     return groups

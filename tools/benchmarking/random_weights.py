@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -40,7 +41,7 @@ Shapes = Mapping[str, torch.Size]
 
 def configuration(changes: Mapping[str, int]) -> Qwen2Config:
     """Of Qwen2.5-14B-Instruct, with some of SIZES changed."""
-    sizes = {**SIZES, **changes, "architectures": ["Qwen2ForCausalLM"], "dtype": "bfloat16"}
+    sizes: dict[str, Any] = {**SIZES, **changes, "architectures": ["Qwen2ForCausalLM"], "dtype": "bfloat16"}
     end = sizes["vocab_size"] - RESERVED
     ends = {"bos_token_id": end, "pad_token_id": end, "eos_token_id": [end + 2, end]}
     return Qwen2Config(**sizes, **ends, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
@@ -60,8 +61,7 @@ def make(folder: Path, config: Qwen2Config, tokenizer: Path | None = None) -> No
     if whole.exists() and Qwen2Config.from_pretrained(base).to_diff_dict() == config.to_diff_dict():
         return
     with torch.device("meta"):
-        model = Qwen2ForCausalLM(config)
-    shapes = {name: weight.shape for name, weight in model.named_parameters()}
+        shapes = {name: weight.shape for name, weight in Qwen2ForCausalLM(config).named_parameters()}
     needed = 2 * sum(shape.numel() for shape in shapes.values())
     base.mkdir(parents=True, exist_ok=True)
     if needed > (free := shutil.disk_usage(base).free):
@@ -84,11 +84,12 @@ def write_tokenizer(base: Path, size: int, source: Path | None) -> None:
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    options = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet(), "show_progress": False}
-    tokenizer.train_from_iterator(map(persona, names()), trainers.BpeTrainer(vocab_size=LEARNT, **options))
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=LEARNT, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(map(persona, names()), trainer)
     learnt = json.loads(tokenizer.to_str())
-    filler = range(len(learnt["model"]["vocab"]), size)
-    learnt["model"]["vocab"] |= {f"Ġmot{number}": number for number in filler}
+    vocabulary = learnt["model"]["vocab"]
+    vocabulary |= {f"Ġmot{number}": number for number in range(len(vocabulary), size)}
     tokenizer = Tokenizer.from_str(json.dumps(learnt))
     tokenizer.add_special_tokens(list(TOKENS))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=TOKENS[2]).save_pretrained(base)
@@ -97,23 +98,21 @@ def write_tokenizer(base: Path, size: int, source: Path | None) -> None:
 def write_base(base: Path, shapes: Shapes, residual: float) -> None:
     """File by file. `residual` is the deviation of what is added to the residual stream."""
     spread = {"bias": 0.1, "o_proj.weight": residual, "down_proj.weight": residual, "lm_head.weight": 0.05}
-    index: dict[str, str] = {}
+    spread |= {"norm.weight": 0.0, "": 0.02}  # the last is of all others
+    starts = range(0, len(shapes), SHARD)
+    shards = {f"model-{start:05}.safetensors": list(shapes)[start : start + SHARD] for start in starts}
+
+    def write(shard: str) -> None:
+        tensors = {}
+        for name in shards[shard]:
+            deviation = next(value for end, value in spread.items() if name.endswith(end))
+            tensors[name] = normal(shapes[name], deviation, float("norm" in name))
+        save_file(tensors, base / shard, {"format": "pt"})
+
     with ThreadPoolExecutor(WRITERS) as pool:
-        written = []
-        for start in range(0, len(shapes), SHARD):
-            shard, tensors = f"model-{start:05}.safetensors", {}
-            for name in list(shapes)[start : start + SHARD]:
-                deviation = next((spread[end] for end in spread if name.endswith(end)), 0.02)
-                tensors[name] = normal(
-                    shapes[name], 0 if "norm" in name else deviation, float("norm" in name)
-                )
-            index |= dict.fromkeys(tensors, shard)
-            written.append(pool.submit(save_file, tensors, base / shard, {"format": "pt"}))
-            if len(written) >= WRITERS:
-                written[-WRITERS].result()
-    for one in written:
-        one.result()  # raises what went wrong
-    (base / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+        list(pool.map(write, shards))  # raises what went wrong
+    weight_map = {name: shard for shard, names in shards.items() for name in names}
+    (base / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def write_adapter(folder: Path, shapes: Shapes) -> None:
@@ -132,8 +131,8 @@ def write_adapter(folder: Path, shapes: Shapes) -> None:
         "r": RANK,
         "lora_alpha": 2 * RANK,
     }
-    config["target_modules"] = sorted({name.split(".")[-2] for name in shapes})
-    (folder / "adapter_config.json").write_text(json.dumps(config))
+    targets = sorted({name.split(".")[-2] for name in shapes})
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "target_modules": targets}))
 
 
 def normal(shape: torch.Size, deviation: float, mean: float = 0.0) -> Tensor:
@@ -142,27 +141,21 @@ def normal(shape: torch.Size, deviation: float, mean: float = 0.0) -> Tensor:
     return torch.empty(shape, dtype=torch.bfloat16, device=device).normal_(mean, deviation).cpu()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int)
     parser.add_argument("--small", action="store_true", help="for a CPU")
     parser.add_argument("--tokenizer", type=Path)
     options = parser.parse_args()
     changes = dict(SMALL) if options.small else {}
-    if options.layers:
-        changes["num_hidden_layers"] = options.layers
+    changes |= {"num_hidden_layers": options.layers} if options.layers else {}
     if options.tokenizer:
         changes.pop("vocab_size", None)
     began = time.monotonic()
-    torch.manual_seed(0)
     try:
         make(options.folder, configuration(changes), options.tokenizer)
     except OSError as error:
         sys.exit(str(error))
     size = sum(file.stat().st_size for file in options.folder.glob("*/*.safetensors"))
     print(json.dumps({"weights": [{"gb": size / 1e9, "seconds": time.monotonic() - began}]}))
-
-
-if __name__ == "__main__":
-    main()

@@ -18,9 +18,9 @@ class Predictor(BasePredictor):
 
     def setup(self) -> None:
         """Loads the model."""
-        base = Path(os.environ["SNB_BASE_MODEL"])
-        adapter = Adapter.read(Path(os.environ["SNB_ADAPTER"]))
-        self.model = load_merged(base, adapter, dtype=torch.float32, device_map={"": "cpu"}).eval()
+        base, adapter = (Path(os.environ[name]) for name in ("SNB_BASE_MODEL", "SNB_ADAPTER"))
+        options = {"dtype": torch.float32, "device_map": {"": "cpu"}}
+        self.model = load_merged(base, Adapter.read(adapter), **options).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(base)
 
     @streaming
@@ -30,12 +30,12 @@ class Predictor(BasePredictor):
         max_tokens: int = Input(description="Tokens of the answer, no fewer and no more.", default=64),
     ) -> ConcatenateIterator[str]:
         """Streams the answer."""
-        messages = [
-            {"role": "system", "content": persona("spinoza")},
-            {"role": "user", "content": user_message},
-        ]
+        system = {"role": "system", "content": persona("spinoza")}
         inputs = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            [system, {"role": "user", "content": user_message}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
         )
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         options = {"max_new_tokens": max_tokens, "min_new_tokens": max_tokens, "do_sample": True}

@@ -1,13 +1,23 @@
-"""The two files of a report: all that was measured as JSON, and its tables as Markdown."""
+"""A report part by part, where one that fails or hangs leaves the others alone, and its two files."""
 
 import json
-from collections.abc import Iterator
+import math
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tools.benchmarking.benchmark_table import table
-from tools.benchmarking.parts import Part, Parts, anonymous, plain
+from tools.benchmarking.programs import PATIENCE
+from tools.endpoints.endpoint import Failed
+from tools.endpoints.started import say
 
+SLOWER, COLD = 2, 30.0
+"""Where there is a deadline, a part may take so many times as long as expected, and so many seconds more."""
 NOTES = {
     "device": "Rates are of a copy and of a product in the precision that the card computes in.",
     "boot": "Seconds: each phase, and from the start of the process to its imports and to ready.",
@@ -23,38 +33,85 @@ NOTES = {
     "full": "Every slot filled to the end of its context.",
     "quality": "Nats from the first precision, on French texts; of random weights it says nothing.",
 }
+Tables = Mapping[str, Any]
+"""Rows of figures by the name of their table; a row is a flat object."""
 
 
-def keep(parts: Parts, folder: Path, command: str) -> None:
-    """Writes both files anew."""
-    folder.mkdir(parents=True, exist_ok=True)
-    document = json.dumps(anonymous({"command": command, **parts.document()}), ensure_ascii=False)
-    (folder / "report.json").write_text(document + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(plain(markdown(parts, command)), encoding="utf-8")
+@dataclass
+class Part:
+    """One part, and what it has measured so far."""
+
+    name: str
+    seconds: float = 0.0
+    tables: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""
 
 
-def markdown(parts: Parts, command: str) -> str:
+@dataclass
+class Report:
+    """All that has been run; report.json and report.md are written anew whenever there is more."""
+
+    folder: Path
+    command: str
+    deadline: float = math.inf
+    """Monotonic seconds."""
+    parts: list[Part] = field(default_factory=list)
+
+    def run(self, name: str, expected: float, work: Callable[[float], Iterable[Tables]]) -> dict[str, Any]:
+        """What `work(until)` measures, kept as it comes; left out where there is less time than `expected`.
+
+        Args:
+            expected: seconds.
+            work: ends by `until`, in monotonic seconds; raises Failed, OSError or ValueError.
+        """
+        say(f"{name} …")
+        part, began = Part(name), time.monotonic()
+        self.parts.append(part)
+        left = self.deadline - began
+        try:
+            if left < expected:
+                raise Failed(f"left out: it takes about {expected:.0f} s, and {max(0, left):.0f} are left")
+            for tables in work(
+                began + (PATIENCE if left == math.inf else min(left, SLOWER * expected + COLD))
+            ):
+                part.tables |= tables
+                self._keep(began)
+        except (Failed, OSError, ValueError) as error:
+            part.failure = str(error) or type(error).__name__
+            say(part.failure)
+        self._keep(began)
+        return part.tables
+
+    def _keep(self, began: float) -> None:
+        self.parts[-1].seconds = round(time.monotonic() - began, 1)
+        document = {"command": self.command, "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
+        document = anonymous({**document, "parts": list(map(asdict, self.parts))})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(document, ensure_ascii=False) + "\n"
+        (self.folder / "report.json").write_text(text, encoding="utf-8")
+        (self.folder / "report.md").write_text(markdown(document), encoding="utf-8")
+
+
+def markdown(document: Mapping[str, Any]) -> str:
     """How each part ended, then every table with the parts that have it, then what failed."""
+    parts = document["parts"]
     outcomes = [
-        {"part": part.name, "seconds": part.seconds, "outcome": part.failure.rpartition("\n")[2] or "done"}
-        for part in parts.done
+        {
+            "part": part["name"],
+            "seconds": part["seconds"],
+            "outcome": part["failure"].rpartition("\n")[2] or "done",
+        }
+        for part in parts
     ]
-    date = parts.document()["date"]
-    sections = [f"# What this machine shows\n\n`{command}`, {date}. Measured, where nothing else is said."]
-    sections.append(show(outcomes))
-    filled = (name for part in parts.done for name, rows in part.tables.items() if rows and name != "log")
+    date = f"`{document['command']}`, {document['date']}. Measured, where nothing else is said."
+    sections = [f"# What this machine shows\n\n{date}", show(outcomes)]
+    filled = (name for part in parts for name, rows in part["tables"].items() if rows and name != "log")
     for name in dict.fromkeys(filled):
-        note = f"{NOTES[name]}\n\n" if name in NOTES else ""
-        sections.append(f"## {name.capitalize()}\n\n{note}{show(list(together(parts.done, name)))}")
-    failed = (part for part in parts.done if "\n" in part.failure)
-    sections += [f"## Failed: {part.name}\n\n```\n{part.failure}\n```" for part in failed]
+        rows = [{"part": part["name"], **row} for part in parts for row in part["tables"].get(name, ())]
+        sections.append("\n\n".join(filter(None, [f"## {name.capitalize()}", NOTES.get(name), show(rows)])))
+    failed = (part for part in parts if "\n" in part["failure"])
+    sections += [f"## Failed: {part['name']}\n\n```\n{part['failure']}\n```" for part in failed]
     return "\n\n".join(sections) + "\n"
-
-
-def together(done: list[Part], name: str) -> Iterator[dict[str, Any]]:
-    """The rows of one table, of all parts."""
-    for part in done:
-        yield from ({"part": part.name, **row} for row in part.tables.get(name, ()))
 
 
 def show(rows: list[dict[str, Any]]) -> str:
@@ -69,3 +126,16 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     return "–" if value is None else str(value).replace("|", "/").replace("\n", " ")
+
+
+def anonymous(document: Any) -> Any:
+    """JSON without what a report must not give away: names of folders and of this host, and tokens."""
+    if isinstance(document, Mapping):
+        return {name: anonymous(value) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return list(map(anonymous, document))
+    if not isinstance(document, str):
+        return document
+    text = re.sub(r"\b(hf|r8)_\w{8,}", "[token]", document)
+    text = re.sub(r"(?<![\w.])/(?:[\w.@+~-]+/)+", "", text)
+    return re.sub(rf"\b{re.escape(socket.gethostname())}\b", "[host]", text)

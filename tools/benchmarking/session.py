@@ -1,6 +1,7 @@
 """One measurement from beginning to end: which servers are asked what, and what came of it."""
 
 import contextlib
+import json
 import subprocess
 import tempfile
 import time
@@ -10,17 +11,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from tools.benchmarking import workload
-from tools.benchmarking.children import BARE, TAIL, generate, tiny
-from tools.benchmarking.classroom import Run, gather
+from tools.benchmarking.classroom import Answer, Run, gather
+from tools.benchmarking.programs import TAIL, lines, result
 from tools.endpoints import dialect
-from tools.endpoints.endpoint import Busy, Failed
+from tools.endpoints.endpoint import Busy, Endpoint, Failed
 from tools.endpoints.started import Started, ours, say
 from tools.serving.server import SetupFailed
 
+BARE = "generate"
 CLASS_SECONDS = 1.0
 SHORT = {"max_tokens": 8, "min_tokens": 8}
 """Of answers whose first text alone is wanted."""
 OVERHEAD = {"max_tokens": 768, "min_tokens": 768, "system_prompt": "Tu es Spinoza."}
+CHILD = ("-m", "tools.benchmarking.child")
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,7 @@ class Plan:
     workloads: Sequence[str]
     levels: Sequence[int]
     rounds: int
-    pupils: int = 0
-    """Of a class that asks within a second; 0 for none."""
+    pupils: int = 0  # of a class that asks within a second; 0 for none
     cold: bool = False
 
 
@@ -53,7 +55,7 @@ class Session:
         """Everything of the plan at one server. One that fails is a fault, and the others go on."""
         with self._part(name), server as started:
             self._warm(started)
-            for run in Visit(started, self.plan).runs():
+            for run in visit(started.endpoint, self.plan):
                 self._add(run)
 
     def bare(self, settings: Mapping[str, str]) -> None:
@@ -66,7 +68,9 @@ class Session:
     def overhead(self, log: IO[str]) -> None:
         """One long stream of a model so small that it takes next to no time, beside `generate` on it."""
         with self._part("overhead"), tempfile.TemporaryDirectory() as folder:
-            settings, inputs = tiny(Path(folder)), {**workload.inputs("chat", 0), **OVERHEAD}
+            list(lines(["-m", "tools.benchmarking.random_weights", folder, "--small"], {}))
+            settings = {"SNB_BASE_MODEL": f"{folder}/base", "SNB_ADAPTER": "none", "SNB_PREPARED": "none"}
+            inputs = {**workload.inputs("chat", 0), **OVERHEAD}
             with ours(settings, log) as started:
                 for _ in range(self.plan.rounds):
                     answers = gather(started.endpoint, [inputs])
@@ -109,40 +113,41 @@ class Session:
         return bool(self.faults) or any(answer.failure for run in self.runs for answer in run.answers)
 
 
-@dataclass
-class Visit:
-    """The plan at one server; no two of its requests are alike, and every server gets the same."""
+def visit(endpoint: Endpoint, plan: Plan) -> Iterator[Run]:
+    """The plan at one server, run after run; no two requests are alike, and every server gets the same."""
+    asked = 1  # the first pupil came before, to warm the server
 
-    started: Started
-    plan: Plan
-    asked: int = 1
-    """The first pupil came before, to warm the server."""
+    def run(name: str, kind: str, count: int = 1, within: float = 0.0, **changed: Any) -> Run:
+        nonlocal asked
+        pupils = [workload.inputs(name, number) for number in range(asked, asked + count)]
+        asked += count
+        if kind == "cold":
+            pupils = [workload.cold(one, dialect.system(one)) for one in pupils]
+        answers = gather(endpoint, [{**one, **changed} for one in pupils], within)
+        return Run(endpoint.name, name, kind, count, answers)
 
-    def runs(self) -> Iterator[Run]:
-        """Run after run, as they are over."""
-        for name in self.plan.workloads:
-            for level in self.plan.levels:
-                for _ in range(self.plan.rounds):
-                    yield self._run(name, "at once", self._pupils(name, level))
-            for _ in range(self.plan.rounds if self.plan.pupils else 0):
-                yield self._run(name, "class", self._pupils(name, self.plan.pupils), CLASS_SECONDS)
-            if self.plan.cold:
-                yield from self._warm_and_cold(name)
+    takes_persona = "system_prompt" in getattr(endpoint, "known", ())
+    if plan.cold and not takes_persona:
+        say(f"{endpoint.name}: takes no persona, so there is no cold one")
+    for name in plan.workloads:
+        yield from (run(name, "at once", level) for level in plan.levels for _ in range(plan.rounds))
+        if plan.pupils:
+            yield from (run(name, "class", plan.pupils, CLASS_SECONDS) for _ in range(plan.rounds))
+        if plan.cold and takes_persona:
+            yield from (run(name, kind, **SHORT) for _ in range(plan.rounds) for kind in ("warm", "cold"))
 
-    def _warm_and_cold(self, name: str) -> Iterator[Run]:
-        if "system_prompt" not in self.started.endpoint.known:
-            say(f"{self.started.endpoint.name}: takes no persona, so there is no cold one")
-            return
-        for _ in range(self.plan.rounds):
-            [given] = self._pupils(name, 1)
-            yield self._run(name, "warm", [{**given, **SHORT}])
-            [given] = self._pupils(name, 1)
-            yield self._run(name, "cold", [{**workload.cold(given, dialect.system(given)), **SHORT}])
 
-    def _pupils(self, name: str, count: int) -> list[dict[str, Any]]:
-        self.asked += count
-        return [workload.inputs(name, number) for number in range(self.asked - count, self.asked)]
+def generate(name: str, inputs: Mapping[str, Any], settings: Mapping[str, str]) -> Run:
+    """One answer by plain `generate`, as a run of one pupil."""
+    times = result([*CHILD, "generate", json.dumps(inputs)], settings)
+    tokens = len(times)
+    answer = Answer(0.0, times[-1], inputs["max_tokens"], times, list(range(1, tokens + 1)), tokens)
+    return Run(BARE, name, "at once", 1, [answer])
 
-    def _run(self, name: str, kind: str, pupils: list[dict[str, Any]], within: float = 0.0) -> Run:
-        endpoint = self.started.endpoint
-        return Run(endpoint.name, name, kind, len(pupils), gather(endpoint, pupils, within))
+
+def merged(settings: Mapping[str, str], folder: Path) -> Path:
+    """Base and adapter as one model in `folder`, made once."""
+    if not (folder / "tokenizer.json").exists():  # written last
+        say("merging the weights into one folder …")
+        list(lines([*CHILD, "merge", folder], settings))
+    return folder

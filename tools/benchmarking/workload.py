@@ -14,21 +14,15 @@ TEXTS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8
 TOKENS = {"chat": 64, "rag": 150}
 """New tokens of an answer, no fewer and no more; `rag` gets three passages, 1,800 to 2,600 characters."""
 SAMPLING = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
-PHILOSOPHER = "spinoza"
+"""Fixed here, whatever the service's defaults become."""
 
 
 def inputs(workload: str, number: int) -> dict[str, Any]:
     """What pupil `number` sends, under the names of predict.py."""
-    questions = TEXTS["questions"]
-    given: dict[str, Any] = {
-        "philosopher": PHILOSOPHER,
-        "user_message": questions[number % len(questions)],
-        "max_tokens": TOKENS[workload],
-        "min_tokens": TOKENS[workload],
-        "seed": number,
-        **SAMPLING,
-    }
-    return given if workload == "chat" else {**given, "rag_context": passages(number)}
+    question = TEXTS["questions"][number % len(TEXTS["questions"])]
+    asked: dict[str, Any] = {"philosopher": "spinoza", "user_message": question, "seed": number, **SAMPLING}
+    asked |= dict.fromkeys(("max_tokens", "min_tokens"), TOKENS[workload])
+    return asked if workload == "chat" else {**asked, "rag_context": passages(number)}
 
 
 def passages(number: int) -> str:

@@ -1,6 +1,5 @@
 """How far one model's next-token scores are from another's, each loaded in a process of its own in turn."""
 
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from snb.settings import PRECISIONS
 from snb.weights.checkpoint import CARD
-from tools.benchmarking.parts import result
+from tools.benchmarking.programs import result
 
 QUALITY = ("-m", "tools.preparing.quality")
 Figures = dict[str, Any]
@@ -51,8 +50,8 @@ def compare(reference: Side, other: Side, settings: Mapping[str, str]) -> tuple[
         scores = Path(folder) / "scores.pt"
         figures = []
         for side, task in ((reference, "write"), (other, "compare")):
-            environment = {**os.environ, **settings, "SNB_SLOTS": "1", **side.settings}
-            figures.append(result([*QUALITY, task, scores, *side.arguments], environment))
+            chosen = {**settings, "SNB_SLOTS": "1", **side.settings}
+            figures.append(result([*QUALITY, task, scores, *side.arguments], chosen))
     return figures[0], figures[1]
 
 

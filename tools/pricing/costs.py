@@ -1,6 +1,6 @@
 """What the endpoint costs on every host of the fallback plan, by the prices in tools/pricing/prices.toml.
 
-scripts/costs options                                             prices and dates; the plan's own figures
+scripts/costs options                                             prices and their dates
 scripts/costs request --tokens 150                                one answer: alone, shared, cold
 scripts/costs demonstration --hours 3 --pupils 30 --questions 5   one class
 scripts/costs month --demonstrations 4 --requests-a-day 20        with single requests in between
@@ -26,13 +26,6 @@ from tools.benchmarking.bounds import QWEN_14B, Bounds
 from tools.pricing import prices
 from tools.pricing.prices import ACTIVE, CARDS, HOUR, MONTH, Machine, Prices
 
-PLAN = (
-    ("3 h of a rented card", ("RunPod", "Vast.ai"), 0.90, 0.90, 3),
-    ("1,000 requests, one by one", ("Replicate",), 2, 10, 0),
-    ("a month of a server", ("OVHcloud, by the month", "Scaleway", "Hetzner, and a setup fee"), 50, 100, 730),
-    ("a month of a cloud's card", ("AWS", "Google Cloud", "Azure"), 100, 300, 730),
-)
-"""What the plan said: of which hosts, dollars from and to, and for how many hours; 0: while they answer."""
 Columns = dict[str, Callable[[Machine], float | str]]
 
 
@@ -62,27 +55,26 @@ def arguments() -> argparse.Namespace:
     return asked
 
 
-def machines(found: Prices, asked: argparse.Namespace) -> Iterator[Machine]:
+def machines(listed: Prices, asked: argparse.Namespace) -> Iterator[Machine]:
     """Every card of every host that holds the model; says why another does not."""
     bounds, settings = Bounds(QWEN_14B), Settings.from_environment()
     measured = prices.measured(asked.benchmark, asked.tokens) if asked.benchmark else None
-    for host, terms in found.hosts.items():
-        for name, price in terms.prices.items():
-            card = CARDS[name]
-            try:
-                choice = choose(QWEN_14B, settings, card.device)
-            except SNBError as error:
-                print(f"Left out: {host}, {name}: {error}", file=sys.stderr)
-                continue
-            request = choice.precision, asked.prompt_tokens, asked.tokens
-            computed = choice.slots, partial(bounds.answers, card.rates, *request)
-            at_once, seconds = measured if measured and name == asked.card else computed
-            size = bounds.footprint.weights(choice.precision if asked.prepared else "bf16")
-            held_in = f"{choice.precision}, {gib(choice.need.total)} of {gib(card.device.free)}"
-            dollars = price * (found.dollars_per_euro if terms.currency == "EUR" else 1)
-            started = at_once, seconds, size / found.bytes_per_second, 60 * found.idle_minutes
-            for unit in terms.paid_by:
-                yield Machine(host, name, held_in, unit, dollars, *started)
+    offers = ((host, terms, *one) for host, terms in listed.hosts.items() for one in terms.prices.items())
+    for host, terms, name, price in offers:
+        card = CARDS[name]
+        try:
+            choice = choose(QWEN_14B, settings, card.device)
+        except SNBError as error:
+            print(f"Left out: {host}, {name}: {error}", file=sys.stderr)
+            continue
+        request = choice.precision, asked.prompt_tokens, asked.tokens
+        computed = choice.slots, partial(bounds.answers, card.rates, *request)
+        at_once, seconds = measured if measured and name == asked.card else computed
+        size = bounds.footprint.weights(choice.precision if asked.prepared else "bf16")
+        held_in = f"{choice.precision}, {gib(choice.need.total)} of {gib(card.device.free)}"
+        dollars = price * (listed.dollars_per_euro if terms.currency == "EUR" else 1)
+        started = at_once, seconds, size / listed.bytes_per_second, 60 * listed.idle_minutes
+        yield from (Machine(host, name, held_in, unit, dollars, *started) for unit in terms.paid_by)
 
 
 def columns(asked: argparse.Namespace, chosen: list[Machine]) -> Columns:
@@ -122,24 +114,10 @@ def columns(asked: argparse.Namespace, chosen: list[Machine]) -> Columns:
     return tables[asked.command]
 
 
-def plan(chosen: list[Machine]) -> Iterator[str]:
-    """The plan's own figures, each beside those of these prices."""
-    for what, hosts, low, high, hours in PLAN:
-        ours = [one for one in chosen if one.host in hosts]
-        if costs := [one.per_second * (3600 * hours or 1000 * one.wait(1)) for one in ours]:
-            here = f"{number(min(costs))} to {number(max(costs))}"
-            verdict = "too low" if min(costs) > high else "right for some"
-            yield f"{what}: ${number(low)} to {number(high)} in the plan, {here} by these prices: {verdict}"
-
-
 def main() -> int:
     asked = arguments()
-    try:
-        found = prices.read(asked.prices)
-        chosen = list(machines(found, asked))
-    except SNBError as error:
-        print(error, file=sys.stderr)
-        return 1
+    listed = prices.read(asked.prices)
+    chosen = list(machines(listed, asked))
     shown = columns(asked, chosen)
     if asked.command == "break-even":
         chosen = [one for one in chosen if one.unit in (HOUR, MONTH)]
@@ -150,7 +128,7 @@ def main() -> int:
     print(f"{asked.hours:g} h, {asked.pupils} pupils, {asked.questions} questions each:")
     print(table(["host", "card", "price", *shown], rows))
     if asked.command == "options":
-        print(*(f"{host}: read {of.read}" for host, of in found.hosts.items()), *plan(chosen), sep="\n")
+        print(*(f"{host}: read {of.read}" for host, of in listed.hosts.items()), sep="\n")
     but = f" but on {asked.card}, which was measured" if asked.card else ""
-    print(f"Computed by the roofline{but}: a real card takes longer. A euro is ${found.dollars_per_euro:g}.")
+    print(f"Computed by the roofline{but}: a real card takes longer. A euro is ${listed.dollars_per_euro:g}.")
     return 0

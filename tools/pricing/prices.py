@@ -4,11 +4,10 @@ import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from snb.errors import SNBError
 from tools.benchmarking import bounds
@@ -18,6 +17,9 @@ CARDS = {card.name: card for card in bounds.CARDS}
 ACTIVE, SECOND, HOUR, MONTH = "active second", "second", "hour", "month"
 MONTH_HOURS = 730
 SECONDS = {ACTIVE: 1, SECOND: 1, HOUR: 3600, MONTH: 3600 * MONTH_HOURS}
+CURE = "The first lines of tools/pricing/prices.toml explain its fields"
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=f"^({'|'.join(CARDS)})$")]
 
 
 class BadFigures(SNBError):
@@ -26,22 +28,11 @@ class BadFigures(SNBError):
     code = "BAD_FIGURES"
 
 
-def dated(read: str) -> str:
-    """Raises ValueError for a day or month that does not exist."""
-    date.fromisoformat(f"{read.split()[0]}-01"[: len("2026-11-24")])
-    return read
-
-
-Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Read = Annotated[str, Field(pattern=r"^[\d-]{7,10} (at|elsewhere, see) https://\S+$"), AfterValidator(dated)]
-Name = Annotated[str, Field(pattern=f"^({'|'.join(CARDS)})$")]
-
-
 class Host(BaseModel, extra="forbid"):
     """What one host asks; prices.toml explains the fields."""
 
     paid_by: list[Literal["active second", "second", "hour", "month"]] = ["hour"]
-    read: Read
+    read: str = Field(pattern=r"^\d{4}-\d\d(-\d\d)? (at|elsewhere, see) https://\S+$")
     currency: Literal["USD", "EUR"] = "USD"
     prices: dict[Name, Amount]
 
@@ -62,14 +53,13 @@ class Prices(BaseModel, extra="forbid"):
 
 def read(file: Path = FILE) -> Prices:
     """The prices of a file. Raises BadFigures, with every fault, where it is not as prices.toml explains."""
-    cure = "The first lines of tools/pricing/prices.toml explain its fields"
     try:
         return Prices.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise BadFigures(faults, cure) from error
+        raise BadFigures(faults, CURE) from error
     except (OSError, ValueError) as error:
-        raise BadFigures(f"{file.name}: {error}", cure) from error
+        raise BadFigures(f"{file.name}: {error}", CURE) from error
 
 
 def measured(file: Path, tokens: int) -> tuple[int, Callable[[int], float]]:

@@ -1,0 +1,68 @@
+"""Programs of their own that a measurement runs, so that what they load is gone when they end."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.endpoints.endpoint import Failed
+from tools.serving.process_group import end, start
+
+PATIENCE = 3600.0
+"""Seconds of one program where there is no deadline; a kernel that hangs must not hold up the rest."""
+GRACE = 10.0
+"""Seconds that a program gets to end what it started."""
+TAIL = 2000
+"""Characters that are shown of what a program wrote before it failed."""
+Command = Sequence[str | Path]
+"""A script and its arguments, or `-m` and a module."""
+
+
+def lines(
+    command: Command, settings: Mapping[str, str], until: float = math.inf, codes: Sequence[int] = (0,)
+) -> Iterator[str]:
+    """Each line that a Python program writes to stdout, as it comes.
+
+    Args:
+        command: what this Python runs.
+        settings: its environment, on top of this process's own.
+        until: when it is ended, in monotonic seconds.
+        codes: exit codes that are no failure.
+
+    Raises:
+        Failed: with the end of what it wrote to stderr; it failed, or had not ended in time.
+    """
+    patience = min(until - time.monotonic(), PATIENCE)
+    until = time.monotonic() + patience
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        whole, environment = [sys.executable, *map(str, command)], {**os.environ, **settings}
+        child = start(whole, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert child.stdout
+        timer = threading.Timer(patience, end, (child, GRACE))
+        timer.start()
+        try:
+            yield from (line.rstrip("\n") for line in child.stdout)
+            child.wait()
+        finally:
+            late = time.monotonic() >= until
+            timer.cancel()
+            end(child, GRACE)
+            child.stdout.close()
+        errors.seek(0)
+        tail = errors.read()[-TAIL:].strip()
+    if late:
+        raise Failed(f"{tail}\nno end after {patience:.0f} s".strip())
+    if child.returncode not in codes:
+        raise Failed(tail or f"ended with code {child.returncode}")
+
+
+def result(command: Command, settings: Mapping[str, str], until: float = math.inf) -> Any:
+    """The JSON in the last line that a program writes."""
+    return json.loads(list(lines(command, settings, until))[-1])
