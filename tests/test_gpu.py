@@ -9,12 +9,12 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from snb.card import FLOATS, Device, Footprint
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS, fastest
 from snb.engine.slots import SlotModel
-from snb.memory import Footprint
-from snb.precision import FLOATS, Device
-from snb.request import Request, Sampling
+from snb.parameters import Sampling
+from snb.request import Request
 from snb.self_test import self_test
 from snb.self_test.reference import scores
 from snb.self_test.rounding import divergence

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snb.card import PREFILL_TOKENS
 from snb.engine.generation import Generation
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS
-from snb.engine.slots import PREFILL_TOKENS, SlotModel, Step
+from snb.engine.slots import SlotModel, Step
+from snb.parameters import Sampling
 from snb.philosophers import names, persona
 from snb.prompt import ChatML
-from snb.request import Request, Sampling
+from snb.request import Request
 from tests.tiny import tiny_model, tiny_tokenizer
 
 Way = Callable[[SlotModel], Step]

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+from snb.card import Footprint
 from snb.errors import DiskFull, PreparedMismatch, SNBError, WeightsMissing
-from snb.memory import Footprint
 from snb.settings import ROOT, Settings
 from snb.weights import loader, prepared
 from snb.weights.checkpoint import CARD

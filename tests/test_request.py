@@ -5,7 +5,8 @@ import math
 import pytest
 
 from snb.errors import BadInput
-from snb.request import MAX_MESSAGE, MAX_STOP, MAX_STOPS, Request, Sampling, Turn, bounds
+from snb.parameters import MAX_STOP, MAX_STOPS, Sampling, bounds
+from snb.request import MAX_MESSAGE, Request, Turn
 from snb.settings import ROOT, Settings
 from tools.serving import schema
 

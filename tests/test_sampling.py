@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from snb.engine.sampling import Draw, choose
-from snb.request import Sampling
+from snb.parameters import Sampling
 
 SCORES = torch.randn(50, generator=torch.Generator().manual_seed(1)) * 2
 SETTINGS = [

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from snb.engine.detokenizer import Detokenizer, pieces
 from snb.engine.loop import Engine
 from snb.engine.script import BEGINNINGS, FRENCH, Script, fits
-from snb.request import Sampling
+from snb.parameters import Sampling
 from tests.tiny import tiny_model
 
 SAID = (

@@ -25,10 +25,9 @@ from snb.errors import AdapterMismatch, AdapterUnsupported, BadSetting, Download
 from snb.prompt import END, START
 from snb.settings import ROOT, Settings
 from snb.weights import fetch
-from snb.weights.checkpoint import INDEX, inspect, shard_fault
+from snb.weights.checkpoint import INDEX, inspect, read_config, shard_fault
 from snb.weights.hub import MARGIN, Hub
 from snb.weights.lock import NAME, Entry, Lock, alone, digests, verify
-from snb.weights.served import read_config
 from tests.hub import Fault, LoopbackHub, loopback_hub
 from tests.tiny import save_tiny, tiny_model
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from snb.memory import GIB
-from snb.precision import FLOATS, Device, Evidence
+from snb.card import FLOATS, GIB, Device
+from snb.diagnosis import Evidence
 from snb.settings import Settings
 
 TRIES = 5

@@ -12,8 +12,7 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from snb.memory import Footprint
-from snb.precision import Device, choose, quantization
+from snb.card import Device, Footprint, choose, quantization
 from snb.settings import Settings
 from snb.weights.adapter import Adapter
 from snb.weights.merge import load_merged
@@ -44,7 +43,7 @@ def main(path: str, base: Path, adapter: Path, precision: str) -> None:
     device = Device.find("auto")
     choice = choose(Qwen2Config.from_pretrained(base), Settings(precision=precision, slots=1), device)
     options = {"dtype": choice.compute_dtype, "device_map": {"": device.kind}}
-    options["quantization_config"] = quantization(choice)
+    options["quantization_config"] = quantization(choice.precision, choice.compute_dtype)
     recipe = preparation.Recipe.of(Settings(base_model=str(base), adapter=str(adapter)), precision)
     print("baseline", flush=True)
     sys.stdin.readline()

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from transformers import Qwen2Config
 
+from snb.card import Choice, choose
 from snb.errors import DeviceUnusable, OutOfMemory, SNBError
-from snb.precision import Choice, choose
 from snb.settings import Settings
 from tools.benchmarking.bounds import CARDS, Card
 from tools.publishing.finding import Finding, error, ok, unchecked, unread, warning

@@ -13,17 +13,15 @@ from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import RevisionNotFoundError
 from transformers import Qwen2Config
 
+from snb.card import Footprint
 from snb.errors import DownloadFailed, PreparedMismatch, SNBError, WeightsMissing
-from snb.memory import Footprint
 from snb.settings import Settings
 from snb.weights import fetch, prepared
-from snb.weights.checkpoint import INDEX, REQUIRED, description_faults, shards
+from snb.weights.checkpoint import INDEX, REQUIRED, description_faults, read_config, shards
 from snb.weights.fetch import PINS, Source
-from snb.weights.hub import Hub
+from snb.weights.hub import Hub, status
 from snb.weights.lock import NAME, Lock
 from snb.weights.prepared import Card
-from snb.weights.retry import status
-from snb.weights.served import read_config
 from tools.benchmarking.bounds import QWEN_14B
 from tools.publishing.build_context import BuildContext
 from tools.publishing.finding import Finding, error, ok, unchecked, warning

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from itertools import chain
 
+from snb.card import Footprint
 from snb.errors import SNBError
-from snb.memory import Footprint
 from tools.publishing.finding import Finding, error, ok, unchecked, unread, warning
 from tools.publishing.image_weights import Held
 from tools.publishing.project import Project
