@@ -15,6 +15,7 @@ from snb.card import (
     BEST_FIRST,
     CARDS,
     FIXED,
+    FLOATS,
     GIB,
     HELD_IN,
     LEFT_BY_LOADING,
