@@ -111,7 +111,7 @@ def test_a_precision_that_is_set_is_the_only_one_tried() -> None:
 def test_by_the_measured_steps_bf16_with_its_share_of_the_slots_beats_nf4_with_all() -> None:
     bf16, nf4 = (dict(zip((1, 4, 8, 16), HELD_IN[name].steps, strict=True)) for name in ("bf16", "nf4"))
     for slots in (8, 16):
-        part = slots * (HELD_IN["bf16"].share or 0)
+        part = int(slots * (HELD_IN["bf16"].share or 0))
         assert part / bf16[part] > slots / nf4[slots], "tokens of all"
         assert bf16[part] < 0.6 * nf4[slots], "time between the tokens of each"
 
