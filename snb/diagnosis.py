@@ -1,13 +1,14 @@
-"""Decides whether torch can use the machine's GPU and, if not, says why."""
+"""Names the faults of a GPU: why torch cannot use it, and when its memory runs out."""
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from snb.errors import DeviceUnusable
+from snb.errors import DeviceUnusable, OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,36 @@ def _faults(evidence: Evidence) -> Iterator[tuple[str, str]]:
     elif evidence.torch_cuda:
         fault = f"{driver} does not serve this torch, built for CUDA {evidence.torch_cuda}"
         yield f"{fault}: {evidence.torch_error}", "Update the driver, or install a torch for its CUDA"
+
+
+SHORTAGE = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory", re.IGNORECASE)
+"""Matches the messages of torch's allocators, CUDA and cuBLAS when memory runs out."""
+
+
+@contextmanager
+def out_of_memory_named(what: str) -> Iterator[None]:
+    """Turns an out-of-memory error inside it into OutOfMemory, with torch's figures; other errors pass.
+
+    Args:
+        what: what is being done, and what it needs where that is known.
+    """
+    before = _refused_allocations()
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # The rest of torch's message is advice on its allocator.
+        figures = str(error).partition(" Of the allocated memory")[0].partition("\n")[0].rstrip(".")
+        if not SHORTAGE.search(figures):
+            if not isinstance(error, MemoryError) and _refused_allocations() == before:
+                raise
+            figures = "an allocation was refused"
+        raise OutOfMemory(
+            f"{what}: {figures}",
+            "End what else uses this device (nvidia-smi lists it), or take fewer SNB_SLOTS, a smaller "
+            "SNB_CONTEXT or SNB_PRECISION=nf4",
+        ) from error
+
+
+def _refused_allocations() -> int:
+    """How many torch refused on the GPU so far; transformers 5.23 hides one behind another error."""
+    return int(torch.cuda.memory_stats().get("num_ooms", 0))

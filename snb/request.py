@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from snb.errors import BadInput
+from snb.parameters import Sampling, number, number_faults
 from snb.philosophers import names
 
 MAX_MESSAGE = 4_000
@@ -12,8 +13,6 @@ MAX_MESSAGE = 4_000
 MAX_TEXT = 20_000
 """Characters of any other text. Up to here, what does not fit the context is left out, not refused."""
 MAX_TURNS = 200
-MAX_STOPS, MAX_STOP = 16, 200
-"""Stop strings of a request, and characters of each."""
 ROLES = ("user", "assistant")
 
 
@@ -25,56 +24,6 @@ class Turn:
     content: str
 
 
-def _number(default: float | None, low: float, high: float) -> Any:
-    return field(default=default, metadata={"bounds": (low, high)})
-
-
-def bounds(of: Any) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of each field of Sampling or Request that is a number."""
-    return {one.name: one.metadata["bounds"] for one in fields(of) if "bounds" in one.metadata}
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen, and when to stop; the defaults are the endpoint's.
-
-    predict.py repeats defaults and bounds as literals, since Cog reads its source. `temperature` 0 is greedy;
-    `top_k` 0, `top_p` 1, `repetition_penalty` 1 and 0 for the other penalties switch each of them off.
-    """
-
-    max_tokens: int = _number(256, 1, 2048)
-    min_tokens: int = _number(0, 0, 2048)
-    temperature: float = _number(0.7, 0, 2)
-    top_p: float = _number(0.8, 0, 1)
-    top_k: int = _number(20, 0, 1000)
-    repetition_penalty: float = _number(1.05, 0.5, 2)
-    presence_penalty: float = _number(0, -2, 2)
-    frequency_penalty: float = _number(0, -2, 2)
-    stop_sequences: tuple[str, ...] = ()
-    french: bool = False
-    """Whether tokens of other scripts than French is written in are ruled out (`snb.script`)."""
-
-    def __post_init__(self) -> None:
-        # Cog's server accepts a whole float (5.0, 1e2) where an integer is declared.
-        for name in ("max_tokens", "min_tokens", "top_k"):
-            object.__setattr__(self, name, int(getattr(self, name)))
-        object.__setattr__(self, "stop_sequences", tuple(self.stop_sequences))
-
-    def faults(self) -> Iterable[str]:
-        """Every value outside its bounds, as a sentence."""
-        yield from _number_faults(self)
-        if self.min_tokens > self.max_tokens:
-            yield "min_tokens must be at most max_tokens"
-        yield from self._stop_faults()
-
-    def _stop_faults(self) -> Iterable[str]:
-        if len(self.stop_sequences) > MAX_STOPS:
-            yield f"stop_sequences may have at most {MAX_STOPS} entries, not {len(self.stop_sequences)}"
-        for index, stop in enumerate(self.stop_sequences):
-            if not 1 <= len(stop) <= MAX_STOP:
-                yield f"stop_sequences[{index}] must have 1 to {MAX_STOP} characters, not {len(stop)}"
-
-
 @dataclass(frozen=True)
 class Request:
     """A validated request. Build it with `Request.checked`."""
@@ -84,8 +33,8 @@ class Request:
     rag_context: str = ""
     history: tuple[Turn, ...] = ()
     system_prompt: str = ""
-    seed: int | None = _number(None, 0, 2**32 - 1)
-    deadline_seconds: float = _number(0, 0, 1800)  # Replicate ends a prediction after 30 minutes
+    seed: int | None = number(None, 0, 2**32 - 1)
+    deadline_seconds: float = number(0, 0, 1800)  # Replicate ends a prediction after 30 minutes
     """Seconds from arrival; 0 leaves it to the server's setting."""
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -119,20 +68,13 @@ class Request:
             yield f"user_message must have 1 to {MAX_MESSAGE} characters, not {len(self.user_message)}"
         if len(self.history) > MAX_TURNS:
             yield f"history may have at most {MAX_TURNS} turns, not {len(self.history)}"
-        yield from _number_faults(self)
+        yield from number_faults(self)
         texts = {"user_message": self.user_message, "rag_context": self.rag_context}
         texts["system_prompt"] = self.system_prompt
         texts |= {f"history[{index}].content": turn.content for index, turn in enumerate(self.history)}
         for name, text in texts.items():
             yield from _text_faults(name, text)
         yield from self.sampling.faults()
-
-
-def _number_faults(one: Sampling | Request) -> Iterable[str]:
-    for name, (low, high) in bounds(one).items():
-        value = getattr(one, name)
-        if value is not None and not low <= value <= high:  # in this form NaN is a fault
-            yield f"{name} must be from {low} to {high}"
 
 
 def _shape_faults(name: str, turn: Any) -> Iterable[str]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from cog import CancelationException
 
 from snb import cancel
+from snb.diagnosis import out_of_memory_named
 from snb.engine.generation import Generation
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS, candidates, fastest
-from snb.memory import out_of_memory_named
 from snb.phase import Seconds, phase
 from snb.philosophers import names, persona
 from snb.prompt import ChatML, Prompt

@@ -4,7 +4,9 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -18,6 +20,8 @@ from snb.weights import prepared
 from tests.tiny import tiny_model, tiny_tokenizer
 
 torch.set_num_threads(2)
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on time
+hypothesis.settings.load_profile("untimed")
 STANDIN = ROOT / "weights" / "standin"
 QWEN = ROOT / "client" / "node_modules" / "@lenml" / "tokenizer-qwen2_5" / "models"
 
@@ -27,7 +31,7 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuses every connection of this process that would leave the machine."""
     connect = socket.socket.connect
 
-    def guarded(self: socket.socket, address: object) -> None:
+    def guarded(self: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
             raise OSError(f"a test tried to reach {address[0]}")
         connect(self, address)
@@ -68,7 +72,7 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session", params=["tokenizer", "qwen_tokenizer"])
 def each_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     """The tiny one, and Qwen2.5's own."""
-    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+from snb.card import PREFILL_TOKENS
 from snb.engine.loop import Engine
-from snb.engine.slots import PREFILL_TOKENS, SlotModel, Step
+from snb.engine.slots import SlotModel, Step
 from snb.errors import BadInput, DeadlinePassed, EngineDown
-from snb.request import Sampling
+from snb.parameters import Sampling
 from tests.tiny import talkative, tiny_model
 from tests.waiting import until
 

@@ -21,7 +21,7 @@ from snb.engine.detokenizer import Detokenizer
 from snb.engine.generation import Generation
 from snb.engine.loop import Engine
 from snb.errors import BadInput, RequestFailed
-from snb.request import Sampling
+from snb.parameters import Sampling
 from tests.tiny import save_tiny
 from tests.waiting import until
 from tools.serving.server import ROOT, Server

@@ -5,18 +5,21 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snb.card import PREFILL_TOKENS
 from snb.engine.generation import Generation
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS
-from snb.engine.slots import PREFILL_TOKENS, SlotModel, Step
+from snb.engine.slots import SlotModel, Step
+from snb.parameters import Sampling
 from snb.philosophers import names, persona
 from snb.prompt import ChatML
-from snb.request import Request, Sampling
+from snb.request import Request
 from tests.tiny import tiny_model, tiny_tokenizer
 
 Way = Callable[[SlotModel], Step]
@@ -27,7 +30,7 @@ PERSONAS = [CHATML.prefix(persona(name)) for name in names()]
 CONTEXT = 2800
 GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
 SAMPLED = replace(GREEDY, temperature=0.9)
-PENALTIES = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3}
+PENALTIES: dict[str, Any] = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3}
 MANNERS = [GREEDY, SAMPLED, replace(GREEDY, **PENALTIES), replace(SAMPLED, **PENALTIES, french=True)]
 KINDS = ["greedy", "sampled", "greedy, penalties", "sampled, penalties"]
 PASSAGES = ["Le désir est l’essence même de l’homme.\n\nLa durée s’écoule.", "Agis par devoir.\n\nLa raison."]
@@ -176,7 +179,7 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
     return [ask() for _ in range(draw(st.integers(1, 8)))]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     schedules(), st.sampled_from(["packed", "shared", "eager"]), st.integers(0, 2), st.sampled_from([16, 512])
 )

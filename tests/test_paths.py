@@ -14,7 +14,7 @@ from snb.engine.loop import Engine
 from snb.engine.paths import PATHS, candidates, doublings, eager, fastest
 from snb.engine.slots import SlotCache, SlotModel, Step
 from snb.errors import SelfTestFailed
-from snb.request import Sampling
+from snb.parameters import Sampling
 from snb.self_test import self_test
 
 Start = Callable[[str, bool], Engine]

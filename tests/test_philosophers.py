@@ -1,6 +1,5 @@
 """The personas: right French typography, right quotations, and the names that the endpoint offers."""
 
-import ast
 import re
 import unicodedata
 from pathlib import Path
@@ -11,6 +10,7 @@ from snb import philosophers
 from snb.errors import BadInput
 from snb.philosophers import names, persona
 from snb.settings import ROOT
+from tools.serving import schema
 
 QUOTATIONS = [
     # Translated by Charles Appuhn, 1913.
@@ -70,17 +70,9 @@ def plain(text: str) -> str:
     return re.sub(f"[{NO_BREAK}]", " ", text)
 
 
-def offered(source: str) -> list[str]:
-    """The choices of the input `philosopher` of `Predictor.predict`, read as `cog build` does: not run."""
-    predictor = next(node for node in ast.parse(source).body if getattr(node, "name", "") == "Predictor")
-    predict = next(node for node in predictor.body if getattr(node, "name", "") == "predict")
-    inputs = [parameter.arg for parameter in predict.args.args if parameter.arg != "self"]
-    keywords = dict(zip(inputs, predict.args.defaults, strict=True))["philosopher"].keywords
-    return ast.literal_eval(next(keyword.value for keyword in keywords if keyword.arg == "choices"))
-
-
 def test_the_endpoint_offers_the_philosophers_that_have_a_persona() -> None:
-    choices = set(offered((ROOT / "predict.py").read_text(encoding="utf-8")))
+    source = (ROOT / "predict.py").read_text(encoding="utf-8")
+    choices = set(schema.derive(source, "Predictor", "0")["components"]["schemas"]["philosopher"]["enum"])
     assert not set(names()) - choices, f"predict.py does not offer {sorted(set(names()) - choices)}"
     assert not choices - set(names()), f"snb/philosophers has no file for {sorted(choices - set(names()))}"
 

@@ -11,11 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb.diagnosis import Evidence, diagnose
+from snb.card import (
+    BEST_FIRST,
+    CARDS,
+    FIXED,
+    FLOATS,
+    GIB,
+    HELD_IN,
+    LEFT_BY_LOADING,
+    Choice,
+    Device,
+    Footprint,
+    Need,
+    budget,
+    choose,
+    host_memory,
+    quantization,
+)
+from snb.diagnosis import Evidence, diagnose, out_of_memory_named
 from snb.engine.slots import SlotCache
 from snb.errors import DeviceUnusable, OutOfMemory, SNBError
-from snb.memory import FIXED, GIB, LEFT_BY_LOADING, Footprint, Need, host_memory, out_of_memory_named
-from snb.precision import BEST_FIRST, CARDS, HELD_IN, Choice, Device, budget, choose, quantization
 from snb.settings import PRECISIONS, ROOT, Settings
 from snb.weights import loader
 from tests.tiny import save_tiny, tiny_config, tiny_model
@@ -75,7 +90,7 @@ def test_each_card_gets_the_best_precision_that_fits(
 
 
 def test_what_was_passed_over_is_told_with_its_need(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "snb.precision"):
+    with caplog.at_level(logging.INFO, "snb.card"):
         choice = choose(QWEN_14B, Settings(), T4)
     assert [reason.split(" needs ")[0] for reason in choice.reasons] == [
         "fp16 with 8 slots",
@@ -96,7 +111,7 @@ def test_a_precision_that_is_set_is_the_only_one_tried() -> None:
 def test_by_the_measured_steps_bf16_with_its_share_of_the_slots_beats_nf4_with_all() -> None:
     bf16, nf4 = (dict(zip((1, 4, 8, 16), HELD_IN[name].steps, strict=True)) for name in ("bf16", "nf4"))
     for slots in (8, 16):
-        part = slots * (HELD_IN["bf16"].share or 0)
+        part = int(slots * (HELD_IN["bf16"].share or 0))
         assert part / bf16[part] > slots / nf4[slots], "tokens of all"
         assert bf16[part] < 0.6 * nf4[slots], "time between the tokens of each"
 
@@ -235,7 +250,7 @@ def test_quantised_layers_are_what_was_chosen_and_the_output_embedding_stays_pla
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_plain_floats_have_no_quantization(precision: str) -> None:
-    assert quantization(choose(tiny_config(), Settings(precision=precision), CPU)) is None
+    assert quantization(precision, FLOATS[precision]) is None
 
 
 # The estimate
@@ -430,7 +445,7 @@ def load(folder: Path, choice: Choice) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM.from_pretrained(
         folder,
         dtype=choice.compute_dtype,
-        quantization_config=quantization(choice),
+        quantization_config=quantization(choice.precision, choice.compute_dtype),
         device_map={"": "cpu"},
     )
 

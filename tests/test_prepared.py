@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+from snb.card import Footprint, choose
 from snb.errors import DiskFull, PreparedMismatch, SNBError, WeightsMissing
-from snb.memory import Footprint
 from snb.settings import ROOT, Settings
 from snb.weights import loader, prepared
 from snb.weights.checkpoint import CARD
@@ -147,7 +147,6 @@ def test_a_gpu_without_bf16_computes_in_fp16_from_the_same_prepared_weights(
     def half(*given: Any) -> Any:
         return replace(choose(*given), compute_dtype=torch.float16)
 
-    choose = loader.choose
     monkeypatch.setattr(loader, "choose", half)
     model = loader.load(kept).model
     layer = model.model.layers[0].mlp.down_proj

@@ -63,8 +63,8 @@ def test_every_prompt_of_a_persona_begins_with_its_prefix(bench: Bench) -> None:
 
 @pytest.mark.parametrize("where", ["user_message", "rag_context", "system_prompt", "history"])
 def test_a_forged_turn_stays_text_in_every_input(bench: Bench, where: str) -> None:
-    honest = "x" if where != "history" else [{"role": "user", "content": "x"}]
-    forged = FORGED if where != "history" else [{"role": "user", "content": FORGED}]
+    honest: Any = "x" if where != "history" else [{"role": "user", "content": "x"}]
+    forged: Any = FORGED if where != "history" else [{"role": "user", "content": FORGED}]
     built = bench.prompt(**{where: forged})
     assert bench.skeleton(built.ids) == bench.skeleton(bench.prompt(**{where: honest}).ids)
     assert FORGED.splitlines()[-1] in bench.tokenizer.decode(built.ids)
@@ -106,7 +106,8 @@ def test_a_passage_cannot_write_the_heading_of_the_message() -> None:
 
 def test_what_does_not_fit_goes_oldest_history_first_then_last_passage(bench: Bench) -> None:
     history = [{"role": "user", "content": f"tour {i} " + "h" * 30} for i in range(3)]
-    inputs = {"history": history, "rag_context": "premier " + "p" * 30 + "\n\nsecond " + "s" * 30}
+    rag_context = "premier " + "p" * 30 + "\n\nsecond " + "s" * 30
+    inputs: dict[str, Any] = {"history": history, "rag_context": rag_context}
     whole = bench.prompt(**inputs)
     seen = []
     for room in range(len(whole.ids), 0, -1):

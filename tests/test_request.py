@@ -1,11 +1,13 @@
 """A request is refused at the door, by name, with every fault at once."""
 
 import math
+from typing import Any
 
 import pytest
 
 from snb.errors import BadInput
-from snb.request import MAX_MESSAGE, MAX_STOP, MAX_STOPS, Request, Sampling, Turn, bounds
+from snb.parameters import MAX_STOP, MAX_STOPS, Sampling, bounds
+from snb.request import MAX_MESSAGE, Request, Turn
 from snb.settings import ROOT, Settings
 from tools.serving import schema
 
@@ -55,7 +57,7 @@ def test_history_may_begin_with_the_philosopher() -> None:
         ({"deadline_seconds": -1}, "deadline_seconds"),
     ],
 )
-def test_each_bad_input_is_named(inputs: dict[str, object], name: str) -> None:
+def test_each_bad_input_is_named(inputs: dict[str, Any], name: str) -> None:
     with pytest.raises(BadInput) as caught:
         Request.checked(**{"user_message": "Bonjour", **inputs})
     assert any(fault.startswith(name) for fault in caught.value.faults)

@@ -1,5 +1,8 @@
 """Sampling: the right distribution, and the same draw whatever else is in the batch."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from transformers import (
@@ -10,7 +13,8 @@ from transformers import (
 )
 
 from snb.engine.sampling import Draw, choose
-from snb.request import Sampling
+from snb.parameters import Sampling
+from snb.settings import ROOT
 
 SCORES = torch.randn(50, generator=torch.Generator().manual_seed(1)) * 2
 SETTINGS = [
@@ -29,7 +33,8 @@ def expected(sampling: Sampling) -> torch.Tensor:
         warpers.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         warpers.append(TopPLogitsWarper(sampling.top_p))
-    return warpers(torch.tensor([[0]]), SCORES[None]).softmax(-1)[0]
+    scores: torch.Tensor = warpers(torch.tensor([[0]]), SCORES[None])
+    return scores.softmax(-1)[0]
 
 
 def counts(draws: list[Draw]) -> torch.Tensor:
@@ -49,6 +54,12 @@ def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, varyi
     freedom = int(often.sum()) - 1
     # Five standard deviations of chi-squared: one false alarm in millions, and the draws are fixed anyway.
     assert chi_squared < freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_sampling_knows_nothing_of_personas() -> None:
+    """A process of its own, which imports torch."""
+    code = "import sys, snb.engine.sampling; sys.exit('snb.philosophers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
 def test_temperature_zero_takes_the_highest_whatever_the_seed() -> None:

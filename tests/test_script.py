@@ -1,7 +1,9 @@
 """No token without text is drawn, and none leads out of French, in whole characters or byte by byte."""
 
+from typing import Any
+
 import pytest
-import regex
+import regex  # type: ignore[import-untyped]
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from snb.engine.detokenizer import Detokenizer, pieces
 from snb.engine.loop import Engine
 from snb.engine.script import BEGINNINGS, FRENCH, Script, fits
-from snb.request import Sampling
+from snb.parameters import Sampling
 from tests.tiny import tiny_model
 
 SAID = (
@@ -120,7 +122,7 @@ def test_an_answer_never_ends_inside_a_character_and_can_always_make_it_whole(be
 
 def test_a_random_model_that_would_say_anything_stays_within_the_script(bench: Bench) -> None:
     engine = Engine(tiny_model(vocab_size=bench.vocabulary), bench.tokenizer, slots=4, context=256)
-    wild = {"max_tokens": 60, "min_tokens": 60, "temperature": 2, "top_k": 50, "top_p": 1}
+    wild: dict[str, Any] = {"max_tokens": 60, "min_tokens": 60, "temperature": 2, "top_k": 50, "top_p": 1}
     texts = {}
     for french in (True, False):
         asked = [engine.generate([5, 6], Sampling(**wild, french=french), seed=seed) for seed in range(4)]

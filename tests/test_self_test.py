@@ -1,4 +1,8 @@
-"""The self-test passes rounding at every depth and in every precision, and finds each wrong kernel there."""
+"""The self-test passes rounding at every depth and in every precision, and finds each wrong kernel.
+
+Faults are sought in two layers in every precision; in 48, where rounding could hide them, only those that
+arithmetic alone shows, since the exact checks look at columns, which are the same at every depth.
+"""
 
 import dataclasses
 import logging
@@ -24,7 +28,8 @@ from snb.weights.loader import Loaded, load
 from tests.tiny import save_tiny, tiny_model
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "nf4")
-SIZES = [*((2, precision) for precision in PRECISIONS), (48, "bf16"), (48, "nf4")]
+SHALLOW = [(2, precision) for precision in PRECISIONS]
+DEEP = [(48, "bf16"), (48, "nf4")]
 PROMPT = list(range(3, 90))
 UPDATE, STEP, FORWARD, START = SlotCache.update, SlotModel.step, SlotModel._forward, SlotCache.start
 
@@ -93,7 +98,11 @@ def found(loaded: Loaded, prompt: list[int]) -> bool:
     return False
 
 
-@pytest.fixture(scope="module", params=SIZES, ids="{0[0]} layers in {0[1]}".format)
+ARITHMETIC = ("heads exchanged in one layer", "the newest value lost")
+each_size = pytest.mark.parametrize("random", [*SHALLOW, *DEEP], ids="{0[0]} in {0[1]}".format, indirect=True)
+
+
+@pytest.fixture(scope="module")
 def random(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     """Random weights: attention that is nearly uniform, and scores without a clear winner."""
     layers, precision = request.param
@@ -102,14 +111,18 @@ def random(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return load(settings)
 
 
+@each_size
 def test_rounding_of_random_weights_is_no_fault_at_any_depth(random: Loaded) -> None:
     assert not proved(random, PROMPT, last=False).of("doubt")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@each_size
 def test_each_fault_is_found_in_random_weights(
     fault: str, random: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if random.model.config.num_hidden_layers > 2 and fault not in ARITHMETIC:
+        pytest.skip("found in two layers, and the exact checks do not depend on depth")
     monkeypatch.setattr(*FAULTS[fault])
     assert found(random, PROMPT)
 
@@ -184,7 +197,10 @@ def test_where_a_step_is_not_even_itself_the_test_says_that_it_is_blind_and_does
     plain: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    noise = lambda scores: scores + 1e-6 * torch.randn(scores.shape, generator=generator)  # noqa: E731
+
+    def noise(scores: Tensor) -> Tensor:
+        return scores + 1e-6 * torch.randn(scores.shape, generator=generator)
+
     monkeypatch.setattr(SlotModel, "step", lambda *args: noise(STEP(*args)))
     report = proved(plain, PROMPT)
     assert report.of("blind") == ["the same step gives two results, so what it reads cannot be told"]

@@ -12,7 +12,7 @@ from snb.engine.generation import Generation
 from snb.engine.loop import Engine
 from snb.engine.slots import SlotModel, Step
 from snb.errors import BadInput
-from snb.request import Sampling
+from snb.parameters import Sampling
 from tests.tiny import tiny_model
 from tests.waiting import until
 

@@ -1,6 +1,7 @@
 """Stop strings are cut exactly wherever the pieces break, and runaway repetition is seen."""
 
 import itertools
+from typing import Literal
 from unicodedata import normalize
 
 from hypothesis import given
@@ -12,7 +13,9 @@ from snb.engine.detokenizer import Detokenizer, pieces
 from snb.engine.stops import REPEATS, SHORTEST_LOOP, StopStrings, loops
 
 few = st.text("aéb", max_size=30)
-forms = st.sampled_from(["NFC", "NFD"])
+Form = Literal["NFC", "NFD"]
+FORMS: tuple[Form, ...] = ("NFC", "NFD")
+forms = st.sampled_from(FORMS)
 
 
 def expected(text: str, stops: list[str]) -> str:
@@ -51,7 +54,7 @@ def test_an_answer_of_real_tokens_stops_where_it_should(each_tokenizer: PreTrain
     backend = each_tokenizer.backend_tokenizer
     raw = Tokenizer(backend.model)
     raw.pre_tokenizer = backend.pre_tokenizer
-    for form, stop_form in itertools.product(["NFC", "NFD"], repeat=2):
+    for form, stop_form in itertools.product(FORMS, repeat=2):
         detokenizer = Detokenizer(pieces(backend, len(each_tokenizer)))
         stopper = StopStrings([normalize(stop_form, "liberté")])
         ids = raw.encode(normalize(form, "L’idée de la liberté est vraie.")).ids

@@ -4,7 +4,7 @@ import json
 
 from transformers import PreTrainedTokenizerFast
 
-from snb.memory import PREFIX_TOKENS
+from snb.card import PREFIX_TOKENS
 from snb.philosophers import names, persona
 from snb.prompt import ChatML
 from snb.settings import ROOT

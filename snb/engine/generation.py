@@ -10,7 +10,7 @@ from torch import Tensor
 from snb.engine.detokenizer import Detokenizer
 from snb.engine.stops import StopStrings, loops
 from snb.errors import DeadlinePassed, SNBError
-from snb.request import Sampling
+from snb.parameters import Sampling
 
 LOOP_CHECK = 16
 """Tokens between two checks for runaway repetition."""

@@ -2,7 +2,7 @@
 
 One thread owns the model. Each turn of its loop ends requests that were canceled or are past their deadline,
 admits waiting ones to free rows of the slot cache, runs one chunk of prefill, then one decode step for all
-rows that are ready.
+rows that are ready. `_choose` samples a token for each, and `Generation.take` sends its text to the caller.
 """
 
 import itertools
@@ -18,15 +18,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
+from snb.card import PREFILL_TOKENS
 from snb.engine.detokenizer import Detokenizer, pieces
 from snb.engine.generation import POLL, Generation
 from snb.engine.sampling import Draw, Penalties, choose
 from snb.engine.script import Script
 from snb.engine.shared import Prefix
-from snb.engine.slots import PREFILL_TOKENS, SlotModel, Step
+from snb.engine.slots import SlotModel, Step
 from snb.errors import BadInput, EngineDown, RequestFailed
+from snb.parameters import Sampling
 from snb.prompt import ENDS
-from snb.request import Sampling
 
 log = logging.getLogger(__name__)
 

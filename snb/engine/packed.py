@@ -8,8 +8,8 @@ the cost is small, so both use the plain layer.
 import torch
 from torch import Tensor, nn
 
+from snb.card import FIXED, gib
 from snb.errors import DeviceUnusable
-from snb.memory import FIXED, gib
 
 FEW = range(2, 33)
 """Rows at which the packed copy is faster: 1.2 to 1.4 times up to 16 rows and 1.1 at 32, on two cores."""

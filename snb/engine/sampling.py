@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snb.request import Sampling
+from snb.parameters import Sampling
 
 
 @dataclass(frozen=True)

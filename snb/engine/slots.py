@@ -12,8 +12,6 @@ from snb.engine.shared import Prefix, Sharing
 
 ALIGNMENT = 64
 """Attention reads columns in multiples of this, since CUDA copies an unaligned mask in every layer."""
-PREFILL_TOKENS = 512
-"""Most prompt tokens of one pass, so that a long prompt does not hold up the decode steps of others."""
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from snb.engine.loop import Engine
 from snb.errors import SelfTestFailed
-from snb.request import Sampling
+from snb.parameters import Sampling
 from snb.self_test import exact, rounding
 from snb.self_test.finding import Finding
 from snb.self_test.rounding import Figures

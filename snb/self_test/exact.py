@@ -11,8 +11,9 @@ from bitsandbytes.nn import Linear8bitLt
 from torch import Tensor
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
+from snb.card import PREFILL_TOKENS
 from snb.engine.shared import Prefix
-from snb.engine.slots import PREFILL_TOKENS, SlotModel, Step
+from snb.engine.slots import SlotModel, Step
 from snb.self_test.finding import Finding
 
 WIDTH = 512

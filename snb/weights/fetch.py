@@ -15,10 +15,9 @@ from huggingface_hub.utils import validate_repo_id
 from snb.errors import DownloadFailed, WeightsMissing
 from snb.settings import ROOT, Settings
 from snb.weights.adapter import Adapter
-from snb.weights.checkpoint import Role, description_faults, inspect, shards
+from snb.weights.checkpoint import Role, description_faults, inspect, read_config, shards
 from snb.weights.hub import Hub
 from snb.weights.lock import NAME, Lock, alone, verify
-from snb.weights.served import read_config
 
 logger = logging.getLogger(__name__)
 PINS: dict[str, Any] = json.loads((ROOT / "weights" / "pins.json").read_text(encoding="utf-8"))

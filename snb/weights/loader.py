@@ -11,16 +11,16 @@ from bitsandbytes.nn import Linear4bit
 from tokenizers import Tokenizer
 from transformers import Qwen2ForCausalLM
 
-from snb.memory import out_of_memory_named
+from snb.card import Choice, Device, budget, choose, quantization
+from snb.diagnosis import out_of_memory_named
 from snb.phase import Seconds, phase
-from snb.precision import Choice, Device, budget, choose, quantization
 from snb.settings import Settings
 from snb.weights import prepared
 from snb.weights.adapter import Adapter
+from snb.weights.checkpoint import read_config
 from snb.weights.fetch import ensure_adapter, ensure_base
 from snb.weights.merge import load_merged
 from snb.weights.prepared import UNMEASURED, Prepared
-from snb.weights.served import read_config
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ def _load_merging(base: Path, adapter_folder: Path | None, settings: Settings) -
     choice = choose(read_config(base, settings.context), settings, Device.find(settings.device))
     with out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
         adapter = Adapter.read(adapter_folder) if adapter_folder else None
-        options = {**_options(choice, settings), "quantization_config": quantization(choice)}
-        model = load_merged(base, adapter, **options)
+        config = quantization(choice.precision, choice.compute_dtype)
+        model = load_merged(base, adapter, **_options(choice, settings), quantization_config=config)
     return _loaded(model, base, choice, settings)
 
 

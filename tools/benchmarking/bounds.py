@@ -11,10 +11,8 @@ from typing import NamedTuple
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb.engine.slots import PREFILL_TOKENS
-from snb.memory import Footprint, float_bytes, quantised
-from snb.precision import CARDS as RENTED
-from snb.precision import Device, rented
+from snb.card import CARDS as RENTED
+from snb.card import PREFILL_TOKENS, Device, Footprint, float_bytes, quantised, rented
 
 SIZES = {"vocab_size": 152064, "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 48}
 SIZES |= {"num_attention_heads": 40, "num_key_value_heads": 8, "max_position_embeddings": 32768}

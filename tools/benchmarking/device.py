@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
+from snb.card import FLOATS, GIB, Device
 from snb.diagnosis import Evidence
-from snb.memory import GIB
-from snb.precision import FLOATS, Device
 from snb.settings import Settings
 
 TRIES = 5

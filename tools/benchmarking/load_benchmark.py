@@ -19,8 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb.memory import Footprint
-from snb.precision import Device, choose, quantization
+from snb.card import Device, Footprint, choose, quantization
 from snb.settings import Settings
 from snb.weights.adapter import Adapter
 from snb.weights.merge import load_merged
@@ -110,7 +109,7 @@ def load(path: str, base: Path, adapter: Path, precision: str) -> None:
     device, prepared = Device.find("auto"), base.with_name("prepared")
     choice = choose(Qwen2Config.from_pretrained(base), Settings(precision=precision, slots=1), device)
     options = {"dtype": choice.compute_dtype, "device_map": {"": device.kind}}
-    quantized = {**options, "quantization_config": quantization(choice)}
+    quantized = {**options, "quantization_config": quantization(choice.precision, choice.compute_dtype)}
     recipe = preparation.Recipe.of(Settings(base_model=str(base), adapter=str(adapter)), precision)
     print("baseline", flush=True)
     sys.stdin.readline()

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snb.card import GIB, PREFILL_TOKENS, Footprint
 from snb.engine.paths import doublings
-from snb.engine.slots import PREFILL_TOKENS
 from snb.errors import SNBError
-from snb.memory import GIB, Footprint
+from snb.parameters import Sampling
 from snb.philosophers import names, persona
-from snb.request import Request, Sampling
+from snb.request import Request
 from snb.self_test.reference import scores
 from snb.self_test.rounding import divergence
 from snb.service import Service

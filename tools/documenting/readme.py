@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
-from snb.memory import gib
-from snb.precision import BEST_FIRST, CARDS, Precision, choose
+from snb.card import BEST_FIRST, CARDS, Precision, choose, gib
 from snb.settings import ROOT, Settings
 from tools.benchmarking.bounds import QWEN_14B
 from tools.serving import schema

@@ -23,18 +23,16 @@ from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.quantizers import AutoHfQuantizer
 
+from snb.card import FLOATS, Device, Footprint, quantization
 from snb.errors import DiskFull, WeightsMissing
-from snb.memory import Footprint
-from snb.precision import FLOATS, Device, quantization_in
 from snb.settings import Settings
 from snb.weights.adapter import EMBEDDING, HEAD, Adapter
-from snb.weights.checkpoint import CARD, INDEX, shards
+from snb.weights.checkpoint import CARD, INDEX, read_config, shards
 from snb.weights.fetch import PINS, ensure_adapter, ensure_base, sources
 from snb.weights.hub import MARGIN, free_bytes
 from snb.weights.lock import NAME, Entry, Lock, digests, verify
 from snb.weights.merge import TRIM_EVERY, give_back_freed_memory, unties
 from snb.weights.prepared import Card, Origin, Quality, tools
-from snb.weights.served import read_config
 from tools.preparing.comparison import Side, compare
 from tools.preparing.quality import NAME as TEXTS
 
@@ -154,7 +152,7 @@ class Making:
         self.dtype = FLOATS[CAST[recipe.card.precision]]
         with torch.device("meta"):
             self.model = Qwen2ForCausalLM(recipe.config).to(self.dtype)
-        config = quantization_in(recipe.card.precision, self.dtype)
+        config = quantization(recipe.card.precision, self.dtype)
         self.quantizer = AutoHfQuantizer.from_config(config, pre_quantized=False) if config else None
         if self.quantizer:
             self.quantizer.preprocess_model(self.model, dtype=self.dtype, device_map={"": recipe.card.device})
@@ -212,8 +210,8 @@ def _config(recipe: Recipe) -> dict[str, Any]:
     dtype = FLOATS[CAST[recipe.card.precision]]
     config["dtype"] = str(dtype).removeprefix("torch.")
     config["tie_word_embeddings"] = recipe.config.tie_word_embeddings
-    if quantization := quantization_in(recipe.card.precision, dtype):
-        config["quantization_config"] = quantization.to_dict()
+    if quantized := quantization(recipe.card.precision, dtype):
+        config["quantization_config"] = quantized.to_dict()
     return config
 
 

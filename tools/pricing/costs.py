@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from snb.card import choose, gib
 from snb.errors import SNBError
-from snb.memory import gib
-from snb.precision import choose
 from snb.settings import Settings
 from tools.benchmarking.benchmark_table import number, table
 from tools.benchmarking.bounds import QWEN_14B, Bounds

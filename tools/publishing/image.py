@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from transformers import Qwen2Config
 
+from snb.card import CARDS, choose
 from snb.errors import DeviceUnusable, OutOfMemory
-from snb.precision import CARDS, choose
 from snb.settings import Settings
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project

@@ -18,11 +18,10 @@ from transformers import Qwen2Config
 from snb.errors import PreparedMismatch, SNBError, WeightsMissing
 from snb.settings import Settings
 from snb.weights import fetch, prepared
-from snb.weights.checkpoint import INDEX, REQUIRED, description_faults, shards
+from snb.weights.checkpoint import INDEX, REQUIRED, description_faults, read_config, shards
 from snb.weights.fetch import PINS, Source
 from snb.weights.lock import NAME, Lock
 from snb.weights.prepared import Card
-from snb.weights.served import read_config
 from tools.publishing.build_context import BuildContext
 from tools.publishing.finding import Finding
 
