@@ -16,9 +16,9 @@ from snb.engine.slots import SlotModel, Step
 from snb.settings import ROOT, Settings
 from snb.weights import prepared
 from tests.tiny import tiny_model, tiny_tokenizer
+from tools.serving.local import STANDIN
 
 torch.set_num_threads(2)
-STANDIN = ROOT / "weights" / "standin"
 QWEN = ROOT / "client" / "node_modules" / "@lenml" / "tokenizer-qwen2_5" / "models"
 
 
@@ -80,7 +80,7 @@ def model() -> Qwen2ForCausalLM:
 def standin() -> Settings:
     """Settings for the stand-in that scripts/make-standin builds; scripts/test runs it first."""
     if not (STANDIN / "adapter").exists():
-        pytest.skip("weights/standin is not built: run scripts/make-standin")
+        pytest.skip(f"no stand-in in {STANDIN}: run scripts/make-standin")
     return Settings(base_model=str(STANDIN / "base"), adapter=str(STANDIN / "adapter"))
 
 
