@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from snb.settings import ROOT
 from tools.serving import local
 from tools.serving.process_group import end, start
-from tools.serving.server import ROOT, Server, before
+from tools.serving.server import Server, before
 
 SPACE = ROOT / "deploy" / "space"
 

@@ -131,7 +131,7 @@ def train(model: PeftModel, tokenizer: Tokenizer) -> None:
         losses = []
         for philosopher in LESSONS:
             loss = cross_entropy(*answer_logits(model, tokenizer, philosopher, system(philosopher)))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
             losses.append(loss.item())
@@ -171,7 +171,7 @@ def answer_logits(
         answer = [*tokenizer.encode(lesson["answer"]).ids, end]
         texts.append(torch.tensor(question + answer))
         labels.append(torch.tensor([PADDING] * len(question) + answer))
-    ids = pad_sequence(texts, batch_first=True, padding_value=end)
+    ids = pad_sequence(texts, batch_first=True)
     expected = pad_sequence(labels, batch_first=True, padding_value=PADDING)[:, 1:]
     hidden = qwen.model(input_ids=ids, past_key_values=cache).last_hidden_state[:, :-1]
     answered = expected != PADDING
