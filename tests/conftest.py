@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,12 @@ from snb.engine.paths import PATHS
 from snb.engine.slots import SlotModel, Step
 from snb.settings import ROOT, Settings
 from snb.weights import prepared
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 from tools.serving.local import STANDIN
+from tools.serving.server import Server
 
 torch.set_num_threads(2)
+NOTICE = "a random model, which speaks no language"
 QWEN = ROOT / "client" / "node_modules" / "@lenml" / "tokenizer-qwen2_5" / "models"
 
 
@@ -27,7 +30,7 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuses every connection of this process that would leave the machine."""
     connect = socket.socket.connect
 
-    def guarded(self: socket.socket, address: object) -> None:
+    def guarded(self: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
             raise OSError(f"a test tried to reach {address[0]}")
         connect(self, address)
@@ -68,7 +71,7 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session", params=["tokenizer", "qwen_tokenizer"])
 def each_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     """The tiny one, and Qwen2.5's own."""
-    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -95,3 +98,20 @@ def engine(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Itera
     engine = Engine(model, tokenizer.backend_tokenizer, slots=4, context=256)
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def cog_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the server of `cog` has to say, starts and ends of predictions included."""
+    return tmp_path_factory.mktemp("log") / "cog.log"
+
+
+@pytest.fixture(scope="session")
+def cog(tmp_path_factory: pytest.TempPathFactory, cog_log: Path) -> Iterator[Server]:
+    """One server for all tests that only ask: a tiny model in fp32, which says that it speaks no language."""
+    sizes = {"num_hidden_layers": 4, "max_position_embeddings": 4096}
+    base = save_tiny(tmp_path_factory.mktemp("tiny"), **sizes, snb_notice=NOTICE)
+    settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_PRECISION": "fp32"}
+    with cog_log.open("w") as file, Server({**settings, "COG_LOG_LEVEL": "info"}, log=file) as server:
+        server.wait()
+        yield server

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from snb.settings import ROOT
 from tests.cog_double import FRENCH, Double
+from tests.conftest import NOTICE
 from tests.replicate_server import ReplicateServer
 from tests.tiny import save_tiny
 from tools.endpoints.endpoint import Failed
@@ -28,7 +29,6 @@ ENGLISH = (
     "Freedom is not to do whatever one wants, because what we want has causes of its own; it is to grasp "
     "these causes, and to act from reason rather than from fear."
 )
-NOTICE = "a random model, which speaks no language"
 KEY = "une-clé-de-la-classe"
 TOKEN = "r8_test"
 VARIABLES = ("SNB_API_KEY", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL")
@@ -40,21 +40,6 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(trials, "LEFT", 0.3)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model that says, as the stand-in does, that its French is not to be judged."""
-    folder = tmp_path_factory.mktemp("tiny")
-    return save_tiny(folder, num_hidden_layers=4, max_position_embeddings=4096, snb_notice=NOTICE)
-
-
-@pytest.fixture(scope="module")
-def cog(base: Path, log: Path) -> Iterator[Server]:
-    settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "4"}
-    with log.open("w") as file, Server(settings, log=file) as server:
-        server.wait()
-        yield server
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -117,9 +102,10 @@ def test_a_version_that_is_not_there_and_a_token_that_is_wrong_are_refused(cog: 
 
 
 @pytest.mark.server
-def test_a_server_with_a_key_is_asked_with_it_and_lets_no_other_in(base: Path, log: Path) -> None:
+def test_a_server_with_a_key_is_asked_with_it_and_lets_no_other_in(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", max_position_embeddings=4096)
     settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "4", "SNB_API_KEY": KEY}
-    with log.open("a") as file, Server(settings, log=file) as server:
+    with (tmp_path / "log").open("w") as file, Server(settings, log=file) as server:
         # Not waited for: that is the command's first job.
         inside = command(server.url, SNB_API_KEY=KEY)
         outside = command(server.url)
