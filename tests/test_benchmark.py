@@ -29,7 +29,6 @@ from tools.endpoints import dialect
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Failed, Piece
 from tools.endpoints.openai_endpoint import ChatCompletions
-from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
 INPUTS = workload.inputs("chat", 0)
@@ -274,72 +273,6 @@ def test_a_chat_completion_that_breaks_off_has_failed(broken: Reply) -> None:
         pytest.raises(Failed, match=r"ended before|out of memory"),
     ):
         list(ChatCompletions("peer", url, "model", {}).ask(INPUTS))
-
-
-# Replicate. Events as in https://replicate.com/docs/topics/predictions/streaming: `output` is plain text, on
-# as many `data:` lines as it has lines; `error` and `done` carry JSON. Models, versions, deployments and
-# predictions as in https://replicate.com/docs/reference/http.
-
-
-@contextlib.contextmanager
-def replicate(*events: str, end: dict[str, Any]) -> Iterator[tuple[str, Table]]:
-    with table({}) as (url, server):
-        at = {"get": f"{url}/predictions/p1", "stream": f"{url}/stream/p1"}
-        running = {"id": "p1", "status": "processing", "urls": at}
-        known = {"components": {"schemas": {"Input": {"properties": {"prompt": {}, "max_tokens": {}}}}}}
-        server.replies |= {
-            "GET /models/o/m": as_json({"latest_version": {"id": "v1"}}),
-            "GET /deployments/o/d": as_json({"current_release": {"model": "o/m", "version": "v1"}}),
-            "GET /models/o/m/versions/v1": as_json({"openapi_schema": known}),
-            "POST /predictions": in_turn(as_json({"detail": "throttled"}, 429), as_json(running, 201)),
-            "POST /deployments/o/d/predictions": as_json(running, 201),
-            "GET /stream/p1": as_events(*events),
-            "GET /predictions/p1": in_turn(as_json(running), as_json({**running, **end})),
-        }
-        yield url, server
-
-
-SUCCEEDED = {
-    "status": "succeeded",
-    "output": ["Un\n", "\ndeux ", "trois"],
-    "metrics": {"output_token_count": 64, "predict_time": 1.5},
-}
-PIECES = [
-    "event: output\nid: 1:0\ndata: Un\ndata: ",
-    "event: output\nid: 1:1\ndata: \ndata: deux ",
-    "event: output\nid: 1:2\ndata: trois",
-]
-
-
-@pytest.mark.parametrize("model", ["o/m", "o/m:v1", "deployments/o/d"])
-def test_a_model_on_replicate_streams_its_lines_and_ends_with_its_metrics(model: str) -> None:
-    with replicate(*PIECES, "event: done\ndata: {}", end=SUCCEEDED) as (url, server):
-        endpoint = Replicate(model, "secret", url)
-        [heard] = gather(endpoint, [INPUTS])
-        pieces = list(endpoint.ask(INPUTS))
-    assert [piece.text for piece in pieces] == ["Un\n", "\ndeux ", "trois", ""]
-    assert (heard.failure, heard.reported, len(heard.times)) == ("", 64, 3)
-    assert heard.metrics["predict_time"] == 1.5
-    paths = [path for method, path, _ in server.asked if method == "GET"]
-    assert paths.count("/models/o/m/versions/v1") == 1
-    assert paths.count("/models/o/m") == (model == "o/m")
-    created = next(body for method, _, body in server.asked if method == "POST")
-    assert created["stream"] is True
-    assert created["input"]["max_tokens"] == 64
-    assert created.get("version") == (None if model.startswith("deployments") else "v1")
-
-
-@pytest.mark.parametrize("last", [[], ['event: error\ndata: {"detail": "stream lost"}']])
-def test_a_stream_that_ends_early_is_completed_from_the_prediction(last: list[str]) -> None:
-    with replicate(PIECES[0], *last, end=SUCCEEDED) as (url, _):
-        [heard] = gather(Replicate("o/m:v1", "secret", url), [INPUTS])
-    assert (heard.failure, heard.reported, len(heard.times)) == ("", 64, 2)
-
-
-def test_a_prediction_that_fails_has_failed_whatever_its_stream_said() -> None:
-    with replicate(*PIECES, "event: done\ndata: {}", end={"status": "failed", "error": "CUDA"}) as (url, _):
-        [heard] = gather(Replicate("o/m:v1", "secret", url), [INPUTS])
-    assert heard.failure == "CUDA"
 
 
 # The tool

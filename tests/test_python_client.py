@@ -1,4 +1,4 @@
-"""Replicate's own Python client, and the README's lines that use it, against the test server."""
+"""Replicate's own Python client, the README's lines and the endpoint that use it, against the test server."""
 
 import json
 import os
@@ -18,6 +18,8 @@ from replicate.exceptions import ModelError, ReplicateError
 from snb.settings import ROOT
 from tests.replicate_server import DEPLOYMENT, MODEL, ReplicateServer
 from tests.waiting import logged, until
+from tools.endpoints.endpoint import Busy, Failed
+from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
@@ -111,3 +113,24 @@ def test_what_the_model_refuses_is_the_models_error(client: Client, server: Repl
         client.run(version, input=FORGED)
     with pytest.raises(RuntimeError, match="BAD_INPUT"):
         list(client.stream(version, input=FORGED))
+
+
+def test_a_stream_that_ends_early_is_completed_from_the_prediction(
+    cog: Server, server: ReplicateServer
+) -> None:
+    server.fail("GET", "/v1/streams", cut={"after": 3, "inside": "event"})
+    pieces = list(Replicate(MODEL, server.token, server.url).ask(QUESTION))
+    assert len(pieces) == 4
+    assert "".join(piece.text for piece in pieces) == answer(cog, QUESTION)
+    assert pieces[-1].tokens == 60
+
+
+def test_a_rate_limit_says_when_to_ask_again(server: ReplicateServer) -> None:
+    endpoint = Replicate(f"deployments/{DEPLOYMENT}", server.token, server.url)
+    server.fail("POST", "/v1/deployments", status=429)
+    with pytest.raises(Busy) as caught:
+        endpoint.begin(QUESTION)
+    assert caught.value.seconds == 30
+    server.fail("POST", "/v1/deployments", setup_failed=True)
+    with pytest.raises(Failed, match="failed to boot"):
+        list(endpoint.ask(QUESTION))

@@ -30,7 +30,7 @@ LESSONS = WORK.with_name("standin-lessons.json")
 PROMPT = [ROOT / "snb" / "prompt.py", *sorted((ROOT / "snb" / "philosophers").glob("*.txt"))]
 
 
-def stage(folder: Path, recipe: str, build: Callable[[Path], None], force: bool) -> None:
+def stage(folder: Path, recipe: str, build: Callable[[Path], object], force: bool) -> None:
     """Runs `build` on an empty folder beside `folder` and renames it, unless `folder` has this recipe."""
     stamp = folder / STAMP
     if not force and stamp.exists() and stamp.read_text() == recipe:
