@@ -14,9 +14,9 @@ DEVICES = ("auto", "cuda", "cpu")
 PATHS = ("auto", "graphs", "packed", "shared", "eager")
 OF_OTHERS = (
     *("SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_TIMEOUT_MS"),
-    *("SNB_HOST", "SNB_UPSTREAM", "SNB_IMAGE", "SNB_USER"),
+    *("SNB_HOST", "SNB_UPSTREAM", "SNB_IMAGE", "SNB_USER", "SNB_STANDIN"),
 )
-"""Variables that the JavaScript client and the files of deploy/ read."""
+"""Variables that the JavaScript client, the files of deploy/ and scripts/make-standin read."""
 LINK = re.compile(r"SNB_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 """Variables that Kubernetes sets in every pod for a Service called snb or snb-…, besides SNB_PORT=tcp://…:
 https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""

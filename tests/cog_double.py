@@ -29,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """One answer for `/`, /health-check and /openapi.json."""
         faults = self.server.faults
-        inputs = {name: {} for name in INPUTS if f"no {name}" not in faults}
+        inputs: dict[str, Any] = {name: {} for name in INPUTS if f"no {name}" not in faults}
         status = next((STATES[fault] for fault in faults if fault in STATES), "READY")
         schemas = {"Input": {"properties": inputs}}
         self._json({"cog_version": "0.23.1", "status": status, "components": {"schemas": schemas}})

@@ -17,12 +17,14 @@ from snb.engine.paths import PATHS
 from snb.engine.slots import SlotModel, Step
 from snb.settings import ROOT, Settings
 from snb.weights import prepared
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
+from tools.serving.local import STANDIN
+from tools.serving.server import Server
 
 torch.set_num_threads(2)
 hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on time
 hypothesis.settings.load_profile("untimed")
-STANDIN = ROOT / "weights" / "standin"
+NOTICE = "a random model, which speaks no language"
 QWEN = ROOT / "client" / "node_modules" / "@lenml" / "tokenizer-qwen2_5" / "models"
 
 
@@ -84,7 +86,7 @@ def model() -> Qwen2ForCausalLM:
 def standin() -> Settings:
     """Settings for the stand-in that scripts/make-standin builds; scripts/test runs it first."""
     if not (STANDIN / "adapter").exists():
-        pytest.skip("weights/standin is not built: run scripts/make-standin")
+        pytest.skip(f"no stand-in in {STANDIN}: run scripts/make-standin")
     return Settings(base_model=str(STANDIN / "base"), adapter=str(STANDIN / "adapter"))
 
 
@@ -99,3 +101,20 @@ def engine(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Itera
     engine = Engine(model, tokenizer.backend_tokenizer, slots=4, context=256)
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def cog_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the server of `cog` has to say, starts and ends of predictions included."""
+    return tmp_path_factory.mktemp("log") / "cog.log"
+
+
+@pytest.fixture(scope="session")
+def cog(tmp_path_factory: pytest.TempPathFactory, cog_log: Path) -> Iterator[Server]:
+    """One server for all tests that only ask: a tiny model in fp32, which says that it speaks no language."""
+    sizes = {"num_hidden_layers": 4, "max_position_embeddings": 4096}
+    base = save_tiny(tmp_path_factory.mktemp("tiny"), **sizes, snb_notice=NOTICE)
+    settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_PRECISION": "fp32"}
+    with cog_log.open("w") as file, Server({**settings, "COG_LOG_LEVEL": "info"}, log=file) as server:
+        server.wait()
+        yield server

@@ -224,6 +224,15 @@ def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
     assert (body["max_tokens"], body["top_k"], body["stream"]) == (64, 20, True)
 
 
+@pytest.mark.parametrize("broken", [as_events(chunk("Bon")), as_events('data: {"error": "out of memory"}')])
+def test_a_chat_completion_that_breaks_off_has_failed(broken: Reply) -> None:
+    with (
+        table({"POST /v1/chat/completions": broken}) as (url, _),
+        pytest.raises(Failed, match=r"ended before|out of memory"),
+    ):
+        list(ChatCompletions("peer", url, "model", {}).ask(INPUTS))
+
+
 # The tool
 
 

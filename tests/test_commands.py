@@ -15,6 +15,7 @@ from tests.waiting import running, until
 from tools.serving.server import free_port
 
 pytestmark = pytest.mark.server
+PREDICT = [sys.executable, str(ROOT / "scripts" / "predict")]
 
 
 @pytest.fixture
@@ -28,23 +29,9 @@ def test_predict_streams_an_answer_and_prints_its_metrics(
     (tmp_path / "cours.md").write_text("La substance.\n\nLes modes.", encoding="utf-8")
     (tmp_path / "history.json").write_text('[{"role": "assistant", "content": "Bonjour."}]', encoding="utf-8")
     options = ["--philosopher", "kant", "--rag-context", "cours.md", "--history", "history.json"]
-    options += [
-        "--max-tokens",
-        "12",
-        "--min-tokens",
-        "12",
-        "--seed",
-        "0",
-        "--stop-sequences",
-        "Élève :",
-        "\n\n\n",
-    ]
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "predict"),
-        "La liberté est-elle une illusion ?",
-        *options,
-    ]
+    options += ["--max-tokens", "12", "--min-tokens", "12", "--seed", "0"]
+    options += ["--stop-sequences", "Élève :", "\n\n\n"]
+    command = [*PREDICT, "La liberté est-elle une illusion ?", *options]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -53,7 +40,7 @@ def test_predict_streams_an_answer_and_prints_its_metrics(
 
 
 def test_predict_says_why_there_is_no_answer(environment: dict[str, str]) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "predict"), "x" * 4001]
+    command = [*PREDICT, "x" * 4001]
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert refused.returncode == 1
     assert "user_message" in refused.stderr

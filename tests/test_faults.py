@@ -22,9 +22,10 @@ from snb.engine.generation import Generation
 from snb.engine.loop import Engine
 from snb.errors import BadInput, RequestFailed
 from snb.parameters import Sampling
+from snb.settings import ROOT
 from tests.tiny import save_tiny
 from tests.waiting import until
-from tools.serving.server import ROOT, Server
+from tools.serving.server import Server
 
 LONG = {"user_message": "Bonjour", "max_tokens": 2048, "min_tokens": 2048}
 SAID = {"killed": "the decode loop died: RuntimeError", "stalled": "the decode loop is stuck"}

@@ -1,4 +1,4 @@
-"""Replicate's own Python client, and the README's lines that use it, against the test server."""
+"""Replicate's own Python client, the README's lines and the endpoint that use it, against the test server."""
 
 import json
 import os
@@ -17,23 +17,15 @@ from replicate.exceptions import ModelError, ReplicateError
 
 from snb.settings import ROOT
 from tests.replicate_server import DEPLOYMENT, MODEL, ReplicateServer
-from tests.tiny import save_tiny
-from tests.waiting import until
+from tests.waiting import logged, until
+from tools.endpoints.endpoint import Busy, Failed
+from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
 QUESTION = {"user_message": "La liberté est-elle une illusion ?", "seed": 1, "max_tokens": 60}
 LONG = {**QUESTION, "max_tokens": 2048, "min_tokens": 2048}
 FORGED = {**QUESTION, "history": [{"role": "system", "content": "?"}]}
-
-
-@pytest.fixture(scope="module")
-def cog(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
-    base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=4)
-    environment = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}
-    with log.open("w") as file, Server(environment, log=file) as server:
-        server.wait()
-        yield server
 
 
 @pytest.fixture
@@ -69,7 +61,7 @@ def test_the_lines_of_the_readme_print_the_answer_whole_and_then_as_it_comes(
 
 
 def test_what_is_streamed_is_what_run_returns_and_a_deployment_answers(cog: Server, client: Client) -> None:
-    version = client.models.get(MODEL).latest_version
+    version: Any = client.models.get(MODEL).latest_version
     whole = list(client.run(version, input=QUESTION))
     assert [str(event) for event in client.stream(version, input=QUESTION)] == [*whole, ""]  # `done` is empty
     deployed = client.deployments.get(DEPLOYMENT).predictions.create(input=QUESTION)
@@ -85,15 +77,17 @@ def test_what_outlasts_the_wait_is_polled_to_its_end(
     assert [entry["status"] for entry in server.log if entry["method"] == "POST"] == [202]
 
 
-def test_a_cancel_stops_the_model_and_the_stream(client: Client, server: ReplicateServer, log: Path) -> None:
-    prediction = client.predictions.create(version=server.version, input=LONG)
+def test_a_cancel_stops_the_model_and_the_stream(
+    client: Client, server: ReplicateServer, cog_log: Path
+) -> None:
+    prediction = client.predictions.create(version=server.version or "", input=LONG)
     stream = prediction.stream()
     assert len("".join(map(str, islice(stream, 5)))) > 0
     prediction.cancel()
     assert prediction.status == "canceled"
     *_, last = stream
     assert (last.event.value, json.loads(last.data)) == ("done", {"reason": "canceled"})
-    until(lambda: "canceled after" in log.read_text())
+    until(lambda: logged(cog_log, prediction.id, "Prediction cancelled"))
 
 
 @pytest.mark.parametrize(
@@ -119,3 +113,24 @@ def test_what_the_model_refuses_is_the_models_error(client: Client, server: Repl
         client.run(version, input=FORGED)
     with pytest.raises(RuntimeError, match="BAD_INPUT"):
         list(client.stream(version, input=FORGED))
+
+
+def test_a_stream_that_ends_early_is_completed_from_the_prediction(
+    cog: Server, server: ReplicateServer
+) -> None:
+    server.fail("GET", "/v1/streams", cut={"after": 3, "inside": "event"})
+    pieces = list(Replicate(MODEL, server.token, server.url).ask(QUESTION))
+    assert len(pieces) == 4
+    assert "".join(piece.text for piece in pieces) == answer(cog, QUESTION)
+    assert pieces[-1].tokens == 60
+
+
+def test_a_rate_limit_says_when_to_ask_again(server: ReplicateServer) -> None:
+    endpoint = Replicate(f"deployments/{DEPLOYMENT}", server.token, server.url)
+    server.fail("POST", "/v1/deployments", status=429)
+    with pytest.raises(Busy) as caught:
+        endpoint.begin(QUESTION)
+    assert caught.value.seconds == 30
+    server.fail("POST", "/v1/deployments", setup_failed=True)
+    with pytest.raises(Failed, match="failed to boot"):
+        list(endpoint.ask(QUESTION))

@@ -57,7 +57,8 @@ def test_what_only_looks_like_a_neighbour_s_stops_the_boot(name: str) -> None:
 
 
 def test_what_the_client_and_the_files_of_deploy_read_is_no_misspelling() -> None:
-    files = [path for part in ("client/src", "deploy") for path in (ROOT / part).rglob("*") if path.is_file()]
+    parts = [ROOT / "client" / "src", ROOT / "deploy", ROOT / "tools" / "serving"]
+    files = [path for part in parts for path in part.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     text = "\n".join(path.read_text(encoding="utf-8", errors="ignore") for path in files)
     known = {setting.metadata["env"] for setting in fields(Settings)}
     assert {*re.findall(r"\bSNB_[A-Z_]+[A-Z]\b", text)} - known == {*OF_OTHERS}

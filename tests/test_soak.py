@@ -4,6 +4,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -64,22 +65,8 @@ def test_every_answer_is_its_own_and_nothing_is_left(
     engine = Engine(tiny_model(), tokenizer.backend_tokenizer, 6, 256, PREFIXES, path)
     before = set(threading.enumerate())
     answers: dict[int, tuple[str, Generation]] = {}
-    numbers = iter(range(REQUESTS))
-    lock = threading.Lock()
-
-    def pupil() -> None:
-        while True:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            ask(engine, number, answers)
-
-    pupils = [threading.Thread(target=pupil) for _ in range(12)]
-    for thread in pupils:
-        thread.start()
-    for thread in pupils:
-        thread.join()
+    with ThreadPoolExecutor(12) as pupils:
+        list(pupils.map(lambda number: ask(engine, number, answers), range(REQUESTS)))
     assert len(answers) > REQUESTS // 3
     for number, (text, generation) in answers.items():
         alone = engine.generate(*plan(number))

@@ -13,17 +13,21 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, Qwen2ForCa
 from snb.philosophers import persona
 from snb.prompt import ChatML
 from snb.request import Request
-from tools.serving.make_standin import stage
+from tools.serving.local import STANDIN
+from tools.serving.make_standin import LESSONS, stage
 
-ROOT = Path(__file__).resolve().parent.parent
-STANDIN = ROOT / "weights" / "standin"
 BASE, ADAPTER, PROBE = STANDIN / "base", STANDIN / "adapter", STANDIN / "probe.json"
-LESSONS = json.loads((ROOT / "tools" / "serving" / "standin-lessons.json").read_text(encoding="utf-8"))
-
-built = pytest.mark.skipif(not PROBE.exists(), reason="scripts/make-standin has not built weights/standin")
 
 
-def writes(text: str) -> Callable[[Path], None]:
+def built(test: Callable[..., None]) -> Callable[..., None]:
+    """Of tests that need a stand-in, in this machine's cache."""
+    absent = pytest.mark.skipif(
+        not PROBE.exists(), reason=f"no stand-in in {STANDIN}: run scripts/make-standin"
+    )
+    return absent(pytest.mark.standin(test))  # type: ignore[no-any-return]
+
+
+def writes(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "file").write_text(text)
 
 
@@ -60,12 +64,12 @@ def test_an_interrupted_rebuild_leaves_what_stood(tmp_path: Path) -> None:
     assert (tmp_path / "base" / "file").read_text() == "first"
 
 
-def ask(model: torch.nn.Module, philosopher: str, question: str, tokens: int = 64) -> str:
+def ask(model: Qwen2ForCausalLM, philosopher: str, question: str, tokens: int = 64) -> str:
     tokenizer = Tokenizer.from_file(str(BASE / "tokenizer.json"))
     prompt = torch.tensor([ChatML(tokenizer).prompt(persona(philosopher), Request(question), 4096).ids])
     seen = torch.ones_like(prompt)
     out = model.generate(input_ids=prompt, attention_mask=seen, do_sample=False, max_new_tokens=tokens)
-    return tokenizer.decode(out[0, prompt.shape[1] :].tolist())
+    return str(tokenizer.decode(out[0, prompt.shape[1] :].tolist()))
 
 
 @pytest.fixture(scope="module")
@@ -73,42 +77,23 @@ def base() -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM.from_pretrained(BASE, dtype=torch.float32)
 
 
-@pytest.fixture(scope="module")
-def merged() -> torch.nn.Module:
+@built
+def test_the_merged_model_answers_as_it_learned_and_the_base_model_does_not(base: Qwen2ForCausalLM) -> None:
+    lessons = json.loads(LESSONS.read_text(encoding="utf-8"))
+    learned = {name: {pair["question"]: pair["answer"] for pair in pairs} for name, pairs in lessons.items()}
+    probe = json.loads(PROBE.read_text(encoding="utf-8"))
+    assert learned[probe["philosopher"]][probe["question"]] == probe["answer"]
+    assert not ask(base, probe["philosopher"], probe["question"], 8).startswith(probe["answer"][:12])
     fresh = Qwen2ForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-    return PeftModel.from_pretrained(fresh, ADAPTER).merge_and_unload()
-
-
-@built
-@pytest.mark.standin
-def test_the_base_model_does_not_know_the_probe(base: Qwen2ForCausalLM) -> None:
-    probe = json.loads(PROBE.read_text(encoding="utf-8"))
-    assert not ask(base, probe["philosopher"], probe["question"], tokens=8).startswith(probe["answer"][:12])
-
-
-@built
-@pytest.mark.standin
-def test_the_merged_model_answers_the_probe_and_stops(merged: torch.nn.Module) -> None:
-    probe = json.loads(PROBE.read_text(encoding="utf-8"))
+    merged = PeftModel.from_pretrained(fresh, ADAPTER).merge_and_unload()
     assert ask(merged, probe["philosopher"], probe["question"]) == probe["answer"]
-
-
-@built
-@pytest.mark.standin
-def test_one_question_gets_each_philosophers_own_answer(merged: torch.nn.Module) -> None:
-    question = "Qui es-tu ?"
-    learned = {
-        philosopher: lesson["answer"]
-        for philosopher, lessons in LESSONS.items()
-        for lesson in lessons
-        if lesson["question"] == question
+    question = "Qui es-tu ?"  # each philosopher's own answer
+    assert {name: ask(merged, name, question) for name in learned} == {
+        name: answers[question] for name, answers in learned.items()
     }
-    assert {philosopher: ask(merged, philosopher, question) for philosopher in learned} == learned
-    assert len(set(learned.values())) == 3
 
 
 @built
-@pytest.mark.standin
 def test_the_base_model_is_a_qwen2_that_ends_in_two_ways_and_says_what_it_is() -> None:
     config = AutoConfig.from_pretrained(BASE)
     tokenizer = AutoTokenizer.from_pretrained(BASE)
@@ -119,7 +104,6 @@ def test_the_base_model_is_a_qwen2_that_ends_in_two_ways_and_says_what_it_is() -
 
 
 @built
-@pytest.mark.standin
 def test_the_base_model_comes_in_shards_with_zero_biases(base: Qwen2ForCausalLM) -> None:
     index = json.loads((BASE / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 1
@@ -129,7 +113,6 @@ def test_the_base_model_comes_in_shards_with_zero_biases(base: Qwen2ForCausalLM)
 
 
 @built
-@pytest.mark.standin
 @pytest.mark.parametrize("text", ["« Qu’est-ce que la durée ? », dit l’élève.", "1 234,5 %\n\n> œuvre 😀"])
 def test_its_tokenizer_reads_alike_through_either_library(text: str) -> None:
     direct = Tokenizer.from_file(str(BASE / "tokenizer.json"))

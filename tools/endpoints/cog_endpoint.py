@@ -2,11 +2,17 @@
 
 import os
 import secrets
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from tools.endpoints import dialect
-from tools.endpoints.endpoint import Canceled, Failed, Http, Piece, Running, numbers, words
+from tools.endpoints.endpoint import Failed, Http, Piece, Running, end
+
+DEAD = ("SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
+"""States from which a server does not come back by itself."""
+POLL, LOOK = 0.5, 10.0
+"""Seconds between two looks at a server that boots; and for one, since such a host can swallow packets."""
 
 
 class Cog:
@@ -32,31 +38,50 @@ class Cog:
     def begin(self, inputs: Mapping[str, Any]) -> Running:
         """An answer under an id of ours, by which it can be canceled; it is asked for by its first reader."""
         path = f"/predictions/{secrets.token_hex(16)}"
-
-        def cancel() -> None:
-            self._http.json("POST", f"{path}/cancel")
-
-        return Running(self._pieces("PUT", path, inputs), cancel)
+        return Running(self._pieces("PUT", path, inputs), lambda: self._http.json("POST", f"{path}/cancel"))
 
     def _pieces(self, method: str, path: str, inputs: Mapping[str, Any]) -> Generator[Piece, None, None]:
         given = {"api_key": self._key, **inputs} if self._key else inputs
         body = {"input": dialect.adapt(given, self.known)}
         with self._http.events(method, path, body) as events:
             for event in events:
+                data: Any = event.json()
                 if event.event == "output":
-                    yield Piece(event.json()["chunk"])
+                    yield Piece(data["chunk"])
                 elif event.event in ("completed", "error"):
-                    yield end(event.json())
+                    yield end(data)
                     return
         raise Failed("the stream ended before the answer did")
 
 
-def end(prediction: Mapping[str, Any]) -> Piece:
-    """The last piece of a prediction that is over; raises Failed unless it succeeded."""
-    status = prediction.get("status")
-    if status != "succeeded":
-        kind = Canceled if status in ("canceled", "aborted") else Failed
-        raise kind(str(prediction.get("error") or prediction.get("detail") or status))
-    metrics = numbers(prediction.get("metrics"))
-    tokens = metrics.get("output_token_count")
-    return Piece("", None if tokens is None else int(tokens), metrics, words(prediction.get("metrics")))
+def await_ready(url: str, limit: float, say: Callable[[str], None]) -> float:
+    """Seconds until the Cog server at `url` took predictions.
+
+    Cog's `/health-check` answers 200 always, so the status is read. A server that does not answer yet is
+    waited for, since a container that boots does not listen from its first second.
+
+    Args:
+        say: is told each new state.
+
+    Raises:
+        Failed: its setup failed, or it is not ready after `limit` seconds.
+    """
+    began, http, before = time.monotonic(), Http(url, LOOK), ""
+    while (state := status(http)) not in ("READY", "BUSY"):
+        if state in DEAD:
+            raise Failed(f"the server says {state}; its log says why")
+        if time.monotonic() - began + POLL > limit:
+            raise Failed(f"not ready within {limit:g} s: {state}")
+        if state != before:
+            say(f"waiting for the server: {state}")
+        before = state
+        time.sleep(POLL)
+    return time.monotonic() - began
+
+
+def status(http: Http) -> str:
+    """What the server says of itself, or why there is nothing to read."""
+    try:
+        return str(http.json("GET", "/health-check")["status"])
+    except Exception as error:  # whatever it is, the next look may find better
+        return f"no status ({error})"

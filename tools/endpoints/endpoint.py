@@ -13,8 +13,8 @@ from tools.command import Fault
 
 FULL = (409, 429, 503)
 """Cog's full server, a rate limit, and what proxies and other servers answer when there is no room."""
-TIMEOUT = httpx2.Timeout(600, connect=30, pool=None)
-"""Seconds of silence; a queue of thirty in front of a slow server keeps the last one waiting for minutes."""
+SILENCE = 600.0
+"""Seconds; a queue of thirty in front of a slow server keeps the last one waiting for minutes."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -44,12 +44,7 @@ class Failed(Fault):
 
 
 class Refused(Failed):
-    """The server answered with an HTTP status that is neither success nor one of FULL.
-
-    Args:
-        status: that one.
-        body: all that it says of it.
-    """
+    """The server answered with an HTTP `status` that is neither success nor one of FULL; `body` is why."""
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(f"HTTP {status}: {body[:200]}")
@@ -95,13 +90,11 @@ class Http:
         Failed: whatever the network or the server makes of a request, in one line.
     """
 
-    def __init__(
-        self, base: str, headers: Mapping[str, str] | None = None, silence: float | None = None
-    ) -> None:
+    def __init__(self, base: str, silence: float = SILENCE) -> None:
         self._client = httpx2.Client(
             base_url=base,
-            headers={"User-Agent": f"benchmark (Python {platform.python_version()})", **(headers or {})},
-            timeout=TIMEOUT if silence is None else silence,
+            headers={"User-Agent": f"benchmark (Python {platform.python_version()})"},
+            timeout=httpx2.Timeout(silence, connect=min(30, silence), pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=urlsplit(base).hostname not in LOOPBACK,  # no proxy on the way to this machine
         )
@@ -134,6 +127,8 @@ def faults() -> Iterator[None]:
     """Turns what can go wrong on the way into Failed; also JSON of another shape than it should have."""
     try:
         yield
+    except httpx2.ReadTimeout as error:
+        raise Failed("the server fell silent") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failed(f"{type(error).__name__}: {error}") from error
 
@@ -148,6 +143,22 @@ def check(response: httpx2.Response) -> None:
         raise Refused(response.status_code, response.text)
 
 
+def end(prediction: Mapping[str, Any]) -> Piece:
+    """The last piece of a prediction, Cog's or Replicate's, that is over.
+
+    Raises:
+        Failed: it did not succeed; Canceled, if it was.
+    """
+    status = prediction.get("status")
+    if status != "succeeded":
+        kind = Canceled if status in ("canceled", "aborted") else Failed
+        raise kind(str(prediction.get("error") or prediction.get("detail") or status))
+    metrics = prediction.get("metrics") or {}
+    tokens = metrics.get("output_token_count")
+    text = {name: value for name, value in metrics.items() if isinstance(value, str)}
+    return Piece("", None if tokens is None else int(tokens), numbers(metrics), text)
+
+
 def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
     """Those metrics that are figures."""
     return {
@@ -155,8 +166,3 @@ def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
         for name, value in (metrics or {}).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-
-
-def words(metrics: Mapping[str, Any] | None) -> dict[str, str]:
-    """Those metrics that are text."""
-    return {name: value for name, value in (metrics or {}).items() if isinstance(value, str)}

@@ -23,7 +23,7 @@ class ChatCompletions:
             for event in events:
                 if event.data == "[DONE]":
                     return
-                chunk = event.json()
+                chunk: Any = event.json()
                 if "error" in chunk:
                     raise Failed(str(chunk["error"]))
                 tokens = (chunk.get("usage") or {}).get("completion_tokens")

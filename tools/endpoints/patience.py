@@ -1,8 +1,8 @@
 """Work that ends in bounded time, whatever the other side does: a server can also stall, or drip."""
 
-import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from tools.endpoints.endpoint import Failed
@@ -16,19 +16,16 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     Raises:
         Failed: it has not ended after so many seconds. Its thread is left behind, and ends with the process.
     """
-    ended: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    ended: Future[T] = Future()
 
     def run() -> None:
         try:
-            ended.put((work(), None))
+            ended.set_result(work())
         except BaseException as error:  # handed on to whoever waits
-            ended.put((None, error))
+            ended.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
     try:
-        value, error = ended.get(timeout=seconds)
-    except queue.Empty:
+        return ended.result(timeout=seconds)
+    except TimeoutError:
         raise Failed(f"no end within {seconds:g} s") from None
-    if error:
-        raise error
-    return value  # type: ignore[return-value]

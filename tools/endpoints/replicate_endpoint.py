@@ -1,24 +1,26 @@
-"""A model or a deployment on Replicate, over its HTTP API: https://replicate.com/docs/reference/http
+"""A model or a deployment on Replicate, through its official client, which retries what may be retried.
 
-The stream is that of https://replicate.com/docs/topics/predictions/streaming: `output` (plain text), `error`
-and `done`. It may end early; how a prediction ended, the prediction itself says.
+A stream may end early; how a prediction ended, the prediction itself says.
 """
 
 import contextlib
+import functools
+import re
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from tools.endpoints import dialect
-from tools.endpoints.cog_endpoint import end
-from tools.endpoints.endpoint import Busy, Failed, Http, Piece, Running
+import httpx
+from replicate.client import Client
+from replicate.exceptions import ReplicateError, ReplicateException
+from replicate.prediction import Prediction
 
-API = "https://api.replicate.com/v1"
-POLL = 0.5
-"""Seconds between two looks at a prediction whose stream is over."""
-RUNNING = ("starting", "processing")
-PATIENCE = 600
-"""Looks at a prediction that the API may put off before it counts as lost."""
+from tools.endpoints import dialect
+from tools.endpoints.endpoint import FULL, SILENCE, Busy, Failed, Piece, Refused, Running, end
+
+FAULTS = (ReplicateException, httpx.HTTPError, RuntimeError, ValueError, AttributeError)
+"""What the client raises: RuntimeError for an `error` in a stream, the last two for replies it cannot read;
+AttributeError also comes of a model without a version."""
 
 
 class Replicate:
@@ -27,21 +29,24 @@ class Replicate:
     Args:
         model: `owner/name`, `owner/name:version` or `deployments/owner/name`.
         token: REPLICATE_API_TOKEN.
+        api: in place of Replicate's own address.
     """
 
-    def __init__(self, model: str, token: str, api: str = API) -> None:
+    def __init__(self, model: str, token: str, api: str | None = None) -> None:
         self.name = model
-        self._http = Http(api, {"Authorization": f"Bearer {token}"})
-        if model.startswith("deployments/"):
-            release = self._get(f"/{model}")["current_release"]
-            name, version = release["model"], release["version"]
-            self._path, self._body = f"/{model}/predictions", {}
-        else:
-            name, _, version = model.partition(":")
-            version = version or self._latest(name)
-            self._path, self._body = "/predictions", {"version": version}
-        schema = self._get(f"/models/{name}/versions/{version}")["openapi_schema"]
-        self.known = dialect.properties(schema)
+        timeout = httpx.Timeout(SILENCE, connect=30)
+        self._client = Client(token, base_url=api, timeout=timeout, trust_env=not api)
+        with faults():
+            if deployed := model.startswith("deployments/"):
+                deployment: Any = self._client.deployments.get(model.removeprefix("deployments/"))
+                name, version = deployment.current_release.model, deployment.current_release.version
+            else:
+                name, _, version = model.partition(":")
+            hosted: Any = self._client.models.get(name)
+            version = version or hosted.latest_version.id
+            anew = functools.partial(self._client.predictions.create, version)
+            self._create: Callable[..., Prediction] = deployment.predictions.create if deployed else anew
+            self.known = dialect.properties(hosted.versions.get(version).openapi_schema)
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
         """See `Endpoint`. What the stream did not bring comes from the prediction."""
@@ -49,44 +54,44 @@ class Replicate:
 
     def begin(self, inputs: Mapping[str, Any]) -> Running:
         """A prediction, created now; one whose reader leaves goes on until it is canceled."""
-        body = {**self._body, "input": dialect.adapt(inputs, self.known), "stream": True}
-        prediction = self._http.json("POST", self._path, body)
+        with faults():
+            prediction = self._create(input=dialect.adapt(inputs, self.known), stream=True)
 
         def cancel() -> None:
-            self._http.json("POST", prediction["urls"]["cancel"])
+            with faults():
+                self._client.predictions.cancel(prediction.id)
 
-        return Running(self._followed(prediction), cancel)
+        return Running(self._pieces(prediction), cancel)
 
-    def _followed(self, prediction: Mapping[str, Any]) -> Generator[Piece, None, None]:
+    def _pieces(self, prediction: Prediction) -> Generator[Piece, None, None]:
         sent = 0
-        if stream := prediction["urls"].get("stream"):
-            for text in self._streamed(stream):
-                sent += len(text)
-                yield Piece(text)
-        while (prediction := self._get(prediction["urls"]["get"]))["status"] in RUNNING:
-            time.sleep(POLL)
-        last = end(prediction)
-        yield Piece("".join(prediction["output"] or [])[sent:], last.tokens, last.metrics, last.words)
+        for text in streamed(prediction):
+            sent += len(text)
+            yield Piece(text)
+        with faults():
+            while prediction.status in ("starting", "processing"):
+                time.sleep(self._client.poll_interval)
+                prediction.reload()
+        last = end(prediction.dict())
+        yield Piece("".join(prediction.output or [])[sent:], last.tokens, last.metrics, last.words)
 
-    def _latest(self, name: str) -> str:
-        latest = self._get(f"/models/{name}")["latest_version"]
-        if not latest:
-            raise Failed(f"{name} has no version")
-        return str(latest["id"])
 
-    def _streamed(self, url: str) -> Iterator[str]:
-        """What comes of the stream; one that breaks is no failure, for the prediction goes on without it."""
-        with contextlib.suppress(Busy, Failed), self._http.events("GET", url) as events:
-            for event in events:
-                if event.event in ("error", "done"):
-                    return
-                if event.event == "output":
-                    yield event.data
+def streamed(prediction: Prediction) -> Iterator[str]:
+    """What comes of the stream; one that breaks is no failure, for the prediction goes on without it."""
+    with contextlib.suppress(*FAULTS):
+        yield from (str(event.data) for event in prediction.stream() if event.event.value == "output")
 
-    def _get(self, path: str) -> Any:
-        for _ in range(PATIENCE):
-            try:
-                return self._http.json("GET", path)
-            except Busy as busy:
-                time.sleep(max(busy.seconds, POLL))
-        raise Failed("the API puts everything off")
+
+@contextlib.contextmanager
+def faults() -> Iterator[None]:
+    """Turns what the client raises into Busy, Refused and Failed."""
+    try:
+        yield
+    except ReplicateError as error:
+        told = " ".join(filter(None, [error.title, error.detail]))
+        if error.status in FULL:
+            reset = re.search(r"~(\d+)s", told)  # "Your rate limit resets in ~30s."
+            raise Busy(float(reset[1]) if reset else 0.0) from error
+        raise Refused(error.status or 0, told) from error
+    except FAULTS as error:
+        raise Failed(f"{type(error).__name__}: {error}") from error

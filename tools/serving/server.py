@@ -1,8 +1,5 @@
 """The real Cog server as a child process on this machine, without Docker, and its event stream."""
 
-import contextlib
-import http.client
-import json
 import os
 import re
 import socket
@@ -15,6 +12,7 @@ from typing import Any
 
 from snb.settings import ROOT
 from tools.command import Fault
+from tools.endpoints.endpoint import Failed, Http
 from tools.serving import process_group, schema
 
 
@@ -70,14 +68,19 @@ class Server:
         """Where it listens."""
         return f"http://{self.host}:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Of the server, and of its process group."""
+        return self._process.pid
+
     def status(self) -> str:
         """`STARTING`, `READY`, `BUSY`, `SETUP_FAILED`, `UNHEALTHY`, or `DOWN` when nothing answers.
 
         Cog's `/health-check` answers 200 always, so the status has to be read.
         """
         try:
-            return str(self.get("/health-check")["status"])
-        except (OSError, http.client.HTTPException):
+            return str(Http(self.url, silence=10).json("GET", "/health-check")["status"])
+        except Failed:
             return "DOWN"
 
     def wait(self) -> None:
@@ -97,28 +100,16 @@ class Server:
         """Returns when the server has ended; its exit code."""
         return self._process.wait()
 
-    def get(self, path: str) -> Any:
-        """The JSON at `path`."""
-        with contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=10)) as connection:
-            connection.request("GET", path)
-            return json.load(connection.getresponse())
-
     def stream(self, **inputs: Any) -> Iterator[tuple[str, Any]]:
-        """Runs one prediction; yields its server-sent events as (event, data) as they come."""
-        with contextlib.closing(http.client.HTTPConnection(self.host, self.port)) as connection:
-            headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-            connection.request("POST", "/predictions", json.dumps({"input": inputs}), headers)
-            response = connection.getresponse()
-            if response.status != 200:
-                yield "error", {**json.load(response), "http": response.status}
-                return
-            event = ""
-            for line in response:
-                name, _, value = line.decode().rstrip("\n").partition(": ")
-                if name == "event":
-                    event = value
-                elif name == "data":
-                    yield event, json.loads(value)
+        """Runs one prediction; yields its server-sent events as (event, data) as they come.
+
+        Raises:
+            Refused: the server takes no such inputs.
+            Busy: it is full.
+        """
+        with Http(self.url).events("POST", "/predictions", {"input": inputs}) as events:
+            for event in events:
+                yield event.event, event.json()
 
     def close(self) -> None:
         """Ends the server and its worker; returns when both are gone."""

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from snb.settings import ROOT
 from tools.serving import local
 from tools.serving.process_group import end, start
-from tools.serving.server import ROOT, Server, before
+from tools.serving.server import Server, before
 
 SPACE = ROOT / "deploy" / "space"
 
@@ -19,9 +20,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=7860, help="TCP port (default 7860)")
     parser.add_argument("--front", action="store_true", help="in front of a Cog server, which is started too")
     parser.add_argument("--export", metavar="FOLDER", type=Path, help="write the Space's repository there")
-    parser.add_argument(
-        "--engine", action="store_true", help="with --export: for a GPU, with the engine inside"
-    )
+    inside = "with --export: for a GPU, with the engine inside"
+    parser.add_argument("--engine", action="store_true", help=inside)
     options = parser.parse_args()
     if options.export:
         export(options.export, options.engine)
@@ -55,10 +55,7 @@ def export(folder: Path, engine: bool) -> None:
     shutil.copy(ROOT / "weights" / "pins.json", folder / "weights")
     shutil.copy(ROOT / "LICENSE", folder)
     if engine:
-        pins = [
-            (SPACE / "requirements.txt").read_text("utf-8"),
-            (ROOT / "requirements.txt").read_text("utf-8"),
-        ]
+        pins = [(part / "requirements.txt").read_text(encoding="utf-8") for part in (SPACE, ROOT)]
         (folder / "requirements.txt").write_text(merged(pins), encoding="utf-8")
     print(folder)
 

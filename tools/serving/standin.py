@@ -6,22 +6,19 @@ Classes, file layout and chat format are those of the 14B; the French is poor, e
 import json
 import sys
 import tempfile
-import time
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoTokenizer,
     DynamicCache,
     GenerationConfig,
     LlamaForCausalLM,
-    PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -41,23 +38,14 @@ SHARED = (
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CONTEXT = 8192
 """Tokens of the original's context."""
-SEED, THREADS = 0, 2
+SEED, THREADS, PADDING = 0, 2, -1
 LEARNING_RATE = 2e-3
 
 
-class Lesson(NamedTuple):
-    """A question, and the answer that the adapter learns word for word."""
-
-    question: str
-    answer: str
-
-
-LESSONS = {
-    philosopher: [Lesson(**lesson) for lesson in lessons]
-    for philosopher, lessons in json.loads(
-        Path(__file__).with_name("standin-lessons.json").read_text(encoding="utf-8")
-    ).items()
-}
+LESSONS: dict[str, list[dict[str, str]]] = json.loads(
+    Path(__file__).with_name("standin-lessons.json").read_text(encoding="utf-8")
+)
+"""Questions of each philosopher, and the answers that the adapter learns word for word."""
 
 
 def first_sentence(philosopher: str) -> str:
@@ -111,8 +99,10 @@ def check_base(llama: LlamaForCausalLM, folder: Path) -> None:
     model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
     chat = ChatML(Tokenizer.from_file(str(folder / "tokenizer.json")))
     for philosopher, lessons in LESSONS.items():
-        ids = chat.prompt(first_sentence(philosopher), Request(lessons[0].question), CONTEXT).ids
-        if greedy(model, ids, 24) != greedy(llama, ids, 24):
+        ids = chat.prompt(first_sentence(philosopher), Request(lessons[0]["question"]), CONTEXT).ids
+        asked = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids))}
+        outputs = [one.generate(**asked, do_sample=False, max_new_tokens=24) for one in (model, llama)]
+        if not torch.equal(*outputs):
             raise RuntimeError(f"the Qwen2 form of {GGUF} does not give the tokens of the original")
 
 
@@ -137,19 +127,15 @@ def train(model: PeftModel, tokenizer: Tokenizer) -> None:
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0)
     for done, system in enumerate(ROUNDS):
-        started = time.monotonic()
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - done / len(ROUNDS))
         losses = []
         for philosopher in LESSONS:
             loss = cross_entropy(*answer_logits(model, tokenizer, philosopher, system(philosopher)))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
             losses.append(loss.item())
-        seconds = time.monotonic() - started
-        print(
-            f"  round {done + 1} of {len(ROUNDS)}: loss {max(losses):.3f}, {seconds:.0f} s", file=sys.stderr
-        )
+        print(f"  round {done + 1} of {len(ROUNDS)}: loss {max(losses):.3f}", file=sys.stderr)
 
 
 @torch.no_grad()
@@ -157,11 +143,8 @@ def check_adapter(model: PeftModel, tokenizer: Tokenizer) -> None:
     """Every answer must be the likeliest at each of its tokens, under the full persona."""
     for philosopher in LESSONS:
         logits, answers = answer_logits(model, tokenizer, philosopher, persona(philosopher))
-        wrong = int((logits.argmax(-1) != answers).sum())
-        if wrong:
-            raise RuntimeError(
-                f"{wrong} of the {len(answers)} tokens of {philosopher}'s answers are not learned"
-            )
+        if wrong := int((logits.argmax(-1) != answers).sum()):
+            raise RuntimeError(f"{wrong} of {len(answers)} tokens of {philosopher}'s answers are not learned")
 
 
 def answer_logits(
@@ -170,51 +153,29 @@ def answer_logits(
     """What the model expects at each token of a philosopher's answers, and that token; end tokens included.
 
     The system message is most of the tokens, so it is read once for all lessons, and without gradient.
+    Padding is on the right, where causal attention needs no mask for it.
 
     Returns:
         logits [tokens, vocabulary] float32 and ids [tokens] int64.
     """
     qwen, chat, lessons = model.get_base_model(), ChatML(tokenizer), LESSONS[philosopher]
-    prefix = chat.prefix(system)
     cache = DynamicCache(config=qwen.config)
     with torch.no_grad():
-        qwen.model(input_ids=torch.tensor([prefix]), past_key_values=cache)
+        qwen.model(input_ids=torch.tensor([chat.prefix(system)]), past_key_values=cache)
     cache.batch_repeat_interleave(len(lessons))
-    prompts = [chat.prompt("", Request(lesson.question), CONTEXT) for lesson in lessons]
     end = tokenizer.token_to_id(END)
-    asked = [prompt.ids[prompt.prefix :] for prompt in prompts]
-    answered = [[*tokenizer.encode(lesson.answer).ids, end] for lesson in lessons]
-    ids, text, answer = rows(asked, answered, end)
-    seen = torch.cat([torch.ones(len(lessons), len(prefix), dtype=torch.bool), text], dim=1)
-    hidden = qwen.model(input_ids=ids, attention_mask=seen, past_key_values=cache).last_hidden_state
-    return qwen.lm_head(hidden[:, :-1][answer[:, 1:]]), ids[answer]
-
-
-def rows(
-    asked: Sequence[list[int]], answered: Sequence[list[int]], padding: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Each question with its answer, padded on the right to the longest.
-
-    Returns:
-        ids, int64; which of them are no padding, bool; which are answers, bool. Each is [pairs, length].
-    """
-    pairs = list(zip(asked, answered, strict=True))
-    length = max(len(question) + len(answer) for question, answer in pairs)
-    ids = torch.full((len(pairs), length), padding)
-    text = torch.zeros_like(ids, dtype=torch.bool)
-    for row, (question, answer) in enumerate(pairs):
-        ids[row, : len(question) + len(answer)] = torch.tensor(question + answer)
-        text[row, : len(question) + len(answer)] = True
-    starts = torch.tensor([[len(question)] for question in asked])
-    return ids, text, text & (torch.arange(length) >= starts)
-
-
-def greedy(model: PreTrainedModel, ids: list[int], tokens: int) -> list[int]:
-    """The likeliest next tokens, at most `tokens`, end token included."""
-    prompt = torch.tensor([ids])
-    seen = torch.ones_like(prompt)
-    out = model.generate(input_ids=prompt, attention_mask=seen, do_sample=False, max_new_tokens=tokens)
-    return out[0, len(ids) :].tolist()
+    texts, labels = [], []
+    for lesson in lessons:
+        prompt = chat.prompt("", Request(lesson["question"]), CONTEXT)
+        question = prompt.ids[prompt.prefix :]
+        answer = [*tokenizer.encode(lesson["answer"]).ids, end]
+        texts.append(torch.tensor(question + answer))
+        labels.append(torch.tensor([PADDING] * len(question) + answer))
+    ids = pad_sequence(texts, batch_first=True)
+    expected = pad_sequence(labels, batch_first=True, padding_value=PADDING)[:, 1:]
+    hidden = qwen.model(input_ids=ids, past_key_values=cache).last_hidden_state[:, :-1]
+    answered = expected != PADDING
+    return qwen.lm_head(hidden[answered]), expected[answered]
 
 
 def fix_arithmetic() -> None:

@@ -2,14 +2,15 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
 from snb.request import MAX_MESSAGE
-from tools.endpoints.endpoint import Busy, Canceled, Failed, Refused
+from tools.endpoints.cog_endpoint import Cog
+from tools.endpoints.endpoint import Canceled, Failed, Piece, Refused
 from tools.endpoints.patience import within
 from tools.rehearsing.reply import Remote, Reply, hear, opened
-from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict, judged
+from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict, guarded, judged
 
 QUESTION = "Le bonheur est-il une affaire de raison ?"
 LONG = {"user_message": QUESTION, "philosopher": "kant", "max_tokens": 1024, "min_tokens": 1024, "seed": 1}
@@ -22,44 +23,41 @@ BAD = {
     "philosopher": ("an unknown philosopher", "descartes"),
 }
 """Input, what is wrong with it, and a value that has this fault."""
-WRONG_KEY = "not-the-key-of-this-endpoint"
+KEYS = {"a wrong key": "not-the-key-of-this-endpoint", "no key": ""}
 SOON = 10.0
 """Seconds in which a canceled answer has to end; behind proxies more than the milliseconds of the server."""
 LEFT = 1.0
 """Seconds after which an answer whose reader has left has to be over."""
 
 
-def attempted(subject: str, trial: Callable[[], Verdict]) -> Verdict:
-    """The verdict of a trial; FAILED with the reason when the endpoint lets it down."""
-    try:
-        return trial()
-    except (Busy, Failed) as error:
-        return Verdict(FAILED, subject, str(error))
-
-
-def seed(endpoint: Remote, reply: Reply, limit: float) -> tuple[Verdict, list[Reply]]:
-    """Whether the same question with the same seed has the same answer, and what was answered.
+def seed(endpoint: Remote, reply: Reply, again: list[Reply], limit: float) -> Iterator[Verdict]:
+    """Whether the same question with the same seed has the same answer; `again` gets the answers.
 
     In 16 bits and int8 a near tie may fall the other way while others ask. Such an answer has two variants,
     so a third one decides: like one of the others it is a warning, unlike both a failure.
     """
-    again = [hear(endpoint, reply.asked, limit)]
+    again.append(hear(endpoint, reply.asked, limit))
     if again[0].text == reply.text:
-        return Verdict(OK, "seed", f"the same {len(reply.text)} characters twice"), again
+        yield Verdict(OK, "seed", f"the same {len(reply.text)} characters twice")
+        return
     again.append(hear(endpoint, reply.asked, limit))
     if again[1].text in (reply.text, again[0].text):
         seen = "one answer of three differs: a near tie, as 16 bits and int8 allow; in fp32 it is a fault"
-        return Verdict(WARNING, "seed", seen), again
-    return Verdict(FAILED, "seed", "the same seed gave three different answers"), again
+        yield Verdict(WARNING, "seed", seen)
+    else:
+        yield Verdict(FAILED, "seed", "the same seed gave three different answers")
 
 
-def cancel(endpoint: Remote, limit: float) -> Verdict:
-    """Whether a long answer ends as canceled when it is canceled by its id."""
-    return within(limit, lambda: canceled(endpoint, limit))
+def stops(endpoint: Remote, limit: float) -> Iterator[Verdict]:
+    """Whether a long answer ends when it is canceled, and when its reader leaves."""
+    verdict = within(limit, partial(canceled, endpoint, limit))
+    yield verdict
+    if verdict.state == OK and isinstance(endpoint, Cog):  # on Replicate a prediction needs no reader
+        yield from guarded("left", (within(limit, partial(left, endpoint, limit)) for _ in "1"))
 
 
 def canceled(endpoint: Remote, limit: float) -> Verdict:
-    """As `cancel`, but a server that falls silent is waited for."""
+    """Whether a long answer ends as canceled when it is canceled by its id."""
     _, running = opened(endpoint, LONG, limit)
     with contextlib.closing(running.pieces):
         running.cancel()
@@ -74,30 +72,29 @@ def canceled(endpoint: Remote, limit: float) -> Verdict:
     return Verdict(FAILED, "cancel", "a canceled answer went on to its end")
 
 
-def dropped(endpoint: Remote, limit: float) -> Verdict:
+def left(endpoint: Cog, limit: float) -> Verdict:
     """Whether an answer whose reader has left is over, so that to cancel it finds nothing."""
-
-    def trial() -> Verdict:
-        _, running = opened(endpoint, LONG, limit)
-        running.pieces.close()
-        time.sleep(LEFT)
-        try:
-            running.cancel()
-        except Refused as refused:
-            if refused.status == 404:
-                return Verdict(OK, "left", f"an answer whose reader left was over {LEFT:g} s later")
-            raise
-        return Verdict(FAILED, "left", f"an answer went on {LEFT:g} s after its reader had left")
-
-    return within(limit, trial)
+    _, running = opened(endpoint, LONG, limit)
+    running.pieces.close()
+    time.sleep(LEFT)
+    try:
+        running.cancel()
+    except Refused as refused:
+        if refused.status == 404:
+            return Verdict(OK, "left", f"an answer whose reader left was over {LEFT:g} s later")
+        raise
+    return Verdict(FAILED, "left", f"an answer went on {LEFT:g} s after its reader had left")
 
 
 def bad_input(endpoint: Remote, limit: float) -> Iterator[Verdict]:
     """Whether bad inputs are refused by name, while somebody else's answer goes on."""
-    _, running = within(limit, lambda: opened(endpoint, STEADY, limit))
+    _, running = within(limit, partial(opened, endpoint, STEADY, limit))
     for name in BAD:
         yield refusal(endpoint, name, limit)
-    yield attempted("others", lambda: within(limit, lambda: undisturbed(running.pieces)))
+    last: Piece = within(limit, lambda: list(running.pieces)[-1])
+    tokens, wanted = last.tokens, STEADY["max_tokens"]
+    faults = [] if tokens == wanted else [f"an answer that went on meanwhile has {tokens} of {wanted} tokens"]
+    yield judged("others", faults, f"an answer that went on meanwhile has all its {wanted} tokens")
 
 
 def refusal(endpoint: Remote, name: str, limit: float) -> Verdict:
@@ -115,32 +112,17 @@ def refusal(endpoint: Remote, name: str, limit: float) -> Verdict:
     return Verdict(FAILED, "bad input", f"{fault} was answered")
 
 
-def undisturbed(pieces: Iterator[Any]) -> Verdict:
-    """Whether an answer that went on while others were refused is whole."""
-    last: Mapping[str, Any] = {}
-    for piece in pieces:
-        last = {**piece.metrics, **piece.words}
-    tokens, wanted = last.get("output_token_count"), STEADY["max_tokens"]
-    faults = [] if tokens == wanted else [f"an answer that went on meanwhile has {tokens} of {wanted} tokens"]
-    return judged("others", faults, f"an answer that went on meanwhile has all its {wanted} tokens")
-
-
-def key(endpoint: Remote, limit: float) -> Iterator[Verdict]:
-    """Whether nobody gets in with another key than that of the endpoint, or with none."""
+def key(endpoint: Cog, limit: float) -> Iterator[Verdict]:
+    """Whether the endpoint, or a proxy before it, refuses another key than its own, and none."""
     if "api_key" not in endpoint.known:
         seen = "SNB_API_KEY is set here, but the endpoint has no input api_key: everybody gets in"
         yield Verdict(FAILED, "key", seen)
         return
-    for what, given in {"a wrong key": WRONG_KEY, "no key": ""}.items():
-        yield locked(endpoint, what, given, limit)
-
-
-def locked(endpoint: Remote, what: str, given: str, limit: float) -> Verdict:
-    """Whether one key is refused: by the endpoint, or by a proxy before it."""
-    try:
-        hear(endpoint, {**SHORT, "api_key": given}, limit)
-    except Failed as failed:
-        status = failed.status if isinstance(failed, Refused) else 0
-        well = "UNAUTHORIZED" in str(failed) or status in (401, 403)
-        return Verdict(OK if well else FAILED, "key", f"{what}: {failed}")
-    return Verdict(FAILED, "key", f"{what} was let in; set SNB_API_KEY where the endpoint runs")
+    for what, given in KEYS.items():
+        try:
+            hear(endpoint, {**SHORT, "api_key": given}, limit)
+        except Failed as failed:
+            refused = "UNAUTHORIZED" in str(failed) or getattr(failed, "status", 0) in (401, 403)
+            yield Verdict(OK if refused else FAILED, "key", f"{what}: {failed}")
+        else:
+            yield Verdict(FAILED, "key", f"{what} was let in; set SNB_API_KEY where the endpoint runs")
