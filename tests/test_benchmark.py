@@ -213,12 +213,10 @@ def chunk(text: str, tokens: int | None = None, reason: str | None = None) -> st
 def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
     vllm = as_events(chunk("Bon", 1), chunk("jour", 3, "length"), "data: [DONE]")
     transformers = as_events(chunk("Bonjour"), chunk("", 3, "length"))
-    with table(vllm, transformers, as_events(chunk("Bon"))) as (url, server):
+    with table(vllm, transformers) as (url, server):
         endpoint = ChatCompletions("peer", url, "model", {"top_k": 20})
         assert list(endpoint.ask(INPUTS)) == [Piece("Bon", 1), Piece("jour", 3)]
         assert list(endpoint.ask(INPUTS)) == [Piece("Bonjour"), Piece("", 3)]
-        with pytest.raises(Failed, match="ended before"):
-            list(endpoint.ask(INPUTS))
     body = server.asked[0]
     assert body["messages"][0] == {"role": "system", "content": persona("spinoza")}
     assert (body["max_tokens"], body["top_k"], body["stream"]) == (64, 20, True)
@@ -227,7 +225,7 @@ def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
 @pytest.mark.parametrize("broken", [as_events(chunk("Bon")), as_events('data: {"error": "out of memory"}')])
 def test_a_chat_completion_that_breaks_off_has_failed(broken: Reply) -> None:
     with (
-        table({"POST /v1/chat/completions": broken}) as (url, _),
+        table(broken) as (url, _),
         pytest.raises(Failed, match=r"ended before|out of memory"),
     ):
         list(ChatCompletions("peer", url, "model", {}).ask(INPUTS))

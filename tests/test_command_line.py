@@ -55,7 +55,7 @@ def test_help_and_a_wrong_option_run_nothing(
 
 
 def test_the_tests_have_help_too() -> None:
-    command = [ROOT / "scripts" / "test", "--help"]
+    command = [str(ROOT / "scripts" / "test"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Everything that this machine can check")
 
@@ -83,8 +83,9 @@ def command(body: str) -> str:
 
 def python(program: str) -> "subprocess.Popen[str]":
     """A program as a child, with pipes."""
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen([sys.executable, "-c", program], env={**os.environ, **PATHS}, text=True, **pipes)
+    pipe = subprocess.PIPE
+    command, environment = [sys.executable, "-c", program], {**os.environ, **PATHS}
+    return subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 @pytest.mark.parametrize(
