@@ -1,18 +1,16 @@
-"""scripts/costs and scripts/roofline: bills and bounds against sums done by hand; docs/costs.md."""
+"""scripts/costs: bills and bounds against sums done by hand; docs/costs.md."""
 
-import json
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 from transformers import Qwen2ForCausalLM
 
 from snb.settings import ROOT
+from tests import scripts
 from tests.tiny import tiny_config
 from tools.benchmarking.bounds import QWEN_14B, Bounds, Rates
-from tools.pricing.prices import ACTIVE, FILE, HOUR, MONTH, SECOND, BadFigures, Machine, measured, read
+from tools.pricing.prices import ACTIVE, FILE, HOUR, MONTH, SECOND, BadFigures, Machine, read
 
 BOUNDS = Bounds(QWEN_14B)
 HEAD, LAYERS = 152064 * 5120, 48 * (5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 * 13824 * 3)
@@ -32,8 +30,6 @@ def test_each_way_to_pay_charges_for_its_own_seconds() -> None:
     assert months == pytest.approx([4 * 0.39 + 730 * 6 * 0.001, 4 * 11.1 + woken, 730 * 0.40, 200])
     assert hourly.month(4.80, 0) == 4.80
     assert private.month(44.40, 9999) == pytest.approx(730 * 3.60)  # it never sleeps
-    crossings = [one.requests_an_hour(hourly) for one in (public, private)]
-    assert crossings == pytest.approx([0.40 / 0.006, 0.40 / 0.406])
 
 
 def test_prices_name_every_fault_in_one_line(tmp_path: Path) -> None:
@@ -49,20 +45,6 @@ def test_prices_name_every_fault_in_one_line(tmp_path: Path) -> None:
     for unreadable in (file, tmp_path / "absent.toml"):
         with pytest.raises(BadFigures, match=rf"^BAD_FIGURES: {unreadable.name}: .* explain its fields$"):
             read(unreadable)
-
-
-def test_a_benchmark_gives_the_rate_of_the_level_at_or_below(tmp_path: Path) -> None:
-    file, alone = tmp_path / "benchmark.json", {"server": "ours", "workload": "chat", "kind": "at once"}
-    levels = [(1, 30.0, 0), (4, 100.0, 0), (8, 150.0, 1)]  # at 8 a request failed
-    figures = [
-        {**alone, "pupils": n, "tokens_per_second": rate, "failures": lost} for n, rate, lost in levels
-    ]
-    file.write_text(json.dumps({"figures": [*figures, {**figures[0], "server": "vllm", "pupils": 64}]}))
-    at_once, seconds = measured(file, 150)
-    assert [at_once, *map(seconds, (1, 3, 4))] == pytest.approx([4, 150 / 30, 3 * 150 / 30, 4 * 150 / 100])
-    file.write_text('{"figures": []}')
-    with pytest.raises(BadFigures, match="scripts/benchmark --output"):
-        measured(file, 150)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -91,14 +73,9 @@ def test_steps_are_bound_by_memory_or_by_the_tensor_cores() -> None:
     assert BOUNDS.prefill(weak, "nf4", 300, cached=700) == pytest.approx(flops / 1e12)
 
 
-def test_the_page_shows_what_its_commands_print(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_shows_what_its_commands_print(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8")
-    for script, arguments in re.findall(r"^scripts/(costs|roofline)(.*?)(?: +#.*)?$", page, re.MULTILINE):
-        monkeypatch.setattr(sys, "argv", [script, *arguments.split()])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
-        assert ended.value.code == 0
+    for arguments in re.findall(r"^scripts/costs (.*?)(?: +#.*)?$", page, re.MULTILINE):
+        assert scripts.code("costs", *arguments.split()) == 0
     printed = capsys.readouterr().out.splitlines()
     assert not [line for line in page.splitlines() if line.startswith("| ") and line not in printed]

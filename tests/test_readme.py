@@ -1,8 +1,6 @@
 """The documents say what the code does, and lead where they say."""
 
 import re
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from urllib.parse import unquote
@@ -10,13 +8,13 @@ from urllib.parse import unquote
 import pytest
 
 from snb.settings import ROOT, Settings
+from tests import scripts
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def test_the_tables_that_mirror_code_are_those_of_the_code() -> None:
-    check = subprocess.run([sys.executable, str(ROOT / "scripts" / "readme"), "--check"], check=False)
-    assert check.returncode == 0, "run scripts/readme"
+    assert scripts.code("readme", "--check") == 0, "run scripts/readme"
 
 
 def test_every_module_is_on_the_map() -> None:

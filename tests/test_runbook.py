@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from snb.settings import ROOT
+from tests import scripts
 from tests.hosts import tools
 
 BLOCK = re.compile(r"^( *)```sh\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -85,17 +86,21 @@ def ended(desk: Path, *command: str | Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_our_own_scripts_understand_their_command_lines(calls: Calls, desk: Path) -> None:
-    own = [(name, arguments) for name in calls if name.startswith("scripts/") for arguments in calls[name]]
-    # Once for each set of options: a start takes seconds.
-    different = {(name, *(word for word in words if word[0] == "-")): (name, words) for name, words in own}
-    for name, arguments in different.values():
-        code, output = ended(desk, ROOT / name, *arguments, UNKNOWN)
-        # All else was right, or argparse would have named that first.
-        assert (code, output.rstrip().endswith(f"unrecognized arguments: {UNKNOWN}")) == (2, True), output
+def test_our_own_scripts_understand_their_command_lines(
+    calls: Calls, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in GIVEN.items():
+        monkeypatch.setenv(name, value)
+    for script in [name for name in calls if name.startswith("scripts/")]:
+        for arguments in calls[script]:
+            # All else was right, or argparse would have named that first.
+            assert scripts.code(Path(script).name, *arguments, UNKNOWN) == 2
+            assert capsys.readouterr().err.rstrip().endswith(f"unrecognized arguments: {UNKNOWN}")
 
 
+@pytest.mark.slow
 def test_hugging_face_and_vast_understand_theirs(calls: Calls, desk: Path) -> None:
+    """Seconds: each call is a start of somebody else's program."""
     vast = [str(tools() / "vastai"), "--url", NOWHERE, "--api-key", "x", "--retry", "1"]
     commands = [[str(ROOT / ".venv" / "bin" / "hf"), *arguments] for arguments in calls["hf"]]
     for command in commands + [[*vast, *arguments] for arguments in calls["vastai"]]:
@@ -104,7 +109,9 @@ def test_hugging_face_and_vast_understand_theirs(calls: Calls, desk: Path) -> No
         assert "onnect" in output or NOWHERE.removeprefix("http://") in output, output
 
 
+@pytest.mark.slow
 def test_skypilot_understands_its_commands(calls: Calls, desk: Path) -> None:
+    """Seconds: SkyPilot's command line is imported twice."""
     for arguments, status in ((calls["sky"], 0), ([["down", UNKNOWN]], 1)):
         code, output = ended(desk, tools() / "python", "-c", SKY, json.dumps(arguments))
         assert code == status, output
