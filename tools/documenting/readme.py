@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -10,12 +10,7 @@ from snb.card import BEST_FIRST, CARDS, Precision, choose, gib
 from snb.settings import ROOT, Settings
 from tools.benchmarking.bounds import QWEN_14B
 from tools.serving import schema
-
-
-def table(*rows: Sequence[object]) -> str:
-    """The first row is the header."""
-    header, *rest = (f"| {' | '.join(map(str, row))} |".replace("|  |", "| |") for row in rows)
-    return "\n".join([header, "|" + "---|" * len(rows[0]), *rest])
+from tools.table import table
 
 
 def inputs() -> str:
@@ -27,7 +22,7 @@ def inputs() -> str:
         default = json.dumps(field.get("default"), ensure_ascii=False)
         shown = f"`{default}`" if "default" in field else "required"
         rows.append([f"`{name}`", kind, shown, field["description"]])
-    return table(["Input", "Type", "Default", ""], *rows)
+    return table(["Input", "Type", "Default", ""], rows, aligned=False)
 
 
 def bounds(field: dict[str, Any]) -> str:
@@ -41,7 +36,8 @@ def precisions() -> str:
         [f"`{one.name}`", taken(one), " / ".join(f"{ms:g}" for ms in one.steps) or "–", one.reason]
         for one in BEST_FIRST
     ]
-    return table(["Held in", "`auto` takes it", "ms a step of 1 / 4 / 8 / 16 rows", ""], *rows)
+    header = ["Held in", "`auto` takes it", "ms a step of 1 / 4 / 8 / 16 rows", ""]
+    return table(header, rows, aligned=False)
 
 
 def taken(one: Precision) -> str:
@@ -55,9 +51,10 @@ def cards() -> str:
     """What `auto` takes on each card that is for rent, with the default settings."""
     chosen = [(card, choose(QWEN_14B, Settings(), card)) for card in CARDS]
     rows = [
-        [card.name, one.precision, one.slots, gib(one.need.total), gib(card.free)] for card, one in chosen
+        [card.name, one.precision, str(one.slots), gib(one.need.total), gib(card.free)]
+        for card, one in chosen
     ]
-    return table(["Card", "Held in", "Slots", "GiB needed", "GiB free"], *rows)
+    return table(["Card", "Held in", "Slots", "GiB needed", "GiB free"], rows, aligned=False)
 
 
 PLACES = {"README.md": (inputs,), "docs/settings.md": (precisions, cards)}

@@ -10,20 +10,54 @@ stand-in where there is no GPU, unless SNB_BASE_MODEL says otherwise. Precisions
 """
 
 import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from tools.preparing.comparison import Side, compare, table
+from snb.settings import PRECISIONS
+from snb.weights.checkpoint import CARD
+from tools.benchmarking.programs import result
 from tools.preparing.quality import NAME
 from tools.serving import local
 
 
+def compare(reference: str, other: str, settings: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The fields of `quality.Quality` of both; the other's hold what it diverges by.
+
+    Args:
+        reference: a precision of base and adapter, a folder of prepared weights, or another folder or
+            repository, as is `other`.
+        settings: for both, on top of this process's own environment.
+
+    Raises:
+        Failed: one of them could not be loaded; with its own words.
+    """
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, task in ((reference, "write"), (other, "compare")):
+            command = ["-m", "tools.preparing.quality", task, f"{folder}/scores.pt"]
+            if name in PRECISIONS:
+                side = {"SNB_PREPARED": "none", "SNB_PRECISION": name}
+            elif (Path(name) / CARD).exists():
+                side, command = {}, [*command, f"--prepared={name}"]
+            else:
+                side = {"SNB_BASE_MODEL": name, "SNB_ADAPTER": "none", "SNB_PREPARED": "none"}
+            figures.append(result(command, {**settings, "SNB_SLOTS": "1", **side}))
+    return figures
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("reference", type=Side.of)
-    parser.add_argument("other", type=Side.of)
-    options = parser.parse_args()
-    figures = compare(options.reference, options.other, local.settings())
-    print(table(options.reference, options.other, figures))
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser.add_argument("reference")
+    parser.add_argument("other")
+    asked = parser.parse_args()
+    first, second = compare(asked.reference, asked.other, local.settings())
+    print(f"{asked.reference}: {first['loss']:.3f} nats a token")
+    print(f"{asked.other}: {second['loss']:.3f} nats a token")
+    mean, worst, tokens = (second[name] for name in ("mean_divergence", "worst_divergence", "tokens"))
+    print(f"divergence: {mean:.4f} nats, mean over {tokens} tokens; largest {worst:.3f}")
+    print(f"same likeliest token: {second['same_choice']:.1%}")
     print(f"texts: {NAME}")
     return 0

@@ -33,7 +33,7 @@ from snb.weights.hub import MARGIN, free_bytes
 from snb.weights.lock import NAME, Entry, Lock, digests, verify
 from snb.weights.merge import TRIM_EVERY, give_back_freed_memory, unties
 from snb.weights.prepared import Card, Origin, Quality, tools
-from tools.preparing.comparison import Side, compare
+from tools.preparing.check_quality import compare
 from tools.preparing.quality import NAME as TEXTS
 
 CAST = {"nf4": "bf16", "int8": "fp16", "bf16": "bf16"}
@@ -110,12 +110,12 @@ def measure(folder: Path) -> None:
     card, lock = Card.read(folder), Lock.read(folder)
     assert lock
     device = Device.find(Settings.from_environment().device)
-    reference = Side.of("fp32" if device.kind == "cpu" else device.half)
-    say(f"comparing with the merged model in {reference.name} …")
+    reference = "fp32" if device.kind == "cpu" else device.half
+    say(f"comparing with the merged model in {reference} …")
     # The device is named because a large model runs on a CPU only when told to.
-    _, figures = compare(reference, Side.of(str(folder)), {"SNB_DEVICE": device.kind})
-    divergence, same = figures["mean_divergence"], figures["same_choice"]
-    quality = Quality(TEXTS, figures["tokens"], reference.name, device.name, divergence, same)
+    _, figures = compare(reference, str(folder), {"SNB_DEVICE": device.kind})
+    shown = figures["mean_divergence"], figures["same_choice"]
+    quality = Quality(TEXTS, figures["tokens"], reference, device.name, *shown)
     replace(card, quality=quality).write(folder)
     replace(lock, files={**lock.files, CARD: _entry(folder / CARD)}).write(folder)
     say(f"quality: {quality}")
@@ -227,12 +227,11 @@ def _require_all(recipe: Recipe, sources: Sequence[str]) -> None:
         found[HEAD] = found[EMBEDDING]
     if recipe.config.tie_word_embeddings:
         found.pop(HEAD, None)
-    faults = [f"{name} is absent" for name in sorted(needed.keys() - found.keys())]
-    faults += [f"{name} is not part of the model" for name in sorted(found.keys() - needed.keys())]
-    faults += [
-        f"{name} has shape {found[name]}, and config.json says {needed[name]}"
-        for name in sorted(needed.keys() & found.keys())
-        if found[name] != needed[name]
+    both = [name for name in sorted(needed.keys() & found.keys()) if found[name] != needed[name]]
+    faults = [
+        *(f"{name} is absent" for name in sorted(needed.keys() - found.keys())),
+        *(f"{name} is not part of the model" for name in sorted(found.keys() - needed.keys())),
+        *(f"{name} has shape {found[name]}, and config.json says {needed[name]}" for name in both),
     ]
     if faults:
         raise WeightsMissing(faults, "Download the base model again")

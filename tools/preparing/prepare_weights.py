@@ -24,21 +24,15 @@ from tools.preparing import preparation
 CURE = "scripts/check-quality measures it on a larger machine; --skip-quality here"
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    """The folder goes to stdout, progress and faults to stderr."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     add = parser.add_argument
     add("--precision", choices=preparation.CAST, required=True, help="what the weights are held in")
     add("--output", type=Path, help="default: prepared in the weights' folder, where a boot looks")
     add("--skip-quality", action="store_true", help="do not compare with the merged model")
-    return parser
-
-
-def main() -> None:
-    """The folder goes to stdout, progress and faults to stderr."""
-    options = arguments().parse_args()
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request
     settings = Settings.from_environment()

@@ -1,15 +1,14 @@
-"""How far the model's next-token scores in one precision are from those in another, on fixed French texts.
+"""How far a model's next-token scores are from another's, or its own in another precision, on French texts.
 
 Each text of quality-set.json stands where an answer stands, after its philosopher's persona and a question,
 and every token of it is scored given the ones before (teacher forcing). Runs as a program, once for each
-precision, on the weights that the environment names, or on prepared ones: `python quality.py write FILE`
-keeps the scores, `python quality.py compare FILE` holds its own against them. Both write JSON to stdout.
+model, on the weights that the environment names, or on prepared ones: `write FILE` keeps the scores,
+`compare FILE` holds its own against them. Both write JSON to stdout.
 """
 
 import argparse
 import hashlib
 import json
-import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -39,17 +38,13 @@ TOKENS = 64
 
 @dataclass(frozen=True)
 class Quality:
-    """Of one precision; divergences are from the precision compared with, and none without one."""
+    """Divergences are from the model compared with, Kullback-Leibler in nats, and none without one."""
 
-    tokens: int
-    """How many were scored."""
-    loss: float
-    """Mean surprise at the texts' own tokens, in nats."""
+    tokens: int  # that were scored
+    loss: float  # mean surprise at the texts' own tokens, in nats
     mean_divergence: float | None = None
-    """Kullback-Leibler, in nats; as is the largest."""
     worst_divergence: float | None = None
-    same_choice: float | None = None
-    """Share of tokens at which both precisions find the same token likeliest."""
+    same_choice: float | None = None  # share of tokens at which both find the same token likeliest
 
 
 def texts(loaded: Loaded, count: int, context: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -71,17 +66,14 @@ def scores(loaded: Loaded, prompt: Sequence[int], answer: Sequence[int]) -> Tens
 
 def quality(own: Sequence[Tensor], answers: Sequence[Sequence[int]], other: Sequence[Tensor] = ()) -> Quality:
     """The figures of scores, held against others of the same texts."""
-    losses = [
-        cross_entropy(each, torch.tensor(ids), reduction="none")
-        for each, ids in zip(own, answers, strict=True)
-    ]
-    tokens, loss = sum(map(len, losses)), torch.cat(losses).mean().item()
+    mine, ids = torch.cat(list(own)), torch.tensor([token for answer in answers for token in answer])
+    loss = cross_entropy(mine, ids).item()
     if not other:
-        return Quality(tokens, loss)
-    pairs = list(zip(torch.cat(list(own)), torch.cat(list(other)), strict=True))
-    divergences = torch.stack([divergence(*pair) for pair in pairs])
-    same = [bool(mine.argmax() == theirs.argmax()) for mine, theirs in pairs]
-    return Quality(tokens, loss, divergences.mean().item(), divergences.max().item(), statistics.fmean(same))
+        return Quality(len(ids), loss)
+    theirs = torch.cat(list(other))
+    nats = torch.stack([divergence(*pair) for pair in zip(mine, theirs, strict=True)])
+    same = (mine.argmax(-1) == theirs.argmax(-1)).float().mean().item()
+    return Quality(len(ids), loss, nats.mean().item(), nats.max().item(), same)
 
 
 def read(folder: Path, settings: Settings) -> Loaded:
@@ -92,9 +84,7 @@ def read(folder: Path, settings: Settings) -> Loaded:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("write", "compare"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--texts", type=int, default=len(TEXTS), help="how many (default all)")
