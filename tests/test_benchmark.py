@@ -3,6 +3,9 @@
 import contextlib
 import json
 import math
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +16,9 @@ from typing import Any
 import pytest
 
 from snb.philosophers import persona
-from tests import scripts
+from snb.settings import ROOT
 from tests.tiny import save_tiny
-from tools.benchmarking import load_benchmark, random_weights, record, workload
+from tools.benchmarking import benchmark_table, load_benchmark, random_weights, session, workload
 from tools.benchmarking.classroom import Answer, Run, gather
 from tools.benchmarking.figures import between, figures, median
 from tools.command import Fault
@@ -88,6 +91,14 @@ def cog_answer(status: str = "succeeded") -> Reply:
     return as_events(BON, BON, f"event: completed\ndata: {json.dumps({'status': status, **METRICS})}")
 
 
+def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command, variables = (
+        [sys.executable, str(ROOT / "scripts" / "benchmark"), *arguments],
+        {**os.environ, **environment},
+    )
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+
+
 def answer(*times: float, asked: float = 0.0, tokens: int = 4, failure: str = "", **more: Any) -> Answer:
     ended = times[-1] if times else 9.0
     return Answer(asked, ended, tokens, list(times), [None] * len(times), failure=failure, **more)
@@ -122,7 +133,7 @@ def test_tokens_are_the_servers_count_where_it_gives_one() -> None:
     assert list(between(answer(1, 2, tokens=4))) == [0.5]  # two pieces of two tokens each
     assert figures([answer(1, 2, reported=3)]).tokens_per_second == 3 / 2
     rounds = [Run("ours", "chat", "at once", 1, [answer(1, 2, reported=3)])]
-    assert "ours: 1 answers are not as long as asked for." in record.tables(rounds, {}, 0)
+    assert "ours: 1 answers are not as long as asked for." in benchmark_table.write(rounds, {}, 0)
 
 
 def test_medians_are_over_rounds_and_ratios_of_ours_over_theirs() -> None:
@@ -130,7 +141,7 @@ def test_medians_are_over_rounds_and_ratios_of_ours_over_theirs() -> None:
         return [Run(server, "chat", "at once", 1, [answer(end / 2, end)]) for end in seconds]
 
     assert median(run("ours", 2, 8, 4)).tokens_per_second == 1
-    text = record.tables([*run("ours", 2, 8, 4), *run("theirs", 8)], {"ours": 7.5}, 0)
+    text = benchmark_table.write([*run("ours", 2, 8, 4), *run("theirs", 8)], {"ours": 7.5}, 0)
     [row] = [line for line in text.splitlines() if line.startswith("| theirs") and line.count("|") == 5]
     assert [cell.strip() for cell in row.split("|")[1:-1]] == ["theirs", "chat, 1 at once", "2.00", "0.50"]
     assert "7.50" in text
@@ -224,15 +235,13 @@ def test_a_chat_completion_that_breaks_off_has_failed(broken: Reply) -> None:
 
 
 @pytest.mark.server
-def test_the_tool_measures_a_cog_server_and_keeps_what_it_saw(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_tool_measures_a_cog_server_and_keeps_what_it_saw(tmp_path: Path) -> None:
     settings = {"SNB_BASE_MODEL": str(save_tiny(tmp_path / "base")), "SNB_ADAPTER": "none"}
     with (tmp_path / "log").open("w") as log, Server(settings, log=log) as server:
         server.wait()
         options = ["--concurrency", "1", "2", "--rounds", "1", "--class", "3", "--cold", "--price", "0.001"]
-        where = [server.url, "--output", str(tmp_path)]
-        assert scripts.code("benchmark", *where, *options, "--workload", "chat", "rag") == 0
+        done = benchmark(server.url, *options, "--output", str(tmp_path), "--workload", "chat", "rag")
+    assert done.returncode == 0, done.stderr
     kept = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
     asked = [(run["workload"], run["kind"], run["pupils"]) for run in kept["runs"]]
     kinds = [("at once", 1), ("at once", 2), ("class", 3), ("warm", 1), ("cold", 1)]
@@ -241,28 +250,38 @@ def test_the_tool_measures_a_cog_server_and_keeps_what_it_saw(
     assert all(one["reported"] == one["wanted"] and not one["failure"] for one in answers)
     assert all(shown["tokens_per_second"] > 0 and shown["cost"] > 0 for shown in kept["figures"])
     assert {"date", "machine", "versions"} <= set(kept)
-    assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == capsys.readouterr().out
+    assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == done.stdout
 
 
-def test_the_tool_reports_a_request_that_fails_and_ends_with_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_tool_reports_a_request_that_fails_and_ends_with_1(tmp_path: Path) -> None:
     with table(cog_answer(), cog_answer(), as_json({"detail": "no"}, 500)) as (url, _):
-        options = ["--concurrency", "2", "--rounds", "1", "--output", str(tmp_path)]
-        assert scripts.code("benchmark", url, *options) == 1
-    assert "1 failed: HTTP 500" in capsys.readouterr().err
+        done = benchmark(url, "--concurrency", "2", "--rounds", "1", "--output", str(tmp_path))
+    assert done.returncode == 1
+    assert "1 failed: HTTP 500" in done.stderr
     [shown] = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["figures"]
     assert (shown["failures"], shown["ttft_p95"]) == (1, None)
 
 
-@pytest.mark.slow
+@pytest.mark.server
+def test_overhead_is_measured_whatever_is_prepared_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prepared").mkdir()
+    monkeypatch.setenv("SNB_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.delenv("SNB_PREPARED")
+    monkeypatch.setattr(session, "OVERHEAD", {"max_tokens": 8, "min_tokens": 8})
+    measured = session.Session(session.Plan([], [], rounds=1), keep=lambda _: None)
+    with (tmp_path / "log").open("w") as log:
+        measured.overhead(log)
+    assert not measured.failed, measured.faults
+    asked = [(run.server, run.workload, run.answers[0].wanted) for run in measured.runs]
+    assert asked == [("ours", "overhead", 8), ("generate", "overhead", 8)]
+
+
 def test_a_load_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
-    """Two programs import torch and peft."""
     random_weights.make(tmp_path, random_weights.configuration(random_weights.SMALL))
-    _, peak, bound, model, read = load_benchmark.measure("ours", tmp_path, tmp_path / "prepared", "bf16")
-    assert read == sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors"))
-    assert 0 < 1.3 * model < bound
-    assert model < read
-    assert peak > 0
+    load = load_benchmark.measure("ours", tmp_path / "base", tmp_path / "adapter", "bf16")
+    assert load["read"] == sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors"))
+    assert 0 < load["tensor"] / 4 < load["model"] < load["read"]
     with pytest.raises(Fault, match="ours failed in bf16"):
-        load_benchmark.measure("ours", tmp_path / "nothing", tmp_path / "prepared", "bf16")
+        load_benchmark.measure("ours", tmp_path / "base", tmp_path / "nothing", "bf16")

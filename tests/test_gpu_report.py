@@ -2,7 +2,10 @@
 
 import json
 import os
+import runpy
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,6 @@ from tokenizers import Tokenizer
 from snb.philosophers import names, persona
 from snb.settings import ROOT, Settings
 from snb.weights.loader import load
-from tests import scripts
 from tests.tiny import save_tiny
 from tools.benchmarking import gpu_report, random_weights
 from tools.benchmarking.gpu_report import CPU, GPU, TABLES, Inspection
@@ -29,15 +31,17 @@ def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gpu_report, "has_gpu", lambda: False)
-    assert scripts.code("gpu-report") == 1
+    monkeypatch.setattr(sys, "argv", ["gpu-report"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / "gpu-report"), run_name="__main__")
+    assert ended.value.code == 1
     assert "needs an NVIDIA GPU; --cpu" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(tmp_path: Path) -> None:
-    """Four programs import torch, one after the other, and the last boots and measures."""
     options = ["--cpu", "--random", "--parts", "fp32", "--output", str(tmp_path)]
-    assert scripts.code("gpu-report", *options) == 0
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "gpu-report", *options], check=False)
+    assert done.returncode == 0
     written = (tmp_path / "report.json").read_text(encoding="utf-8")
     shown = (tmp_path / "report.md").read_text(encoding="utf-8")
     parts = {part["name"]: part["tables"] for part in json.loads(written)["parts"]}
@@ -108,7 +112,7 @@ def test_outcomes_and_reasons_of_tests_are_read_from_what_pytest_writes(
     )
     monkeypatch.setattr(gpu_report, "ROOT", tmp_path)
     report = Report(tmp_path, "gpu-report")
-    Inspection(report, tmp_path, {}).run([task for task in CPU if task.name == "tests"])
+    Inspection(report, tmp_path, {}, None).run([task for task in CPU if task.name == "tests"])
     [part] = report.parts
     assert part.failure == "failed: test_b"
     rows = [tuple(row.values()) for row in part.tables["tests"]]
@@ -145,7 +149,7 @@ def test_as_is_goes_on_and_names_each_version_that_differs(
 
 def test_random_weights_have_the_special_tokens_of_qwen_and_personas_as_long(tmp_path: Path) -> None:
     config = random_weights.configuration({})
-    random_weights.write_tokenizer(tmp_path, config.bos_token_id)
+    random_weights.write_tokenizer(tmp_path, config.bos_token_id, None)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     ids = [tokenizer.token_to_id(token) for token in random_weights.TOKENS]
     assert ids == [151643, 151644, 151645]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tools.benchmarking.classroom import Run
 from tools.benchmarking.figures import Asked, alike, median
+from tools.table import number, table
 
 HEADER = (
     *("server", "asked", "TTFT p50 s", "p95 s", "last first text s", "between tokens p50 ms", "p95 ms"),
@@ -82,16 +83,3 @@ def overhead(groups: Groups) -> Iterator[list[str]]:
     for (server, workload, *_), rounds in groups.items():
         if workload == "overhead" and (rate := median(rounds).after_first_tokens_per_second):
             yield [server, number(1000 / rate, 3)]
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, aligned for a terminal too."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, ["-" * width for width in widths], *rows]
-    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A figure for a reader; what never came is a dash."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"

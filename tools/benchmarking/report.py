@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarking.benchmark_table import table
 from tools.benchmarking.programs import PATIENCE
 from tools.endpoints.endpoint import Failed
 from tools.endpoints.started import say
+from tools.table import table
 
 SLOWER, COLD = 2, 30.0
 """Where there is a deadline, a part may take so many times as long as expected, and so many seconds more."""

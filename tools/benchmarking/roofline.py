@@ -8,8 +8,8 @@ really does scripts/gpu-report measures.
 import argparse
 
 from snb.settings import Settings
-from tools.benchmarking.benchmark_table import number, table
 from tools.benchmarking.bounds import CARDS, QWEN_14B, UNPACKED, Bounds, Card
+from tools.table import number, table
 
 CONTEXT, LEVELS = 1024, (1, 4, 8, 16, 32)
 

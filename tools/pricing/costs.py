@@ -20,10 +20,10 @@ from pathlib import Path
 from snb.card import choose, gib
 from snb.errors import SNBError
 from snb.settings import Settings
-from tools.benchmarking.benchmark_table import number, table
 from tools.benchmarking.bounds import QWEN_14B, Bounds
 from tools.pricing import prices
 from tools.pricing.prices import ACTIVE, CARDS, HOUR, MONTH, Machine, Prices
+from tools.table import number, table
 
 Columns = dict[str, Callable[[Machine], float | str]]
 

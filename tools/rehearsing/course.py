@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tools.benchmarking.benchmark_record import machine, versions
-from tools.benchmarking.benchmark_table import number, table
 from tools.rehearsing.pupils import Answer
 from tools.rehearsing.verdict import plain
+from tools.table import number, table
 
 FIRST, SECOND = 0, 1
 NEVER = float("inf")
