@@ -15,6 +15,10 @@ from huggingface_hub.utils.sha import git_hash
 
 LFS = (".safetensors", ".bin")
 API = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)/(?P<kind>revision|tree)/(?P<revision>[^/]+)")
+FIELDS = {
+    "revision": {"name": "rfilename", "git": "blobId", "sha256": "sha256"},
+    "tree": {"name": "path", "git": "oid", "sha256": "oid"},
+}
 FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 
 
@@ -102,13 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """The tests read `requests` instead."""
 
-    def do_HEAD(self) -> None:
-        self.answer()
-
     def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         request = Request(self.command, path, self.headers)
         self.server.requests.append(request)
@@ -128,13 +126,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_listing(asked["repository"], asked["kind"], commit)
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def send_listing(self, repository: str, kind: str, commit: str) -> None:
         files = self.server.trees[commit]
-        if kind == "tree":
-            listed: object = [_tree_entry(name, content) for name, content in files.items()]
-        else:
-            whole = [_sibling(name, content) for name, content in files.items()]
-            siblings = [{k: v for k, v in one.items() if k not in self.server.unlisted} for one in whole]
+        entries = [_entry(name, content, FIELDS[kind]) for name, content in files.items()]
+        listed: object = [{"type": "file", **entry} for entry in entries]
+        if kind == "revision":
+            siblings = [{k: v for k, v in e.items() if k not in self.server.unlisted} for e in entries]
             listed = {"id": repository, "sha": commit, "siblings": siblings}
         self.reply(200, {"Content-Type": "application/json"}, json.dumps(listed).encode())
 
@@ -160,17 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = cut is not None
 
 
-def _sibling(name: str, content: bytes) -> dict[str, object]:
-    entry: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": git_hash(content)}
+def _entry(name: str, content: bytes, names: dict[str, str]) -> dict[str, object]:
+    """A file as a listing declares it, its fields named as this kind of listing names them."""
+    entry: dict[str, object] = {"size": len(content), names["name"]: name, names["git"]: git_hash(content)}
     if name.endswith(LFS):
         sha256 = hashlib.sha256(content).hexdigest()
-        entry["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
-    return entry
-
-
-def _tree_entry(name: str, content: bytes) -> dict[str, object]:
-    entry: dict[str, object] = {"type": "file", "path": name, "size": len(content), "oid": git_hash(content)}
-    if name.endswith(LFS):
-        sha256 = hashlib.sha256(content).hexdigest()
-        entry["lfs"] = {"size": len(content), "oid": sha256, "pointerSize": 134}
+        entry["lfs"] = {"size": len(content), names["sha256"]: sha256, "pointerSize": 134}
     return entry

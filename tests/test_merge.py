@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import weakref
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "saved norms": {**PLAIN, "modules_to_save": ["norm", "input_layernorm"]},
     "bias all of a saved module": {**PLAIN, "modules_to_save": ["k_proj"], "bias": "all"},
 }
+UNASKED = {
+    f"{kind}, with embeddings": {**KINDS[kind], "save_embedding_layers": True}
+    for kind in ("plain", "saved head", "saved embedding", "saved both", "bias all of a saved module")
+}
 EMBEDDED: dict[str, dict[str, Any]] = {
     "embedding": {"target_modules": ["embed_tokens", "q_proj"]},
     "head": {"target_modules": ["lm_head", "q_proj"]},
@@ -81,13 +86,6 @@ def adapter_folder(base: Path, save_embedding_layers: bool | str = "auto", **lor
     return base.parent / "adapter"
 
 
-def edit(adapter: Path, **changes: Tensor) -> Path:
-    """The same adapter with tensors put in or replaced."""
-    changes = {f"base_model.model.{name}": tensor for name, tensor in changes.items()}
-    save_file({**load_file(adapter / WEIGHTS), **changes}, adapter / WEIGHTS)
-    return adapter
-
-
 def plain(folder: Path, **options: Any) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM.from_pretrained(folder, **options)
 
@@ -119,52 +117,27 @@ def logits(model: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *UNASKED, *EMBEDDED])
 def test_in_fp32_the_model_is_bit_identical_to_the_one_that_peft_merges(
     tmp_path: Path, kind: str, tied: bool
 ) -> None:
+    """For a LoRA on tied embeddings, into a base untied as PEFT advises: PEFT 0.21 would add it to both."""
     base = base_folder(tmp_path, tied)
-    adapter = adapter_folder(base, **KINDS[kind])
-    ours, theirs = load_merged(base, Adapter.read(adapter)), peft_merged(plain(base), adapter)
+    adapter = adapter_folder(base, **{**KINDS, **UNASKED, **EMBEDDED}[kind])
+    whole = untied(base) if tied and kind in EMBEDDED else plain(base)
+    ours, theirs = load_merged(base, Adapter.read(adapter)), peft_merged(whole, adapter)
     assert differing(ours, theirs) == []
     assert differing(ours, plain(base)) != []
-    assert ours.config.tie_word_embeddings == theirs.config.tie_word_embeddings
+    assert kind not in UNASKED or any("embed_tokens" in key for key in load_file(adapter / WEIGHTS))
+    if kind not in UNASKED:
+        assert ours.config.tie_word_embeddings == theirs.config.tie_word_embeddings
     assert torch.equal(logits(ours), logits(theirs))
-
-
-@pytest.mark.parametrize("kind", EMBEDDED)
-def test_lora_on_embeddings_is_bit_identical_to_peft(tmp_path: Path, kind: str) -> None:
-    base = base_folder(tmp_path)
-    adapter = adapter_folder(base, **EMBEDDED[kind])
-    assert differing(load_merged(base, Adapter.read(adapter)), peft_merged(plain(base), adapter)) == []
-
-
-@pytest.mark.parametrize("kind", EMBEDDED)
-def test_lora_on_tied_embeddings_unties_them_as_peft_advises(tmp_path: Path, kind: str) -> None:
-    """PEFT 0.21 merging into the tied base adds to both, and then computes what was never trained."""
-    base = base_folder(tmp_path, tied=True)
-    adapter = adapter_folder(base, **EMBEDDED[kind])
-    ours, trained = load_merged(base, Adapter.read(adapter)), PeftModel.from_pretrained(plain(base), adapter)
-    assert differing(ours, peft_merged(untied(base), adapter)) == []
-    torch.testing.assert_close(logits(ours), logits(trained), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(logits(trained.merge_and_unload()), logits(ours), atol=0.1)
-
-
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize(
-    "kind", ["plain", "saved head", "saved embedding", "saved both", "bias all of a saved module"]
-)
-def test_what_peft_saves_with_the_embeddings_merges_as_in_peft(tmp_path: Path, kind: str, tied: bool) -> None:
-    base = base_folder(tmp_path, tied)
-    adapter = adapter_folder(base, save_embedding_layers=True, **KINDS[kind])
-    ours, theirs = load_merged(base, Adapter.read(adapter)), peft_merged(plain(base), adapter)
-    assert any("embed_tokens" in key for key in load_file(adapter / WEIGHTS))
-    assert differing(ours, theirs) == []
 
 
 @pytest.mark.parametrize(
     ("kind", "replaced"),
     [
+        *((kind, []) for kind in EMBEDDED.values()),
         (PLAIN, ["model.embed_tokens.weight"]),
         (PLAIN, ["lm_head.weight"]),
         (PLAIN, ["model.embed_tokens.weight", "lm_head.weight"]),
@@ -177,12 +150,14 @@ def test_what_peft_saves_with_the_embeddings_merges_as_in_peft(tmp_path: Path, k
     ],
 )
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_embeddings_that_replace_the_base_s_are_those_of_peft_s_model(
+def test_embeddings_that_are_changed_or_replaced_compute_what_peft_s_model_does(
     tmp_path: Path, kind: dict[str, Any], replaced: list[str], tied: bool
 ) -> None:
     """Live, not merged: one weight under two names where the base ties them."""
     base = base_folder(tmp_path, tied)
-    adapter = edit(adapter_folder(base, **kind), **{name: torch.randn(391, 64) for name in replaced})
+    adapter = adapter_folder(base, **kind)
+    changes = {f"base_model.model.{name}": torch.randn(391, 64) for name in replaced}
+    save_file({**load_file(adapter / WEIGHTS), **changes}, adapter / WEIGHTS)
     live = PeftModel.from_pretrained(plain(base), adapter)
     torch.testing.assert_close(
         logits(load_merged(base, Adapter.read(adapter))), logits(live), atol=1e-3, rtol=1e-4
@@ -262,47 +237,49 @@ def registry() -> tuple[Any, ...]:
     )
 
 
-def test_base_then_merged_then_base_leaves_no_trace(tmp_path: Path) -> None:
-    base = base_folder(tmp_path)
-    adapter = Adapter.read(adapter_folder(base, **PLAIN))
-    before, first = registry(), load_merged(base, None)
-    merged = load_merged(base, adapter)
-    assert differing(first, merged) != []
-    assert differing(first, load_merged(base, None)) == []
-    assert differing(merged, load_merged(base, adapter)) == []
-    assert registry() == before
-
-
-def test_another_conversion_of_the_class_is_put_back(tmp_path: Path) -> None:
-    base = base_folder(tmp_path)
-    adapter = Adapter.read(adapter_folder(base, **PLAIN))
-    other = conversion_mapping.WeightRenaming("gamma", "weight")
-    conversion_mapping.register_checkpoint_conversion_mapping("Qwen2ForCausalLM", [other])
-    before = registry()
-    try:
-        load_merged(base, adapter)
-        assert registry() == before
-    finally:
+@pytest.fixture(params=[False, True], ids=["free", "taken"])
+def conversions(request: pytest.FixtureRequest) -> Iterator[tuple[Any, ...]]:
+    """What transformers has registered, in one case a conversion of the class by somebody else too."""
+    if request.param:
+        other = conversion_mapping.WeightRenaming("gamma", "weight")
+        conversion_mapping.register_checkpoint_conversion_mapping("Qwen2ForCausalLM", [other])
+    yield registry()
+    if request.param:
         conversion_mapping._checkpoint_conversion_mapping_cache.pop("Qwen2ForCausalLM")
         conversion_mapping.USER_REGISTERED_MAPPINGS.discard("Qwen2ForCausalLM")
 
 
+def test_base_then_merged_then_base_are_the_same(tmp_path: Path) -> None:
+    base = base_folder(tmp_path)
+    adapter = Adapter.read(adapter_folder(base, **PLAIN))
+    first, merged = load_merged(base, None), load_merged(base, adapter)
+    assert differing(first, merged) != []
+    assert differing(first, load_merged(base, None)) == []
+    assert differing(merged, load_merged(base, adapter)) == []
+
+
+def test_a_merge_leaves_the_registry_as_it_was(tmp_path: Path, conversions: tuple[Any, ...]) -> None:
+    base = base_folder(tmp_path)
+    load_merged(base, Adapter.read(adapter_folder(base, **PLAIN)))
+    assert registry() == conversions
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), ValueError("broken"), KeyboardInterrupt()])
 def test_a_failure_in_the_merge_surfaces_as_itself_and_leaves_no_trace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, conversions: tuple[Any, ...]
 ) -> None:
     def fail(*_: object) -> None:
         calls.append(1)
         raise error
 
     base, calls = base_folder(tmp_path), list[int]()
-    adapter, before = Adapter.read(adapter_folder(base, **PLAIN)), registry()
+    adapter = Adapter.read(adapter_folder(base, **PLAIN))
     monkeypatch.setattr(Adapter, "apply", fail)
     with pytest.raises(type(error)) as raised:
         load_merged(base, adapter)
     assert raised.value is error
     assert len(calls) == 1
-    assert registry() == before
+    assert registry() == conversions
 
 
 @pytest.mark.parametrize("quantised", [None, NF4, INT8], ids=["fp32", "nf4", "int8"])
@@ -323,22 +300,22 @@ def test_a_merged_model_saves_and_loads_as_itself(
 # Refusals
 
 
-def test_a_part_of_the_adapter_that_meets_no_weight_is_an_error(tmp_path: Path) -> None:
-    base = base_folder(tmp_path)
-    adapter = Adapter.read(adapter_folder(base, **PLAIN))
-    ghost = {"model.ghost.weight": next(iter(adapter.changes.values()))}
-    more = dataclasses.replace(adapter, changes={**adapter.changes, **ghost})
-    with pytest.raises(AdapterMismatch, match=r"model\.ghost\.weight was not merged"), merging(more):
-        plain(base)
-
-
-def test_an_adapter_that_does_not_fit_is_refused_before_anything_loads(tmp_path: Path) -> None:
+def test_an_adapter_that_does_not_fit_is_refused_before_anything_loads_or_when_a_part_meets_no_weight(
+    tmp_path: Path,
+) -> None:
     base = base_folder(tmp_path)
     adapter = Adapter.read(adapter_folder(base, **PLAIN))
     tiny_model(num_hidden_layers=1).save_pretrained(tmp_path / "shallow")
     (tmp_path / "shallow" / "model.safetensors").write_bytes(b"")
     with pytest.raises(AdapterMismatch, match="changes a weight that the base does not have"):
         load_merged(tmp_path / "shallow", adapter)
+    plain(base, quantization_config=NF4, device_map="cpu").save_pretrained(tmp_path / "small")
+    with pytest.raises(AdapterMismatch, match="the base is quantised already"):
+        load_merged(tmp_path / "small", adapter)
+    ghost = {"model.ghost.weight": next(iter(adapter.changes.values()))}
+    more = dataclasses.replace(adapter, changes={**adapter.changes, **ghost})
+    with pytest.raises(AdapterMismatch, match=r"model\.ghost\.weight was not merged"), merging(more):
+        plain(base)
 
 
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}])
@@ -352,12 +329,14 @@ def test_an_adapter_that_leaves_every_weight_as_it_was_is_refused(
         load_merged(base, Adapter.read(tmp_path / "adapter"))
 
 
-def test_an_absent_configuration_is_named(tmp_path: Path) -> None:
+def test_a_base_that_is_absent_truncated_or_a_pickle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match=r"config\.json is absent"):
         load_merged(tmp_path, None)
-
-
-def test_a_pickle_is_not_read_in_place_of_safetensors(tmp_path: Path) -> None:
+    base = base_folder(tmp_path)
+    shard = next(base.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(WeightsMissing, match="a file of the base is absent or damaged"):
+        load_merged(base, None)
     model = tiny_model()
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
@@ -365,23 +344,7 @@ def test_a_pickle_is_not_read_in_place_of_safetensors(tmp_path: Path) -> None:
         load_merged(tmp_path, None)
 
 
-def test_a_truncated_file_of_the_base_is_damaged(tmp_path: Path) -> None:
-    base = base_folder(tmp_path)
-    shard = next(base.glob("*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-20])
-    with pytest.raises(WeightsMissing, match="a file of the base is absent or damaged"):
-        load_merged(base, None)
-
-
-def test_a_base_that_is_quantised_already_is_refused(tmp_path: Path) -> None:
-    base = base_folder(tmp_path)
-    adapter = Adapter.read(adapter_folder(base, **PLAIN))
-    plain(base, quantization_config=NF4, device_map="cpu").save_pretrained(tmp_path / "small")
-    with pytest.raises(AdapterMismatch, match="the base is quantised already"):
-        load_merged(tmp_path / "small", adapter)
-
-
-def one_file(tmp_path: Path, **changes: Tensor | None) -> Path:
+def one_file(tmp_path: Path, changes: dict[str, Tensor | None]) -> Path:
     """A base in one file, with weights replaced or, where None is given, left out."""
     tiny_model().save_pretrained(tmp_path / "spoilt")
     weights = load_file(tmp_path / "spoilt" / "model.safetensors") | changes
@@ -391,35 +354,39 @@ def one_file(tmp_path: Path, **changes: Tensor | None) -> Path:
 
 
 @pytest.mark.parametrize("merged", [True, False])
+@pytest.mark.parametrize(
+    ("spoilt", "faults"),
+    [
+        (
+            {"lm_head.weight": None, "model.norm.bias": torch.ones(64)},
+            ["lm_head.weight is absent", "model.norm.bias is not part of the model"],
+        ),
+        (
+            {"model.norm.weight": torch.ones(3)},
+            ["model.norm.weight has shape (3,), and config.json says (64,)"],
+        ),
+    ],
+    ids=["absent and unknown", "misshapen"],
+)
 def test_weights_that_are_absent_unknown_or_misshapen_are_all_named_in_the_error_alone(
-    tmp_path: Path, merged: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    spoilt: dict[str, Tensor | None],
+    faults: list[str],
+    merged: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN)) if merged else None
-    spoilt = {"lm_head.weight": None, "model.norm.bias": torch.ones(64)}
     with pytest.raises(WeightsMissing) as refused:
-        load_merged(one_file(tmp_path, **spoilt), adapter)
-    assert refused.value.faults == [
-        "lm_head.weight is absent",
-        "model.norm.bias is not part of the model",
-    ]
+        load_merged(one_file(tmp_path, spoilt), adapter)
+    assert refused.value.faults == faults
     assert not caplog.records
-
-
-@pytest.mark.parametrize("merged", [True, False])
-def test_a_misshapen_weight_is_named_with_both_shapes(tmp_path: Path, merged: bool) -> None:
-    adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN)) if merged else None
-    folder = one_file(tmp_path, **{"model.norm.weight": torch.ones(3)})
-    with pytest.raises(WeightsMissing) as refused:
-        load_merged(folder, adapter)
-    assert refused.value.faults == [
-        "model.norm.weight has shape (3,), and config.json says (64,)",
-    ]
 
 
 def test_a_misshapen_weight_is_named_even_where_it_would_be_quantised(tmp_path: Path) -> None:
     adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN))
-    folder = one_file(tmp_path, **{"model.layers.1.mlp.up_proj.weight": torch.ones(128, 128)})
+    folder = one_file(tmp_path, {"model.layers.1.mlp.up_proj.weight": torch.ones(128, 128)})
     with pytest.raises(WeightsMissing, match=r"up_proj\.weight has shape \(128, 128\)"):
         load_merged(folder, adapter, quantization_config=NF4, device_map="cpu")
 
