@@ -1,6 +1,7 @@
 """Fixtures: nothing here reaches the network, and everything started ends with its test."""
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 from tools.serving.local import STANDIN
 from tools.serving.server import Server
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER_COUNT" in os.environ else 2)
 hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on time
 hypothesis.settings.load_profile("untimed")
 NOTICE = "a random model, which speaks no language"
