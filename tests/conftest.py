@@ -1,5 +1,6 @@
 """Fixtures: nothing here reaches the network, and everything started ends with its test."""
 
+import contextlib
 import json
 import os
 import socket
@@ -98,10 +99,21 @@ def path(request: pytest.FixtureRequest) -> Callable[[SlotModel], Step]:
 
 
 @pytest.fixture
-def engine(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Iterator[Engine]:
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=4, context=256)
-    yield engine
-    engine.close()
+def started(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Iterator[Callable[..., Engine]]:
+    """Starts engines on the tiny model, or another, and closes them after the test."""
+    with contextlib.ExitStack() as engines:
+
+        def start(model: Qwen2ForCausalLM = model, slots: int = 4, context: int = 256, **more: Any) -> Engine:
+            engine = Engine(model, tokenizer.backend_tokenizer, slots, context, **more)
+            engines.callback(engine.close)
+            return engine
+
+        yield start
+
+
+@pytest.fixture
+def engine(started: Callable[..., Engine]) -> Engine:
+    return started()
 
 
 @pytest.fixture(scope="session")
