@@ -23,10 +23,10 @@ START = 1
 """<|im_start|>, the only token of the tiny vocabulary that is never drawn."""
 
 
-def reference(model: Qwen2ForCausalLM, prompt: list[int], tokens: int, penalty: float = 1.0) -> list[int]:
+def reference(model: Qwen2ForCausalLM, prompt: list[int], tokens: int, **options: float) -> list[int]:
     """Greedy tokens of plain `generate`."""
-    ids = torch.tensor([prompt])
-    options = {"max_new_tokens": tokens, "do_sample": False, "repetition_penalty": penalty}
+    ids = torch.tensor([prompt], device=model.device)
+    options = {"max_new_tokens": tokens, "do_sample": False, **options}
     output = model.generate(ids, attention_mask=torch.ones_like(ids), suppress_tokens=[START], **options)
     return output[0, len(prompt) :].tolist()  # type: ignore[no-any-return]
 
@@ -46,7 +46,8 @@ def answered(engine: Engine, model: Qwen2ForCausalLM, asked: Sequence[list[int]]
     generations = [engine.generate(prompt, sampling, seed=0) for prompt in asked]
     for generation in generations:
         list(generation)
-    return [one.tokens for one in generations] == [reference(model, prompt, 24, penalty) for prompt in asked]
+    alone = [reference(model, prompt, 24, repetition_penalty=penalty) for prompt in asked]
+    return [generation.tokens for generation in generations] == alone
 
 
 def saying(scores: dict[int, float], **changes: object) -> Qwen2ForCausalLM:
