@@ -1,5 +1,6 @@
 """Prompts: the layout of the model's own template, and no text of a caller can make a turn."""
 
+import unicodedata
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ def test_no_text_makes_or_ends_a_turn(bench: Bench, message: str, rag: str, syst
         [start, end] * 3 + [start]
     )
     text = message and unicodedata.normalize("NFC", message.splitlines()[-1])
-    assert text in bench.tokenizer.decode(built.ids)
+    assert text in bench.tokenizer.backend_tokenizer.decode(built.ids, skip_special_tokens=False)
 
 
 @given(texts)
