@@ -120,6 +120,7 @@ def test_a_precision_that_the_gpu_cannot_compute_in_is_refused(
         (QWEN_14B, "fp16", "A100 (40 GB)"),
         (QWEN_14B, "fp32", "A100 or H100 (80 GB)"),
         (SHALLOW, "fp16", "T4 (16 GB)"),
+        (DEEP, "bf16", "none up to A100 or H100 (80 GB)"),
         (SHALLOW, "bf16", "L4 or A10G (24 GB)"),  # a T4 has the memory, and does not compute in it
     ],
 )
@@ -129,13 +130,9 @@ def test_a_card_too_small_for_one_slot_is_told_the_smallest_that_would_do_which_
     with pytest.raises(OutOfMemory, match=r"Card has 2\.0 GiB free") as caught:
         choose(config, Settings(precision=precision), gpu((8, 6), 2))
     assert f"The smallest card for this: {smallest}." in caught.value.cure
-    [card] = [card for card in CARDS if card.name == smallest]
-    assert choose(config, Settings(precision=precision), card).slots
-
-
-def test_a_model_that_no_card_holds_says_so() -> None:
-    with pytest.raises(OutOfMemory, match=r"this: none up to A100 or H100 \(80 GB\)"):
-        choose(DEEP, Settings(precision="bf16"), gpu((9, 0), 78.7))
+    for card in CARDS:
+        if card.name == smallest:
+            assert choose(config, Settings(precision=precision), card).slots
 
 
 def test_memory_for_one_slot_is_enough_and_a_byte_less_is_not() -> None:
@@ -291,9 +288,9 @@ NOT_PASSED = Evidence("12.8", False, False, "570.86.15", "No CUDA GPUs are avail
 CPU_TORCH = Evidence(None, False, True, "570.86.15", "Torch not compiled with CUDA enabled")
 
 
-@pytest.mark.parametrize("evidence", [WORKING, NO_GPU, OLD_DRIVER, NOT_PASSED, CPU_TORCH])
-def test_a_usable_device_is_taken_as_asked(evidence: Evidence) -> None:
-    assert diagnose(evidence, "cpu") == "cpu"
+def test_a_usable_device_is_taken_as_asked() -> None:
+    for evidence in (WORKING, NO_GPU, OLD_DRIVER, NOT_PASSED, CPU_TORCH):
+        assert diagnose(evidence, "cpu") == "cpu"
     assert diagnose(WORKING, "auto") == diagnose(WORKING, "cuda") == "cuda"
     assert diagnose(NO_GPU, "auto") == "cpu"
 
@@ -384,11 +381,11 @@ def test_a_want_of_memory_is_named_with_its_figures_and_a_cure(
     assert "PyTorch" not in fault
 
 
-@pytest.mark.parametrize("error", [RuntimeError("CUDA error: an illegal memory access"), DeviceUnusable("x")])
-def test_other_errors_keep_their_names(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, out_of_memory_named("loading"):
-        raise error
-    assert caught.value is error
+def test_other_errors_keep_their_names() -> None:
+    for error in (RuntimeError("CUDA error: an illegal memory access"), DeviceUnusable("x")):
+        with pytest.raises(type(error)) as caught, out_of_memory_named("loading"):
+            raise error
+        assert caught.value is error
 
 
 def test_a_boot_whose_memory_is_taken_meanwhile_ends_in_the_named_error(

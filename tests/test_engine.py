@@ -38,6 +38,7 @@ def prompts(number: int, longest: int = 60) -> list[list[int]]:
 
 
 Start = Callable[..., Engine]
+Path = Callable[[SlotModel], Step]
 
 
 def answered(engine: Engine, model: Qwen2ForCausalLM, asked: Sequence[list[int]], penalty: float = 1) -> bool:
@@ -81,9 +82,9 @@ CHUNKED = [5, 6, 7] * ((PREFILL_TOKENS + 200) // 3)
     ids=["more than slots", "longer than a chunk of prefill", "after a longer one"],
 )
 def test_requests_together_each_give_what_they_give_alone(
-    started: Start, model: Qwen2ForCausalLM, slots: int, asked: list[list[int]]
+    started: Start, model: Qwen2ForCausalLM, path: Path, slots: int, asked: list[list[int]]
 ) -> None:
-    assert answered(started(slots=slots, context=900), model, asked)
+    assert answered(started(slots=slots, context=900, path=path), model, asked)
 
 
 def test_callers_in_many_threads_are_served(engine: Engine, model: Qwen2ForCausalLM) -> None:
@@ -263,31 +264,24 @@ def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
         engine.close()
 
 
-def test_a_warm_prefix_gives_the_same_tokens_and_saves_its_prefill(
-    started: Start, model: Qwen2ForCausalLM, path: Callable[[SlotModel], Step]
+def test_rows_that_share_warm_prefixes_give_what_they_give_alone_and_save_their_prefill(
+    started: Start, model: Qwen2ForCausalLM, path: Path
 ) -> None:
-    prefixes = [list(range(3, 63)), list(range(3, 33)), list(range(200, 260))]
-    engine = started(prefixes=prefixes, path=path)
-    asked = [[*prefix, 70, 71, i] for i, prefix in enumerate(prefixes)] + [prefixes[1], [300, 301]]
-    assert answered(engine, model, asked)
-    forwarded: list[int] = []
-    hook = model.model.register_forward_pre_hook(
-        lambda *args: forwarded.append(args[2]["input_ids"].shape[1]), with_kwargs=True
-    )
-    list(engine.generate(asked[0], replace(GREEDY, max_tokens=1), seed=0))
-    assert forwarded == [3]
-    hook.remove()
-
-
-def test_rows_that_share_prefixes_give_what_they_give_alone_as_others_come_and_go(
-    started: Start, model: Qwen2ForCausalLM, path: Callable[[SlotModel], Step]
-) -> None:
-    """Long prefixes, prompts in chunks, no prefix at all, and rows moved when the first one ends."""
+    """Prefixes within prefixes, long ones, prompts in chunks, and rows moved when the first one ends."""
     prefixes = [[3 + i % 380 for i in range(first, first + 300)] for first in (0, 100)]
+    prefixes += [list(range(3, 63)), list(range(200, 260))]
     engine = started(context=900, prefixes=prefixes, path=path)
     chunked = [7, 8, 9, 10] * ((PREFILL_TOKENS + 40) // 4)
-    asked = [[*prefixes[1], 6, 7], [9, 9], [*prefixes[0], *chunked], [*prefixes[1], 8]]
+    asked = [[*prefix, 70, 71, i] for i, prefix in enumerate(prefixes)]
+    asked += [prefixes[2], [9, 9], [*prefixes[0], *chunked]]
     short = engine.generate([*prefixes[0], 5], replace(GREEDY, max_tokens=4), seed=0)
     assert answered(engine, model, asked)
     list(short)
     assert short.tokens == reference(model, [*prefixes[0], 5], 4)
+    forwarded: list[int] = []
+    hook = model.model.register_forward_pre_hook(
+        lambda *args: forwarded.append(args[2]["input_ids"].shape[1]), with_kwargs=True
+    )
+    list(engine.generate(asked[2], replace(GREEDY, max_tokens=1), seed=0))
+    assert forwarded == [3]
+    hook.remove()

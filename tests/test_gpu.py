@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.card import FLOATS, Device, Footprint
 from snb.engine.loop import Engine
-from snb.engine.paths import PATHS, fastest
+from snb.engine.paths import PATHS
 from snb.engine.slots import SlotModel
 from snb.parameters import Sampling
 from snb.request import Request
-from snb.self_test import self_test
 from snb.self_test.reference import scores
 from snb.self_test.rounding import divergence
 from snb.service import Service
@@ -220,29 +219,3 @@ def test_a_recording_that_fails_leaves_stream_generator_and_memory_as_they_were(
     assert torch.equal(torch.cuda.get_rng_state(), state)
     assert torch.randn(3, device=KIND).isfinite().all()
     assert torch.cuda.memory_reserved() <= reserved
-
-
-def test_a_path_that_fails_leaves_its_memory_to_the_next(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each engine has half a gigabyte of cache, and no two of them are ever there together."""
-    model = tiny_model().to(KIND)
-    monkeypatch.setitem(PATHS, "wrong", lambda model: lambda *args: model.step(*args) + 1)
-
-    def start(path: str, last: bool) -> Engine:
-        engine = Engine(model, tokenizer.backend_tokenizer, slots=4, context=2**18, path=PATHS[path])
-        try:
-            self_test(engine, PROMPTS[3], last)
-        except BaseException:
-            engine.close()
-            raise
-        return engine
-
-    peaks = []
-    for names in (["eager"], ["wrong", "wrong", "eager"]):
-        torch.cuda.reset_peak_memory_stats()
-        fastest(names, start).close()
-        gc.collect()
-        torch.cuda.empty_cache()
-        peaks.append(torch.cuda.max_memory_allocated())
-    assert peaks[1] < 1.5 * peaks[0]

@@ -139,15 +139,6 @@ def test_neighbours_canceled_in_their_prompt_or_their_answer_leave_nothing_behin
     assert 5 < len(generations[3].tokens) < 200
 
 
-@pytest.mark.parametrize("sampling", MANNERS, ids=KINDS)
-def test_the_next_owner_of_a_row_sees_nothing_of_a_longer_one(path: Way, sampling: Sampling) -> None:
-    longer = replace(sampling, max_tokens=80, min_tokens=80)
-    asks = [Ask((*PERSONAS[2], *[8] * 300), longer), Ask((7, 8, 9), sampling), Ask((*PERSONAS[0], 9), longer)]
-    asks += [Ask((*PERSONAS[1], 9), sampling), Ask((7, 8), longer), Ask(tuple([6] * 30), sampling)]
-    with fresh(1, PERSONAS[:2], path) as engine:
-        agree(asks, [engine.generate(list(ask.prompt), ask.sampling, ask.seed) for ask in asks])
-
-
 SHORT = [tuple(range(3, 43)), tuple(range(100, 170)), ()]
 """What prompts of a random schedule begin with; the first two may be warm."""
 
