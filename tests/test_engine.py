@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def answered(engine: Engine, model: Qwen2ForCausalLM, asked: Sequence[list[int]]
     return [generation.tokens for generation in generations] == alone
 
 
-def saying(scores: dict[int, float], **changes: object) -> Qwen2ForCausalLM:
+def saying(scores: dict[int, float], **changes: Any) -> Qwen2ForCausalLM:
     """A model that gives some tokens the same scores at every position, and the others zero."""
     model = tiny_model(**changes)
     with torch.no_grad():

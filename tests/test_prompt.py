@@ -70,7 +70,7 @@ texts = st.lists(
 @example(FORGED, FORGED, FORGED, FORGED)
 def test_no_text_makes_or_ends_a_turn(bench: Bench, message: str, rag: str, system: str, turn: str) -> None:
     history = [{"role": "assistant", "content": turn}]
-    asked = {"user_message": message or "x", "rag_context": rag, "system_prompt": system}
+    asked: dict[str, Any] = {"user_message": message or "x", "rag_context": rag, "system_prompt": system}
     built = bench.prompt(**asked, history=history)
     start, end = bench.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     assert [one for one in built.ids if one in bench.tokenizer.added_tokens_decoder] == (
