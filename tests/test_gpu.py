@@ -76,7 +76,7 @@ def loaded(folder: Path, precision: str, kind: str = KIND) -> Loaded:
     if not Device.find(kind).runs(precision):
         pytest.skip(f"this card does not compute in {precision}")
     base = str(folder / "base")
-    return load(Settings(base, "none", precision=precision, device=kind, slots=4, context=512))
+    return load(Settings(base, adapter="none", precision=precision, device=kind, slots=4, context=512))
 
 
 def test_bf16_is_for_cards_that_compute_in_it_and_not_for_those_that_emulate_it() -> None:
@@ -119,13 +119,11 @@ def test_a_boot_answers_by_graphs_unless_in_int8(
 ) -> None:
     folder = request.getfixturevalue(size)
     skip_unless_it_fits(Qwen2Config.from_pretrained(folder / "base"), precision)
-    adapter = str(folder / "adapter") if size == "wide" else "none"
-    settings = Settings(
-        str(folder / "base"), adapter, prepared="none", precision=precision, device=KIND, slots=4
-    )
+    base, adapter = str(folder / "base"), str(folder / "adapter") if size == "wide" else "none"
+    settings = Settings(base, adapter=adapter, prepared="none", precision=precision, device=KIND, slots=4)
     service = Service(settings)
+    asked = Request.checked(user_message="Que dois-je faire ?", max_tokens=24, min_tokens=24)
     try:
-        asked = Request.checked(user_message="Que dois-je faire ?", max_tokens=24, min_tokens=24)
         assert "".join(service.answer(asked, lambda *_: None))
         assert service.boot.path == ("eager" if precision == "int8" else GRAPHS)
     finally:
@@ -133,7 +131,7 @@ def test_a_boot_answers_by_graphs_unless_in_int8(
 
 
 @pytest.fixture
-def full_width(tmp_path: Path, started: Callable[..., Engine]) -> Callable[[Qwen2Config, str, int], Engine]:
+def full_width(started: Callable[..., Engine]) -> Callable[[Qwen2Config, str, int], Engine]:
     """Starts an engine of four slots on random weights in the 16 bits of the card, by a path."""
 
     def start(config: Qwen2Config, path: str, context: int) -> Engine:
