@@ -107,9 +107,13 @@ def question(name: str, passages: str) -> tuple[int, ...]:
     return tuple(CHATML.prompt(persona(name), request, CONTEXT - 100).ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warm", [PERSONAS, PERSONAS[1:2], []], ids=["all warm", "one warm", "cold"])
 def test_personas_and_passages_keep_to_their_own_requests(path: Way, warm: list[list[int]]) -> None:
-    """Every persona with every passage in every manner, more of them than rows, in prompts of many chunks."""
+    """Every persona with every passage in every manner, more of them than rows, in prompts of many chunks.
+
+    Seconds, for the length of the prompts.
+    """
     asks = [
         Ask(question(name, passages), sampling, seed=7, arrives=number % 9)
         for number, (sampling, name, passages) in enumerate(itertools.product(MANNERS, names(), PASSAGES))
@@ -157,6 +161,7 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
     return [ask() for _ in range(draw(st.integers(1, 8)))]
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     schedules(), st.sampled_from(["packed", "shared", "eager"]), st.integers(0, 2), st.sampled_from([16, 512])
@@ -164,6 +169,7 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
 def test_any_schedule_gives_each_request_its_own_answer(
     asks: list[Ask], path: str, warm: int, chunk: int
 ) -> None:
+    """Seconds, for thirty schedules, of which each request is also answered alone."""
     with (
         pytest.MonkeyPatch.context() as patch,
         fresh(3, [list(p) for p in SHORT[:warm]], PATHS[path]) as engine,
