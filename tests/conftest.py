@@ -1,6 +1,8 @@
 """Fixtures: nothing here reaches the network, and everything started ends with its test."""
 
+import contextlib
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 from tools.serving.local import STANDIN
 from tools.serving.server import Server
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER_COUNT" in os.environ else 2)
 hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on time
 hypothesis.settings.load_profile("untimed")
 NOTICE = "a random model, which speaks no language"
@@ -97,10 +99,21 @@ def path(request: pytest.FixtureRequest) -> Callable[[SlotModel], Step]:
 
 
 @pytest.fixture
-def engine(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Iterator[Engine]:
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=4, context=256)
-    yield engine
-    engine.close()
+def started(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Iterator[Callable[..., Engine]]:
+    """Starts engines on the tiny model, or another, and closes them after the test."""
+    with contextlib.ExitStack() as engines:
+
+        def start(model: Qwen2ForCausalLM = model, slots: int = 4, context: int = 256, **more: Any) -> Engine:
+            engine = Engine(model, tokenizer.backend_tokenizer, slots, context, **more)
+            engines.callback(engine.close)
+            return engine
+
+        yield start
+
+
+@pytest.fixture
+def engine(started: Callable[..., Engine]) -> Engine:
+    return started()
 
 
 @pytest.fixture(scope="session")

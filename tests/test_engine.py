@@ -2,8 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -22,10 +24,10 @@ START = 1
 """<|im_start|>, the only token of the tiny vocabulary that is never drawn."""
 
 
-def reference(model: Qwen2ForCausalLM, prompt: list[int], tokens: int, penalty: float = 1.0) -> list[int]:
+def reference(model: Qwen2ForCausalLM, prompt: list[int], tokens: int, **options: float) -> list[int]:
     """Greedy tokens of plain `generate`."""
-    ids = torch.tensor([prompt])
-    options = {"max_new_tokens": tokens, "do_sample": False, "repetition_penalty": penalty}
+    ids = torch.tensor([prompt], device=model.device)
+    options = {"max_new_tokens": tokens, "do_sample": False, **options}
     output = model.generate(ids, attention_mask=torch.ones_like(ids), suppress_tokens=[START], **options)
     return output[0, len(prompt) :].tolist()  # type: ignore[no-any-return]
 
@@ -34,6 +36,31 @@ def prompts(number: int, longest: int = 60) -> list[list[int]]:
     generator = torch.Generator().manual_seed(number)
     lengths = torch.randint(1, longest, (number,), generator=generator).tolist()
     return [torch.randint(3, 390, (n,), generator=generator).tolist() for n in lengths]
+
+
+Start = Callable[..., Engine]
+Path = Callable[[SlotModel], Step]
+
+
+def answered(engine: Engine, model: Qwen2ForCausalLM, asked: Sequence[list[int]], penalty: float = 1) -> bool:
+    """Whether requests that are made together each get the tokens of plain `generate`."""
+    sampling = replace(GREEDY, repetition_penalty=penalty)
+    generations = [engine.generate(prompt, sampling, seed=0) for prompt in asked]
+    for generation in generations:
+        list(generation)
+    alone = [reference(model, prompt, 24, repetition_penalty=penalty) for prompt in asked]
+    return [generation.tokens for generation in generations] == alone
+
+
+def saying(scores: dict[int, float], **changes: Any) -> Qwen2ForCausalLM:
+    """A model that gives some tokens the same scores at every position, and the others zero."""
+    model = tiny_model(**changes)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        for token, score in scores.items():
+            model.lm_head.weight[token] = score
+    model.model.norm.register_forward_hook(lambda _, __, output: torch.ones_like(output))
+    return model
 
 
 def test_one_request_gives_the_tokens_and_text_of_generate(
@@ -47,54 +74,23 @@ def test_one_request_gives_the_tokens_and_text_of_generate(
     assert tokenizer.decode(generation.tokens, skip_special_tokens=True) in (text, f"{text}\ufffd")
 
 
-def test_more_requests_than_slots_each_give_what_they_give_alone(
-    engine: Engine, model: Qwen2ForCausalLM
+CHUNKED = [5, 6, 7] * ((PREFILL_TOKENS + 200) // 3)
+
+
+@pytest.mark.parametrize(
+    ("slots", "asked"),
+    [(4, prompts(11)), (2, [CHUNKED, [8, 9], CHUNKED]), (1, [[4] * 200, [7, 8, 9], [4] * 100, [7, 8, 9]])],
+    ids=["more than slots", "longer than a chunk of prefill", "after a longer one"],
+)
+def test_requests_together_each_give_what_they_give_alone(
+    started: Start, model: Qwen2ForCausalLM, path: Path, slots: int, asked: list[list[int]]
 ) -> None:
-    asked = prompts(11)
-    generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in asked]
-    for prompt, generation in zip(asked, generations, strict=True):
-        list(generation)
-        assert generation.tokens == reference(model, prompt, 24)
-
-
-def test_a_prompt_longer_than_a_chunk_of_prefill_is_whole(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=2, context=900)
-    long, short = [5, 6, 7] * ((PREFILL_TOKENS + 200) // 3), [8, 9]
-    generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in (long, short, long)]
-    for prompt, generation in zip((long, short, long), generations, strict=True):
-        list(generation)
-        assert generation.tokens == reference(model, prompt, 24)
-    engine.close()
-
-
-def test_a_row_used_before_by_a_longer_request_shows_nothing_of_it(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=256)
-    for prompt in ([4] * 200, [7, 8, 9], [4] * 100, [7, 8, 9]):
-        generation = engine.generate(prompt, GREEDY, seed=0)
-        list(generation)
-        assert generation.tokens == reference(model, prompt, 24)
-    engine.close()
+    assert answered(started(slots=slots, context=900, path=path), model, asked)
 
 
 def test_callers_in_many_threads_are_served(engine: Engine, model: Qwen2ForCausalLM) -> None:
-    asked = prompts(12)
-    answers: dict[int, list[int]] = {}
-
-    def ask(index: int) -> None:
-        generation = engine.generate(asked[index], GREEDY, seed=0)
-        list(generation)
-        answers[index] = generation.tokens
-
-    threads = [threading.Thread(target=ask, args=(index,)) for index in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [answers[index] for index in range(12)] == [reference(model, prompt, 24) for prompt in asked]
+    with ThreadPoolExecutor(12) as callers:
+        assert all(callers.map(lambda prompt: answered(engine, model, [prompt]), prompts(12)))
 
 
 def test_the_same_seed_gives_the_same_tokens_alone_and_in_company(engine: Engine) -> None:
@@ -114,29 +110,21 @@ def test_the_same_seed_gives_the_same_tokens_alone_and_in_company(engine: Engine
     [([2, 0], 0), ([2, 0], 2), (0, 2), (2, 0), (None, 0), (None, 2), (70, 70), ([70, -1, 391], 2)],
 )
 def test_each_end_token_ends_an_answer_after_min_tokens_whatever_the_model_s_files_name(
-    named: int | list[int] | None, end: int, tokenizer: PreTrainedTokenizerFast
+    named: int | list[int] | None, end: int, started: Start, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """At every position `end` is the likeliest token, and 80 comes next."""
-    model = tiny_model(seed=3, eos_token_id=named)
-    with torch.no_grad():
-        model.lm_head.weight.zero_()
-        model.lm_head.weight[end] = 1.0
-        model.lm_head.weight[80] = 0.5
-    model.model.norm.register_forward_hook(lambda _, __, output: torch.ones_like(output))
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64)
+    engine = started(saying({end: 1.0, 80: 0.5}, eos_token_id=named), slots=1)
     generation = engine.generate([5], Sampling(max_tokens=9, min_tokens=3, temperature=0), seed=0)
     assert "".join(generation) == 3 * tokenizer.decode([80])
     assert (generation.finish_reason, generation.tokens) == ("stop", [80, 80, 80, end])
-    engine.close()
 
 
-def test_max_tokens_and_the_context_end_an_answer_as_length(engine: Engine) -> None:
-    short = engine.generate([5, 6], replace(GREEDY, max_tokens=3, min_tokens=3), seed=0)
-    list(short)
-    assert (len(short.tokens), short.finish_reason) == (3, "length")
-    long = engine.generate([5] * 250, replace(GREEDY, max_tokens=50, min_tokens=50), seed=0)
-    list(long)
-    assert (len(long.tokens), long.finish_reason) == (6, "length")
+@pytest.mark.parametrize(("prompt", "most", "length"), [(2, 3, 3), (250, 50, 6)])
+def test_max_tokens_and_the_context_end_an_answer_as_length(
+    engine: Engine, prompt: int, most: int, length: int
+) -> None:
+    generation = engine.generate([5] * prompt, replace(GREEDY, max_tokens=most, min_tokens=most), seed=0)
+    list(generation)
+    assert (len(generation.tokens), generation.finish_reason) == (length, "length")
 
 
 @pytest.mark.parametrize("prompt", [[], [-1], [391], [5] * 256])
@@ -149,25 +137,20 @@ def test_bad_ids_are_refused_and_disturb_nobody(engine: Engine, prompt: list[int
     assert engine.healthy
 
 
-def test_a_loop_that_dies_ends_every_request_with_an_error_and_refuses_new_ones(
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    model = tiny_model(seed=5)
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64)
+def test_a_loop_that_dies_ends_every_request_with_an_error_and_refuses_new_ones(started: Start) -> None:
+    model = tiny_model()
+    engine = started(model)
     model.model.norm.register_forward_hook(lambda *_: 1 / 0)
-    generations = [engine.generate([5], GREEDY, seed=0)]
     with pytest.raises(EngineDown):
-        list(generations[0])
+        list(engine.generate([5], GREEDY, seed=0))
     assert not engine.healthy
     with pytest.raises(EngineDown):
         engine.generate([5], GREEDY, seed=0)
 
 
-def test_a_closed_engine_refuses_and_leaves_no_thread(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_closed_engine_refuses_and_leaves_no_thread(started: Start) -> None:
     before = set(threading.enumerate())
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64)
+    engine = started()
     engine.close()
     assert set(threading.enumerate()) <= before
     with pytest.raises(EngineDown):
@@ -175,30 +158,18 @@ def test_a_closed_engine_refuses_and_leaves_no_thread(
 
 
 @pytest.mark.parametrize("penalty", [1.3, 0.8])
-def test_the_repetition_penalty_is_that_of_transformers(
+def test_the_repetition_penalty_is_that_of_transformers_and_each_request_s_own(
     engine: Engine, model: Qwen2ForCausalLM, penalty: float
 ) -> None:
-    sampling = Sampling(max_tokens=24, temperature=0, repetition_penalty=penalty)
-    asked = prompts(5)
-    generations = [engine.generate(prompt, sampling, seed=0) for prompt in asked]
-    plain = engine.generate(asked[0], GREEDY, seed=0)
-    for prompt, generation in zip(asked, generations, strict=True):
-        list(generation)
-        assert generation.tokens == reference(model, prompt, 24, penalty)
+    plain = engine.generate([5, 6, 7], GREEDY, seed=0)
+    assert answered(engine, model, prompts(5), penalty)
     list(plain)
-    assert plain.tokens == reference(model, asked[0], 24)
+    assert plain.tokens == reference(model, [5, 6, 7], 24)
 
 
 def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine) -> None:
     """Followed by hand over the kept scores: subtracted once, and once for each time."""
-    sampling = Sampling(
-        max_tokens=24,
-        min_tokens=24,
-        temperature=0,
-        repetition_penalty=1,
-        presence_penalty=2,
-        frequency_penalty=0.5,
-    )
+    sampling = replace(GREEDY, min_tokens=24, presence_penalty=2, frequency_penalty=0.5)
     generation = engine.generate([5] * 20, sampling, seed=0, keep_scores=True)
     list(generation)
     said = torch.zeros(391)
@@ -209,20 +180,10 @@ def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine)
         said[token] += 1
 
 
-def test_min_tokens_keeps_the_model_from_ending(engine: Engine) -> None:
-    for seed in range(20):
-        sampling = Sampling(max_tokens=40, min_tokens=30, temperature=2, top_k=0, top_p=1)
-        generation = engine.generate([5], sampling, seed=seed)
-        list(generation)
-        assert len(generation.tokens) >= 30
-
-
 @pytest.fixture
-def talker(tokenizer: PreTrainedTokenizerFast) -> Iterator[Engine]:
+def talker(started: Start) -> Engine:
     """An engine whose every token is a piece of text."""
-    engine = Engine(talkative(tiny_model()), tokenizer.backend_tokenizer, slots=2, context=256)
-    yield engine
-    engine.close()
+    return started(talkative(tiny_model()), slots=2)
 
 
 def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(talker: Engine) -> None:
@@ -233,26 +194,6 @@ def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(talker: Engine) -
     assert "".join(cut) == text[: text.index(stop)]
     assert cut.finish_reason == "stop_sequence"
     assert len(cut.tokens) < 24
-
-
-def test_a_canceled_request_frees_its_row_and_its_neighbours_give_what_they_give_alone(
-    engine: Engine, model: Qwen2ForCausalLM
-) -> None:
-    asked = prompts(7)
-    long = Sampling(max_tokens=200, min_tokens=200)
-    doomed = [engine.generate(prompt, long, seed=1) for prompt in asked[:3]]
-    next(iter(doomed[0]))
-    neighbours = [engine.generate(prompt, GREEDY, seed=0) for prompt in asked[3:]]
-    for generation in doomed:
-        generation.cancel()
-    for prompt, generation in zip(asked[3:], neighbours, strict=True):
-        list(generation)
-        assert generation.tokens == reference(model, prompt, 24)
-    for generation in doomed:
-        list(generation)
-        assert generation.finish_reason == "canceled"
-        assert len(generation.tokens) < 200
-    until(lambda: engine.running == 0)
 
 
 def test_the_deadline_ends_an_answer_with_what_there_is_and_before_any_text_with_an_error(
@@ -275,25 +216,29 @@ def test_the_deadline_ends_an_answer_with_what_there_is_and_before_any_text_with
     hook.remove()
 
 
-def test_runaway_repetition_ends_as_a_loop(tokenizer: PreTrainedTokenizerFast) -> None:
-    model = tiny_model(seed=3)
-    with torch.no_grad():
-        model.lm_head.weight.zero_()
-        model.lm_head.weight[70] = 1.0
-    model.model.norm.register_forward_hook(lambda _, __, output: torch.ones_like(output))
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=256)
-    generation = engine.generate([5], replace(GREEDY, max_tokens=200), seed=0)
+def test_runaway_repetition_ends_as_a_loop(started: Start) -> None:
+    generation = started(saying({70: 1.0})).generate([5], replace(GREEDY, max_tokens=200), seed=0)
     assert "".join(generation)
     assert generation.finish_reason == "loop"
     assert len(generation.tokens) < 100
-    engine.close()
 
 
-def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(tokenizer: PreTrainedTokenizerFast) -> None:
-    model = tiny_model(seed=5)
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64, stall=0.5)
-    released = threading.Event()
-    hook = model.model.norm.register_forward_hook(lambda *_: released.wait() and None)
+@pytest.fixture
+def asleep(request: pytest.FixtureRequest, started: Start) -> Iterator[tuple[Engine, threading.Event]]:
+    """An engine with some `stall`, whose next step lasts until the event."""
+    model, awake = tiny_model(), threading.Event()
+    engine = started(model, slots=1, stall=request.param)
+    hook = model.model.norm.register_forward_hook(lambda *_: awake.wait() and None)
+    yield engine, awake
+    hook.remove()
+    awake.set()
+
+
+@pytest.mark.parametrize("asleep", [0.5], indirect=True)
+def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(
+    asleep: tuple[Engine, threading.Event],
+) -> None:
+    engine, _ = asleep
     stuck, waiting = (engine.generate([5], GREEDY, seed=0) for _ in range(2))
     with pytest.raises(EngineDown, match="no decode step"):
         list(stuck)
@@ -302,58 +247,14 @@ def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(tokenizer: PreT
         list(waiting)
     with pytest.raises(EngineDown):
         engine.generate([5], GREEDY, seed=0)
-    hook.remove()
-    released.set()
-    engine.close()
 
 
-def test_a_warm_prefix_gives_the_same_tokens_and_saves_its_prefill(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, path: Callable[[SlotModel], Step]
-) -> None:
-    prefixes = [list(range(3, 63)), list(range(3, 33)), list(range(200, 260))]
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=3, context=256, prefixes=prefixes, path=path)
-    asked = [[*prefix, 70, 71, i] for i, prefix in enumerate(prefixes)] + [prefixes[1], [300, 301]]
-    generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in asked]
-    for prompt, generation in zip(asked, generations, strict=True):
-        list(generation)
-        assert generation.tokens == reference(model, prompt, 24)
-    forwarded: list[int] = []
-    hook = model.model.register_forward_pre_hook(
-        lambda *args: forwarded.append(args[2]["input_ids"].shape[1]), with_kwargs=True
-    )
-    list(engine.generate(asked[0], replace(GREEDY, max_tokens=1), seed=0))
-    assert forwarded == [3]
-    hook.remove()
-    engine.close()
-
-
-def test_rows_that_share_prefixes_give_what_they_give_alone_as_others_come_and_go(
-    tokenizer: PreTrainedTokenizerFast, path: Callable[[SlotModel], Step]
-) -> None:
-    """Long prefixes, prompts in chunks, no prefix at all, and rows moved when the first ones end."""
-    model = tiny_model()
-    prefixes = [[3 + i % 380 for i in range(first, first + 300)] for first in (0, 100)]
-    engine = Engine(model, tokenizer.backend_tokenizer, 4, 900, prefixes, path)
-    chunked = [7, 8, 9, 10] * ((PREFILL_TOKENS + 40) // 4)
-    asked = [[*prefixes[0], 5], [*prefixes[1], 6, 7], [9, 9], [*prefixes[0], *chunked], [*prefixes[1], 8]]
-    lengths = [4, 24, 24, 24, 24]
-    generations = [
-        engine.generate(prompt, replace(GREEDY, max_tokens=length), seed=0)
-        for prompt, length in zip(asked, lengths, strict=True)
-    ]
-    for prompt, length, generation in zip(asked, lengths, generations, strict=True):
-        list(generation)
-        assert generation.tokens == reference(model, prompt, length)
-    engine.close()
-
-
+@pytest.mark.parametrize("asleep", [60], indirect=True)
 def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    asleep: tuple[Engine, threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that sleeps in the middle of a step: the clock has gone on by an hour when it wakes."""
-    model, awake = tiny_model(seed=5), threading.Event()
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=1, context=64, stall=60)
-    hook = model.model.norm.register_forward_hook(lambda *_: awake.wait() and None)
+    engine, awake = asleep
     generation = engine.generate([5], GREEDY, seed=0)
     clock = time.monotonic
     with monkeypatch.context() as patch:
@@ -362,4 +263,26 @@ def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
         awake.set()
         list(generation)
         engine.close()
+
+
+def test_rows_that_share_warm_prefixes_give_what_they_give_alone_and_save_their_prefill(
+    started: Start, model: Qwen2ForCausalLM, path: Path
+) -> None:
+    """Prefixes within prefixes, long ones, prompts in chunks, and rows moved when the first one ends."""
+    prefixes = [[3 + i % 380 for i in range(first, first + 300)] for first in (0, 100)]
+    prefixes += [list(range(3, 63)), list(range(200, 260))]
+    engine = started(context=900, prefixes=prefixes, path=path)
+    chunked = [7, 8, 9, 10] * ((PREFILL_TOKENS + 40) // 4)
+    asked = [[*prefix, 70, 71, i] for i, prefix in enumerate(prefixes)]
+    asked += [prefixes[2], [9, 9], [*prefixes[0], *chunked]]
+    short = engine.generate([*prefixes[0], 5], replace(GREEDY, max_tokens=4), seed=0)
+    assert answered(engine, model, asked)
+    list(short)
+    assert short.tokens == reference(model, [*prefixes[0], 5], 4)
+    forwarded: list[int] = []
+    hook = model.model.register_forward_pre_hook(
+        lambda *args: forwarded.append(args[2]["input_ids"].shape[1]), with_kwargs=True
+    )
+    list(engine.generate(asked[2], replace(GREEDY, max_tokens=1), seed=0))
+    assert forwarded == [3]
     hook.remove()

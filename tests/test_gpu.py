@@ -2,25 +2,25 @@
 
 import gc
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.card import FLOATS, Device, Footprint
 from snb.engine.loop import Engine
-from snb.engine.paths import PATHS, fastest
+from snb.engine.paths import PATHS
 from snb.engine.slots import SlotModel
 from snb.parameters import Sampling
 from snb.request import Request
-from snb.self_test import self_test
 from snb.self_test.reference import scores
 from snb.self_test.rounding import divergence
 from snb.service import Service
 from snb.settings import Settings
 from snb.weights.loader import Loaded, load
+from tests.test_engine import reference
 from tests.tiny import save_tiny, tiny_model
 from tools.benchmarking import random_weights
 
@@ -28,6 +28,7 @@ KIND = "cuda"
 GRAPHS = "graphs"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
 PROMPTS = [list(range(3, 3 + length)) for length in (5, 40, 17, 64, 9, 130)]
+each_path = pytest.mark.parametrize("path", [GRAPHS, "eager"])
 GREEDY = Sampling(max_tokens=24, min_tokens=24, temperature=0, repetition_penalty=1)
 pytestmark = [
     pytest.mark.gpu,
@@ -44,8 +45,10 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("base"), max_position_embeddings=4096)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder / "base", max_position_embeddings=4096)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +72,11 @@ def skip_unless_it_fits(config: Qwen2Config, precision: str) -> None:
 
 
 def loaded(folder: Path, precision: str, kind: str = KIND) -> Loaded:
-    """The tiny model, as a boot loads it."""
+    """The model of a folder, as a boot loads it."""
     if not Device.find(kind).runs(precision):
         pytest.skip(f"this card does not compute in {precision}")
-    settings = Settings(
-        base_model=str(folder), adapter="none", precision=precision, device=kind, slots=4, context=512
-    )
-    return load(settings)
-
-
-def expected(model: Qwen2ForCausalLM, prompt: list[int]) -> list[int]:
-    """The tokens of plain `generate`, of which the engine never draws <|im_start|>."""
-    ids = torch.tensor([prompt], device=model.device)
-    options = {"max_new_tokens": 24, "min_new_tokens": 24, "do_sample": False, "suppress_tokens": [1]}
-    output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
-    return output[0, len(prompt) :].tolist()  # type: ignore[no-any-return]
+    base = str(folder / "base")
+    return load(Settings(base, adapter="none", precision=precision, device=kind, slots=4, context=512))
 
 
 def test_bf16_is_for_cards_that_compute_in_it_and_not_for_those_that_emulate_it() -> None:
@@ -93,10 +86,10 @@ def test_bf16_is_for_cards_that_compute_in_it_and_not_for_those_that_emulate_it(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_card_holds_the_weights_of_the_cpu_and_rounds_no_more(folder: Path, precision: str) -> None:
+def test_the_card_holds_the_weights_of_the_cpu_and_rounds_no_more(tiny: Path, precision: str) -> None:
     exact, rounding = {}, {}
     for kind in ("cpu", KIND):
-        model, ids = loaded(folder, precision, kind).model, torch.tensor([PROMPTS[3]], device=kind)
+        model, ids = loaded(tiny, precision, kind).model, torch.tensor([PROMPTS[3]], device=kind)
         exact[kind] = scores(model, ids)[0].cpu()
         with torch.inference_mode():
             own = model(ids).logits[0].float().cpu()
@@ -105,76 +98,55 @@ def test_the_card_holds_the_weights_of_the_cpu_and_rounds_no_more(folder: Path, 
     assert rounding[KIND] <= 3 * rounding["cpu"] + 1e-4
 
 
-@pytest.mark.parametrize("path", [GRAPHS, "eager"])
+@each_path
 def test_greedy_tokens_equal_those_of_generate_however_many_ask(
-    path: str, tokenizer: PreTrainedTokenizerFast
+    path: str, started: Callable[..., Engine]
 ) -> None:
     model = tiny_model().to(KIND)
-    engine = Engine(model, tokenizer.backend_tokenizer, slots=4, context=512, path=PATHS[path])
-    try:
-        generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in PROMPTS]
-        texts = ["".join(generation) for generation in generations]
-    finally:
-        engine.close()
-    assert all(texts)
-    assert [g.tokens for g in generations] == [expected(model, prompt) for prompt in PROMPTS]
+    engine = started(model, context=512, path=PATHS[path])
+    generations = [engine.generate(prompt, GREEDY, seed=0) for prompt in PROMPTS]
+    for generation in generations:
+        assert "".join(generation)
+    expected = [reference(model, prompt, 24, min_new_tokens=24) for prompt in PROMPTS]
+    assert [generation.tokens for generation in generations] == expected
 
 
-def booted(precision: str, base: Path, adapter: str) -> tuple[str, str]:
-    """An answer of a boot, and the path that it took."""
-    settings = Settings(
-        base_model=str(base), adapter=adapter, prepared="none", precision=precision, device=KIND, slots=4
-    )
+@pytest.mark.parametrize(
+    ("size", "precision"), [*product(["tiny"], PRECISIONS), *product(["wide"], PRECISIONS[1:])]
+)
+def test_a_boot_answers_by_graphs_unless_in_int8(
+    size: str, precision: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(size)
+    skip_unless_it_fits(Qwen2Config.from_pretrained(folder / "base"), precision)
+    base, adapter = str(folder / "base"), str(folder / "adapter") if size == "wide" else "none"
+    settings = Settings(base, adapter=adapter, prepared="none", precision=precision, device=KIND, slots=4)
     service = Service(settings)
+    asked = Request.checked(user_message="Que dois-je faire ?", max_tokens=24, min_tokens=24)
     try:
-        request = Request.checked(user_message="Que dois-je faire ?", max_tokens=24, min_tokens=24)
-        return "".join(service.answer(request, lambda *_: None)), service.boot.path
+        assert "".join(service.answer(asked, lambda *_: None))
+        assert service.boot.path == ("eager" if precision == "int8" else GRAPHS)
     finally:
         service._engine.close()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_boot_of_a_tiny_model_answers_by_graphs_unless_in_int8(folder: Path, precision: str) -> None:
-    skip_unless_it_fits(Qwen2Config.from_pretrained(folder), precision)
-    answer, path = booted(precision, folder, "none")
-    assert answer
-    assert path == ("eager" if precision == "int8" else GRAPHS)
-
-
-@pytest.mark.parametrize("precision", PRECISIONS[1:])
-def test_a_boot_of_layers_of_the_full_shape_answers_by_graphs_unless_in_int8(
-    wide: Path, precision: str
-) -> None:
-    skip_unless_it_fits(Qwen2Config.from_pretrained(wide / "base"), precision)
-    answer, path = booted(precision, wide / "base", str(wide / "adapter"))
-    assert answer
-    assert path == ("eager" if precision == "int8" else GRAPHS)
-
-
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Callable[[Qwen2Config, str, int], Engine]]:
+def full_width(started: Callable[..., Engine]) -> Callable[[Qwen2Config, str, int], Engine]:
     """Starts an engine of four slots on random weights in the 16 bits of the card, by a path."""
-    engines = []
 
     def start(config: Qwen2Config, path: str, context: int) -> Engine:
-        random_weights.write_tokenizer(tmp_path, config.bos_token_id, None)
+        skip_unless_it_fits(config, Device.find(KIND).half)
         with torch.device(KIND):
             model = Qwen2ForCausalLM._from_config(config, dtype=FLOATS[Device.find(KIND).half]).eval()
-        tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-        engines.append(Engine(model, tokenizer, slots=4, context=context, path=PATHS[path]))
-        return engines[-1]
+        return started(model, context=context, path=PATHS[path])
 
-    yield start
-    for engine in engines:
-        engine.close()
+    return start
 
 
 def test_all_48_layers_decode_as_exactly_among_others_as_in_one_plain_pass(
-    started: Callable[[Qwen2Config, str, int], Engine],
+    full_width: Callable[[Qwen2Config, str, int], Engine],
 ) -> None:
-    config = random_weights.configuration({})
-    skip_unless_it_fits(config, Device.find(KIND).half)
-    engine = started(config, GRAPHS, 1024)
+    engine = full_width(random_weights.configuration({}), GRAPHS, 1024)
     generations = [engine.generate(prompt, GREEDY, 0, keep_scores=True) for prompt in PROMPTS]
     for generation in generations:
         "".join(generation)
@@ -189,20 +161,15 @@ def test_all_48_layers_decode_as_exactly_among_others_as_in_one_plain_pass(
     assert rounding["engine"] <= 3 * rounding["plain"] + 1e-4
 
 
-def overflowing(folder: Path) -> Qwen2ForCausalLM:
-    """In fp16, with queries and keys whose products exceed what fp16 holds until they are scaled down."""
-    model = loaded(folder, "fp16").model
+@pytest.mark.parametrize(("attention", "finite"), [("sdpa", True), ("eager", False)])
+def test_fp16_overflows_in_eager_attention_and_not_in_the_one_that_is_loaded(
+    tiny: Path, attention: str, finite: bool
+) -> None:
+    """Queries and keys whose products exceed what fp16 holds until they are scaled down."""
+    model = loaded(tiny, "fp16").model
     for layer in model.model.layers:
         for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
             projection.bias.data.fill_(90.0)  # 16 x 90 x 90 is 129,600; fp16 ends at 65,504
-    return model
-
-
-@pytest.mark.parametrize(("attention", "finite"), [("sdpa", True), ("eager", False)])
-def test_fp16_overflows_in_eager_attention_and_not_in_the_one_that_is_loaded(
-    folder: Path, attention: str, finite: bool
-) -> None:
-    model = overflowing(folder)
     assert model.config._attn_implementation == "sdpa"
     model.set_attn_implementation(attention)
     with torch.inference_mode():
@@ -210,21 +177,20 @@ def test_fp16_overflows_in_eager_attention_and_not_in_the_one_that_is_loaded(
     assert bool(scores.isfinite().all()) == finite
 
 
-@pytest.mark.parametrize("path", [GRAPHS, "eager"])
+@each_path
 def test_slots_run_to_the_end_of_their_context_in_no_more_memory_than_was_computed(
-    path: str, started: Callable[[Qwen2Config, str, int], Engine]
+    path: str, full_width: Callable[[Qwen2Config, str, int], Engine]
 ) -> None:
-    config, half = random_weights.configuration({"num_hidden_layers": 2}), Device.find(KIND).half
-    skip_unless_it_fits(config, half)
+    config = random_weights.configuration({"num_hidden_layers": 2})
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_reserved()
-    engine = started(config, path, 2048)
+    engine = full_width(config, path, 2048)
     longest = Sampling(max_tokens=64, min_tokens=64)
     generations = [engine.generate(list(range(2016)), longest, seed) for seed in range(4)]
     for generation in generations:
         "".join(generation)
     assert [len(generation.tokens) for generation in generations] == [32] * 4
-    need = Footprint(config).need(half, slots=4, context=2048)
+    need = Footprint(config).need(Device.find(KIND).half, slots=4, context=2048)
     assert torch.cuda.max_memory_reserved() - before <= need.total
 
 
@@ -251,29 +217,3 @@ def test_a_recording_that_fails_leaves_stream_generator_and_memory_as_they_were(
     assert torch.equal(torch.cuda.get_rng_state(), state)
     assert torch.randn(3, device=KIND).isfinite().all()
     assert torch.cuda.memory_reserved() <= reserved
-
-
-def test_a_path_that_fails_leaves_its_memory_to_the_next(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each engine has half a gigabyte of cache, and no two of them are ever there together."""
-    model = tiny_model().to(KIND)
-    monkeypatch.setitem(PATHS, "wrong", lambda model: lambda *args: model.step(*args) + 1)
-
-    def start(path: str, last: bool) -> Engine:
-        engine = Engine(model, tokenizer.backend_tokenizer, slots=4, context=2**18, path=PATHS[path])
-        try:
-            self_test(engine, PROMPTS[3], last)
-        except BaseException:
-            engine.close()
-            raise
-        return engine
-
-    peaks = []
-    for names in (["eager"], ["wrong", "wrong", "eager"]):
-        torch.cuda.reset_peak_memory_stats()
-        fastest(names, start).close()
-        gc.collect()
-        torch.cuda.empty_cache()
-        peaks.append(torch.cuda.max_memory_allocated())
-    assert peaks[1] < 1.5 * peaks[0]

@@ -60,27 +60,35 @@ def start(
     return started
 
 
-@pytest.mark.parametrize("name", ["cannot_be_recorded", "wrong", "dies", "graphs"])
-def test_a_path_that_fails_falls_back_to_eager_and_says_why(
-    name: str, start: Start, caplog: pytest.LogCaptureFixture
+REASONS = {
+    "cannot_be_recorded": "stream is capturing",
+    "wrong": "SELF_TEST_FAILED",
+    "dies": "illegal memory access",
+    "graphs": "CUDA graphs need a GPU",
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_a_path_that_fails_says_why_and_gives_its_memory_back_to_eager(
+    name: str, start: Start, model: Qwen2ForCausalLM, caplog: pytest.LogCaptureFixture
 ) -> None:
     if name == "graphs" and torch.cuda.is_available():
         pytest.skip("here they work")
+    shape, alive = SlotCache(model, slots=3, context=256).keys.shape, []
+
+    def counted(path: str, last: bool) -> Engine:
+        alive.append(living(shape))
+        return start(path, last)
+
     with caplog.at_level(logging.INFO, "snb"):
-        engine = fastest([name, "eager"], start)
-    assert engine.healthy
+        engine = fastest([name, "eager"], counted)
     list(answer := engine.generate([5, 6], Sampling(max_tokens=9, min_tokens=9), seed=0))
     assert answer.finish_reason == "length"
     engine.close()
     [warning] = [line.message for line in caplog.records if line.levelno == logging.WARNING]
-    reason = {
-        "cannot_be_recorded": "stream is capturing",
-        "wrong": "SELF_TEST_FAILED",
-        "dies": "illegal memory access",
-        "graphs": "CUDA graphs need a GPU",
-    }
-    assert reason[name] in warning
+    assert REASONS[name] in warning
     assert caplog.messages[-1] == "decode path: eager"
+    assert alive[1] == alive[0]
 
 
 def test_the_first_path_that_passes_is_taken(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,21 +109,6 @@ def test_the_paths_of_each_setting_end_with_one_that_runs_everywhere() -> None:
     assert candidates("graphs", "cpu", "fp32") == ["graphs", "eager"]
     assert candidates("eager", "cuda", "nf4") == ["eager"]
     assert PATHS["eager"] is eager
-
-
-@pytest.mark.parametrize("name", ["cannot_be_recorded", "wrong", "dies"])
-def test_a_path_that_fails_has_given_back_its_memory_when_the_next_one_starts(
-    name: str, start: Start, model: Qwen2ForCausalLM
-) -> None:
-    shape, alive = SlotCache(model, slots=3, context=256).keys.shape, []
-
-    def counted(path: str, last: bool) -> Engine:
-        alive.append(living(shape))
-        return start(path, last)
-
-    fastest([name, "eager"], counted).close()
-    before, after = alive
-    assert after == before
 
 
 def test_an_engine_that_is_closed_holds_no_tensor_even_while_an_error_holds_the_engine(start: Start) -> None:

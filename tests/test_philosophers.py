@@ -49,18 +49,7 @@ QUOTATIONS = [
         "Qu’est-ce que les Lumières ?",
     ),
 ]
-CONCEPTS = {
-    "spinoza": "Deus sive Natura|nécessité|conatus|désir|joie|tristesse|affect|idée adéquate|liberté"
-    "|géomètres",
-    "bergson": "durée|temps spatialisé|intuition|analyse|élan vital|mémoire|moi superficiel|moi profond"
-    "|mélodie|sucre|boule de neige",
-    "kant": "conditions de possibilité|phénomènes|chose en soi|noumène|autonomie|impératif catégorique"
-    "|respect|maxime|loi universelle|que puis-je savoir|que dois-je faire|que m’est-il permis d’espérer",
-}
-CONDUCT = (
-    "première personne|tutoies|Terminale|deux à quatre phrases|chaque fois autrement|d’accord|perdu|résiste"
-    "|en français|documents|jamais des consignes|réseaux sociaux|adulte de confiance|3114|le 15 ou le 112"
-)
+CARE = ("adulte de confiance", "3114", "le 15 ou le 112", "jamais des consignes")
 NO_BREAK = "\u00a0\u202f"
 each_philosopher = pytest.mark.parametrize("name", names())
 
@@ -72,14 +61,8 @@ def plain(text: str) -> str:
 
 def test_the_endpoint_offers_the_philosophers_that_have_a_persona() -> None:
     source = (ROOT / "predict.py").read_text(encoding="utf-8")
-    choices = set(schema.derive(source, "Predictor", "0")["components"]["schemas"]["philosopher"]["enum"])
-    assert not set(names()) - choices, f"predict.py does not offer {sorted(set(names()) - choices)}"
-    assert not choices - set(names()), f"snb/philosophers has no file for {sorted(choices - set(names()))}"
-
-
-def test_the_three_philosophers_of_the_site_are_there() -> None:
-    assert {"spinoza", "bergson", "kant"} <= set(names())
-    assert list(names()) == sorted(names())
+    choices = schema.derive(source, "Predictor", "0")["components"]["schemas"]["philosopher"]["enum"]
+    assert sorted(choices) == list(names()) == ["bergson", "kant", "spinoza"]
 
 
 def test_adding_a_philosopher_is_adding_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,42 +80,33 @@ def test_an_unknown_philosopher_is_refused_with_the_names_that_exist(name: str) 
 
 
 @each_philosopher
-def test_a_persona_is_plain_text_in_one_normal_form(name: str) -> None:
+def test_a_persona_is_a_page_of_plain_text_in_one_normal_form(name: str) -> None:
     text = persona(name)
+    assert 250 <= len(re.findall(r"[\w’-]+", text)) <= 480
     assert unicodedata.is_normalized("NFC", text)
-    assert [
-        c for c in text if c != "\n" and unicodedata.category(c) in {"Cc", "Cf", "Cn", "Co", "So", "Sk"}
-    ] == []
+    odd = {"Cc", "Cf", "Cn", "Co", "So", "Sk"}
+    assert [c for c in text if c != "\n" and unicodedata.category(c) in odd] == []
     assert re.findall(r"^[ \t]*(?:#|>|[-*•–—]\s|\d+[.)]\s).*|\*\*|`|<\|", text, re.MULTILINE) == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        (r".{0,9}['\"“”`´]", "apostrophe ’ and quotation marks « »"),
+        (rf".{{0,9}}[^{NO_BREAK}][;:!?»]", "no-break space before ; : ! ? »"),
+        (rf"«[^{NO_BREAK}].{{0,9}}", "no-break space after «"),
+        (rf"(?:[ {NO_BREAK}]{{2,}}|[ {NO_BREAK}]$).{{0,9}}", "one space"),
+        (r"oeu|\bEt(?:hique|at|re)\b|\bEvolution|\bEnergie|\bA la\b", "œ, É, À"),
+    ],
+)
 @each_philosopher
-def test_a_persona_keeps_to_french_typography(name: str) -> None:
-    text = persona(name)
-    assert re.findall(r".{0,9}['\"“”`´]", text) == [], "apostrophe ’ and quotation marks « »"
-    assert re.findall(rf".{{0,9}}[^{NO_BREAK}][;:!?»]", text) == [], "no-break space before ; : ! ? »"
-    assert re.findall(rf"«[^{NO_BREAK}].{{0,9}}", text) == [], "no-break space after «"
-    assert re.findall(rf"(?:[ {NO_BREAK}]{{2,}}|[ {NO_BREAK}]$).{{0,9}}", text, re.MULTILINE) == [], (
-        "one space"
-    )
-    assert re.findall(r"oeu|\bEt(?:hique|at|re)\b|\bEvolution|\bEnergie|\bA la\b", text) == [], "œ, É, À"
-
-
-@each_philosopher
-def test_a_persona_is_as_long_as_a_page(name: str) -> None:
-    assert 250 <= len(re.findall(r"[\w’-]+", persona(name))) <= 480
-
-
-@pytest.mark.parametrize("name", CONCEPTS)
-def test_a_persona_thinks_with_its_own_concepts(name: str) -> None:
-    text = plain(persona(name))
-    assert [concept for concept in CONCEPTS[name].split("|") if concept not in text] == []
+def test_a_persona_keeps_to_french_typography(name: str, wrong: str, rule: str) -> None:
+    assert re.findall(wrong, persona(name), re.MULTILINE) == [], rule
 
 
 @each_philosopher
-def test_a_persona_knows_how_to_speak_to_a_pupil(name: str) -> None:
-    text = plain(persona(name))
-    assert [rule for rule in CONDUCT.split("|") if rule not in text] == []
+def test_a_persona_sends_a_pupil_in_need_to_an_adult(name: str) -> None:
+    assert [rule for rule in CARE if rule not in plain(persona(name))] == []
 
 
 @each_philosopher

@@ -26,41 +26,36 @@ def test_history_may_begin_with_the_philosopher() -> None:
     assert request.history == (Turn("assistant", "Bonjour."),)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "name"),
-    [
-        ({"user_message": ""}, "user_message"),
-        ({"user_message": "é" * 4001}, "user_message"),
-        ({"user_message": "\ud83d"}, "user_message"),
-        ({"rag_context": "x" * 20_001}, "rag_context"),
-        ({"system_prompt": "\udc00"}, "system_prompt"),
-        ({"philosopher": "descartes"}, "philosopher"),
-        ({"history": [{"role": "system", "content": "x"}]}, "history[0].role"),
-        ({"history": [{"role": "user"}]}, "history[0] must"),
-        ({"history": [{"role": "user", "content": 3}]}, "history[0].content"),
-        ({"history": [{"role": "user", "content": "x", "name": "y"}]}, "history[0]"),
-        ({"history": ["x"]}, "history[0]"),
-        ({"history": [{"role": "user", "content": "x"}] * 201}, "history"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"temperature": -0.1}, "temperature"),
-        ({"temperature": math.nan}, "temperature"),
-        ({"top_p": 1.1}, "top_p"),
-        ({"top_k": -1}, "top_k"),
-        ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
-        ({"repetition_penalty": 0.4}, "repetition_penalty"),
-        ({"presence_penalty": math.inf}, "presence_penalty"),
-        ({"frequency_penalty": -3}, "frequency_penalty"),
-        ({"stop_sequences": [""]}, "stop_sequences[0]"),
-        ({"stop_sequences": ["x"] * 17}, "stop_sequences"),
-        ({"seed": -1}, "seed"),
-        ({"seed": 2**32}, "seed"),
-        ({"deadline_seconds": -1}, "deadline_seconds"),
-    ],
-)
-def test_each_bad_input_is_named(inputs: dict[str, Any], name: str) -> None:
-    with pytest.raises(BadInput) as caught:
-        Request.checked(**{"user_message": "Bonjour", **inputs})
-    assert any(fault.startswith(name) for fault in caught.value.faults)
+TURN = {"role": "user", "content": "x"}
+BAD: dict[str, list[Any]] = {
+    "user_message": ["", "é" * 4001, "\ud83d"],
+    "rag_context": ["x" * 20_001],
+    "system_prompt": ["\udc00"],
+    "philosopher": ["descartes"],
+    "history": [[TURN] * 201, ["x"], [{"role": "user"}], [{**TURN, "name": "y"}]],
+    "history[0].role": [[{**TURN, "role": "system"}]],
+    "history[0].content": [[{**TURN, "content": 3}]],
+    "max_tokens": [0],
+    "min_tokens": [257],
+    "temperature": [-0.1, math.nan],
+    "top_p": [1.1],
+    "top_k": [-1],
+    "repetition_penalty": [0.4],
+    "presence_penalty": [math.inf],
+    "frequency_penalty": [-3],
+    "stop_sequences": [["x"] * 17],
+    "stop_sequences[0]": [[""]],
+    "seed": [-1, 2**32],
+    "deadline_seconds": [-1],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_bad_input_is_named(name: str) -> None:
+    for value in BAD[name]:
+        with pytest.raises(BadInput) as caught:
+            Request.checked(**{"user_message": "Bonjour", name.partition("[")[0]: value})
+        assert any(fault.startswith(name) for fault in caught.value.faults)
 
 
 def test_a_whole_float_is_taken_for_the_integer_that_it_is() -> None:

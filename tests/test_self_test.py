@@ -1,11 +1,8 @@
-"""The self-test passes rounding at every depth and in every precision, and finds each wrong kernel.
-
-Faults are sought in two layers in every precision; in 48, where rounding could hide them, only those that
-arithmetic alone shows, since the exact checks look at columns, which are the same at every depth.
-"""
+"""The self-test passes rounding in every precision, and finds each wrong kernel."""
 
 import dataclasses
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +25,24 @@ from snb.weights.loader import Loaded, load
 from tests.tiny import save_tiny, tiny_model
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "nf4")
-SHALLOW = [(2, precision) for precision in PRECISIONS]
-DEEP = [(48, "bf16"), (48, "nf4")]
+SIZES = [*((2, precision) for precision in PRECISIONS), (48, "bf16")]
+"""Layers and precision. At the depth of the 14B rounding adds up, and could hide a fault of one layer."""
 PROMPT = list(range(3, 90))
 UPDATE, STEP, FORWARD, START = SlotCache.update, SlotModel.step, SlotModel._forward, SlotCache.start
 
 
-def heads_exchanged(cache: SlotCache, keys: Tensor, values: Tensor, layer: int, *_: Any) -> Any:
-    keys, values = UPDATE(cache, keys, values, layer)
-    return (keys.roll(1, 1), values.roll(1, 1)) if layer == 1 else (keys, values)
+def altered(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], layers: Sequence[int]) -> Any:
+    """An `update` whose keys and values are changed in some layers."""
+
+    def update(cache: SlotCache, keys: Tensor, values: Tensor, layer: int, *_: Any) -> Any:
+        keys, values = UPDATE(cache, keys, values, layer)
+        return change(keys, values) if layer in layers else (keys, values)
+
+    return update
 
 
 def newest_value_lost(cache: SlotCache, keys: Tensor, values: Tensor, layer: int, *_: Any) -> Any:
     return UPDATE(cache, keys, values * (values.shape[2] > 1), layer)
-
-
-def early_token_lost(cache: SlotCache, keys: Tensor, values: Tensor, layer: int, *_: Any) -> Any:
-    keys, values = UPDATE(cache, keys, values, layer)
-    return keys, values.index_fill(2, torch.tensor([1]), 0)
-
-
-def neighbours_row(cache: SlotCache, keys: Tensor, values: Tensor, layer: int, *_: Any) -> Any:
-    keys, values = UPDATE(cache, keys, values, layer)
-    return (keys.roll(1, 0), values.roll(1, 0)) if layer == 1 else (keys, values)
 
 
 def positions_off_by_one(model: SlotModel, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
@@ -69,6 +61,10 @@ def wrong_prefix(cache: SlotCache, row: int, prefix: Any) -> None:
     START(cache, row, prefix and dataclasses.replace(prefix, keys=prefix.keys.flip(2)))
 
 
+heads_exchanged = altered(lambda keys, values: (keys.roll(1, 1), values.roll(1, 1)), [1])
+neighbours_row = altered(lambda keys, values: (keys.roll(1, 0), values.roll(1, 0)), [1])
+early_token_lost = altered(lambda keys, values: (keys, values.index_fill(2, torch.tensor([1]), 0)), range(48))
+inexact = altered(lambda keys, values: (keys, values * 1.01), range(48))
 FAULTS = {
     "heads exchanged in one layer": (SlotCache, "update", heads_exchanged),
     "the newest value lost": (SlotCache, "update", newest_value_lost),
@@ -98,30 +94,23 @@ def found(loaded: Loaded, prompt: list[int]) -> bool:
     return False
 
 
-ARITHMETIC = ("heads exchanged in one layer", "the newest value lost")
-each_size = pytest.mark.parametrize("random", [*SHALLOW, *DEEP], ids="{0[0]} in {0[1]}".format, indirect=True)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=SIZES, ids="{0[0]} in {0[1]}".format)
 def random(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     """Random weights: attention that is nearly uniform, and scores without a clear winner."""
     layers, precision = request.param
     base = save_tiny(tmp_path_factory.mktemp("base"), num_hidden_layers=layers)
-    settings = Settings(str(base), adapter="none", precision=precision, device="cpu", slots=4, context=256)
-    return load(settings)
+    return load(Settings(str(base), adapter="none", precision=precision, device="cpu", slots=4, context=256))
 
 
-@each_size
-def test_rounding_of_random_weights_is_no_fault_at_any_depth(random: Loaded) -> None:
+def test_rounding_of_random_weights_is_no_fault(random: Loaded) -> None:
     assert not proved(random, PROMPT, last=False).of("doubt")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@each_size
 def test_each_fault_is_found_in_random_weights(
     fault: str, random: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if random.model.config.num_hidden_layers > 2 and fault not in ARITHMETIC:
+    if random.model.config.num_hidden_layers > 2 and fault != "heads exchanged in one layer":
         pytest.skip("found in two layers, and the exact checks do not depend on depth")
     monkeypatch.setattr(*FAULTS[fault])
     assert found(random, PROMPT)
@@ -131,11 +120,6 @@ def test_each_fault_is_found_in_random_weights(
 def plain(tmp_path: Path) -> Loaded:
     settings = Settings(str(save_tiny(tmp_path)), adapter="none", device="cpu", slots=4, context=256)
     return load(settings)
-
-
-def inexact(cache: SlotCache, keys: Tensor, values: Tensor, layer: int, *_: Any) -> Any:
-    keys, values = UPDATE(cache, keys, values, layer)
-    return keys, values * 1.01
 
 
 def test_a_doubt_makes_room_for_the_next_path_and_is_a_warning_where_there_is_none(
@@ -175,11 +159,8 @@ def test_an_attention_kernel_that_is_wrong_for_everybody_is_a_fault(
         proved(plain, PROMPT)
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_scores_that_are_no_numbers_are_a_fault(
-    value: float, plain: Loaded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(SlotModel, "step", lambda *args: STEP(*args) * value)
+def test_scores_that_are_no_numbers_are_a_fault(plain: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SlotModel, "step", lambda *args: STEP(*args) * torch.nan)
     with pytest.raises(SelfTestFailed, match="not finite"):
         proved(plain, PROMPT)
 
@@ -226,14 +207,19 @@ def test_the_reference_takes_a_quantised_weight_as_it_is_held(precision: str, tm
 
 @pytest.fixture(scope="module", params=["fp32", "bf16", "int8", "nf4"])
 def trained(request: pytest.FixtureRequest, standin: Settings) -> Loaded:
-    """The 30 layers of the stand-in with its adapter merged, as `setup()` loads them."""
-    return load(dataclasses.replace(standin, precision=request.param, device="cpu"))
+    """The first 4 of the 30 layers of the stand-in with its adapter merged, for each part is judged alone."""
+    loaded = load(dataclasses.replace(standin, precision=request.param, device="cpu"))
+    loaded.model.config.num_hidden_layers = 4
+    loaded.model.model.layers = loaded.model.model.layers[:4]
+    return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.standin
 def test_with_trained_weights_rounding_passes_and_what_only_arithmetic_shows_is_found(
     trained: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Seconds, to load and quantise 135M parameters."""
     prompt = ChatML(trained.tokenizer).prompt(persona("spinoza"), Request(user_message="Que faire ?"), 1100)
     assert not proved(trained, prompt.ids[-100:], last=False).of("doubt")
     monkeypatch.setattr(SlotCache, "update", heads_exchanged)

@@ -11,19 +11,18 @@ from snb.errors import BadSetting
 from snb.settings import OF_OTHERS, ROOT, Settings
 
 
-def test_nothing_set_is_the_real_model() -> None:
-    settings = Settings.from_environment({})
-    assert settings.base_model == "Qwen/Qwen2.5-14B-Instruct"
-    assert settings.adapter == "FJDaz/qwen-spinoza-niveau-b"
-    assert settings.precision == "auto"
-
-
-def test_each_setting_is_read() -> None:
+def test_each_setting_is_read_and_an_empty_one_is_the_default() -> None:
     settings = Settings.from_environment(
         {"SNB_PRECISION": "nf4", "SNB_WEIGHTS_DIR": "/data", "SNB_SLOTS": "3", "HF_TOKEN": "hf_x"}
     )
     assert (settings.precision, settings.weights_dir, settings.slots) == ("nf4", Path("/data"), 3)
     assert settings.hf_token == "hf_x"
+    settings = Settings.from_environment({"SNB_PRECISION": ""})
+    assert settings == Settings.from_environment({}) == Settings()
+    assert settings.base_model == "Qwen/Qwen2.5-14B-Instruct"
+    assert settings.adapter == "FJDaz/qwen-spinoza-niveau-b"
+    for path in ("auto", *PATHS):
+        assert Settings.from_environment({"SNB_PATH": path}).path == path
 
 
 def test_an_unknown_name_and_bad_values_are_all_in_one_error() -> None:
@@ -37,16 +36,9 @@ def test_an_unknown_name_and_bad_values_are_all_in_one_error() -> None:
 
 @pytest.mark.parametrize("service", ["SNB", "SNB_API"])
 def test_what_kubernetes_sets_for_a_service_is_no_setting(service: str) -> None:
-    links = {
-        "SERVICE_HOST": "10.96.0.7",
-        "SERVICE_PORT": "5000",
-        "SERVICE_PORT_HTTP": "5000",
-        "PORT": "tcp://10.96.0.7:5000",
-        "PORT_5000_TCP": "tcp://10.96.0.7:5000",
-        "PORT_5000_TCP_PROTO": "tcp",
-        "PORT_5000_TCP_PORT": "5000",
-        "PORT_5000_TCP_ADDR": "10.96.0.7",
-    }
+    url = "tcp://10.96.0.7:5000"
+    links = {"SERVICE_HOST": "10.96.0.7", "SERVICE_PORT": "5000", "SERVICE_PORT_HTTP": "5000", "PORT": url}
+    links |= {"PORT_5000_TCP": url, "PORT_5000_TCP_PROTO": "tcp", "PORT_5000_TCP_ADDR": "10.96.0.7"}
     assert Settings.from_environment({f"{service}_{end}": link for end, link in links.items()}) == Settings()
 
 
@@ -65,18 +57,9 @@ def test_what_the_client_and_the_files_of_deploy_read_is_no_misspelling() -> Non
     assert Settings.from_environment(dict.fromkeys(OF_OTHERS, "x")) == Settings()
 
 
-def test_an_empty_value_is_the_default() -> None:
-    assert Settings.from_environment({"SNB_PRECISION": ""}) == Settings()
-
-
 def test_the_token_is_in_no_text_of_the_settings() -> None:
     settings = Settings.from_environment({"HF_TOKEN": "hf_secret"})
     assert "hf_secret" not in repr(settings)
     with pytest.raises(BadSetting) as caught:
         Settings.from_environment({"HF_TOKEN": "   ", "SNB_SLOTS": "x"})
     assert "HF_TOKEN" in str(caught.value)
-
-
-def test_every_path_can_be_named() -> None:
-    for path in ("auto", *PATHS):
-        assert Settings.from_environment({"SNB_PATH": path}).path == path

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from snb.engine.generation import Generation
 from snb.engine.loop import Engine
@@ -59,10 +58,12 @@ def ask(engine: Engine, number: int, answers: dict[int, tuple[str, Generation]])
         answers[number] = "".join(generation), generation
 
 
+@pytest.mark.slow
 def test_every_answer_is_its_own_and_nothing_is_left(
-    tokenizer: PreTrainedTokenizerFast, path: Callable[[SlotModel], Step]
+    started: Callable[..., Engine], path: Callable[[SlotModel], Step]
 ) -> None:
-    engine = Engine(tiny_model(), tokenizer.backend_tokenizer, 6, 256, PREFIXES, path)
+    """Seconds, for the number of requests, each of which is then asked once more, alone."""
+    engine = started(tiny_model(), slots=6, prefixes=PREFIXES, path=path)
     before = set(threading.enumerate())
     answers: dict[int, tuple[str, Generation]] = {}
     with ThreadPoolExecutor(12) as pupils:
@@ -74,4 +75,3 @@ def test_every_answer_is_its_own_and_nothing_is_left(
     until(lambda: engine.running == 0)
     assert engine.healthy
     assert set(threading.enumerate()) <= before
-    engine.close()

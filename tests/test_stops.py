@@ -26,19 +26,15 @@ def expected(text: str, stops: list[str]) -> str:
     return text
 
 
-@given(few, st.lists(st.text("aéb", min_size=1, max_size=4), max_size=3))
-def test_one_character_at_a_time_the_first_whole_stop_string_cuts(text: str, stops: list[str]) -> None:
-    stopper = StopStrings(stops)
-    assert "".join(map(stopper.push, text)) + stopper.flush() == expected(text, stops)
-    assert stopper.hit == any(stop in text for stop in stops)
-
-
 @given(few, st.lists(st.text("aéb", min_size=1, max_size=4), max_size=3), st.lists(st.integers(0, 30)))
-def test_where_the_pieces_break_changes_nothing(text: str, stops: list[str], cuts: list[int]) -> None:
-    edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
-    stopper = StopStrings(stops)
-    pieces = [stopper.push(text[a:b]) for a, b in itertools.pairwise(edges)]
-    assert "".join(pieces) + stopper.flush() == expected(text, stops)
+def test_the_first_whole_stop_string_cuts_wherever_the_pieces_break(
+    text: str, stops: list[str], cuts: list[int]
+) -> None:
+    for edges in (sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)}), range(len(text) + 1)):
+        stopper = StopStrings(stops)
+        sent = [stopper.push(text[a:b]) for a, b in itertools.pairwise(edges)]
+        assert "".join(sent) + stopper.flush() == expected(text, stops)
+        assert stopper.hit == any(stop in text for stop in stops)
 
 
 @given(st.text("béấ", max_size=30), st.lists(st.text("béấ", min_size=1, max_size=4), max_size=3), st.data())
@@ -63,7 +59,8 @@ def test_an_answer_of_real_tokens_stops_where_it_should(each_tokenizer: PreTrain
         assert stopper.hit
 
 
-def test_nothing_is_sent_that_may_still_become_a_stop_string() -> None:
+def test_nothing_is_held_back_but_what_may_still_become_a_stop_string() -> None:
+    assert StopStrings([]).push("texte") == "texte"
     stopper = StopStrings(["\n\nÉlève :"])
     assert stopper.push("Oui.\n") == "Oui."
     assert stopper.push("\nÉl") == ""
@@ -71,10 +68,6 @@ def test_nothing_is_sent_that_may_still_become_a_stop_string() -> None:
     assert stopper.push("\n\nÉlève : non") == ""
     assert stopper.hit
     assert stopper.push("et après") == stopper.flush() == ""
-
-
-def test_without_stop_strings_nothing_is_held_back() -> None:
-    assert StopStrings([]).push("texte") == "texte"
 
 
 def test_a_phrase_over_and_over_is_a_loop_and_a_refrain_is_not() -> None:

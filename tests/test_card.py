@@ -1,0 +1,397 @@
+"""The precision chosen for each card, each refusal, and the estimate of memory against real storage."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from snb.card import (
+    BEST_FIRST,
+    CARDS,
+    FIXED,
+    GIB,
+    HELD_IN,
+    LEFT_BY_LOADING,
+    Device,
+    Footprint,
+    budget,
+    choose,
+    host_memory,
+    quantization,
+)
+from snb.diagnosis import Evidence, diagnose, out_of_memory_named
+from snb.engine.slots import SlotCache
+from snb.errors import DeviceUnusable, OutOfMemory, SNBError
+from snb.settings import PRECISIONS, ROOT, Settings
+from snb.weights import loader
+from tests.tiny import save_tiny, tiny_config, tiny_model
+
+
+def qwen(layers: int) -> Qwen2Config:
+    """Qwen2.5-14B-Instruct with another depth; it has 48 layers."""
+    sizes = {"vocab_size": 152064, "hidden_size": 5120, "intermediate_size": 13824}
+    heads = {"num_attention_heads": 40, "num_key_value_heads": 8}
+    return Qwen2Config(**sizes, **heads, num_hidden_layers=layers, tie_word_embeddings=False)
+
+
+QWEN_14B, SHALLOW, DEEP = qwen(layers=48), qwen(layers=2), qwen(layers=200)
+FOOTPRINT_14B, FOOTPRINT_SHALLOW = Footprint(QWEN_14B), Footprint(SHALLOW)
+HELD = [precision for precision in PRECISIONS if precision != "auto"]
+CPU = Device("cpu", "the CPU", (0, 0), 64 * GIB, 64 * GIB)
+
+
+def gpu(capability: tuple[int, int], free: float) -> Device:
+    """A GPU with `free` GiB."""
+    return Device("cuda", "Card", capability, int(free * GIB), int(free * GIB) + GIB // 2)
+
+
+T4, L4 = gpu((7, 5), 14.0), gpu((8, 9), 22.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "dtype", "slots"),
+    [
+        pytest.param(T4, "nf4", torch.float16, 3, id="T4"),
+        pytest.param(gpu((8, 9), 21.4), "nf4", torch.bfloat16, 11, id="L4"),
+        pytest.param(gpu((8, 0), 38.8), "bf16", torch.bfloat16, 10, id="A100 40 GB"),
+        pytest.param(gpu((9, 0), 78.7), "bf16", torch.bfloat16, 16, id="H100"),
+        pytest.param(gpu((7, 5), 47.0), "fp16", torch.float16, 16, id="Quadro RTX 8000"),
+        pytest.param(gpu((7, 0), 31.4), "nf4", torch.float16, 16, id="V100"),
+    ],
+)
+def test_each_card_gets_the_best_precision_that_fits(
+    device: Device, precision: str, dtype: torch.dtype, slots: int
+) -> None:
+    choice = choose(QWEN_14B, Settings(), device)
+    assert (choice.precision, choice.compute_dtype, choice.slots) == (precision, dtype, slots)
+
+
+def test_what_was_passed_over_is_logged_with_its_need(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "snb.card"):
+        choice = choose(QWEN_14B, Settings(), T4)
+    passed_over = [reason.split(" needs ")[0] for reason in choice.reasons]
+    assert passed_over == ["fp16 with 8 slots", "nf4 with 16 slots"]
+    assert all(text in caplog.text for text in (*choice.reasons, str(choice.need)))
+
+
+def test_by_the_measured_steps_bf16_with_its_share_of_the_slots_beats_nf4_with_all() -> None:
+    bf16, nf4 = (dict(zip((1, 4, 8, 16), HELD_IN[name].steps, strict=True)) for name in ("bf16", "nf4"))
+    for slots in (8, 16):
+        part = int(slots * (HELD_IN["bf16"].share or 0))
+        assert part / bf16[part] > slots / nf4[slots], "tokens of all"
+        assert bf16[part] < 0.6 * nf4[slots], "time between the tokens of each"
+
+
+@pytest.mark.parametrize(("slots", "precision", "kept"), [(16, "bf16", 8), (17, "nf4", 17), (8, "bf16", 8)])
+def test_auto_takes_a_better_precision_with_half_of_the_slots_and_not_with_fewer(
+    slots: int, precision: str, kept: int
+) -> None:
+    card = gpu((8, 0), FOOTPRINT_14B.need("bf16", 8, 4096).total / GIB + 0.01)
+    choice = choose(QWEN_14B, Settings(slots=slots), card)
+    assert (choice.precision, choice.slots) == (precision, kept)
+
+
+@pytest.mark.parametrize("capability", [(7, 0), (7, 5), (8, 0), (8, 9), (9, 0), (12, 0)])
+def test_auto_never_takes_what_is_only_for_callers_who_name_it(capability: tuple[int, int]) -> None:
+    assert {row.name for row in BEST_FIRST} == set(HELD)
+    assert gpu(capability, 80).automatic == ["bf16" if capability >= (8, 0) else "fp16", "nf4"]
+
+
+@pytest.mark.parametrize(("precision", "capability"), [("bf16", (7, 5)), ("int8", (7, 0))])
+def test_a_precision_that_the_gpu_cannot_compute_in_is_refused(
+    precision: str, capability: tuple[int, int]
+) -> None:
+    with pytest.raises(DeviceUnusable, match=f"{precision} needs .* SNB_PRECISION=fp16 or nf4 would run"):
+        choose(QWEN_14B, Settings(precision=precision), gpu(capability, 80))
+
+
+@pytest.mark.parametrize(
+    ("config", "precision", "smallest"),
+    [
+        (QWEN_14B, "auto", "T4 (16 GB)"),
+        (QWEN_14B, "nf4", "T4 (16 GB)"),
+        (QWEN_14B, "int8", "L4 or A10G (24 GB)"),
+        (QWEN_14B, "fp16", "A100 (40 GB)"),
+        (QWEN_14B, "fp32", "A100 or H100 (80 GB)"),
+        (SHALLOW, "fp16", "T4 (16 GB)"),
+        (DEEP, "bf16", "none up to A100 or H100 (80 GB)"),
+        (SHALLOW, "bf16", "L4 or A10G (24 GB)"),  # a T4 has the memory, and does not compute in it
+    ],
+)
+def test_a_card_too_small_for_one_slot_is_told_the_smallest_that_would_do_which_then_does(
+    config: Qwen2Config, precision: str, smallest: str
+) -> None:
+    with pytest.raises(OutOfMemory, match=r"Card has 2\.0 GiB free") as caught:
+        choose(config, Settings(precision=precision), gpu((8, 6), 2))
+    assert f"The smallest card for this: {smallest}." in caught.value.cure
+    for card in CARDS:
+        if card.name == smallest:
+            assert choose(config, Settings(precision=precision), card).slots
+
+
+def test_memory_for_one_slot_is_enough_and_a_byte_less_is_not() -> None:
+    settings = Settings(context=32768)
+    exact = replace(T4, free=FOOTPRINT_14B.need("nf4", 1, 32768).total)
+    assert choose(QWEN_14B, settings, exact).slots == 1
+    with pytest.raises(OutOfMemory):
+        choose(QWEN_14B, settings, replace(exact, free=exact.free - 1))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_large_model_starts_on_a_cpu_only_when_asked_and_with_the_memory(precision: str) -> None:
+    roomy, asked = replace(CPU, free=500 * GIB), Settings(device="cpu", precision=precision)
+    with pytest.raises(DeviceUnusable, match=r"no GPU was found, and 14\.8 billion .* SNB_DEVICE"):
+        choose(QWEN_14B, Settings(precision=precision), roomy)
+    assert choose(QWEN_14B, asked, roomy).precision == ("fp32" if precision == "auto" else precision)
+    with pytest.raises(OutOfMemory, match=r"the CPU has 2\.0 GiB free"):
+        choose(QWEN_14B, asked, replace(CPU, free=2 * GIB))
+
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float16, "auto": torch.float32}
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_each_precision_is_held_as_chosen_counted_to_the_byte_and_runs_on_a_cpu(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, precision: str, tied: bool
+) -> None:
+    # The 36 x 72 weights of a key matrix do not fill their last block of 64; the MLP's have 333 absmaxes.
+    sizes = {"hidden_size": 72, "intermediate_size": 296, "tie_word_embeddings": tied}
+    config = tiny_config(**sizes)
+    choice = choose(config, Settings(precision=precision), CPU)
+    model = Qwen2ForCausalLM.from_pretrained(
+        save_tiny(tmp_path, **sizes),
+        dtype=choice.compute_dtype,
+        quantization_config=quantization(choice.precision, choice.compute_dtype),
+        device_map={"": "cpu"},
+    )
+    assert stored_bytes(model) == Footprint(config).weights(choice.precision) == choice.need.weights
+    layer = model.model.layers[0].mlp.up_proj
+    assert type(layer).__name__ == {"int8": "Linear8bitLt", "nf4": "Linear4bit"}.get(precision, "Linear")
+    if precision == "nf4":
+        assert (layer.weight.quant_type, layer.weight.quant_state.nested) == ("nf4", True)
+        assert layer.compute_dtype == torch.bfloat16
+    assert type(model.lm_head) is torch.nn.Linear
+    with caplog.at_level(logging.WARNING, "bitsandbytes.autograd._functions"), torch.inference_mode():
+        scores = model(torch.arange(20)[None]).logits
+    assert choice.compute_dtype == scores.dtype == DTYPES.get(precision, torch.bfloat16)
+    assert scores.isfinite().all()
+    assert "cast" not in caplog.text
+
+
+def stored_bytes(model: Qwen2ForCausalLM) -> int:
+    """Bytes of every tensor that a loaded model holds, shared ones once; the table of bitsandbytes that all
+    double quantisation shares belongs to no model."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for module in model.modules():
+        if isinstance(module, Linear8bitLt):
+            tensors.append(module.weight.SCB)
+        if isinstance(module, Linear4bit):
+            state = module.weight.quant_state
+            tensors += [state.absmax, state.code, state.offset, state.state2.absmax]
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+def test_the_figures_of_the_14b() -> None:
+    weights = {precision: FOOTPRINT_14B.weights(precision) / GIB for precision in HELD}
+    assert FOOTPRINT_14B.parameters == 14_770_033_664
+    held = {"fp32": 55.02, "fp16": 27.51, "bf16": 27.51, "int8": 15.2, "nf4": 9.25}
+    assert weights == pytest.approx(held, abs=0.05)
+    assert FOOTPRINT_14B.cache_per_token("nf4") == FOOTPRINT_14B.cache_per_token("bf16") == 196_608
+    assert FOOTPRINT_14B.cache_per_token("fp32") == 2 * 196_608
+
+
+def test_the_cache_is_counted_to_the_byte() -> None:
+    model = tiny_model()
+    cache = SlotCache(model, slots=3, context=100)
+    assert cache.keys.nbytes + cache.values.nbytes == Footprint(model.config).need("fp32", 3, 100).cache
+
+
+def test_the_margin_has_room_to_load_the_largest_tensor_and_for_a_forward_pass() -> None:
+    """In fp32; and a layer of all heads, a chunk of prefill, and the scores."""
+    small, large = FOOTPRINT_14B.need("nf4", 1, 256), FOOTPRINT_14B.need("bf16", 16, 4096)
+    assert small.total == small.weights + 152064 * 5120 * 4 + FIXED
+    keys_and_values = 2 * 16 * 4097 * (8 + 40) * 128 * 2
+    gate_up_and_product = 3 * 512 * 13824 * 2
+    scores_and_copies = 8 * 16 * 152064 * 4
+    assert large.margin > GIB + keys_and_values + gate_up_and_product + scores_and_copies
+
+
+SLOTS, CONTEXTS = st.integers(1, 256), st.integers(256, 32768)
+
+
+@given(st.sampled_from(HELD), SLOTS, CONTEXTS, SLOTS, CONTEXTS)
+def test_more_slots_or_context_never_need_less(
+    precision: str, slots: int, context: int, other_slots: int, other_context: int
+) -> None:
+    less = FOOTPRINT_14B.need(precision, min(slots, other_slots), min(context, other_context))
+    more = FOOTPRINT_14B.need(precision, max(slots, other_slots), max(context, other_context))
+    assert less.total <= more.total
+    assert less.cache <= more.cache
+
+
+CAPABILITIES = st.sampled_from([(7, 0), (7, 5), (8, 0), (8, 9), (9, 0)])
+
+
+@given(st.sampled_from(PRECISIONS), SLOTS, CONTEXTS, st.floats(1, 60), CAPABILITIES)
+def test_a_choice_takes_what_is_set_and_as_many_slots_as_fit(
+    precision: str, slots: int, context: int, free: float, capability: tuple[int, int]
+) -> None:
+    device = gpu(capability, free)
+    try:
+        choice = choose(SHALLOW, Settings(precision=precision, slots=slots, context=context), device)
+    except SNBError:
+        return
+    assert precision in ("auto", choice.precision)
+    assert 1 <= choice.slots <= slots
+    assert choice.need == FOOTPRINT_SHALLOW.need(choice.precision, choice.slots, context)
+    assert choice.need.total <= device.free
+    one_more = FOOTPRINT_SHALLOW.need(choice.precision, choice.slots + 1, context)
+    assert choice.slots == slots or one_more.total > device.free
+
+
+MEASURED = {"T4 (16 GB)": 3, "L4 or A10G (24 GB)": 11}
+"""Slots that a boot in nf4 kept, with 14.6 and 22.0 GiB free before it: an H200 with ballast, 2026-11-26."""
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_as_many_slots_are_kept_after_loading_as_were_promised_before(card: Device) -> None:
+    choice = choose(QWEN_14B, Settings(), card)
+    left = card.free - choice.need.weights - LEFT_BY_LOADING
+    assert choice.slots == budget(QWEN_14B, choice, 4096, left) == MEASURED.get(card.name, choice.slots)
+    table = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert f"| {card.name} | {choice.precision} | {choice.slots} |" in table
+
+
+def test_the_cache_is_budgeted_from_what_is_left_after_loading() -> None:
+    choice = choose(QWEN_14B, Settings(precision="nf4"), L4)
+    assert budget(QWEN_14B, choice, 4096, 80 * GIB) == choice.slots
+    counts = [budget(QWEN_14B, choice, 4096, int(left * GIB)) for left in (4, 6, 8, 12)]
+    assert counts == sorted(counts)
+    assert 1 <= counts[0] < counts[-1]
+    with pytest.raises(OutOfMemory, match="left after loading"):
+        budget(QWEN_14B, choice, 4096, GIB)
+
+
+# The device
+
+WORKING = Evidence("12.8", True, True, "570.86.15", "")
+NO_GPU = Evidence("12.8", False, False, None, "Found no NVIDIA driver on your system")
+OLD_DRIVER = Evidence("13.0", False, True, "535.104.05", "The NVIDIA driver on your system is too old")
+NOT_PASSED = Evidence("12.8", False, False, "570.86.15", "No CUDA GPUs are available")
+CPU_TORCH = Evidence(None, False, True, "570.86.15", "Torch not compiled with CUDA enabled")
+
+
+def test_a_usable_device_is_taken_as_asked() -> None:
+    for evidence in (WORKING, NO_GPU, OLD_DRIVER, NOT_PASSED, CPU_TORCH):
+        assert diagnose(evidence, "cpu") == "cpu"
+    assert diagnose(WORKING, "auto") == diagnose(WORKING, "cuda") == "cuda"
+    assert diagnose(NO_GPU, "auto") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "wanted", "fault"),
+    [
+        (OLD_DRIVER, "auto", r"driver 535.104.05 does not serve this torch, built for CUDA 13.0: .* too old"),
+        (replace(OLD_DRIVER, driver_version=None), "auto", "driver of unknown version does not serve"),
+        (NOT_PASSED, "auto", r"driver 570.86.15, but no GPU is passed to this process\. .*--gpus all"),
+        (CPU_TORCH, "auto", "the installed torch is a CPU-only build"),
+        (
+            replace(CPU_TORCH, devices_visible=False),
+            "auto",
+            "a CPU-only build.*no GPU is passed",
+        ),
+        (NO_GPU, "cuda", "this machine shows no NVIDIA driver and no GPU"),
+    ],
+    ids=["old driver", "hidden driver", "not passed", "CPU torch", "both", "absent"],
+)
+def test_a_gpu_that_is_unusable_is_refused_with_every_reason(
+    evidence: Evidence, wanted: str, fault: str
+) -> None:
+    for demand in {wanted, "cuda"}:
+        with pytest.raises(DeviceUnusable, match=fault):
+            diagnose(evidence, demand)
+
+
+def test_this_machine_yields_evidence_and_a_cpu_with_memory() -> None:
+    evidence = Evidence.gather()
+    assert evidence.available == (evidence.torch_error == "")
+    device = Device.find("cpu")
+    assert (device.kind, device.capability) == ("cpu", (0, 0))
+    assert 0 < device.free <= device.total
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (["max\n"], (20 * GIB, 24 * GIB)),
+        ([f"{4 * GIB}\n"], (4 * GIB, 4 * GIB)),
+        ([f"{22 * GIB}\n", "9223372036854771712\n"], (20 * GIB, 22 * GIB)),
+    ],
+)
+def test_the_memory_of_a_host_is_what_is_available_within_the_limits_of_its_container(
+    limits: list[str], expected: tuple[int, int]
+) -> None:
+    kibibytes = GIB // 1024
+    total, free = f"MemTotal:       {24 * kibibytes} kB", f"MemAvailable:   {20 * kibibytes} kB"
+    assert host_memory(f"{total}\nMemFree: 1 kB\n{free}\nHugePages_Total: 0\n", limits) == expected
+
+
+# Memory that others take meanwhile
+
+FULL = (
+    "CUDA out of memory. GPU 0 has a total capacity of 14.56 GiB of which 1.24 GiB is free. "
+    "Of the allocated memory 8.42 GiB is allocated by PyTorch."
+)
+
+
+def exhausted(error: BaseException | None = None) -> None:
+    """Raises an error, or asks for more memory than there is."""
+    if error:
+        raise error
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("error", "figures"),
+    [
+        (torch.OutOfMemoryError(FULL), "of which 1.24 GiB is free"),
+        (torch.AcceleratorError("CUDA error: out of memory\nCompile with", 2), "CUDA error: out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "CUBLAS_STATUS_ALLOC_FAILED"),
+        (MemoryError(), "an allocation was refused"),
+        (None, "you tried to allocate 1152921504606846976 bytes"),
+    ],
+    ids=["torch", "CUDA", "cuBLAS", "Python", "a real one"],
+)
+def test_a_want_of_memory_is_named_with_its_figures_and_a_cure(
+    error: BaseException | None, figures: str
+) -> None:
+    with pytest.raises(OutOfMemory, match=r"SNB_CONTEXT") as caught, out_of_memory_named("loading in nf4"):
+        exhausted(error)
+    [fault] = caught.value.faults
+    assert fault.startswith("loading in nf4: ")
+    assert figures in fault
+    assert "\n" not in fault
+    assert "PyTorch" not in fault
+
+
+def test_other_errors_keep_their_names() -> None:
+    for error in (RuntimeError("CUDA error: an illegal memory access"), DeviceUnusable("x")):
+        with pytest.raises(type(error)) as caught, out_of_memory_named("loading"):
+            raise error
+        assert caught.value is error
+
+
+def test_a_boot_whose_memory_is_taken_meanwhile_ends_in_the_named_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "load_merged", lambda *_, **__: exhausted())
+    settings = Settings(base_model=str(save_tiny(tmp_path)), adapter="none", prepared="none", device="cpu")
+    with pytest.raises(OutOfMemory, match=r"loading in fp32, .* GiB computed: .* you tried to allocate"):
+        loader.load(settings)
