@@ -1,8 +1,6 @@
 """scripts/drill: the real thing with a killed backend, a person's hands, and what counts as a failure."""
 
-import argparse
 import contextlib
-import dataclasses
 import os
 import re
 import shutil
@@ -17,13 +15,10 @@ import pytest
 from snb.settings import ROOT
 from tests.cog_double import Double
 from tests.tiny import save_tiny
-from tools.endpoints.endpoint import Failed
-from tools.rehearsing.course import Course, markdown
-from tools.rehearsing.pupils import Answer, Pupils
+from tools.rehearsing.course import Answer, Course
 from tools.serving.server import free_port
 
 DRILL = [sys.executable, str(ROOT / "scripts" / "drill")]
-PLAN = argparse.Namespace(pupils=2, questions=2, tokens=9)
 needs_node = pytest.mark.skipif(not shutil.which("npm"), reason="needs Node")
 
 
@@ -65,12 +60,10 @@ def test_a_class_loses_nothing_when_the_first_backend_is_killed_and_returns_to_i
     assert "**Nothing was lost:**" in done.stdout
     assert "SIGKILL" in done.stdout
     rows = table(done.stdout)
-    assert len(rows) == 5
-    before, caught, away, _, again = rows
+    before, away, back = rows
     assert before[:2] == [before[0], before[0]]  # all by the first
-    assert (caught[0] > 0, caught[1]) == (True, 0)
-    assert (away[0] > 0, away[1], away[2]) == (True, 0, away[0])
-    assert again[1] >= 2
+    assert away[2] > 0
+    assert back[1] >= 2
     assert sum(row[3] for row in rows) == 0  # lost
     assert not left_behind(tmp_path)
 
@@ -136,10 +129,10 @@ def test_a_person_is_told_when_to_take_the_first_away_and_when_to_bring_it_back(
     with hands(Double(), Double()) as seen:
         assert seen.returncode == 0, seen.stdout + seen.stderr
     assert "by hand" in seen.stdout
-    before, _, away, _, again = table(seen.stdout)
+    before, away, back = table(seen.stdout)
     assert before[1] == before[0] > 0
-    assert away[2] == away[0] > 0
-    assert again[1] > 0
+    assert away[2] > 0
+    assert back[1] > 0
 
 
 @needs_node
@@ -173,62 +166,51 @@ def test_a_backend_that_is_down_from_the_start_is_named(position: int) -> None:
 # The record
 
 
-def answer(number: int, asked: float, ended: float, backend: int | None, text: str = "whole") -> Answer:
-    if backend is None:
-        return Answer(number, asked, ended, "", "TIMEOUT: no text", ())
-    return Answer(number, asked, ended, text, "", ((backend, "OK"),))
+def answer(asked: float, ended: float, backend: int | None, text: str = "whole") -> Answer:
+    failure = "TIMEOUT: no text" if backend is None else ""
+    return Answer(0, asked, ended, text, failure, backend)
 
 
 def course(*more: Answer) -> Course:
     """A good one: taken away at 10, brought back at 20, ready at 25."""
-    usual = [(0, 1, 3, 0), (0, 9, 12, 1), (0, 11, 14, 1), (0, 13, 15, 1), (0, 26, 27, 1), (0, 28, 30, 0)]
+    usual = [(1, 3, 0), (9, 12, 1), (11, 14, 1), (13, 15, 1), (26, 27, 1), (28, 30, 0)]
     answers = [answer(*one) for one in usual]
     return Course([*answers, *more], {0: "whole"}, taken=10, given=20, ready=25)
 
 
-def record(drilled: Course, exact: bool = True) -> str:
-    return markdown(drilled, PLAN, "two doubles", "SIGKILL", exact)
-
-
 def test_the_record_says_who_waited_for_how_long() -> None:
-    written = record(course())
-    assert table(written) == [[1, 1, 0, 0], [2, 0, 2, 0], [1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]]
+    written = course().record("two doubles")
+    assert table(written) == [[1, 1, 0, 0], [3, 0, 3, 0], [2, 1, 1, 0]]
     waits = [line.split("|")[6:8] for line in written.splitlines() if line.startswith("|")][2:]
-    assert [[float(cell) for cell in row] for row in waits] == [[2, 2], [3, 3], [2, 2], [1, 1], [2, 2]]
-    assert "after 1 answers, with 1 under way, of which the second answered 1" in written
+    assert [[float(cell) for cell in row] for row in waits] == [[2, 2], [3, 3], [1.5, 2]]
     assert "to the first answer by the second: 2.00 s" in written
     assert "ready again 5.0 s after" in written
     assert "first answer came 5.0 s later" in written
-    assert course().faults(exact=True) == []
+    assert course().faults() == []
 
 
 @pytest.mark.parametrize(
-    ("text", "exact", "faults"),
+    ("text", "faults"),
     [
-        (None, True, ["1 questions were lost: TIMEOUT: no text"]),
-        ("who", True, ["1 answers were cut short"]),
-        ("", True, ["1 answers were cut short"]),
-        ("white", True, ["1 answers are not those of the same seed before"]),
-        # In 16 bits a near tie may fall the other way; much shorter is still cut.
-        ("white", False, []),
-        ("no", False, ["1 answers were cut short"]),
+        (None, ["1 questions were lost: TIMEOUT: no text"]),
+        ("who", ["1 answers were cut short"]),
+        ("", ["1 answers were cut short"]),
+        ("no", ["1 answers were cut short"]),
+        ("white", []),  # in 16 bits a near tie may fall the other way
     ],
 )
-def test_every_kind_of_loss_is_a_fault(text: str | None, exact: bool, faults: list[str]) -> None:
-    backend = None if text is None else 1
-    drilled = course(answer(0, 11, 12, backend, text or ""))
-    assert drilled.faults(exact) == faults
-    assert ("1 answers differ" in record(drilled, exact)) == (text == "white" and not exact)
+def test_every_kind_of_loss_is_a_fault(text: str | None, faults: list[str]) -> None:
+    assert course(answer(11, 12, None if text is None else 1, text or "")).faults() == faults
 
 
 def test_a_course_that_did_not_get_far_says_what_never_happened() -> None:
-    early = Course([answer(0, 1, 3, 0)], {0: "whole"})
-    returned = "callers never returned to the first backend"
-    gone = ["the first backend was never taken away", "the second backend never answered", returned]
-    assert early.faults(exact=True) == gone
-    assert table(record(early))[0] == [1, 1, 0, 0]
-    stayed = dataclasses.replace(course(), answers=course().answers[:-1])
-    assert stayed.faults(exact=True) == [returned]
+    early = Course([answer(1, 3, 0)], {0: "whole"})
+    assert [fault.split("backend")[0] for fault in early.faults()] == [
+        "the first ",
+        "the second ",
+        "callers never returned to the first ",
+    ]
+    assert table(early.record(""))[0] == [1, 1, 0, 0]
 
 
 # What is needed
@@ -239,14 +221,3 @@ def test_without_node_the_drill_says_what_to_install(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "needs Node 18 or later" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@needs_node
-def test_a_class_whose_program_has_ended_says_so() -> None:
-    question = {"number": 0, "seed": 0, "philosopher": "kant", "message": "Que faire ?", "maxTokens": 8}
-    with Double() as server, contextlib.closing(Pupils(timeout=5)) as pupils:
-        [heard] = pupils.round([[question]], [server.url])
-        assert (heard.backend, heard.failure) == (0, "")
-        pupils.close()
-        with pytest.raises(Failed, match="ended"):
-            list(pupils.round([[question]], [server.url]))

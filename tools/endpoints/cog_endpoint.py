@@ -57,8 +57,8 @@ class Cog:
 def await_ready(url: str, limit: float, say: Callable[[str], None]) -> float:
     """Seconds until the Cog server at `url` took predictions.
 
-    Cog's `/health-check` answers 200 always, so the status is read. A server that does not answer yet is
-    waited for, since a container that boots does not listen from its first second.
+    A server that does not answer yet is waited for: a container that boots does not listen from its first
+    second.
 
     Args:
         say: is told each new state.
@@ -80,8 +80,8 @@ def await_ready(url: str, limit: float, say: Callable[[str], None]) -> float:
 
 
 def status(http: Http) -> str:
-    """What the server says of itself, or why there is nothing to read."""
+    """What the server says of itself, or `DOWN` and why. `/health-check` answers 200 always."""
     try:
         return str(http.json("GET", "/health-check")["status"])
     except Exception as error:  # whatever it is, the next look may find better
-        return f"no status ({error})"
+        return f"DOWN ({error})"

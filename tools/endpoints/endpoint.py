@@ -25,14 +25,12 @@ class Piece:
     text: str
     tokens: int | None = None
     """Of the answer up to here, where the server says."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """The server's own figures, with the last piece."""
-    words: Mapping[str, str] = field(default_factory=dict)
-    """What else it reports, with the last piece: `finish_reason`, `notice`."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """The server's own, with the last piece."""
 
 
 class Busy(Fault):
-    """The server takes no more for now; `seconds` is what it says of when to ask again, or 0."""
+    """The server is full; `seconds` is what it says of when to ask again, or 0."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__("the server is full")
@@ -154,15 +152,9 @@ def end(prediction: Mapping[str, Any]) -> Piece:
         kind = Canceled if status in ("canceled", "aborted") else Failed
         raise kind(str(prediction.get("error") or prediction.get("detail") or status))
     metrics = prediction.get("metrics") or {}
-    tokens = metrics.get("output_token_count")
-    text = {name: value for name, value in metrics.items() if isinstance(value, str)}
-    return Piece("", None if tokens is None else int(tokens), numbers(metrics), text)
+    return Piece("", metrics.get("output_token_count"), metrics)
 
 
-def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Those metrics that are figures."""
-    return {
-        name: value
-        for name, value in (metrics or {}).items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return {name: value for name, value in metrics.items() if type(value) in (int, float)}

@@ -6,20 +6,23 @@ from typing import Any
 from tools.endpoints import dialect
 from tools.endpoints.endpoint import Failed, Http, Piece
 
+SHARED = ("max_tokens", "temperature", "top_p")
+
 
 class ChatCompletions:
     """`extra` goes with every request: what this server takes beyond what all take."""
 
-    known = frozenset({"system_prompt"})
-
     def __init__(self, name: str, url: str, model: str, extra: Mapping[str, Any]) -> None:
-        self.name, self._model, self._extra = name, model, extra
-        self._http = Http(url)
+        self.name, self._http = name, Http(url)
+        self._fixed = {"model": model, "stream": True, **extra}
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
         """See `Endpoint`."""
+        texts = {"system": dialect.system(inputs), "user": dialect.message(inputs)}
+        messages = [{"role": role, "content": text} for role, text in texts.items()]
+        body = {"messages": messages, **{name: inputs[name] for name in SHARED}, **self._fixed}
         finished = False
-        with self._http.events("POST", "/v1/chat/completions", self._body(inputs)) as events:
+        with self._http.events("POST", "/v1/chat/completions", body) as events:
             for event in events:
                 if event.data == "[DONE]":
                     return
@@ -32,17 +35,3 @@ class ChatCompletions:
                 yield Piece(choice.get("delta", {}).get("content") or "", tokens)
         if not finished:  # transformers 5.23 sends no [DONE]
             raise Failed("the stream ended before the answer did")
-
-    def _body(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "model": self._model,
-            "messages": [
-                {"role": "system", "content": dialect.system(inputs)},
-                {"role": "user", "content": dialect.message(inputs)},
-            ],
-            "stream": True,
-            "max_tokens": inputs["max_tokens"],
-            "temperature": inputs["temperature"],
-            "top_p": inputs["top_p"],
-            **self._extra,
-        }

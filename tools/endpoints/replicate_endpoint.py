@@ -73,7 +73,7 @@ class Replicate:
                 time.sleep(self._client.poll_interval)
                 prediction.reload()
         last = end(prediction.dict())
-        yield Piece("".join(prediction.output or [])[sent:], last.tokens, last.metrics, last.words)
+        yield Piece("".join(prediction.output or [])[sent:], last.tokens, last.metrics)
 
 
 def streamed(prediction: Prediction) -> Iterator[str]:

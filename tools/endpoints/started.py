@@ -73,13 +73,11 @@ def reached(address: str) -> Cog | Replicate:
         Failed: it does not answer, the address is neither, or there is no token.
     """
     if is_url(address):
-        where = urlsplit(address)
-        return Cog(f"{where.hostname}:{where.port}" if where.port else str(where.hostname), address)
+        return Cog(urlsplit(address).netloc.rpartition("@")[2], address)
     named = MODEL.fullmatch(address)
     if not named:
         raise Failed(f"{address} is neither a URL (http://… or https://…) nor owner/name on Replicate")
-    token = os.environ.get("REPLICATE_API_TOKEN")
-    if not token:
+    if not (token := os.environ.get("REPLICATE_API_TOKEN")):
         raise Failed("set REPLICATE_API_TOKEN to ask Replicate")
     base = os.environ.get("REPLICATE_API_BASE_URL", "")
     return Replicate(named[1], token, base.rstrip("/").removesuffix("/v1") or None)

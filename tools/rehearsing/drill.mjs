@@ -17,7 +17,7 @@ console.info = (line) => lines.getStore()?.push(line);
 
 async function ask({ number, philosopher, message, ...options }, { backends, timeoutMs }) {
   const logged = [];
-  const asked = Date.now();
+  const asked = Date.now() / 1000;
   let text = "";
   let failure = "";
   try {
@@ -25,14 +25,10 @@ async function ask({ number, philosopher, message, ...options }, { backends, tim
   } catch (error) {
     failure = String(error?.message ?? error);
   }
-  say({ number, asked, ended: Date.now(), text, failure, attempts: attempts(logged, backends) });
-}
-
-/** `[[position of the backend, code]]`, of all that were asked, in order. */
-function attempts(logged, backends) {
   const names = configuredBackends({ backends }).map(({ name }) => name);
-  const found = [...logged.join().matchAll(/([^\s,]+) ([A-Z_]+) \d+ ms/g)];
-  return found.map(([, name, code]) => [names.indexOf(name), code]);
+  const answered = logged.join().match(/([^\s,]+) OK \d+ ms/);
+  const backend = answered ? names.indexOf(answered[1]) : null;
+  say({ number, asked, ended: Date.now() / 1000, text, failure, backend });
 }
 
 const rounds = createInterface({ input: process.stdin });

@@ -1,18 +1,20 @@
-"""One whole answer: its text, when that came, and what the server says of it."""
+"""One whole answer of a smoke test, and how it is got."""
 
 import itertools
 import random
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tools.endpoints.cog_endpoint import Cog
-from tools.endpoints.endpoint import Busy, Failed, Piece, Running, numbers
-from tools.endpoints.patience import within
+from tools.endpoints.endpoint import Busy, Failed, Piece, Running
 from tools.endpoints.replicate_endpoint import Replicate
 
 Remote = Cog | Replicate
+T = TypeVar("T")
 AGAIN = 0.5
 """Seconds, about, between two tries at a full server."""
 
@@ -23,55 +25,35 @@ class Reply:
 
     asked: Mapping[str, Any]
     """The inputs."""
-    pieces: tuple[str, ...]
+    text: str
     times: tuple[float, ...]
-    """Of each piece."""
+    """Of each piece of text."""
     ended: float
     metrics: Mapping[str, Any]
-
-    @property
-    def text(self) -> str:
-        """All of it."""
-        return "".join(self.pieces)
 
     @property
     def who(self) -> str:
         """The philosopher that was asked."""
         return str(self.asked["philosopher"])
 
-    @property
-    def written(self) -> float:
-        """Seconds from the first token to the last, as the server has measured them; 0 where it did not."""
-        names = ("output_token_count", "tokens_per_second", "time_to_first_token")
-        tokens, rate, first = (numbers(self.metrics).get(name, 0) for name in names)
-        return tokens / rate - first if rate > 0 else 0.0
-
-    @property
-    def spread(self) -> float:
-        """The time over which text came, in times `written`; 1 where that is unknown."""
-        return (self.times[-1] - self.times[0]) / self.written if self.written > 0 else 1.0
-
 
 def hear(endpoint: Remote, inputs: Mapping[str, Any], limit: float) -> Reply:
     """One answer, heard to its end. A full server is asked again.
 
-    Args:
-        limit: seconds for all of it.
-
     Raises:
-        Failed: there is no whole answer by then.
+        Failed: there is no whole answer within `limit` seconds.
     """
 
     def listen() -> Reply:
-        began, came = time.monotonic(), []
+        began, times, text = time.monotonic(), list[float](), ""
         first, running = opened(endpoint, inputs, limit)
         for piece in itertools.chain([first], running.pieces):
             if piece.text:
-                came.append((piece.text, time.monotonic() - began))
-        if not came:
+                times.append(time.monotonic() - began)
+                text += piece.text
+        if not text:
             raise Failed("it ended without any text")
-        texts, times = zip(*came, strict=True)
-        return Reply(inputs, texts, times, time.monotonic() - began, {**piece.metrics, **piece.words})
+        return Reply(inputs, text, tuple(times), time.monotonic() - began, piece.metrics)
 
     return within(limit, listen)
 
@@ -92,3 +74,24 @@ def opened(endpoint: Remote, inputs: Mapping[str, Any], limit: float) -> tuple[P
             if time.monotonic() + wait > until:
                 raise Failed("the server stays full") from busy
             time.sleep(wait)
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns, or raises: in bounded time, for a server can also stall, or drip.
+
+    Raises:
+        Failed: it has not ended after so many seconds. Its thread is left behind, and ends with the process.
+    """
+    ended: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(work())
+        except BaseException as error:  # handed on to whoever waits
+            ended.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return ended.result(timeout=seconds)
+    except TimeoutError:
+        raise Failed(f"no end within {seconds:g} s") from None

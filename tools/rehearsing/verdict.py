@@ -1,9 +1,7 @@
 """One line of a smoke test: what was looked at, whether it is well, and what was seen."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from tools.endpoints.endpoint import Busy, Failed
 
 OK, FAILED, WARNING, NOTE = "ok", "FAILED", "warning", "note"
 WIDTH = 300
@@ -26,20 +24,7 @@ class Verdict:
         return f"{self.state:8} {self.subject:12} {plain(seen)}"
 
 
-def judged(subject: str, faults: Sequence[str], seen: str) -> Verdict:
-    """FAILED with every fault, or ok with what was seen."""
-    return Verdict(FAILED, subject, "; ".join(faults)) if faults else Verdict(OK, subject, seen)
-
-
-def guarded(subject: str, verdicts: Iterator[Verdict]) -> Iterator[Verdict]:
-    """The verdicts of a check; FAILED with the reason when the endpoint lets it down."""
-    try:
-        yield from verdicts
-    except (Busy, Failed) as error:
-        yield Verdict(FAILED, subject, str(error))
-
-
-def plain(text: str) -> str:
+def plain(text: str, width: int = WIDTH) -> str:
     """A text on one line, of limited length, and harmless to a terminal."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= WIDTH else f"{line[:WIDTH]}…"
+    return line if len(line) <= width else f"{line[:width]}…"

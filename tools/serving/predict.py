@@ -10,7 +10,9 @@ from typing import Any
 from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import Cog
 from tools.serving import local, schema
-from tools.serving.server import Server, SetupFailed
+from tools.serving.server import Server
+
+TYPES = {"integer": int, "number": float, "string": str}
 
 
 def text(file: str) -> str:
@@ -18,13 +20,7 @@ def text(file: str) -> str:
     return Path(file).read_text(encoding="utf-8")
 
 
-def turns(file: str) -> Any:
-    """The JSON that a file holds."""
-    return json.loads(text(file))
-
-
-FILES = {"rag_context": text, "system_prompt": text, "history": turns}
-TYPES = {"integer": int, "number": float, "string": str}
+FILES = {"rag_context": text, "system_prompt": text, "history": lambda file: json.loads(text(file))}
 
 
 def options() -> dict[str, Any]:
@@ -33,38 +29,21 @@ def options() -> dict[str, Any]:
     document = json.loads(schema.write(ROOT).read_text(encoding="utf-8"))
     for name, field in document["components"]["schemas"]["Input"]["properties"].items():
         option = name if name == "user_message" else "--" + name.replace("_", "-")
-        parser.add_argument(option, help=field["description"].replace("%", "%%"), **reading(name, field))
+        reading: dict[str, Any] = {"type": TYPES.get(field.get("type", "string"))}
+        if name in FILES:
+            reading = {"type": FILES[name], "metavar": "FILE"}
+        elif field.get("type") == "array":
+            reading = {"nargs": "+", "metavar": "TEXT"}
+        parser.add_argument(option, help=field["description"].replace("%", "%%"), **reading)
     return {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
 
 
-def reading(name: str, field: dict[str, Any]) -> dict[str, Any]:
-    """How argparse is to read an input: from a file, as a list, or as a value of its type."""
-    if name in FILES:
-        return {"type": FILES[name], "metavar": "FILE"}
-    if field.get("type") == "array":
-        return {"nargs": "+", "metavar": "TEXT"}
-    return {"type": TYPES[field.get("type", "string")]}
-
-
-def ask(server: Server, inputs: dict[str, Any]) -> None:
-    """Streams one answer to stdout and its metrics to stderr; raises Failed or Busy where there is none."""
-    for piece in Cog("here", server.url).ask(inputs):
-        print(piece.text, end="", flush=True)
-    metrics = {**piece.metrics, **piece.words}
-    print(f"\n\n{json.dumps(metrics, indent=2, ensure_ascii=False)}", file=sys.stderr)
-
-
 def main() -> int:
-    inputs = options()
-    with tempfile.TemporaryFile("w+") as log:
-        weights = local.settings()
-        print("Loading the model …", file=sys.stderr)
-        with Server(weights, log=log) as server:
-            try:
-                server.wait()
-            except SetupFailed as error:
-                log.seek(0)
-                print(log.read(), error, sep="\n", file=sys.stderr)
-                return 1
-            ask(server, inputs)
+    inputs, settings = options(), local.settings()
+    print("Loading the model …", file=sys.stderr)
+    with tempfile.TemporaryFile("w+") as log, Server(settings, log=log) as server:
+        server.wait()
+        for piece in Cog("here", server.url).ask(inputs):
+            print(piece.text, end="", flush=True)
+        print(f"\n\n{json.dumps(piece.metrics, indent=2, ensure_ascii=False)}", file=sys.stderr)
     return 0

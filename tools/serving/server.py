@@ -8,15 +8,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from snb.settings import ROOT
-from tools.command import Fault
+from tools.endpoints.cog_endpoint import status
 from tools.endpoints.endpoint import Failed, Http
 from tools.serving import process_group, schema
 
+TAIL = 2000
+"""Characters that are shown of the log of a server that did not boot."""
 
-class SetupFailed(Fault):
+
+class SetupFailed(Failed):
     """The server ended, or its `setup()` failed; the reason is in its log."""
 
 
@@ -26,7 +29,7 @@ class Server:
     Args:
         environment: settings on top of this process's own.
         port: 0 takes a free one.
-        log: where the server's output goes; a file or a descriptor.
+        log: where the server's output goes.
         directory: where `predict.py` is.
     """
 
@@ -39,62 +42,56 @@ class Server:
         directory: Path = ROOT,
     ) -> None:
         schema.write(directory)
-        self.host, self.port, self._directory = host, free_port(host, port), directory
+        self.port, self._log = free_port(host, port), log
+        self.url = f"http://{host}:{self.port}"
+        # `cog build` bakes the decorator's limit into the image; without it the server takes one at a time.
+        limit = re.search(r"@concurrent\(max=(\d+)\)", (directory / "predict.py").read_text())
         self._process = process_group.start(
             [sys.executable, "-m", "cog.server.http", "--host", host],
             cwd=directory,
-            env=self._environment(environment),
+            env={
+                "COG_MAX_CONCURRENCY": limit[1] if limit else "1",
+                "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
+                "COG_LOG_LEVEL": "warning",
+                **os.environ,
+                # The server starts its worker as `python`, whichever is first on PATH.
+                "PATH": before("PATH", Path(sys.executable).parent),
+                "PYTHONPATH": before("PYTHONPATH", ROOT),
+                "PORT": str(self.port),
+                **environment,
+            },
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-
-    def _environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        # `cog build` bakes the decorator's limit into the image; without it the server takes one at a time.
-        limit = re.search(r"@concurrent\(max=(\d+)\)", (self._directory / "predict.py").read_text())
-        cog = {"COG_MAX_CONCURRENCY": limit[1] if limit else "1"}
-        cog |= {"COG_PREDICT_TYPE_STUB": "predict.py:Predictor", "COG_LOG_LEVEL": "warning"}
-        # The server starts its worker as `python`, whichever is first on PATH.
-        first = {"PATH": Path(sys.executable).parent, "PYTHONPATH": ROOT}
-        return {
-            **cog,
-            **os.environ,
-            **{name: before(name, folder) for name, folder in first.items()},
-            "PORT": str(self.port),
-            **environment,
-        }
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://{self.host}:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """Of the server, and of its process group."""
-        return self._process.pid
+        self.pid: int = self._process.pid
 
     def status(self) -> str:
-        """`STARTING`, `READY`, `BUSY`, `SETUP_FAILED`, `UNHEALTHY`, or `DOWN` when nothing answers.
+        """`STARTING`, `READY`, `BUSY`, `SETUP_FAILED`, `UNHEALTHY`, or `DOWN` when nothing answers."""
+        return status(Http(self.url, silence=10)).partition(" ")[0]
 
-        Cog's `/health-check` answers 200 always, so the status has to be read.
-        """
-        try:
-            return str(Http(self.url, silence=10).json("GET", "/health-check")["status"])
-        except Failed:
-            return "DOWN"
-
-    def wait(self) -> None:
+    def wait(self, limit: float = float("inf")) -> None:
         """Returns when the server takes predictions.
 
         Raises:
-            SetupFailed: it never will.
+            SetupFailed: it never will, or does not after `limit` seconds; with the end of a log that can be
+                read.
         """
-        while (status := self.status()) in ("STARTING", "DOWN"):
+        until, state = time.monotonic() + limit, "STARTING"
+        while state in ("STARTING", "DOWN"):
             if self._process.poll() is not None:
-                raise SetupFailed(f"the server ended with code {self._process.returncode}")
+                raise SetupFailed(f"{self._tail()}the server ended with code {self._process.returncode}")
+            if time.monotonic() > until:
+                raise SetupFailed(f"{self._tail()}the server is not ready after {limit:g} s")
             time.sleep(0.1)
-        if status == "SETUP_FAILED":
-            raise SetupFailed("setup() failed")
+            state = self.status()
+        if state == "SETUP_FAILED":
+            raise SetupFailed(f"{self._tail()}setup() failed")
+
+    def _tail(self) -> str:
+        if not self._log.readable():
+            return ""
+        self._log.seek(0)
+        return f"{self._log.read()[-TAIL:]}\n"
 
     def join(self) -> int:
         """Returns when the server has ended; its exit code."""
@@ -115,7 +112,7 @@ class Server:
         """Ends the server and its worker; returns when both are gone."""
         process_group.end(self._process)
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -27,11 +27,11 @@ def main() -> int:
         export(options.export, options.engine)
         return 0
     try:
-        if not options.front:
-            # Whoever sets SNB_BACKEND_URL has chosen what to be in front of.
-            return serve(options.port, {} if os.environ.get("SNB_BACKEND_URL") else local.settings())
-        with Server(local.settings()) as server:
-            return serve(options.port, {"SNB_BACKEND_URL": server.url})  # it says by itself that it wakes up
+        if options.front:
+            with Server(local.settings()) as server:  # the page says by itself that it wakes up
+                return serve(options.port, {"SNB_BACKEND_URL": server.url})
+        # Whoever sets SNB_BACKEND_URL has chosen what to be in front of.
+        return serve(options.port, {} if os.environ.get("SNB_BACKEND_URL") else local.settings())
     except KeyboardInterrupt:
         return 0
 
@@ -62,14 +62,10 @@ def export(folder: Path, engine: bool) -> None:
 
 def merged(requirements: list[str]) -> str:
     """Files of pins as one, in which a package stands once; two versions of one are an error."""
-    seen: dict[str, str] = {}
-    lines = []
+    lines: dict[str, str] = {}
     for line in "\n".join(requirements).splitlines():
-        pin = line.split("#")[0].strip()
-        name = pin.partition("==")[0].lower()
-        if pin and seen.get(name, pin) != pin:
-            raise ValueError(f"{pin} and {seen[name]}")
-        if not pin or name not in seen:
-            lines.append(line)
-        seen[name] = pin
-    return "\n".join(lines) + "\n"
+        if pin := line.split("#")[0].strip():
+            kept = lines.setdefault(pin.partition("==")[0].lower(), line)
+            if kept.split("#")[0].strip() != pin:
+                raise ValueError(f"{pin} and {kept}")
+    return "".join(f"{line}\n" for line in lines.values())
