@@ -75,7 +75,7 @@ def test_steps_are_bound_by_memory_or_by_the_tensor_cores() -> None:
 
 def test_the_page_shows_what_its_commands_print(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8")
-    for arguments in re.findall(r"^scripts/costs (.*?)(?: +#.*)?$", page, re.MULTILINE):
-        assert scripts.code("costs", *arguments.split()) == 0
+    for name, arguments in re.findall(r"^scripts/(costs|roofline) ?(.*?)(?: +#.*)?$", page, re.MULTILINE):
+        assert scripts.code(name, *arguments.split()) == 0
     printed = capsys.readouterr().out.splitlines()
     assert not [line for line in page.splitlines() if line.startswith("| ") and line not in printed]

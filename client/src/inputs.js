@@ -1,9 +1,10 @@
 /** From the arguments of `callSNB` to the inputs of the endpoint's `predict`, checked before anything is sent. */
 
+import { PERSONAS } from "./personas.js";
 import { randomInt } from "node:crypto";
 import { SNBError } from "./error.cjs";
 
-const PHILOSOPHERS = ["spinoza", "bergson", "kant"];
+const PHILOSOPHERS = Object.keys(PERSONAS);
 const MAX_MESSAGE = 4000; // characters, as predict.py says
 const MAX_TEXT = 20000;
 

@@ -124,7 +124,10 @@ def main() -> int:
     for one in sorted(chosen, key=next(iter(shown.values()))):
         cells = (value if isinstance(value := of(one), str) else number(value) for of in shown.values())
         rows.append([one.host, one.card, f"${one.price:g}/{one.unit}", *cells])
-    print(f"{asked.hours:g} h, {asked.pupils} pupils, {asked.questions} questions each:")
+    lesson = f"{asked.hours:g} h, {asked.pupils} pupils, {asked.questions} questions each"
+    month = f"{asked.demonstrations} times {lesson}, and {asked.requests_a_day} requests a day"
+    if heading := {"demonstration": lesson, "month": month}.get(asked.command):
+        print(f"{heading}:")
     print(table(["host", "card", "price", *shown], rows))
     if asked.command == "options":
         print(*(f"{host}: read {of.read}" for host, of in listed.hosts.items()), sep="\n")

@@ -33,8 +33,10 @@ def latest(model: str | None) -> Version | None:
         ApiSilent: there is no token, the API did not answer or refused it, or answered something else.
     """
     cure = "Name owner/name and set REPLICATE_API_TOKEN, where Replicate can be reached"
-    if not model or not os.environ.get("REPLICATE_API_TOKEN"):
-        raise ApiSilent("no owner/name was given, or REPLICATE_API_TOKEN is not set", cure)
+    if not model:
+        raise ApiSilent("no owner/name was given", cure)
+    if not os.environ.get("REPLICATE_API_TOKEN"):
+        raise ApiSilent("REPLICATE_API_TOKEN is not set", cure)
     try:
         return Client().models.get(model).latest_version
     except ReplicateError as error:
