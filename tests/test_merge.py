@@ -258,25 +258,35 @@ def test_base_then_merged_then_base_are_the_same(tmp_path: Path) -> None:
     assert differing(merged, load_merged(base, adapter)) == []
 
 
-def test_a_merge_leaves_the_registry_as_it_was(tmp_path: Path, conversions: tuple[Any, ...]) -> None:
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Adapter]:
+    """A base and an adapter; named before `conversions`, since PEFT loads the base to make one."""
     base = base_folder(tmp_path)
-    load_merged(base, Adapter.read(adapter_folder(base, **PLAIN)))
+    return base, Adapter.read(adapter_folder(base, **PLAIN))
+
+
+def test_a_merge_leaves_the_registry_as_it_was(
+    pair: tuple[Path, Adapter], conversions: tuple[Any, ...]
+) -> None:
+    load_merged(*pair)
     assert registry() == conversions
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), ValueError("broken"), KeyboardInterrupt()])
 def test_a_failure_in_the_merge_surfaces_as_itself_and_leaves_no_trace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, conversions: tuple[Any, ...]
+    pair: tuple[Path, Adapter],
+    conversions: tuple[Any, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
 ) -> None:
     def fail(*_: object) -> None:
         calls.append(1)
         raise error
 
-    base, calls = base_folder(tmp_path), list[int]()
-    adapter = Adapter.read(adapter_folder(base, **PLAIN))
+    calls = list[int]()
     monkeypatch.setattr(Adapter, "apply", fail)
     with pytest.raises(type(error)) as raised:
-        load_merged(base, adapter)
+        load_merged(*pair)
     assert raised.value is error
     assert len(calls) == 1
     assert registry() == conversions
