@@ -646,7 +646,7 @@ def test_a_name_that_is_neither_folder_nor_repository_is_refused(site: Site) -> 
 
 @pytest.mark.slow
 def test_the_script_downloads_with_the_token_verifies_and_tells_a_fault_in_one_line(site: Site) -> None:
-    """About 10 s: two processes, each of which imports torch."""
+    """Some 10 s: two processes, each of which imports torch."""
     site.server.token = TOKEN
     environment = {"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": "none", "HF_TOKEN": TOKEN}
     environment |= {"HF_ENDPOINT": site.server.url, "SNB_WEIGHTS_DIR": str(site.settings.weights_dir)}

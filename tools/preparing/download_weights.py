@@ -10,7 +10,7 @@ from snb.settings import Settings
 from snb.weights import fetch, prepared
 
 
-def main() -> None:
+def main() -> int:
     """Folders go to stdout, progress and faults to stderr."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--verify", action="store_true", help="fetch nothing, only verify what is there")
@@ -24,3 +24,4 @@ def main() -> None:
     for source in fetch.sources(settings):
         ready = fetch.check if verify else fetch.ensure
         print(source.role, ready(source, settings))
+    return 0

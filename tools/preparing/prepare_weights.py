@@ -24,7 +24,7 @@ from tools.preparing import preparation
 CURE = "scripts/check-quality measures it on a larger machine; --skip-quality here"
 
 
-def main() -> None:
+def main() -> int:
     """The folder goes to stdout, progress and faults to stderr."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
@@ -49,3 +49,4 @@ def main() -> None:
         said = f"{output} is whole, but its quality was not measured: {failure}"
         raise Fault(f"{said}\n{CURE}") from failure
     print(output)
+    return 0
