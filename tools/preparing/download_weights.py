@@ -20,7 +20,7 @@ def main() -> int:
     settings = Settings.from_environment()
     if found := prepared.find(settings, download=not verify):
         print("prepared", found.folder)
-        return
+        return 0
     for source in fetch.sources(settings):
         ready = fetch.check if verify else fetch.ensure
         print(source.role, ready(source, settings))
