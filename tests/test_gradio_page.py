@@ -210,7 +210,7 @@ def test_with_the_engine_inside_an_exported_space_answers_refuses_and_cancels(
     folder = tmp_path / "space"
     command = [str(ROOT / "scripts" / "space"), "--export", str(folder), "--engine"]
     subprocess.run(command, check=True, capture_output=True)
-    pins = (folder / "requirements.txt").read_text(encoding="utf-8")
+    pins = "\n" + (folder / "requirements.txt").read_text(encoding="utf-8")
     assert [pins.count(f"\n{name}==") for name in ("gradio", "torch", "httpx2")] == [1, 1, 1]
     with SpacePage(tiny, tmp_path / "log", folder) as page:
         assert Visitor(page.url).answer(user_message="Que faire ?", max_tokens=24)[0] == "end"
