@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from snb.settings import ROOT
+from snb.weights.lock import alone
 from tools.endpoints.endpoint import Http
 from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.started import Started, say
@@ -42,7 +43,11 @@ class Peer:
         return ROOT / ".peers" / self.name
 
     def install(self) -> None:
-        """Makes the environment, unless it was made from these requirements already."""
+        """Makes the environment, unless these requirements made it; one process at a time."""
+        with alone(self.folder.with_name(f"{self.name}.lock")):
+            self._install()
+
+    def _install(self) -> None:
         requirements = ROOT / "scripts" / f"requirements-peers-{self.name}.txt"
         stamp = self.folder / requirements.name
         if stamp.exists() and stamp.read_text() == requirements.read_text():
