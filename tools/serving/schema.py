@@ -7,6 +7,7 @@ parentheses, a name as a bound. Here that is an error.
 
 import ast
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,9 @@ def write(root: Path) -> Path:
     path = root / ".cog" / "openapi_schema.json"
     path.parent.mkdir(exist_ok=True)
     schema = derive(source, class_name, config["build"]["sdk_version"])
-    path.write_text(json.dumps(schema, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    partial = path.with_name(f"{path.name}.{os.getpid()}")  # another server here may be reading it
+    partial.write_text(json.dumps(schema, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
     return path
 
 
