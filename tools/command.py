@@ -18,6 +18,11 @@ ERRORS = (Fault, SNBError, OSError, ModuleNotFoundError, subprocess.CalledProces
 """No bugs: one line says all that there is to say."""
 
 
+def say(line: str) -> None:
+    """Progress, on stderr: stdout is for what a command is asked for."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def run(module: str) -> int:
     """Runs `main()` of a module; its exit code, which is 130 after Ctrl-C, `kill` or a closed terminal."""
     atexit.register(flush)

@@ -13,9 +13,10 @@ from typing import IO, Any
 
 from snb.settings import ROOT
 from snb.weights.lock import alone
+from tools.command import say
 from tools.endpoints.endpoint import Http
 from tools.endpoints.openai_endpoint import ChatCompletions
-from tools.endpoints.started import Started, say
+from tools.endpoints.started import Started
 from tools.serving.process_group import end, start
 from tools.serving.server import SetupFailed, free_port
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarking.programs import PATIENCE
+from tools.command import say
 from tools.endpoints.endpoint import Failed
-from tools.endpoints.started import say
 from tools.table import table
 
 SLOWER, COLD = 2, 30.0

@@ -13,9 +13,10 @@ from typing import IO, Any
 from tools.benchmarking import workload
 from tools.benchmarking.classroom import Answer, Run, gather
 from tools.benchmarking.programs import TAIL, lines, result
+from tools.command import say
 from tools.endpoints import dialect
 from tools.endpoints.endpoint import Busy, Endpoint, Failed
-from tools.endpoints.started import Started, ours, say
+from tools.endpoints.started import Started, ours
 from tools.serving.server import SetupFailed
 
 BARE = "generate"

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -90,8 +89,3 @@ def is_url(address: str) -> bool:
         return where.scheme in ("http", "https") and bool(where.hostname) and where.port != 0
     except ValueError:
         return False
-
-
-def say(line: str) -> None:
-    """Progress, on stderr."""
-    print(line, file=sys.stderr, flush=True)

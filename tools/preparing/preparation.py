@@ -9,7 +9,6 @@ at the end; a run that was interrupted goes on after its last shard.
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from snb.weights.hub import MARGIN, free_bytes
 from snb.weights.lock import NAME, Entry, Lock, digests, verify
 from snb.weights.merge import TRIM_EVERY, give_back_freed_memory, unties
 from snb.weights.prepared import Card, Origin, Quality, tools
+from tools.command import say
 from tools.preparing.check_quality import compare
 from tools.preparing.quality import NAME as TEXTS
 
@@ -277,8 +277,3 @@ def _keys(shard: Path) -> list[str]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(f"{json.dumps(content, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
-
-
-def say(line: str) -> None:
-    """Progress, on stderr."""
-    print(line, file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from snb.errors import SNBError
 from snb.settings import ROOT
+from tools.command import say
 from tools.publishing import doctor
 from tools.publishing.installed import REGISTRY
 from tools.publishing.project import Project
@@ -42,11 +43,6 @@ def main() -> int:
         return 1
     print(publish(project, ROOT / "scripts" / "smoke-test", options.wait))
     return 0
-
-
-def say(line: str) -> None:
-    """Progress, on stderr: stdout has the version alone."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def publish(project: Project, smoke_test: Path, patience: float) -> str:

@@ -27,8 +27,8 @@ from typing import IO, Any
 from snb.philosophers import names
 from snb.settings import ROOT
 from tools.benchmarking import workload
+from tools.command import say
 from tools.endpoints.endpoint import Failed
-from tools.endpoints.started import say
 from tools.rehearsing.course import NEVER, Answer, Course
 from tools.serving import local
 from tools.serving.server import Server

