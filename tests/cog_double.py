@@ -61,7 +61,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(f"event: {event}\ndata: {json.dumps(data)}\n\n".encode())
                 self.wfile.flush()
         except OSError:  # the reader has left
-            pass
+            if "ignores leaving" in self.server.faults:
+                return
         self.server.running.discard(name)
 
     def _json(self, value: Any, status: int = 200) -> None:

@@ -31,9 +31,10 @@ VARIABLES = ("SNB_API_KEY", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL")
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key or token of a developer's."""
+    """No key or token of a developer's; and a reader who left is looked after sooner."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(checks, "LEFT", 0.3)
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +65,7 @@ def test_the_real_server_passes_and_every_check_has_its_line(cog: Server) -> Non
     lines = [line.split(None, 2) for line in done.stdout.partition("\n\n")[0].splitlines()]
     ok = [subject for state, subject, _ in lines if state == OK]
     assert ok[:7] == ["ready", "bergson", "kant", "spinoza", "stream", "metrics", "seed"]
-    assert ok[7:] == ["cancel", "bad", "bad"]
+    assert ok[7:] == ["cancel", "left", "bad", "bad", "others"]
     assert [subject for state, subject, _ in lines if state == NOTE] == ["language", "times"]
     assert NOTICE in done.stdout
     assert done.stderr == ""
@@ -76,7 +77,7 @@ def test_a_model_and_a_deployment_on_replicate_pass(cog: Server, address: str) -
     with ReplicateServer(cog.url, TOKEN) as api:
         done = command(address, REPLICATE_API_TOKEN=TOKEN, REPLICATE_API_BASE_URL=api.url, SNB_API_KEY=KEY)
     assert done.returncode == 0, done.stdout
-    for subject in ("stream", "metrics", "seed", "cancel", "bad input"):
+    for subject in ("stream", "metrics", "seed", "cancel", "bad input", "others"):
         assert f"\nok       {subject}" in done.stdout
     assert TOKEN not in done.stdout
     assert not [asked for asked in api.log if KEY in str(asked)]
@@ -128,8 +129,10 @@ def test_a_double_without_a_fault_passes() -> None:
         ("cut", "spinoza", "stream ended before the answer"),
         ("forgets the seed", "seed", "three different answers"),
         ("ignores cancel", "cancel", "went on to its end"),
+        ("ignores leaving", "left", "after its reader had left"),
         ("accepts anything", "bad input", "a message of 4,001 characters was answered"),
         ("vague", "bad input", "does not name user_message"),
+        ("short", "others", "has 32 of 96 tokens"),
     ],
 )
 def test_a_broken_server_fails_the_check_that_is_for_it(fault: str, subject: str, words: str) -> None:

@@ -90,15 +90,18 @@ def test_no_script_hands_words_to_a_shell_or_runs_code_of_a_repository() -> None
 
 
 class Advisories(BaseHTTPRequestHandler):
-    """A stand-in for OSV's query, with its form of answers: it knows of urllib3, if of anything."""
+    """A stand-in for OSV's query, with its form of answers."""
 
-    published = False
+    published = frozenset[str]()
+    """The pins that it has a vulnerability of."""
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
-        affected = [{"package": {"name": asked, "ecosystem": "PyPI"}, "ranges": []}]
-        known = [{"id": "PYSEC-2027-1", "summary": "of a test", "affected": affected}]
-        body = json.dumps({"vulns": known} if self.published and asked == "urllib3" else {}).encode()
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name = asked["package"]["name"]
+        affected = [{"package": {"name": name, "ecosystem": "PyPI"}, "ranges": []}]
+        vulnerabilities = [{"id": "PYSEC-2027-1", "summary": "of a test", "affected": affected}]
+        told = f"{name}=={asked['version']}" in self.published
+        body = json.dumps({"vulns": vulnerabilities} if told else {}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -108,19 +111,28 @@ class Advisories(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_a_published_vulnerability_fails_and_a_service_that_is_away_is_said_to_be(
+def test_a_published_vulnerability_fails_and_a_service_that_cannot_be_believed_is_no_clean_bill(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # pip-audit's cache
+
+    def audited(url: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["audit", "--osv-url", url])
+        return audit.main(), capfd.readouterr().out
+
     with HTTPServer(("127.0.0.1", 0), Advisories) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(sys, "argv", ["audit", "--osv-url", f"http://127.0.0.1:{server.server_port}/"])
-        assert audit.main() == 0
-        assert "No known vulnerabilities found" in capfd.readouterr().out
-        monkeypatch.setattr(Advisories, "published", True)
-        assert audit.main() == 1
-        assert "PYSEC-2027-1" in capfd.readouterr().out
+        url = f"http://127.0.0.1:{server.server_port}/"
+        knows_nothing = audited(url)
+        monkeypatch.setattr(Advisories, "published", frozenset({audit.KNOWN}))
+        code, words = audited(url)
+        assert (code, "No known vulnerabilities found" in words) == (0, True)
+        [pin] = [pin for pin in pins(ROOT / "requirements.txt") if pin.startswith("urllib3==")]
+        monkeypatch.setattr(Advisories, "published", frozenset({audit.KNOWN, pin}))
+        code, words = audited(url)
+        assert (code, "PYSEC-2027-1" in words) == (1, True)
         server.shutdown()
-    monkeypatch.setattr(sys, "argv", ["audit", "--osv-url", "http://127.0.0.1:1/"])
-    assert audit.main() == 0
-    assert "skipped: the advisory service cannot be reached" in capfd.readouterr().out
+    for code, words in (knows_nothing, audited("http://127.0.0.1:1/")):
+        assert code == 0
+        assert "skipped: the advisory service cannot be reached" in words
+        assert "No known" not in words

@@ -29,6 +29,8 @@ SURE = 0.5
 QUESTION = "Le bonheur est-il une affaire de raison ?"
 LONG = {"user_message": QUESTION, "philosopher": "kant", "max_tokens": 1024, "min_tokens": 1024, "seed": 1}
 """Goes on for long enough to be stopped."""
+STEADY = {**LONG, "max_tokens": 96, "min_tokens": 96}
+"""Goes on while others are refused."""
 SHORT = {**LONG, "max_tokens": 8, "min_tokens": 8}
 BAD = {
     "user_message": (f"a message of {MAX_MESSAGE + 1:,} characters", "é" * (MAX_MESSAGE + 1)),
@@ -37,6 +39,8 @@ BAD = {
 """Input, what is wrong with it, and a value that has this fault."""
 SOON = 10.0
 """Seconds in which a canceled answer has to end; behind proxies more than the milliseconds of the server."""
+LEFT = 1.0
+"""Seconds after which an answer whose reader has left has to be over."""
 
 
 def stream(replies: Sequence[Reply]) -> Seen:
@@ -149,6 +153,32 @@ def cancel(endpoint: Remote, limit: float) -> Seen:
         except Canceled:
             return OK, f"a long answer ended as canceled after {time.monotonic() - began:.2f} s"
     raise Failed("a canceled answer went on to its end")
+
+
+def left(endpoint: Cog, limit: float) -> Seen:
+    """An answer whose reader has left is over, so that to cancel it finds nothing."""
+    _, running = opened(endpoint, LONG, limit)
+    running.pieces.close()
+    time.sleep(LEFT)
+    try:
+        running.cancel()
+    except Refused as refused:
+        if refused.status == 404:
+            return OK, f"an answer whose reader left was over {LEFT:g} s later"
+        raise
+    raise Failed(f"an answer went on {LEFT:g} s after its reader had left")
+
+
+def others(endpoint: Remote, limit: float) -> Seen:
+    """An answer goes on to its end while bad inputs are refused."""
+    _, running = opened(endpoint, STEADY, limit)
+    for name, (_, value) in BAD.items():
+        with contextlib.suppress(Failed):
+            hear(endpoint, {**SHORT, name: value}, limit)
+    tokens, wanted = list(running.pieces)[-1].tokens, STEADY["max_tokens"]
+    if tokens != wanted:
+        raise Failed(f"an answer that went on meanwhile has {tokens} of {wanted} tokens")
+    return OK, f"an answer that went on meanwhile has all its {wanted} tokens"
 
 
 def bad_input(endpoint: Remote, name: str, limit: float) -> Seen:

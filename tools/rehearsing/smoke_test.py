@@ -70,8 +70,11 @@ def rest(endpoint: Remote, replies: list[Reply], limit: float) -> Iterator[Verdi
         yield checked(check.__name__, partial(check, replies))
     yield checked("seed", partial(checks.seed, endpoint, replies[0], limit))
     yield checked("cancel", partial(within, limit, partial(checks.cancel, endpoint, limit)))
+    if isinstance(endpoint, Cog):  # on Replicate a prediction needs no reader
+        yield checked("left", partial(within, limit, partial(checks.left, endpoint, limit)))
     for name in checks.BAD:
         yield checked("bad input", partial(checks.bad_input, endpoint, name, limit))
+    yield checked("others", partial(within, limit, partial(checks.others, endpoint, limit)))
     if os.environ.get("SNB_API_KEY") and isinstance(endpoint, Cog):  # on Replicate its own token is the key
         for key in ("not-the-key-of-this-endpoint", ""):
             yield checked("key", partial(checks.key, endpoint, key, limit))
