@@ -38,7 +38,8 @@ CURE = "Take it out and revoke it, or name the file in .dockerignore; an image i
 def check(project: Project) -> Iterator[Finding]:
     """Looks at every file that is sent, but weights whose hashes are recorded."""
     faults, skipped, context = [*_in_config(project)], [], project.context
-    plugins = {one.__name__ for one in get_mapping_from_secret_type_to_class().values()} - GUESSES
+    known: dict[str, type] = get_mapping_from_secret_type_to_class()
+    plugins = {plugin.__name__ for plugin in known.values()} - GUESSES
     with transient_settings({"plugins_used": [{"name": name} for name in sorted(plugins)]}):
         for name in sorted({*context.files, *context.links} - project.sent_weights):
             if _named(name):
