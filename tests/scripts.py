@@ -1,6 +1,5 @@
 """Scripts of `scripts/`, run in this process: a start of their own costs seconds."""
 
-import logging
 import re
 import sys
 from importlib import import_module
@@ -16,7 +15,6 @@ def code(name: str, *arguments: str) -> Any:
     [module] = re.findall(r'run\("(.+)"\)', (ROOT / "scripts" / name).read_text(encoding="utf-8"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *arguments])
-        patch.setattr(logging, "disable", lambda *_: None)  # of some scripts, for their own process
         try:
             return import_module(module).main()
         except SystemExit as ended:

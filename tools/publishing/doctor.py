@@ -37,9 +37,12 @@ def report(project: Project, line: Callable[[str], None]) -> list[Finding]:
     """Makes every check, and hands on a line for each finding as it comes, then how many there are."""
     logging.disable(logging.WARNING)  # of libraries and of retries: the findings say what matters
     findings = []
-    for finding in preflight.run(project):
-        line(str(finding))
-        findings.append(finding)
+    try:
+        for finding in preflight.run(project):
+            line(str(finding))
+            findings.append(finding)
+    finally:
+        logging.disable(logging.NOTSET)
     line(summary(findings))
     return findings
 
