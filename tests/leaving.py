@@ -26,4 +26,4 @@ def leave(
         until(lambda: name in log.read_text())
         # Who asks again sees what there is. Who leaves before that may not be noticed (coglet 0.23.1).
         again = f"{server.url}/predictions/{name}"
-        until(lambda: httpx.put(again, json=body, timeout=600).json()["output"])
+        until(lambda: httpx.put(again, json=body, timeout=600).json().get("output"))
