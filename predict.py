@@ -1,8 +1,7 @@
 """The contract of the endpoint: what a caller may ask, and what comes back."""
 
-from cog import BasePredictor, ConcatenateIterator, Input, Secret, concurrent, current_scope, streaming
+from cog import BasePredictor, ConcatenateIterator, Input, concurrent, current_scope, streaming
 
-from snb.door import Door
 from snb.request import Request
 from snb.service import Service
 from snb.settings import Settings
@@ -13,9 +12,7 @@ class Predictor(BasePredictor):
 
     def setup(self) -> None:
         """Loads the weights, merges the adapter, and proves the engine by a self-test."""
-        settings = Settings.from_environment()
-        self.door = Door(settings.api_key)
-        self.service = Service(settings)
+        self.service = Service(Settings.from_environment())
 
     # Of the forms that Cog 0.23 accepts, only a coroutine that returns a sync generator both streams and runs
     # concurrently: an async generator is collected and sent at the end, a sync one runs one at a time.
@@ -104,18 +101,13 @@ class Predictor(BasePredictor):
             default=None,
         ),
         deadline_seconds: float = Input(
-            description="Seconds from arrival, waiting included, after which the answer ends with what there is. 0 takes the server's own limit, 300 by default.",
+            description="Seconds from arrival, waiting included, after which the answer ends with what there is. At most the server's own limit, 300 by default, which 0 takes.",
             ge=0,
             le=1800,
             default=0,
         ),
-        api_key: Secret = Input(
-            description="The key of this endpoint, where its operator has set one (SNB_API_KEY). Ignored on Replicate, which asks for its own token.",
-            default="",
-        ),
     ) -> ConcatenateIterator[str]:
         """Streams the philosopher's answer."""
-        self.door.admit(api_key)
         request = Request.checked(
             philosopher=philosopher,
             user_message=user_message,

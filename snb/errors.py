@@ -33,12 +33,6 @@ class PromptTooLong(BadInput):
     code = "PROMPT_TOO_LONG"
 
 
-class Unauthorized(SNBError):
-    """The endpoint has a key, and the caller did not send it."""
-
-    code = "UNAUTHORIZED"
-
-
 class BadSetting(SNBError):
     """An environment variable is unknown or has a value that is not allowed."""
 

@@ -1,5 +1,6 @@
 """What one caller asks for: a frozen object, validated in one place, with every fault reported at once."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -13,6 +14,7 @@ MAX_MESSAGE = 4_000
 MAX_TEXT = 20_000
 """Characters of any other text. Up to here, what does not fit the context is left out, not refused."""
 MAX_TURNS = 200
+MAX_FAULTS = 10
 ROLES = ("user", "assistant")
 
 
@@ -47,17 +49,19 @@ class Request:
         """A request from the inputs of predict.py.
 
         Raises:
-            BadInput: with every fault, so that a caller can correct all at once.
+            BadInput: with the first ten faults, so that a caller can correct them at once.
             TypeError: an input is unknown, missing or of another type.
         """
         faults = [
-            fault for index, turn in enumerate(history) for fault in _shape_faults(f"history[{index}]", turn)
+            fault
+            for index, turn in enumerate(history[:MAX_TURNS])
+            for fault in _shape_faults(f"history[{index}]", turn)
         ]
         turns = () if faults else tuple(Turn(turn["role"], turn["content"]) for turn in history)
         how = {one.name: inputs.pop(one.name) for one in fields(Sampling) if one.name in inputs}
         request = cls(**inputs, history=turns, sampling=Sampling(**how))
-        if faults := [*faults, *request.faults()]:
-            raise BadInput(faults)
+        if shown := first_faults(faults, request.faults()):
+            raise BadInput(shown)
         return request
 
     def faults(self) -> Iterable[str]:
@@ -75,6 +79,17 @@ class Request:
         for name, text in texts.items():
             yield from _text_faults(name, text)
         yield from self.sampling.faults()
+
+
+def first_faults(*faults: Iterable[str]) -> list[str]:
+    """The first ten, and how many there are besides: a refusal does not grow with what was sent.
+
+    coglet 0.23.1 loses the place of an answer, or of an error, above 8 MiB.
+    """
+    every = itertools.chain(*faults)
+    shown = list(itertools.islice(every, MAX_FAULTS))
+    more = sum(1 for _ in every)
+    return [*shown, f"and {more} more"] if more else shown
 
 
 def _shape_faults(name: str, turn: Any) -> Iterable[str]:

@@ -49,8 +49,8 @@ def _text(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    if len(text.strip()) < SHORTEST_KEY:
-        raise ValueError(f"at least {SHORTEST_KEY} characters, for a short key can be guessed")
+    if not re.fullmatch(rf"[!-~]{{{SHORTEST_KEY},}}", text.strip()):
+        raise ValueError(f"at least {SHORTEST_KEY} ASCII characters without a space, as a header")
     return text.strip()
 
 
@@ -92,7 +92,7 @@ class Settings:
     scripts: str = _setting("french", "SNB_SCRIPTS", _choice("french", "any"))
     """`french` keeps scripts that French is not written in out of answers; `any` lets them in."""
     api_key: str | None = _setting(None, "SNB_API_KEY", _key, secret=True)
-    """What callers have to send as `api_key`; without it everybody may ask. Never logged."""
+    """What callers of `snb.front` have to send in the header `Authorization: Bearer …`. Never logged."""
     hf_token: str | None = _setting(None, "HF_TOKEN", _text, secret=True)
     """Reads a private adapter; never logged."""
 

@@ -14,7 +14,7 @@ FRENCH = (
     "La liberté n’est pas de faire tout ce que l’on désire, car le désir a lui-même des causes ; elle est de "
     "comprendre ces causes, et d’agir selon la raison plutôt que selon la crainte."
 )
-INPUTS = ("philosopher", "user_message", "max_tokens", "min_tokens", "seed", "deadline_seconds", "api_key")
+INPUTS = ("philosopher", "user_message", "max_tokens", "min_tokens", "seed", "deadline_seconds")
 STATES = {"never ready": "STARTING", "setup failed": "SETUP_FAILED"}
 TOKENS = 48
 STEP = 0.002
@@ -43,6 +43,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """A prediction, streamed."""
+        if self.server.key and self.headers["Authorization"] != f"Bearer {self.server.key}":
+            self._json({"error": "UNAUTHORIZED"}, 401)
+            return
         name = self.path.split("/")[-1]
         inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
         if bad := self.server.refused(inputs):
@@ -82,7 +85,7 @@ class Double(ThreadingHTTPServer):
 
     Args:
         faults: what is broken.
-        key: what it wants as `api_key`; without one it lets everybody in.
+        key: what it wants as `Authorization: Bearer`; without one it lets everybody in.
     """
 
     daemon_threads = True
@@ -107,9 +110,6 @@ class Double(ThreadingHTTPServer):
 
     def events(self, name: str, inputs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """One answer, as it is written."""
-        if self.key and inputs.get("api_key") != self.key:
-            yield "completed", {"status": "failed", "error": "Unauthorized: UNAUTHORIZED: api_key is missing"}
-            return
         began = time.monotonic()
         words = self._words(inputs)
         for word in words:

@@ -1,7 +1,7 @@
 """Starts what the client's tests talk to, prints where as a line of JSON, and ends with its standard input.
 
 Behind every door is a real Cog server on a tiny random model, which says, as the stand-in does, that it is no
-philosopher. One more asks for a key.
+philosopher. One more has the front before it, which asks for a key.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ from pathlib import Path
 from tests.replicate_server import ReplicateServer
 from tests.space_page import SpacePage
 from tests.tiny import save_tiny
-from tools.serving.server import Server
+from tools.serving.server import FRONT, Server
 
-KEY = "porte-étroite-0123456789"
+KEY = "porte-etroite-0123456789"
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         log = stack.enter_context((folder / "log").open("w"))
         # All boot at once; what takes longest begins first.
         cog = stack.enter_context(Server(settings, log=log))
-        locked = stack.enter_context(Server({**settings, "SNB_API_KEY": KEY}, log=log))
+        locked = stack.enter_context(Server({**settings, "SNB_API_KEY": KEY}, log=log, module=FRONT))
         page = SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log")
         replicate = stack.enter_context(ReplicateServer(cog.url))
         from tests.gradio_space import GradioSpace  # takes seconds to import

@@ -13,10 +13,10 @@ from typing import IO, Any
 import httpx
 import pytest
 
+from snb.front.process_group import end, start
 from snb.settings import ROOT
 from tests.waiting import until
 from tools.benchmarking.peers import Peer
-from tools.serving.process_group import end, start
 from tools.serving.server import Server, free_port
 
 DEPLOY = ROOT / "deploy"

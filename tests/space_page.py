@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from snb.front.process_group import end, start
 from snb.settings import ROOT
 from tests.hosts import status_code
 from tests.waiting import until
-from tools.serving.process_group import end, start
 from tools.serving.server import free_port
 
 SPACE = ROOT / "deploy" / "space"

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from snb.errors import BadSetting
+from snb.front import process_group
 from snb.settings import Settings
 from snb.weights import prepared
 from snb.weights.lock import Entry, Lock
 from tests.hosts import PREDICTOR, puppet
 from tests.waiting import running, until
-from tools.serving import local, process_group
+from tools.serving import local
 from tools.serving.server import Server, SetupFailed, free_port
 
 STARTS = """
 import subprocess, sys, time
-from tools.serving import process_group
+from snb.front import process_group
 child = process_group.start(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
 print(child.pid, child.stdout.readline(), flush=True)
 time.sleep(600)

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from snb.front.process_group import end, start
 from snb.settings import Settings
 from tests.hosts import KEY, puppet, skypilot
 from tests.waiting import until
 from tools.serving import schema
-from tools.serving.process_group import end, start
 from tools.serving.server import free_port
 
 

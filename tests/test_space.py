@@ -12,12 +12,12 @@ import httpx
 import pytest
 from huggingface_hub import SpaceCard, SpaceHardware
 
+from snb.front.process_group import end, start
 from snb.settings import ROOT, Settings
 from tests.hosts import DEPLOY, KEY, status_code, tools
 from tests.tiny import save_tiny
 from tests.waiting import until
 from tools.serving import schema
-from tools.serving.process_group import end, start
 from tools.serving.server import free_port
 
 SPACE = DEPLOY / "huggingface"

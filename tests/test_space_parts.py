@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from huggingface_hub import SpaceCard
 
-from snb.errors import BadInput, DeadlinePassed, PromptTooLong, Unauthorized
+from snb.errors import BadInput, DeadlinePassed, PromptTooLong
 from snb.philosophers import names, persona
 from snb.prompt import QUESTION, SOURCES
 from snb.service import Service
@@ -105,7 +105,6 @@ def test_what_the_package_raises_is_understood_inside_and_through_cog() -> None:
         BadInput: "BAD_INPUT",
         PromptTooLong: "BAD_INPUT",
         DeadlinePassed: "BUSY",
-        Unauthorized: "UNAUTHORIZED",
     }
     for kind, code in codes.items():
         failed = {"status": "failed", "error": f"{kind.__name__}: {kind('a fault')}"}

@@ -72,7 +72,7 @@ export class Cog {
   }
 
   async cancel(id) {
-    await send(`${this.#url}/predictions/${id}/cancel`, { method: "POST" }).catch((error) => {
+    await send(`${this.#url}/predictions/${id}/cancel`, { method: "POST", headers: this.#authorization() }).catch((error) => {
       if (!/ 404 /.test(error.message)) throw error; // over already
     });
   }
@@ -94,9 +94,12 @@ export class Cog {
   }
 
   #request(inputs, headers) {
-    const input = this.#key ? { ...inputs, api_key: this.#key } : inputs;
-    headers = { ...headers, "Content-Type": "application/json" };
-    return { method: "PUT", headers, body: JSON.stringify({ input }) };
+    headers = { ...headers, ...this.#authorization(), "Content-Type": "application/json" };
+    return { method: "PUT", headers, body: JSON.stringify({ input: inputs }) };
+  }
+
+  #authorization() {
+    return this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
   }
 }
 
@@ -107,7 +110,6 @@ export function finished(prediction) {
   if (prediction.status === "succeeded") return { ...prediction, metrics: prediction.metrics ?? {} };
   const [, code, sentence] = /\b([A-Z]{4,}(?:_[A-Z]+)*): ([^]*)/.exec(String(prediction.error ?? "")) ?? [];
   if (code === "BAD_INPUT" || code === "PROMPT_TOO_LONG") throw new SNBError("BAD_INPUT", sentence);
-  if (code === "UNAUTHORIZED") throw new SNBError("UNAUTHORIZED", "the server refused the key: check SNB_API_KEY");
   if (code === "DEADLINE") throw new SNBError("BUSY", "the answer did not begin before its deadline");
   if (["canceled", "aborted"].includes(prediction.status)) {
     throw new SNBError("BACKEND_FAILED", `the prediction was ${prediction.status} by its host`, { lost: true });

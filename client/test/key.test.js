@@ -16,7 +16,7 @@ test("who sends SNB_API_KEY is answered", async () => {
 });
 
 test("another key, or none, is UNAUTHORIZED, and is not asked for again", async () => {
-  for (const SNB_API_KEY of ["une-autre-clé-0123456789", ""]) {
+  for (const SNB_API_KEY of ["une-autre-cle-0123456789", ""]) {
     Object.assign(process.env, { SNB_API_KEY });
     await assert.rejects(callSNB("kant", "", "Bonjour", { maxTokens: 8 }), (error) => {
       assert.equal(error.code, "UNAUTHORIZED");

@@ -48,7 +48,6 @@ def answer_of(backends: Backends) -> Endpoint:
         stop_sequences: list[str] = [],  # noqa: B006
         seed: int | None = None,
         deadline_seconds: float = 0,
-        api_key: str = "",
     ) -> AsyncGenerator[str, None]:
         """Un philosophe répond à un élève de Terminale. Streams the whole text so far, again and again.
 
@@ -69,9 +68,8 @@ def answer_of(backends: Backends) -> Endpoint:
             stop_sequences: Texts that end the answer just before they would appear. At most 16.
             seed: The same seed and inputs give the same answer. Leave it out for a random one.
             deadline_seconds: Seconds after which the answer ends with what there is; 0: the server's limit.
-            api_key: Ignored here: the Space sends the key of its own backend.
         """
-        inputs = {name: value for name, value in locals().items() if name not in ("backends", "api_key")}
+        inputs = {name: value for name, value in locals().items() if name != "backends"}
         text = ""
         async for piece in streamed(backends, inputs):
             text += piece

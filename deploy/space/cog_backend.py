@@ -13,18 +13,17 @@ class Cog:
     """Every answer is a prediction under an id of ours, by which it is canceled when its reader leaves.
 
     Args:
-        key: sent as the input `api_key`; empty for none.
+        key: sent as `Authorization: Bearer`; empty for none.
     """
 
     def __init__(self, url: str, key: str = "") -> None:
         self.name = "cog"
-        self._http = Http(url)
-        self._key = {"api_key": key} if key else {}
+        self._http = Http(url, {"Authorization": f"Bearer {key}"} if key else None)
 
     async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. See `backend.Backend`."""
         path = f"/predictions/{secrets.token_hex(16)}"
-        body = {"input": {**inputs, **self._key}}
+        body = {"input": inputs}
         running = False
         try:
             async with self._http.events("PUT", path, json=body) as events:

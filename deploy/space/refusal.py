@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 from httpx2 import Response
 
-from snb.errors import BadInput, DeadlinePassed, SNBError, Unauthorized
+from snb.errors import BadInput, DeadlinePassed, SNBError
 
 WAITS = ("COLD_START", "BUSY")
 """Codes that pass by themselves: the same question is asked again."""
@@ -40,8 +40,6 @@ def of_error(error: SNBError) -> Refusal:
         return Refusal("BAD_INPUT", "; ".join(error.faults))
     if isinstance(error, DeadlinePassed):
         return Refusal("BUSY", "the answer did not begin before its deadline")
-    if isinstance(error, Unauthorized):
-        return Refusal("UNAUTHORIZED", "the backend refuses the key: check SNB_API_KEY")
     return Refusal("BACKEND_FAILED", f"the engine could not answer ({error.code})")
 
 
@@ -51,8 +49,6 @@ def of_prediction(prediction: dict[str, Any]) -> Refusal:
     for code in ("BAD_INPUT", "PROMPT_TOO_LONG"):
         if f"{code}: " in text:
             return Refusal("BAD_INPUT", text.partition(f"{code}: ")[2])
-    if "UNAUTHORIZED: " in text:
-        return Refusal("UNAUTHORIZED", "the backend refuses the key: check SNB_API_KEY")
     if "DEADLINE: " in text:
         return Refusal("BUSY", "the answer did not begin before its deadline")
     return Refusal("BACKEND_FAILED", f"the prediction ended as {prediction.get('status', 'unknown')}")
@@ -69,6 +65,6 @@ def of_response(response: Response) -> Refusal:
         return Refusal("UNAUTHORIZED", f"the backend refuses the key or token ({status})")
     if status in (409, 429):
         return Refusal("BUSY", f"the backend is full ({status})", wait)
-    if status == 503:  # Cog's server during setup(), and deploy/Caddyfile in front of it
+    if status == 503:  # during setup()
         return Refusal("COLD_START", "the model is being loaded", wait)
     return Refusal("BACKEND_FAILED", f"the backend answers {status}", wait)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from snb.front.process_group import end, start
 from snb.settings import ROOT
 from snb.weights.lock import alone
 from tools.command import say
 from tools.endpoints.endpoint import Http
 from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.started import Started
-from tools.serving.process_group import end, start
 from tools.serving.server import SetupFailed, free_port
 
 BOOT = 900.0

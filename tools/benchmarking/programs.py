@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from snb.front.process_group import end, start
 from tools.endpoints.endpoint import Failed
-from tools.serving.process_group import end, start
 
 PATIENCE = 3600.0
 """Seconds of one program where there is no deadline; a kernel that hangs must not hold up the rest."""

@@ -19,16 +19,15 @@ class Cog:
     """Reads once which inputs the model has.
 
     Args:
-        key: sent as the input `api_key`, where the model has one; SNB_API_KEY unless given.
+        key: sent as `Authorization: Bearer`; SNB_API_KEY unless given.
 
     Raises:
         Failed: nothing that speaks Cog's HTTP answers at `url`.
     """
 
     def __init__(self, name: str, url: str, key: str | None = None) -> None:
-        self.name = name
-        self._http = Http(url)
-        self._key = os.environ.get("SNB_API_KEY", "") if key is None else key
+        self.name, self.url = name, url
+        self._http = Http(url, key=os.environ.get("SNB_API_KEY", "") if key is None else key)
         self.known = dialect.properties(self._http.json("GET", "/openapi.json"))
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
@@ -41,8 +40,7 @@ class Cog:
         return Running(self._pieces("PUT", path, inputs), lambda: self._http.json("POST", f"{path}/cancel"))
 
     def _pieces(self, method: str, path: str, inputs: Mapping[str, Any]) -> Generator[Piece, None, None]:
-        given = {"api_key": self._key, **inputs} if self._key else inputs
-        body = {"input": dialect.adapt(given, self.known)}
+        body = {"input": dialect.adapt(inputs, self.known)}
         with self._http.events(method, path, body) as events:
             for event in events:
                 data: Any = event.json()
@@ -80,8 +78,8 @@ def await_ready(url: str, limit: float, say: Callable[[str], None]) -> float:
 
 
 def status(http: Http) -> str:
-    """What the server says of itself, or `DOWN` and why. `/health-check` answers 200 always."""
+    """What the server says of itself, or `DOWN` and why."""
     try:
-        return str(http.json("GET", "/health-check")["status"])
+        return str(http.json("GET", "/health-check", whatever=True)["status"])
     except Exception as error:  # whatever it is, the next look may find better
         return f"DOWN ({error})"

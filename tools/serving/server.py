@@ -1,4 +1,4 @@
-"""The real Cog server as a child process on this machine, without Docker, and its event stream."""
+"""The real Cog server as a child process on this machine, without Docker, alone or behind the front."""
 
 import os
 import re
@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from snb.front import process_group
 from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import status
 from tools.endpoints.endpoint import Failed, Http
-from tools.serving import process_group, schema
+from tools.serving import schema
 
+COG, FRONT = "cog.server.http", "snb.front"
 TAIL = 2000
 """Characters that are shown of the log of a server that did not boot."""
 
@@ -24,13 +26,16 @@ class SetupFailed(Failed):
 
 
 class Server:
-    """`cog.server.http` with the schema in place. `close()` and this process's end end it and its worker.
+    """Cog's server, or the front with one behind it, with the schema in place.
+
+    `close()` and this process's end end all that was started.
 
     Args:
         environment: settings on top of this process's own.
         port: 0 takes a free one.
         log: where the server's output goes.
         directory: where `predict.py` is.
+        module: `cog.server.http`, or `snb.front`, which hosts with a public address run.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Server:
         host: str = "127.0.0.1",
         log: Any = sys.stderr,
         directory: Path = ROOT,
+        module: str = COG,
     ) -> None:
         schema.write(directory)
         self.port, self._log = free_port(host, port), log
@@ -47,7 +53,7 @@ class Server:
         # `cog build` bakes the decorator's limit into the image; without it the server takes one at a time.
         limit = re.search(r"@concurrent\(max=(\d+)\)", (directory / "predict.py").read_text())
         self._process = process_group.start(
-            [sys.executable, "-m", "cog.server.http", "--host", host],
+            [sys.executable, "-m", module, "--host", host, *port_of(module, self.port)],
             cwd=directory,
             env={
                 "COG_MAX_CONCURRENCY": limit[1] if limit else "1",
@@ -117,6 +123,11 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def port_of(module: str, port: int) -> list[str]:
+    """The option of the front; Cog's server reads PORT."""
+    return ["--port", str(port)] if module == FRONT else []
 
 
 def before(name: str, folder: Path) -> str:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from snb.front.process_group import end, start
 from snb.settings import ROOT
 from tools.serving import local
-from tools.serving.process_group import end, start
 from tools.serving.server import Server, before
 
 SPACE = ROOT / "deploy" / "space"

@@ -1,0 +1,120 @@
+"""Serves the philosophers behind an API key, and ends itself when it cannot any more: its host restarts it.
+
+python -m snb.front --host 0.0.0.0 --port 5000
+"""
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import signal
+import sys
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from snb.errors import BadSetting, SNBError
+from snb.front.answers import Answers
+from snb.front.app import Front
+from snb.front.cog_server import CogServer, disk_full
+from snb.settings import Settings
+
+LOOK = 2.0
+"""Seconds between two looks at Cog's server."""
+STRIKES = 3
+"""Looks in a row at which it has no place although it should."""
+LAST = 10
+"""Seconds that answers have for their end when the server ends itself."""
+HURRY = 10.0
+"""Seconds that the head of a request may take."""
+log = logging.getLogger("snb.front")
+
+
+class Protocol(H11Protocol):
+    """HTTP, for callers who say within HURRY seconds what they want; uvicorn 0.54 waits for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self.loop.call_later(HURRY, self._drop_the_slow)
+
+    def _drop_the_slow(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+async def serve(host: str, port: int, settings: Settings) -> str:
+    """Returns when it was told to end; the reason, when it has ended itself."""
+    async with CogServer() as cog:
+        answers = Answers(cog.client, cog.places)
+        config = uvicorn.Config(
+            Front(cog, answers).app(settings.api_key),
+            host=host,
+            port=port,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            limit_concurrency=1000,
+            h11_max_incomplete_event_size=16 * 1024,
+            timeout_graceful_shutdown=int(settings.deadline) + 10,
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        watching = asyncio.create_task(failure(cog, answers))
+        await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
+        reason = watching.result() if watching.done() else ""
+        if reason:
+            log.error("%s; ending, to be restarted", reason)
+            cog.state = "UNHEALTHY"
+            config.timeout_graceful_shutdown = LAST
+            server.should_exit = True
+        watching.cancel()
+        await serving
+        return reason
+
+
+async def failure(cog: CogServer, answers: Answers) -> str:
+    """Returns the reason once Cog's server has something from which it does not come back by itself."""
+    strikes = 0
+    while True:
+        if reason := await cog.look() or disk_full():
+            return reason
+        strikes = strikes + 1 if cog.state == "BUSY" and not answers.full else 0
+        if answers.lost or strikes == STRIKES:
+            return "Cog's server has lost a place"
+        await asyncio.sleep(LOOK)
+
+
+def check_public(host: str, key: str | None) -> None:
+    """Raises BadSetting where strangers could ask."""
+    if not key and host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+        fault = f"SNB_API_KEY is not set, and {host} is not this machine alone"
+        raise BadSetting(fault, "Set it to what callers have to send: openssl rand -hex 32")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m snb.front", description=__doc__)
+    add: Any = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    add("--port", type=int, default=5000, help="TCP port (default 5000)")
+    options = parser.parse_args()
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises it again
+    try:
+        settings = Settings.from_environment()
+        check_public(options.host, settings.api_key)
+        reason = asyncio.run(serve(options.host, options.port, settings))
+    except KeyboardInterrupt:
+        return 0
+    except (SNBError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return int(bool(reason))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""The answers that Cog's server is making, and those that ended a while ago, each under its id."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+OF_ONE_CALLER = 4
+GRACE = 2.0
+"""Seconds for which an answer goes on without a reader: a caller whose connection broke comes back to it."""
+KEPT, KEPT_SECONDS = 1000, 600.0
+"""Answers that ended and can still be read: at most so many, for so long."""
+FOLDERS = Path("/tmp/coglet/predictions")
+"""coglet 0.23.1 leaves the folder of every prediction there. Delete `_clear` when it removes them itself."""
+LONGEST_ERROR = 2000
+"""Characters."""
+
+
+class Refused(Exception):
+    """A question that is not taken, with the HTTP status and the reason that its caller is told."""
+
+    def __init__(self, status: int, reason: Any) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Answer:
+    """What there is of one answer. Any number of readers see it from its beginning."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], caller: str) -> None:
+        self.id, self.inputs, self.caller = name, inputs, caller
+        self.detached = False
+        """Whether it goes on when nobody reads it."""
+        self.text: list[str] = []
+        self.metrics: dict[str, Any] = {}
+        self.status, self.error = "starting", ""
+        self.readers = 0
+        self.ended = asyncio.Event()
+        self.ended_at = 0.0  # monotonic seconds
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when Cog's server has begun the answer; fails with Refused."""
+        self.cancellable = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    def take(self, event: str, data: dict[str, Any]) -> None:
+        """One of Cog's server-sent events."""
+        if event == "start":
+            self.status = "processing"
+            self.accepted.set_result(None)
+        elif event == "output":
+            self.text.append(data["chunk"])
+        elif event == "metric":
+            self.metrics[data["name"]] = data["value"]
+            self.cancellable.set()
+        elif event in ("completed", "error"):
+            self.metrics |= data.get("metrics") or {}
+            self.end(data.get("status", "failed"), data.get("error"))
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def end(self, status: str, error: Any = None) -> None:
+        """The first end counts."""
+        if not self.ended.is_set():
+            self.status, self.error = status, str(error or "")[:LONGEST_ERROR]
+            self.ended_at = time.monotonic()
+            self.ended.set()
+            self._changed.set()
+
+    async def pieces(self, patience: float) -> AsyncIterator[str]:
+        """The text as it comes; empty after `patience` seconds without any."""
+        read = 0
+        while read < len(self.text) or not self.ended.is_set():
+            changed = self._changed
+            if piece := "".join(self.text[read:]):
+                read = len(self.text)
+                yield piece
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), patience)
+                continue
+            yield ""
+
+    def document(self) -> dict[str, Any]:
+        """As Cog writes a prediction, without its input."""
+        known = {"id": self.id, "status": self.status, "output": self.text, "metrics": self.metrics}
+        return {**known, "error": self.error} if self.error else known
+
+
+class Answers:
+    """Every answer of one Cog server.
+
+    Args:
+        cog: speaks to that server.
+        places: as many answers as it takes at once.
+    """
+
+    def __init__(self, cog: httpx2.AsyncClient, places: int) -> None:
+        self._cog, self._places = cog, places
+        self._all: dict[str, Answer] = {}
+        self._tasks: dict[Answer, asyncio.Task[None]] = {}
+        self.lost = 0
+        """Places that Cog's server has not given back."""
+
+    @property
+    def full(self) -> bool:
+        """Whether as many answers are being made as Cog's server takes."""
+        return len(self._tasks) >= self._places
+
+    def known(self, name: str) -> Answer | None:
+        """An answer by its id. Forgets those that ended too long ago."""
+        ended = [answer for answer in self._all.values() if answer.ended.is_set()]
+        oldest = time.monotonic() - KEPT_SECONDS
+        for index, answer in enumerate(ended):
+            if answer.ended_at < oldest or index < len(ended) - KEPT:
+                del self._all[answer.id]
+        return self._all.get(name)
+
+    async def get(self, name: str, inputs: Mapping[str, Any], caller: str) -> Answer:
+        """The answer of that id, which is begun if there is none yet: who asks twice pays once.
+
+        Args:
+            caller: tells callers apart, where there is something to tell them by; else empty.
+
+        Raises:
+            Refused: the id is another question's, there is no place, or Cog's server does not take it.
+        """
+        answer = self.known(name)
+        if answer is None:
+            self._check_room(caller)
+            answer = self._all[name] = Answer(name, inputs, caller)
+            self._tasks[answer] = asyncio.create_task(self._make(answer))
+        elif answer.inputs != inputs:
+            raise Refused(409, "another question has this id")
+        await asyncio.shield(answer.accepted)
+        return answer
+
+    def _check_room(self, caller: str) -> None:
+        if self.full:
+            raise Refused(409, f"all {self._places} places are taken")
+        if caller and sum(one.caller == caller for one in self._tasks) >= OF_ONE_CALLER:
+            raise Refused(429, f"{OF_ONE_CALLER} answers of yours are being made")
+
+    async def _make(self, answer: Answer) -> None:
+        try:
+            await self._read(answer)
+            if not answer.ended.is_set():
+                self._lose(answer, "the answer ended before its end")
+        except httpx2.HTTPError:
+            self._lose(answer, "Cog's server dropped the answer")
+        except Refused as refusal:
+            self._all.pop(answer.id, None)
+            answer.end("failed")
+            answer.accepted.set_exception(refusal)
+        finally:
+            answer.end("canceled")
+            if not answer.accepted.done():
+                answer.accepted.set_exception(Refused(503, "the server is ending"))
+            answer.accepted.exception()  # nobody may have asked
+            del self._tasks[answer]
+            shutil.rmtree(FOLDERS / answer.id, ignore_errors=True)
+
+    async def _read(self, answer: Answer) -> None:
+        headers = {"Accept": "text/event-stream"}
+        request = self._cog.stream(
+            "PUT", f"/predictions/{answer.id}", json={"input": answer.inputs}, headers=headers
+        )
+        async with request as response:
+            if not response.is_success:
+                raise self._refusal(response.status_code, await response.aread())
+            async for event in httpx2.EventSource(response):
+                answer.take(event.event, event.json())  # type: ignore[arg-type]
+
+    def _refusal(self, status: int, body: bytes) -> Refused:
+        """What the caller is told; Cog's own words repeat what was sent, so they are not passed on."""
+        if status == 422:
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                return Refused(422, [fault["loc"][-1] for fault in json.loads(body)["detail"]])
+            return Refused(422, [])
+        if status in (406, 503):  # until setup is over it does not know that the model streams
+            return Refused(503, "Setup has not finished")
+        if status < 500 and status != 409:
+            return Refused(400, "Cog's server does not take this")
+        # There was a place by our own count, and a request that it cannot even begin keeps the place: coglet
+        # 0.23.1 loses it when the prediction's folder cannot be made.
+        self.lost += 1
+        return Refused(503, "the server has lost a place and restarts")
+
+    def _lose(self, answer: Answer, reason: str) -> None:
+        self.lost += 1
+        answer.end("failed", reason)
+        if not answer.accepted.done():
+            answer.accepted.set_exception(Refused(503, reason))
+
+    @contextlib.contextmanager
+    def reading(self, answer: Answer) -> Iterator[None]:
+        """While somebody reads it. An answer without a reader is canceled, unless it is detached."""
+        answer.readers += 1
+        try:
+            yield
+        finally:
+            answer.readers -= 1
+            if not answer.readers and not answer.detached and not answer.ended.is_set():
+                asyncio.get_running_loop().call_later(GRACE, self._leave, answer)
+
+    def _leave(self, answer: Answer) -> None:
+        if not answer.readers and not answer.detached and answer in self._tasks:
+            _errands.add(errand := asyncio.create_task(self.cancel(answer)))
+            errand.add_done_callback(_errands.discard)
+
+    async def cancel(self, answer: Answer) -> None:
+        """Ends an answer; returns when its place is free, or after a few seconds.
+
+        coglet 0.23.1 loses a cancel that comes before `predict` has begun: the first metric shows that.
+        """
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+            async with asyncio.timeout(5 * GRACE):
+                await answer.cancellable.wait()
+                await self._cog.post(f"/predictions/{answer.id}/cancel")
+                await answer.ended.wait()
+
+
+_errands: set[asyncio.Task[None]] = set()
+"""Tasks that nobody waits for; asyncio itself keeps none alive."""

@@ -1,0 +1,220 @@
+"""The paths that callers need, in the words of Cog's own server (https://cog.run/http), and no others."""
+
+import asyncio
+import hmac
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from snb.front.answers import Answer, Answers, Refused
+from snb.front.cog_server import CogServer
+
+ID = re.compile(r"[0-9a-f]{32}")
+"""Of a prediction: 128 random bits, which nobody guesses. Coglet's own ids are times."""
+LARGEST = 512 * 1024
+"""Bytes of a body. `predict` can use less: 20,000 characters each of passages and of persona, and the history
+that a context of 32,768 tokens holds."""
+PATIENCE = 15.0
+"""Seconds for a body to arrive, and between two signs of life of a stream: proxies cut off a silent one."""
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+AGAIN = {409: "2", 429: "2", 503: "10"}
+"""Retry-After, in seconds."""
+
+
+class KeyCheck:
+    """Lets in who sends `Authorization: Bearer` with the key; anybody may ask whether the server is well."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app, self._expected = app, f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI calls it."""
+        given = dict(scope.get("headers", ())).get(b"authorization", b"")
+        # In constant time, so that timing does not reveal how much of a key is right.
+        if (
+            scope["type"] != "http"
+            or scope["path"] == "/health-check"
+            or hmac.compare_digest(given, self._expected)
+        ):
+            return await self._app(scope, receive, send)
+        fault = "Authorization is not the key of this endpoint" if given else "Authorization is missing"
+        text = f"UNAUTHORIZED: {fault}. Send the header Authorization: Bearer SNB_API_KEY"
+        more = {**HEADERS, "WWW-Authenticate": "Bearer"}
+        return await JSONResponse({"error": text}, 401, more)(scope, receive, send)
+
+
+class Front:
+    """The requests that the front answers."""
+
+    def __init__(self, cog: CogServer, answers: Answers) -> None:
+        self._cog, self._answers = cog, answers
+
+    def app(self, key: str | None) -> ASGIApp:
+        """The ASGI application; `key` is what callers have to send, or None for everybody."""
+        one = "/predictions/{id}"
+        routes = [
+            Route("/health-check", self.health),
+            Route("/", self.about),
+            Route("/openapi.json", self.schema),
+            Route("/predictions", self.ask, methods=["POST"]),
+            Route(one, self.ask, methods=["PUT"]),
+            Route(one, self.look),
+            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+        ]
+        handlers: dict[Any, Callable[..., Any]] = {HTTPException: failed, Refused: refused}
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        return KeyCheck(app, key) if key else app
+
+    async def health(self, _: Request) -> Response:
+        """200 if a new question is answered, or queued; else 503. Nothing of the boot's log."""
+        well = self._cog.state in ("READY", "BUSY")
+        return JSONResponse({"status": self._cog.state}, 200 if well else 503, HEADERS)
+
+    async def about(self, _: Request) -> Response:
+        """Tells a client that this is Cog's HTTP."""
+        return JSONResponse({"cog_version": self._cog.version}, headers=HEADERS)
+
+    async def schema(self, _: Request) -> Response:
+        """What Cog says of the inputs."""
+        self._check_ready()
+        return JSONResponse(self._cog.schema, headers=HEADERS)
+
+    async def ask(self, request: Request) -> Response:
+        """A new answer, or the one that has this id, in the form that the caller wants."""
+        self._check_ready()
+        document = await body(request)
+        name = request.path_params.get("id") or document.get("id") or secrets.token_hex(16)
+        if not isinstance(name, str) or not ID.fullmatch(name) or document.get("id", name) != name:
+            raise HTTPException(422, "an id is 32 hexadecimal digits, the same in path and body")
+        inputs = self._inputs(document.get("input"))
+        try:
+            answer = await self._answers.get(name, inputs, request.headers.get("x-caller", "")[:64])
+        except Refused as refusal:
+            if refusal.status == 422:
+                raise Refused(422, [self._fault(one) for one in refusal.reason]) from refusal
+            raise
+        if "respond-async" in request.headers.get("prefer", ""):
+            answer.detached = True
+            return JSONResponse({"id": answer.id, "status": answer.status}, 202, HEADERS)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            headers = {**HEADERS, "X-Accel-Buffering": "no"}
+            return StreamingResponse(self._events(answer), media_type="text/event-stream", headers=headers)
+        with self._answers.reading(answer):
+            await either(answer.ended.wait(), left(request))
+        return JSONResponse(answer.document(), headers=HEADERS)
+
+    async def look(self, request: Request) -> Response:
+        """What there is of an answer."""
+        return JSONResponse(self._named(request).document(), headers=HEADERS)
+
+    async def cancel(self, request: Request) -> Response:
+        """Ends an answer."""
+        answer = self._named(request)
+        if answer.ended.is_set():
+            raise HTTPException(404, "it is over already")
+        await self._answers.cancel(answer)
+        return JSONResponse({}, headers=HEADERS)
+
+    def _named(self, request: Request) -> Answer:
+        answer = self._answers.known(request.path_params["id"])
+        if answer is None:
+            raise HTTPException(404, "there is no such prediction")
+        return answer
+
+    def _check_ready(self) -> None:
+        if self._cog.state not in ("READY", "BUSY"):
+            why = "Setup has not finished" if self._cog.state == "STARTING" else "the server restarts"
+            raise Refused(503, why)
+
+    def _inputs(self, given: Any) -> Mapping[str, Any]:
+        """Those of predict.py. Cog's server would log the name of any other."""
+        if not isinstance(given, dict):
+            raise Refused(422, [{"loc": ["body", "input"], "msg": "must be an object"}])
+        if unknown := len(given.keys() - self._cog.inputs.keys()):
+            allowed = ", ".join(self._cog.inputs)
+            message = f"BAD_INPUT: {unknown} inputs are unknown. There are {allowed}"
+            raise Refused(422, [{"loc": ["body", "input"], "msg": message}])
+        return given
+
+    def _fault(self, name: str) -> dict[str, Any]:
+        """What an input may be; Cog's own message repeats what it was."""
+        words = {key: value for key, value in self._cog.inputs.get(name, {}).items() if key in BOUNDS}
+        return {"loc": ["body", "input", name], "msg": f"allowed is {json.dumps(words)}"}
+
+    async def _events(self, answer: Answer) -> AsyncIterator[str]:
+        with self._answers.reading(answer):
+            yield event("start", {"id": answer.id, "status": answer.status})
+            async for piece in answer.pieces(PATIENCE):
+                yield event("output", {"chunk": piece}) if piece else ": the answer goes on\n\n"
+        yield event("completed" if answer.status == "succeeded" else "error", answer.document())
+
+
+BOUNDS = ("type", "minimum", "maximum", "minLength", "maxLength", "enum", "items", "allOf")
+
+
+def event(name: str, data: Mapping[str, Any]) -> str:
+    """One server-sent event."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+async def body(request: Request) -> dict[str, Any]:
+    """The JSON object of a request.
+
+    Raises:
+        HTTPException: 400, 408 or 413.
+    """
+    data = bytearray()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > LARGEST:
+                    raise HTTPException(413, f"a question has at most {LARGEST} bytes")
+    except TimeoutError as error:
+        raise HTTPException(408, "the question did not arrive in time") from error
+    try:
+        document = json.loads(data)
+        # Cog's JSON has no NaN, and no half of a surrogate pair.
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "the body is not JSON in UTF-8") from error
+    if not isinstance(document, dict):
+        raise HTTPException(400, "the body is not a JSON object")
+    return document
+
+
+async def left(request: Request) -> None:
+    """Returns when the caller has dropped the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def either(*waits: Any) -> None:
+    """Returns when the first of them does."""
+    tasks = [asyncio.ensure_future(one) for one in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def failed(_: Request, error: HTTPException) -> Response:
+    """Every refusal is JSON with its reason."""
+    return JSONResponse({"error": error.detail}, error.status_code, {**HEADERS, **(error.headers or {})})
+
+
+async def refused(_: Request, error: Refused) -> Response:
+    """As Cog's server says it: `detail` for faults of inputs, else `error`."""
+    key = "detail" if error.status == 422 else "error"
+    again = {"Retry-After": AGAIN[error.status]} if error.status in AGAIN else {}
+    return JSONResponse({key: error.reason}, error.status, {**HEADERS, **again})

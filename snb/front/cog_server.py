@@ -1,0 +1,98 @@
+"""Cog's own server as a child that listens on loopback alone, and how it is."""
+
+import os
+import socket
+import sys
+import tempfile
+import time
+from typing import Any, Self
+
+import httpx2
+
+from snb.front import process_group
+
+DEAD = ("SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
+"""States from which coglet 0.23.1 does not come back by itself: it never replaces a worker."""
+SILENCE = 10.0
+"""Seconds without an answer to /health-check after which the server is not well."""
+HUNG = 30.0
+"""Seconds after which it will not come back."""
+
+
+class CogServer:
+    """`close()` and the end of this process end it and its worker."""
+
+    def __init__(self) -> None:
+        self.state = "STARTING"
+        self.version = ""
+        self.schema: dict[str, Any] = {}
+        self._seen = 0.0
+        """When it last said how it is, in monotonic seconds."""
+        port = free_port()
+        # The worker does not need the callers' key.
+        environment = {"COG_LOG_LEVEL": "warning", **os.environ, "PORT": str(port), "SNB_API_KEY": ""}
+        self.places = int(environment.get("COG_MAX_CONCURRENCY", "1"))
+        """Predictions at once; `cog build` writes into the image what predict.py's `@concurrent` says."""
+        self._process = process_group.start(
+            [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"], env=environment
+        )
+        self.client = httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}",
+            timeout=httpx2.Timeout(None, connect=SILENCE),
+            limits=httpx2.Limits(max_connections=None),
+            trust_env=False,
+        )
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The properties of every input of `predict`."""
+        properties: dict[str, Any] = self.schema["components"]["schemas"]["Input"]["properties"]
+        return properties
+
+    async def look(self) -> str:
+        """Asks it how it is; the reason why it will not come back, or nothing."""
+        if (code := self._process.poll()) is not None:
+            self.state = "DEFUNCT"
+            return f"Cog's server ended with code {code}"
+        try:
+            response = await self.client.get("/health-check", timeout=SILENCE / 2)
+            state = str(response.json()["status"])
+            if not self.schema and state in ("READY", "BUSY"):
+                self.version = (await self.client.get("/", timeout=SILENCE)).json()["cog_version"]
+                self.schema = (await self.client.get("/openapi.json", timeout=SILENCE)).json()
+            self.state, self._seen = state, time.monotonic()
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            silent = time.monotonic() - self._seen if self._seen else 0.0
+            if silent > SILENCE:
+                self.state = "UNHEALTHY"
+            return f"Cog's server has been silent for {HUNG:.0f} s" if silent > HUNG else ""
+        return f"Cog's server is {state}" if state in DEAD else ""
+
+    async def close(self) -> None:
+        """Ends it."""
+        await self.client.aclose()
+        process_group.end(self._process)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def disk_full() -> str:
+    """Why nothing can be written to the temporary folder, without which no prediction begins; or nothing."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(4096))
+            file.flush()
+    except OSError as error:
+        return f"the temporary folder cannot be written to: {error.strerror}"
+    return ""
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

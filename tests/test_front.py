@@ -1,0 +1,283 @@
+"""The front before the real Cog server: who gets in, what a request may be, and what ends the whole."""
+
+import json
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from snb.errors import BadSetting
+from snb.front.__main__ import HURRY, check_public
+from snb.front.answers import FOLDERS, OF_ONE_CALLER
+from snb.settings import Settings
+from tests.tiny import save_tiny
+from tests.waiting import until
+from tools.serving.server import FRONT, Server
+
+KEY, OTHER = "porte-etroite-0123456789", "another-key-of-some-length"
+SECRET = "prénom-de-l-élève"
+LONG = {"max_tokens": 2000, "min_tokens": 2000}
+EVENTS = {"Accept": "text/event-stream"}
+
+
+def test_a_key_that_can_be_guessed_or_that_no_header_carries_stops_the_boot_and_is_not_repeated() -> None:
+    for key in ("sesame", "sésame-ouvre-toi-0123456789", "sesame ouvre toi 0123456789"):
+        with pytest.raises(BadSetting, match="SNB_API_KEY must be at least 16 ASCII characters") as refused:
+            Settings.from_environment({"SNB_API_KEY": key})
+        assert key not in str(refused.value)
+    assert KEY not in repr(Settings.from_environment({"SNB_API_KEY": KEY}))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_a_public_address_without_a_key_is_refused(host: str) -> None:
+    with pytest.raises(BadSetting, match="SNB_API_KEY is not set"):
+        check_public(host, None)
+    check_public(host, KEY)
+    check_public("127.0.0.1", None)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=8, max_position_embeddings=8192)
+    return {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_API_KEY": KEY, "SNB_SLOTS": "32"}
+
+
+@pytest.fixture(scope="module")
+def front(settings: dict[str, str], log: Path) -> Iterator[Server]:
+    with log.open("w") as file, Server(settings, log=file, module=FRONT) as server:
+        server.wait()
+        yield server
+
+
+@pytest.fixture
+def caller(front: Server) -> Iterator[httpx.Client]:
+    """Sends the key."""
+    with httpx.Client(base_url=front.url, headers=authorization(KEY), timeout=600) as client:
+        yield client
+
+
+def authorization(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def asked(**inputs: Any) -> dict[str, Any]:
+    return {"input": {"user_message": "Bonjour", "max_tokens": 3, **inputs}}
+
+
+def events(response: httpx.Response) -> Iterator[tuple[str, Any]]:
+    name = ""
+    for line in response.iter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+PATHS = ["GET /", "GET /openapi.json", "POST /predictions", "PUT /predictions/{id}", "GET /predictions/{id}"]
+PATHS += ["POST /predictions/{id}/cancel", "POST /shutdown", "GET /nothing"]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("sent", ["", OTHER, KEY[:-1], f"{KEY}x", KEY.upper()])
+def test_nobody_else_gets_in_and_no_reply_repeats_a_key(front: Server, path: str, sent: str) -> None:
+    method, url = path.split()
+    headers = authorization(sent) if sent else {}
+    url = front.url + url.format(id="0" * 32)
+    reply = httpx.request(method, url, headers=headers, json=asked(), timeout=600)
+    assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert reply.json()["error"].startswith("UNAUTHORIZED: Authorization is ")
+    assert not sent or sent not in reply.text
+
+
+@pytest.mark.server
+def test_health_is_open_and_says_no_more_than_the_state(front: Server) -> None:
+    reply = httpx.get(f"{front.url}/health-check")
+    assert (reply.status_code, reply.json()) == (200, {"status": "READY"})
+
+
+@pytest.mark.server
+def test_who_has_the_key_is_answered_in_every_form(caller: httpx.Client) -> None:
+    assert caller.get("/").json()["cog_version"]
+    assert caller.get("/openapi.json").json()["paths"]["/predictions"]
+    plain = caller.post("/predictions", json=asked(seed=1)).json()
+    assert plain["status"] == "succeeded"
+    assert "input" not in plain
+    with caller.stream("POST", "/predictions", json=asked(seed=1), headers=EVENTS) as response:
+        streamed = list(events(response))
+    assert [streamed[0][0], streamed[-1][0]] == ["start", "completed"]
+    text = "".join(data["chunk"] for name, data in streamed if name == "output")
+    assert text == "".join(plain["output"])
+    assert not (FOLDERS / plain["id"]).exists()
+
+
+@pytest.mark.server
+def test_an_answer_is_begun_now_and_read_later_and_asked_twice_it_is_made_once(caller: httpx.Client) -> None:
+    """1,400 tokens: more than the events that coglet replays."""
+    name, body = "a" * 32, asked(seed=2, max_tokens=1400, min_tokens=1400)
+    begun = caller.put(f"/predictions/{name}", json=body, headers={"Prefer": "respond-async"})
+    assert begun.status_code == 202
+    until(lambda: caller.get(f"/predictions/{name}").json()["status"] == "succeeded", 600)
+    late = caller.get(f"/predictions/{name}").json()
+    assert late["metrics"]["output_token_count"] == 1400
+    again = caller.put(f"/predictions/{name}", json=body).json()
+    assert again == late
+    with caller.stream("PUT", f"/predictions/{name}", json=body, headers=EVENTS) as response:
+        text = "".join(data["chunk"] for kind, data in events(response) if kind == "output")
+    assert text == "".join(late["output"])
+
+
+@pytest.mark.server
+def test_an_id_is_of_no_use_with_another_question(caller: httpx.Client) -> None:
+    name, body = "b" * 32, asked(user_message=SECRET, **LONG)
+    caller.put(f"/predictions/{name}", json=body, headers={"Prefer": "respond-async"})
+    other = caller.put(f"/predictions/{name}", json={"input": {}})
+    assert other.status_code == 409
+    assert SECRET not in other.text
+    assert caller.post(f"/predictions/{name}/cancel").status_code == 200
+    assert caller.get(f"/predictions/{name}").json()["status"] == "canceled"
+    assert caller.post(f"/predictions/{name}/cancel").status_code == 404
+
+
+BAD: list[tuple[int, Any]] = [
+    (400, b"{"),
+    (400, b"[1]"),
+    (400, b"\xff"),
+    (400, b"[" * 100_000),
+    (400, b'{"input": {"user_message": "a", "temperature": NaN}}'),
+    (400, b'{"input": {"user_message": "\\ud800"}}'),
+    (422, {}),
+    (422, {"input": []}),
+    (422, {"input": {}}),
+    (422, {"input": {"user_message": ""}}),
+    (422, {"input": {"user_message": "a", "max_tokens": 10**6}}),
+    (422, {"input": {"user_message": "a", SECRET: 1}}),
+    (422, {"id": "x" * 256, **asked()}),
+    (422, {"id": "a\0", **asked()}),
+    (422, {"id": "../" * 10, **asked()}),
+    (413, asked(rag_context="x" * 600_000)),
+]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("status", "body"), BAD, ids=[str(body)[:40] for _, body in BAD])
+def test_what_is_no_question_is_refused_and_takes_no_place(
+    caller: httpx.Client, status: int, body: Any
+) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    for _ in range(33):  # one more than there are places
+        reply = caller.post("/predictions", content=content)
+        assert reply.status_code == status, reply.text
+        assert SECRET not in reply.text
+        assert len(reply.text) < 2000
+    assert caller.post("/predictions", json=asked()).json()["status"] == "succeeded"
+
+
+@pytest.mark.server
+def test_a_refusal_does_not_grow_with_what_was_sent(caller: httpx.Client) -> None:
+    reply = caller.post("/predictions", json=asked(history=[{}] * 100_000)).json()
+    assert reply["status"] == "failed"
+    assert re.search(r"BAD_INPUT: history\[0\].* and 99990 more", reply["error"])
+    assert len(reply["error"]) < 2000
+
+
+@pytest.mark.server
+def test_webhooks_are_not_passed_on(caller: httpx.Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hook:
+        hook.setblocking(False)
+        body = {**asked(), "webhook": f"http://127.0.0.1:{hook.getsockname()[1]}/"}
+        assert caller.post("/predictions", json=body).json()["status"] == "succeeded"
+        with pytest.raises(BlockingIOError):
+            hook.accept()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("how", ["plain", "stream"])
+def test_a_caller_who_leaves_ends_the_answer(front: Server, caller: httpx.Client, how: str) -> None:
+    name = ("c" if how == "plain" else "d") * 32
+    with httpx.Client(headers=authorization(KEY), timeout=httpx.Timeout(600, read=1)) as hasty:
+        body = asked(**LONG) if how == "plain" else asked(**LONG, seed=3)
+        url = f"{front.url}/predictions/{name}"
+        if how == "plain":
+            with pytest.raises(httpx.ReadTimeout):
+                hasty.put(url, json=body)
+        else:
+            with hasty.stream("PUT", url, json=body, headers=EVENTS) as response:
+                next(events(response))
+    until(lambda: caller.get(f"/predictions/{name}").json()["status"] == "canceled")
+
+
+@pytest.mark.server
+def test_one_caller_does_not_take_all_places(caller: httpx.Client) -> None:
+    names = [f"{number:032x}" for number in range(OF_ONE_CALLER + 1)]
+    headers = {"Prefer": "respond-async", "X-Caller": "1"}
+    body = asked(**LONG)
+    replies = [caller.put(f"/predictions/{name}", json=body, headers=headers).status_code for name in names]
+    assert replies == [202] * OF_ONE_CALLER + [429]
+    other = caller.post("/predictions", json=asked(), headers={"X-Caller": "2"})
+    assert other.json()["status"] == "succeeded"
+    for name in names[:-1]:
+        assert caller.post(f"/predictions/{name}/cancel").status_code == 200
+
+
+@pytest.mark.server
+def test_who_does_not_say_what_he_wants_is_dropped(front: Server, caller: httpx.Client) -> None:
+    """Takes HURRY seconds, by its subject."""
+    address = ("127.0.0.1", front.port)
+    with socket.create_connection(address) as silent, socket.create_connection(address) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
+        for connection in (silent, slow):
+            connection.settimeout(20 * HURRY)
+            assert connection.recv(1) == b""
+
+
+@pytest.mark.server
+def test_no_log_has_a_word_of_a_caller(front: Server, caller: httpx.Client, log: Path) -> None:
+    caller.post(f"/predictions?{SECRET}={KEY}", json=asked(user_message=SECRET))
+    caller.post("/predictions", json=asked(**{SECRET: SECRET}))
+    caller.post("/predictions", json={**asked(), "webhook": SECRET})
+    assert not [word for word in (KEY, SECRET, "pr\\u00e9nom", "Traceback") if word in log.read_text()]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("killed", ["worker", "server"])
+def test_it_ends_itself_when_what_is_behind_it_is_gone(
+    settings: dict[str, str], tmp_path: Path, killed: str
+) -> None:
+    """Its host starts it again: a container's restart policy, or SkyServe."""
+    with (tmp_path / "log").open("w") as log, Server(settings, log=log, module=FRONT) as server:
+        server.wait()
+        told: list[tuple[str, Any]] = []
+        asks = threading.Thread(target=lambda: listen(server, asked(**LONG), told))
+        asks.start()
+        until(lambda: told)
+        cog, worker = cog_processes(server)
+        (worker if killed == "worker" else cog).send_signal(signal.SIGKILL)
+        assert server.join() == 1
+        asks.join()
+    assert "ending, to be restarted" in (tmp_path / "log").read_text()
+    assert told[-1][0] == "error", "the caller is told"
+
+
+def listen(server: Server, body: dict[str, Any], told: list[tuple[str, Any]]) -> None:
+    """Adds each event of an answer as it comes."""
+    headers = {**authorization(KEY), **EVENTS}
+    with httpx.stream(
+        "POST", f"{server.url}/predictions", json=body, headers=headers, timeout=600
+    ) as response:
+        for event in events(response):
+            told.append(event)
+
+
+def cog_processes(server: Server) -> list[psutil.Process]:
+    """Cog's server and its worker, in the order of their start; their shells' names are not Python's."""
+    children = psutil.Process(server.pid).children(recursive=True)
+    python = [one for one in children if "python" in one.name() and "cog" in " ".join(one.cmdline())]
+    return sorted(python, key=lambda one: one.create_time())
