@@ -11,7 +11,7 @@ from typing import Any
 from tools.table import table
 
 NOTES = {
-    "figures": "Medians of the rounds. TTFT: from a question to its first text. Last first text: from the first "
+    "figures": "Medians. TTFT: from a question to its first text. Last first text: from the first "
     "of all questions. Between tokens: the wait for a piece of text, shared out to the tokens in it (where the "
     "server does not say how many those are, the answer's tokens over its pieces). Percentiles are nearest "
     "ranks; a failed request counts as one that never answers. Other length: answers whose tokens are not "
