@@ -60,15 +60,17 @@ def measure(path: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "tools.benchmarking.load_benchmark", path, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin and child.stdout  # noqa: PT018
-        while child.stdout.readline().strip() != "baseline":
-            if child.poll() is not None:
-                raise Fault(f"{path} failed, and wrote the reason above")
+        while (line := child.stdout.readline()) and line != "baseline\n":
+            pass
         before = peak = anonymous(child.pid)
-        child.stdin.write("\n")
-        child.stdin.flush()
+        if line:
+            child.stdin.write("\n")
+            child.stdin.flush()
         while child.poll() is None:
             peak = max(peak, anonymous(child.pid))
             time.sleep(0.002)
+        if child.returncode:
+            raise Fault(f"{path} failed, and wrote the reason above")
         measured: dict[str, float] = json.loads(child.stdout.read().splitlines()[-1])
     return {**measured, "peak": peak - before}
 

@@ -41,7 +41,7 @@ def write(file: Path, title: str, document: Mapping[str, Any]) -> None:
 
 def markdown(title: str, tables: Tables) -> str:
     """A section for each table that has rows."""
-    sections = [title]
+    sections = [publishable(title)]
     for name, rows in tables.items():
         parts = [f"## {name.capitalize()}", NOTES.get(name), show(publishable(rows))]
         sections += ["\n\n".join(filter(None, parts))] if rows else []
