@@ -28,7 +28,7 @@ from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.serving.server import Server
 
 INPUTS = workload.inputs("chat", 0)
-SCHEMA = {"components": {"schemas": {"Input": {"properties": {"user_message": {}, "max_tokens": {}}}}}}
+PROPERTIES: dict[str, Any] = {"user_message": {}, "max_tokens": {}}
 Reply = tuple[int, str, str]
 """Status, content type, content."""
 
@@ -44,7 +44,7 @@ def replying(*replies: Reply) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             self.reply(*replies[min(len(asked), len(replies)) - 1])
 
         def do_GET(self) -> None:
-            self.reply(*as_json(SCHEMA))
+            self.reply(*as_json({"components": {"schemas": {"Input": {"properties": PROPERTIES}}}}))
 
         def reply(self, status: int, kind: str, content: str) -> None:
             self.send_response(status)

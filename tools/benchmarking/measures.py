@@ -10,8 +10,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from torch import Tensor
 
 from snb.card import GIB, PREFILL_TOKENS, Footprint
 from snb.engine.paths import doublings
-from snb.errors import SNBError
 from snb.parameters import Sampling
 from snb.philosophers import names, persona
 from snb.request import Request
@@ -27,12 +25,8 @@ from snb.self_test.reference import scores
 from snb.self_test.rounding import divergence
 from snb.service import Service
 from snb.settings import Settings
-from tools.benchmarking import workload
-from tools.benchmarking.classroom import gather
 from tools.benchmarking.device import seconds
-from tools.benchmarking.figures import figures
 from tools.benchmarking.report import Row
-from tools.endpoints.endpoint import Failed, Piece
 
 COLUMNS = 768
 """Of the cache that a measured decode step reads."""
@@ -40,24 +34,6 @@ FORCED = 32
 """Tokens at the end of a prompt that are decoded one by one, to compare scores."""
 LAST = 32
 """Tokens that fill a slot to the end of its context."""
-
-
-@dataclass
-class InProcess:
-    """The service as an endpoint, so that what a server adds is the difference to the same questions here."""
-
-    service: Service
-    name: str = "in process"
-
-    def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
-        """See `endpoint.Endpoint`."""
-        metrics: dict[str, float | int | str] = {}
-        try:
-            for text in self.service.answer(Request.checked(**inputs), metrics.__setitem__):
-                yield Piece(text)
-        except SNBError as error:
-            raise Failed(str(error)) from error
-        yield Piece("", int(metrics["output_token_count"]))
 
 
 class Measures:
@@ -79,12 +55,6 @@ class Measures:
             sizes |= {"allocated_peak": torch.cuda.max_memory_allocated()}
         sizes["host_peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         yield {name: size / GIB for name, size in sizes.items()}
-
-    def answers(self) -> Iterator[Row]:
-        """Persona and question, 64 tokens, asked at once."""
-        for count in doublings(1, self.slots):
-            questions = [workload.inputs("chat", number) for number in range(count)]
-            yield {"at_once": count, **asdict(figures(gather(InProcess(self.service), questions)))}
 
     def steps(self) -> Iterator[Row]:
         """A decode step by the path of the boot, and kernel by kernel."""
@@ -134,7 +104,7 @@ class Measures:
             "".join(one)
         filled = sum(len(one.prompt) + len(one.tokens) == self.context for one in asked)
         taken = {"filled": filled, "seconds": time.monotonic() - began}
-        yield {"slots": self.slots, "context": self.context, **taken}
+        yield {"slots": self.slots, "context": self.context, "new_tokens": LAST, **taken}
 
     def _prompt(self, name: str) -> list[int]:
         request = Request(user_message="La liberté est-elle une illusion ?")

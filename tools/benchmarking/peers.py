@@ -50,10 +50,10 @@ class Peer:
             if stamp.exists() and stamp.read_text() == requirements.read_text():
                 return
             say(f"installing {self.name} into .peers/{self.name} (once; minutes) …")
-            pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-            commands = [[*pip, "install", "--requirement", requirements]]
+            pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            commands = [[*pip, "install", "--requirement", str(requirements)]]
             if not python.exists():
-                commands.insert(0, [sys.executable, "-m", "venv", self.folder])
+                commands.insert(0, [sys.executable, "-m", "venv", str(self.folder)])
             if self.unwanted:
                 commands.append([*pip, "uninstall", "--yes", *self.unwanted])
             for command in commands:

@@ -19,12 +19,11 @@ NOTES = {
     "device": "Rates are of a copy and of a product in the precision that the card computes in.",
     "boot": "Seconds: each phase, and from the start of the process to its imports and to ready.",
     "memory": "GiB. Computed: for the slots that were kept. Measured: torch's peaks, and all that is in use.",
-    "answers": "In process: a persona and a question, 64 tokens.",
-    "server": "As answers, but over HTTP and in the precision that auto takes; and plain generate.",
+    "server": "Over HTTP, in the precision that auto takes; and plain generate.",
     "steps": "One decode step by the path of the boot, and kernel by kernel. Medians.",
     "prefill": "New tokens of one prompt. Medians.",
     "rounding": "Nats from the same weights in fp32: a plain pass, and the engine in chunks and steps.",
-    "full": "Every slot filled to the end of its context.",
+    "full": "Seconds to fill every slot: a prompt, and new tokens to the end of its context.",
 }
 """What the rows of a table are, by its name."""
 Row = Mapping[str, Any]

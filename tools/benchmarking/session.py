@@ -100,9 +100,13 @@ class Session:
     def _keep(self) -> None:
         """Writes what there is so far, so that an interrupted session is not lost."""
         if self.output:
-            where = {"machine": machine(), "versions": versions(), "tables": self.tables}
-            document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **where}
-            document["runs"] = list(map(asdict, self.runs))
+            document = {
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "machine": machine(),
+                "versions": versions(),
+                "tables": self.tables,
+                "runs": [asdict(run) for run in self.runs],
+            }
             report.write(self.output / "benchmark.json", TITLE, document)
 
     def _warm(self, started: Started) -> None:

@@ -78,6 +78,10 @@ class Machine:
             return whole
         return min(whole, demonstrations + singles)
 
+    def requests_an_hour(self, flat: "Machine") -> float:
+        """Single ones above which `flat`, by the hour or month, is cheaper than this."""
+        return 3600 * flat.per_second / self.stray()
+
 
 def arguments() -> argparse.Namespace:
     """The command line."""
@@ -129,13 +133,14 @@ def machines(listed: dict[str, Any], asked: argparse.Namespace) -> Iterator[Mach
                 print(f"Left out: {host}, {name}: {error}", file=sys.stderr)
                 continue
             computed = partial(model.answers, card.rates, choice.precision, PROMPT, asked.tokens)
-            speed = measured if measured and name == asked.card else (choice.slots, computed)
+            at_once, seconds = measured if measured and name == asked.card else (choice.slots, computed)
             size = model.footprint.weights(choice.precision if asked.prepared else "bf16")
             boot = size / (listed["gigabits_per_second"] * 1e9 / 8)
             held_in = f"{choice.precision}, {gib(choice.need.total)} of {gib(card.device.free)}"
             dollars = price * (listed["dollars_per_euro"] if terms.get("currency") == "EUR" else 1)
             for unit in terms.get("paid_by", [HOUR]):
-                yield Machine(host, name, held_in, unit, dollars, *speed, boot, 60 * listed["idle_minutes"])
+                idle = 60 * listed["idle_minutes"]
+                yield Machine(host, name, held_in, unit, dollars, at_once, seconds, boot, idle)
 
 
 def rates(file: Path, tokens: int) -> tuple[int, Callable[[int], float]]:
@@ -165,7 +170,6 @@ def columns(asked: argparse.Namespace, chosen: list[Machine]) -> dict[str, Calla
         return 3600 * one.per_second
 
     cheapest = min(one.price for one in chosen if one.unit == MONTH)
-    public = [one for one in chosen if one.unit == ACTIVE]
     tables: dict[str, dict[str, Callable[[Machine], float | str]]] = {
         "options": {
             "$/h": hourly,
@@ -190,15 +194,10 @@ def columns(asked: argparse.Namespace, chosen: list[Machine]) -> dict[str, Calla
         "break-even": {
             "$/h": hourly,
             f"h of ${cheapest:.0f}": lambda one: cheapest / hourly(one),
-            **{f"requests/h, {one.card}": partial(crossing, one.stray()) for one in public},
+            **{f"requests/h, {one.card}": one.requests_an_hour for one in chosen if one.unit == ACTIVE},
         },
     }
     return tables[asked.command]
-
-
-def crossing(stray: float, flat: Machine) -> float:
-    """Single requests in an hour at `stray` dollars above which `flat`, which is always up, is cheaper."""
-    return 3600 * flat.per_second / stray
 
 
 def main() -> int:
