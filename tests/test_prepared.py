@@ -430,7 +430,6 @@ def test_an_absent_second_folder_is_told_before_the_first_is_scored(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_quality, "result", None)  # what scores a model: a call would be a TypeError
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, _, said = script("check-quality", "fp32", "/nowhere/at/all")
     assert code == 1
     assert said.startswith("WEIGHTS_MISSING: /nowhere/at/all is no folder")

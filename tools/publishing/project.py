@@ -68,7 +68,7 @@ class Project:
         """Those of the image, with folders where they are on this machine. Raises BadSetting."""
         chosen = {name: value for name, value in self.environment.items() if name.startswith("SNB_")}
         settings = Settings.from_environment(chosen)
-        folders = {
+        folders: dict[str, Any] = {
             name: self._here(getattr(settings, name)) for name in ("base_model", "adapter", "prepared")
         }
         weights = self.root / self._here(chosen.get("SNB_WEIGHTS_DIR", "weights"))

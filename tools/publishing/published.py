@@ -97,7 +97,8 @@ def _faults(old: Part, new: Part) -> Iterator[str]:
 
 def _inputs(document: Part) -> dict[str, Part]:
     """Each input, with what it refers to (choices are schemas of their own), and whether it is required."""
-    schemas, inputs = document["components"]["schemas"], {}
+    schemas = document["components"]["schemas"]
+    inputs: dict[str, Part] = {}
     required = schemas["Input"].get("required", [])
     for name, form in schemas["Input"]["properties"].items():
         for part in form.get("allOf", []):
