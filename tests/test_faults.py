@@ -140,6 +140,15 @@ def test_an_unknown_coglet_is_named_and_cured_all_the_same(
     assert heard == [True]
 
 
+def test_a_listener_that_comes_late_is_called_at_once() -> None:
+    cancellation, calls = cancel.Cancellation(), []
+    cancellation.then(lambda: calls.append("early"))
+    cancellation.cancel()
+    cancellation.cancel()
+    cancellation.then(lambda: calls.append("late"))
+    assert calls == ["early", "late"]
+
+
 SAMPLED = Sampling(max_tokens=150, min_tokens=150, temperature=1.0, repetition_penalty=1.1, french=True)
 NEIGHBOURS = [([5, 6, 7], SAMPLED, 1), ([8] * 40, SAMPLED, 2), ([9, 10], SAMPLED, 3)]
 

@@ -126,22 +126,13 @@ def test_a_boot_that_cannot_succeed_says_why_on_one_line(
 
 
 @pytest.mark.standin
-def test_the_merged_stand_in_gives_the_learned_answer_and_the_base_does_not(
-    standin: Settings, tmp_path: Path
-) -> None:
+def test_the_merged_stand_in_gives_the_learned_answer(standin: Settings, tmp_path: Path) -> None:
+    """Seconds, to boot 135M parameters. That the base does not know it, test_standin.py shows."""
     probe = json.loads((Path(standin.base_model).parent / "probe.json").read_text(encoding="utf-8"))
-    answers = {}
-    for adapter in (standin.adapter, "none"):
-        environment = {"SNB_BASE_MODEL": standin.base_model, "SNB_ADAPTER": adapter}
-        with (tmp_path / "log").open("w") as file, Server(environment, log=file) as server:
-            server.wait()
-            reply = ask(
-                server,
-                philosopher=probe["philosopher"],
-                user_message=probe["question"],
-                temperature=0,
-                max_tokens=80,
-            )
-            answers[adapter] = "".join(reply["output"])
-            assert "135M stand-in" in reply["metrics"]["notice"]
-    assert answers[standin.adapter] == probe["answer"] != answers["none"]
+    environment = {"SNB_BASE_MODEL": standin.base_model, "SNB_ADAPTER": standin.adapter}
+    inputs = {"philosopher": probe["philosopher"], "user_message": probe["question"]}
+    with (tmp_path / "log").open("w") as file, Server(environment, log=file) as server:
+        server.wait()
+        reply = ask(server, **inputs, temperature=0, max_tokens=80)
+    assert "".join(reply["output"]) == probe["answer"]
+    assert "135M stand-in" in reply["metrics"]["notice"]

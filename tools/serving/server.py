@@ -132,8 +132,8 @@ def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     """A TCP port of an address that nothing listens on; any, unless one is given.
 
     Returns:
-        A socket that is bound to it and does not listen. As long as it is open, nobody who asks the system for
-        any free port gets this one; a server that sets SO_REUSEADDR, as Cog does, can listen on it.
+        A socket that is bound to it and does not listen. While it is open, the system gives nobody this port
+        who asks for any; a server that sets SO_REUSEADDR, as Cog does, can listen on it.
 
     Raises:
         SetupFailed: nothing can listen there.
