@@ -127,7 +127,7 @@ def test_a_boot_that_cannot_succeed_says_why_on_one_line(
 
 @pytest.mark.standin
 def test_the_merged_stand_in_gives_the_learned_answer(standin: Settings, tmp_path: Path) -> None:
-    """Seconds, to boot 135M parameters. That the base does not know it, test_standin.py shows."""
+    """A minute on two busy cores, to boot 135M parameters; test_standin.py shows that the base lacks it."""
     probe = json.loads((Path(standin.base_model).parent / "probe.json").read_text(encoding="utf-8"))
     environment = {"SNB_BASE_MODEL": standin.base_model, "SNB_ADAPTER": standin.adapter}
     inputs = {"philosopher": probe["philosopher"], "user_message": probe["question"]}
