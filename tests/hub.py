@@ -24,13 +24,11 @@ FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P
 
 @dataclass(frozen=True)
 class Fault:
-    """What one request meets: a status or a body of its own, or a file that breaks off or is altered."""
+    """What one request meets: a status or a body of its own, or a file that is altered."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    cut: int | None = None
-    """Bytes after which the connection breaks off."""
     altered: bool = False
 
 
@@ -143,21 +141,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(404, {"X-Error-Code": "EntryNotFound"})
             return
         headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
-        first = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        start = int(first[1]) if first else 0
-        if first:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        body = bytes(len(content)) if fault.altered else content
-        self.reply(206 if first else 200, headers, body[start:], fault.cut)
+        self.reply(200, headers, bytes(len(content)) if fault.altered else content)
 
-    def reply(self, status: int, headers: dict[str, str], body: bytes = b"", cut: int | None = None) -> None:
+    def reply(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body[:cut])
-        self.close_connection = cut is not None
+            self.wfile.write(body)
 
 
 def _entry(name: str, content: bytes, names: dict[str, str]) -> dict[str, object]:

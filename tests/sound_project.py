@@ -28,37 +28,24 @@ from snb.weights.hub import Hub
 from tests.hub import LoopbackHub, loopback_hub
 from tests.replicate_server import MODEL, ReplicateServer
 from tests.tiny import save_tiny
+from tools.publishing import doctor
 from tools.publishing.finding import Finding
-from tools.publishing.preflight import run
 from tools.publishing.project import Project
 
 BASE, ADAPTER = "school/base", "school/adapter"
 LOGIN, TOKEN = "login-that-is-never-shown", "r8_of_no_account"
 OLD, NEW = "a" * 64, "b" * 64
-COPIED = (
-    ".dockerignore",
-    "cog.yaml",
-    "predict.py",
-    "requirements.txt",
-    "snb/__init__.py",
-    "weights/pins.json",
-)
-"""Of snb a sample: the checks read its text and run nothing of it."""
+COPIED = (".dockerignore", "cog.yaml", "predict.py", "requirements.txt", "weights/pins.json")
 STANDIN = """#!{python}
-import json, os, pathlib, sys
+import json, pathlib, sys
 here = pathlib.Path.cwd()
 call = {{"program": {name!r}, "words": sys.argv[1:]}}
 if sys.argv[1:2] == ["push"]:
     call["sent"] = sorted(p.relative_to(here).as_posix() for p in here.rglob("*") if p.is_file())
+    pathlib.Path({pushed!r}).touch()
 with open({record!r}, "a") as file:
     print(json.dumps(call), file=file)
 {body}
-"""
-COG = """
-print("cog version {version}")
-if sys.argv[1] == "push":
-    pathlib.Path({pushed!r}).touch()
-    sys.exit({status})
 """
 
 
@@ -90,9 +77,8 @@ class Sound:
     def project(self, hardware: str | None = "t4") -> Project:
         return Project(self.root, MODEL, hardware)
 
-    def findings(self, hardware: str | None = "t4") -> list[Finding]:
-        """Of every check."""
-        return list(run(self.project(hardware)))
+    def findings(self) -> list[Finding]:
+        return list(doctor.findings(self.project()))
 
     def configure(self, environment: dict[str, str] | None = None, **entries: Any) -> None:
         """Changes cog.yaml."""
@@ -110,35 +96,24 @@ class Sound:
         if size:
             os.truncate(file, size)
 
-    def edit(self, old: str, new: str) -> None:
-        """Changes predict.py."""
-        text = (self.root / "predict.py").read_text(encoding="utf-8")
-        assert old in text
-        self.write("predict.py", text.replace(old, new, 1))
-
     def weights(self, repository: str) -> Path:
         """The folder that a repository was downloaded to."""
         return next(self.root.glob(f"weights/{repository.replace('/', '--')}@*"))
 
     def program(self, name: str, body: str) -> None:
-        """Puts a stand-in on PATH."""
+        """Puts a stand-in on PATH, or at a path of the project."""
         file = self.home / "bin" / name
-        file.parent.mkdir(exist_ok=True)
-        record = str(self.home / "record.jsonl")
-        text = STANDIN.format(python=sys.executable, name=name, record=record, body=body)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        record, pushed = str(self.home / "record.jsonl"), str(self.api.pushed)
+        text = STANDIN.format(python=sys.executable, name=file.name, record=record, pushed=pushed, body=body)
         file.write_text(text, encoding="utf-8")
         file.chmod(0o755)
 
-    def cog(self, version: str = "0.23.1", status: int = 0) -> None:
-        """Of a version, and ending its push with a status."""
-        self.program("cog", COG.format(version=version, status=status, pushed=str(self.api.pushed)))
-
     def log_in(self, **config: Any) -> None:
-        """Writes Docker's configuration; without arguments what `cog login` leaves there."""
-        auth = base64.b64encode(f"owner:{LOGIN}".encode()).decode()
+        """Writes Docker's configuration."""
         file = self.home / ".docker" / "config.json"
         file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(config or {"auths": {"r8.im": {"auth": auth}}}))
+        file.write_text(json.dumps(config))
 
     def calls(self, program: str) -> list[dict[str, Any]]:
         """How a stand-in was called."""
@@ -173,16 +148,16 @@ def sound(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Sound]:
         settings = Settings(base_model=BASE, adapter=ADAPTER, weights_dir=made.root / "weights")
         fetch.ensure_base(settings, Hub(endpoint=hub.url))
         fetch.ensure_adapter(settings, Hub(endpoint=hub.url))
-        made.cog()
+        made.program("cog", "print('cog version 0.23.1')")
         made.program("docker", "print('28.0.0')")
-        made.program("smoke-test", "sys.exit(0)")
-        made.log_in()
-        for name in ("HF_TOKEN", "SNB_API_KEY", "DOCKER_CONFIG", "COG_OPENAPI_SCHEMA"):
+        made.program("../project/scripts/smoke-test", "")
+        made.log_in(auths={"r8.im": {"auth": base64.b64encode(f"owner:{LOGIN}".encode()).decode()}})
+        for name in ("HF_TOKEN", "SNB_API_KEY", "DOCKER_CONFIG"):
             patch.delenv(name, raising=False)
-        patch.setenv("PATH", str(home / "bin"))
-        patch.setenv("HOME", str(home))
-        patch.setenv("HF_ENDPOINT", hub.url)
-        patch.setenv("REPLICATE_API_TOKEN", TOKEN)
-        patch.setenv("REPLICATE_BASE_URL", api.url)
+        variables = {"PATH": str(home / "bin"), "HOME": str(home), "HF_ENDPOINT": hub.url}
+        variables |= {"REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": api.url}
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        patch.setattr(doctor, "ROOT", made.root)
         hub.requests.clear()
         yield made

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-from snb.cancel import Cancellation
 from tests.leaving import leave
 from tests.tiny import save_tiny
 from tests.waiting import logged, until
@@ -113,12 +112,3 @@ def test_a_full_server_refuses_and_the_running_ones_go_on(server: Server) -> Non
     texts = {"".join(data["chunk"] for event, data in stream if event == "output") for stream in streams}
     assert len(texts) == 1
     assert ask(server, GREEDY)["status"] == "succeeded"
-
-
-def test_a_listener_that_comes_late_is_called_at_once() -> None:
-    cancellation, calls = Cancellation(), []
-    cancellation.then(lambda: calls.append("early"))
-    cancellation.cancel()
-    cancellation.cancel()
-    cancellation.then(lambda: calls.append("late"))
-    assert calls == ["early", "late"]

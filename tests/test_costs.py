@@ -1,5 +1,6 @@
 """scripts/costs: bills and bounds against sums done by hand; docs/costs.md."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from snb.settings import ROOT
 from tests import scripts
 from tests.tiny import tiny_config
 from tools.benchmarking.bounds import QWEN_14B, Bounds, Rates
-from tools.pricing.prices import ACTIVE, FILE, HOUR, MONTH, SECOND, BadFigures, Machine, read
+from tools.command import Fault
+from tools.pricing.costs import ACTIVE, FILE, HOUR, MONTH, SECOND, Machine, rates, read
 
 BOUNDS = Bounds(QWEN_14B)
 HEAD, LAYERS = 152064 * 5120, 48 * (5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 * 13824 * 3)
@@ -32,19 +34,39 @@ def test_each_way_to_pay_charges_for_its_own_seconds() -> None:
     assert private.month(44.40, 9999) == pytest.approx(730 * 3.60)  # it never sleeps
 
 
-def test_prices_name_every_fault_in_one_line(tmp_path: Path) -> None:
-    text, file = FILE.read_text(encoding="utf-8"), tmp_path / "prices.toml"
-    for old, new in ("2026-11 at", "yesterday at"), ("T4 = 0.53", "T4 = -1"), ("L4 = 540", "L5 = 540"):
-        text = text.replace(old, new)
-    file.write_text(text.replace("idle_minutes", "idle"), encoding="utf-8")
-    with pytest.raises(BadFigures) as refused:
+def test_every_price_is_dated_and_has_its_place() -> None:
+    hosts = read()["hosts"]
+    for host, terms in hosts.items():
+        assert re.match(r"\d{4}-\d\d(-\d\d)? (at|elsewhere, see) https://\S+$", terms["read"]), host
+        assert set(terms) <= {"read", "prices", "paid_by", "currency"}, host
+        assert min(terms["prices"].values()) > 0, host
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [("L4 = 540", "L5 = 540", "unknown are L5"), ('"month"]', '"year"]', "year"), ("= 1.15", "", "line 1")],
+)
+def test_a_price_that_cannot_be_used_is_refused_in_one_line(
+    tmp_path: Path, old: str, new: str, fault: str
+) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text(FILE.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(Fault, match=f"prices.toml: .*{fault}.*its first lines explain"):
         read(file)
-    for fault in ("Replicate.read: String should", "AWS.prices.T4: Input should", "L5", "idle_minutes"):
-        assert fault in str(refused.value)
-    file.write_text("price 3", encoding="utf-8")
-    for unreadable in (file, tmp_path / "absent.toml"):
-        with pytest.raises(BadFigures, match=rf"^BAD_FIGURES: {unreadable.name}: .* explain its fields$"):
-            read(unreadable)
+
+
+def test_a_benchmark_gives_the_rate_of_the_level_below(tmp_path: Path) -> None:
+    rows = [(1, 25.0, 0), (8, 100.0, 0), (16, 150.0, 1)]
+    names = ("pupils", "tokens_per_second_in_all", "failed")
+    same = {"server": "ours", "workload": "chat", "kind": "at once"}
+    figures = [{**same, **dict(zip(names, row, strict=True))} for row in rows]
+    file = tmp_path / "benchmark.json"
+    file.write_text(json.dumps({"tables": {"figures": figures}}))
+    at_once, seconds = rates(file, tokens=150)
+    assert (at_once, seconds(1), seconds(4), seconds(8)) == (8, 6, 24, 12)  # of 16 one was not answered
+    file.write_text('{"tables": {"figures": []}}')
+    with pytest.raises(Fault, match="no level at which every request was answered"):
+        rates(file, tokens=150)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -60,12 +60,6 @@ def test_tokens_that_are_no_valid_utf_8_still_give_text(bench: Bench, data: st.D
     bench.texts(data.draw(bench.wild))
 
 
-def test_a_character_of_several_tokens_comes_whole(bench: Bench) -> None:
-    ids = bench.ids("𒀀")
-    assert len(ids) > 1
-    assert [piece for piece in bench.texts(ids) if piece] == ["𒀀"]
-
-
 def test_added_tokens_and_ids_without_a_token_leave_no_text(each_tokenizer: PreTrainedTokenizerFast) -> None:
     size = len(each_tokenizer)
     spare = pieces(each_tokenizer.backend_tokenizer, size + 9)

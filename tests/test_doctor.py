@@ -19,7 +19,7 @@ from tests.sound_project import ADAPTER, BASE, LOGIN, Sound, sound
 from tools.publishing import contract, doctor, image, installed, secret_scan
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
-from tools.publishing.published_inputs import narrowed
+from tools.publishing.published import narrowed
 from tools.serving.schema import derive
 
 SECRET = "hf_" + "abcDEF0123456789" * 2  # of no account
@@ -64,10 +64,10 @@ def write_secret(made: Sound) -> None:
     made.write("essai.ipynb", json.dumps({"cells": [cell], "nbformat": 4}, indent=1))
 
 
-def remove_input(made: Sound) -> None:
+def edit_predict(made: Sound, old: str, new: str) -> None:
     text = (made.root / "predict.py").read_text(encoding="utf-8")
-    start, end = text.index("        top_k: int = Input("), text.index("        repetition_penalty: float")
-    made.write("predict.py", text[:start] + text[end:])
+    assert old in text
+    made.write("predict.py", text.replace(old, new, 1))
 
 
 def set_environment(**more: str) -> Callable[[Sound], None]:
@@ -87,14 +87,14 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "a file of secrets": (lambda made: made.write(".env", "A=1\n"), "SECRET_FILE"),
     "a secret in cog.yaml": (set_environment(MY_TOKEN="x"), "SECRET_IN_CONFIG"),
     "bf16 on a T4": (set_environment(SNB_PRECISION="bf16"), "CARD_CANNOT"),
-    "a narrowed input": (lambda made: made.edit("le=2048", "le=1024"), "INPUT_NARROWED"),
-    "a removed input": (remove_input, "INPUT_REMOVED"),
-    "an unreadable predict.py": (lambda made: made.write("predict.py", "class ("), "SCHEMA_UNDERIVABLE"),
-    "no such class": (lambda made: made.configure(predict="predict.py:Nobody"), "SCHEMA_UNDERIVABLE"),
-    "a setting that is none": (set_environment(SNB_PRECISON="nf4"), "SETTINGS_BAD"),
+    "a narrowed input": (lambda made: edit_predict(made, "le=2048", "le=1024"), "INPUT_NARROWED"),
+    "a renamed input": (lambda made: edit_predict(made, "top_k: int", "likeliest: int"), "INPUT_REMOVED"),
+    "an unreadable predict.py": (lambda made: made.write("predict.py", "class ("), "BAD_CONTRACT"),
+    "no such class": (lambda made: made.configure(predict="predict.py:Nobody"), "BAD_CONTRACT"),
+    "a setting that is none": (set_environment(SNB_PRECISON="nf4"), "BAD_SETTING"),
     "a loose pin": (lambda made: made.write("requirements.txt", "torch==2.10.0\nx\n"), "CONFIG_UNPINNED"),
     "no cog": (lambda made: (made.home / "bin" / "cog").unlink(), "COG_ABSENT"),
-    "an old cog": (lambda made: made.cog("0.16.9"), "COG_OLD"),
+    "an old cog": (lambda made: made.program("cog", "print('cog version 0.16.9')"), "COG_OLD"),
     "no engine": (lambda made: made.program("docker", "sys.exit(1)"), "ENGINE_ABSENT"),
     "an old engine": (lambda made: made.program("docker", "print('20.10.24')"), "ENGINE_OLD"),
     "no login": (lambda made: shutil.rmtree(made.home / ".docker"), "NOT_LOGGED_IN"),
@@ -118,8 +118,6 @@ def test_each_broken_project_is_named_by_its_own_code(
 def test_the_command_prints_a_line_for_each_finding_and_ends_with_the_worst(
     made: Sound, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "ROOT", made.root)
-    monkeypatch.setattr(doctor.logging, "disable", lambda level: None)  # type: ignore[attr-defined]
     monkeypatch.setattr("sys.argv", ["doctor", f"r8.im/{MODEL}", "--hardware", "t4"])
     assert doctor.main() == 0
     assert capsys.readouterr().out.splitlines()[-1] == "error: 0, not checked: 0, warning: 0, ok: 13"
@@ -298,7 +296,7 @@ def test_a_secret_is_found_in_its_line_and_what_only_speaks_of_one_is_none(
 
 def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
     made.write("corpus.txt", "Nous ne désirons pas une chose parce qu’elle est bonne.\n" * 20_000)
-    [_, finding] = secret_scan.check(made.project())
+    [finding] = secret_scan.check(made.project())
     assert (finding.level, finding.code) == ("warning", "SECRETS_SKIMMED")
 
 
@@ -338,7 +336,7 @@ def test_a_narrowed_input_is_named_and_a_widened_one_is_not(name: str) -> None:
 def test_an_input_that_is_required_now_breaks_callers() -> None:
     before, after = inputs(), inputs()
     after["components"]["schemas"]["Input"]["required"].append("seed")
-    assert [finding.text for finding in narrowed(before, after)] == ["input seed is required now"]
+    assert [finding.text for finding in narrowed(before, after)] == ["input seed: it is required now"]
 
 
 def test_a_model_that_is_absent_or_an_api_that_is_silent_stops_a_push(
@@ -346,8 +344,6 @@ def test_a_model_that_is_absent_or_an_api_that_is_silent_stops_a_push(
 ) -> None:
     made.api.first = None
     assert errors(made.findings()) == []
-    monkeypatch.setattr("tests.replicate_server.MODEL", "owner/other")
-    project = Project(made.root, "owner/other")
-    assert errors(doctor.report(project, lambda line: None)) == ["MODEL_ABSENT"]
+    assert errors(list(doctor.findings(Project(made.root, "owner/other")))) == ["MODEL_ABSENT"]
     monkeypatch.delenv("REPLICATE_API_TOKEN")
-    assert "INPUTS_UNCOMPARED" in [f.code for f in made.findings() if f.level == "not checked"]
+    assert "API_SILENT" in [finding.code for finding in made.findings() if finding.level == "not checked"]

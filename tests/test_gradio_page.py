@@ -40,21 +40,8 @@ HOW = {"user_message": "Que faire ?", "philosopher": "kant", "max_tokens": 12, "
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    base = save_tiny(tmp_path_factory.mktemp("tiny"), max_position_embeddings=8192)
-    return {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}
-
-
-@pytest.fixture(scope="module")
-def cog(tiny: dict[str, str], log: Path) -> Iterator[str]:
-    with log.open("w") as output, Server(tiny, log=output) as server:
-        server.wait()
-        yield server.url
-
-
-@pytest.fixture(scope="module")
-def page(cog: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpacePage]:
-    with SpacePage({"SNB_BACKEND_URL": cog}, tmp_path_factory.mktemp("page") / "log") as page:
+def page(cog: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpacePage]:
+    with SpacePage({"SNB_BACKEND_URL": cog.url}, tmp_path_factory.mktemp("page") / "log") as page:
         yield page
 
 
@@ -66,12 +53,12 @@ def client(page: SpacePage) -> Iterator[httpx2.Client]:
 
 @pytest.mark.server
 def test_gradios_python_client_calls_both_endpoints_and_gets_what_the_backend_says(
-    page: SpacePage, cog: str
+    page: SpacePage, cog: Server
 ) -> None:
     client = Client(page.url, verbose=False, analytics_enabled=False)
     job = client.submit(**HOW, api_name="/answer")
     text = job.result()
-    assert text == direct(cog, HOW)
+    assert text == direct(cog.url, HOW)
     assert all(text.startswith(piece) for piece in job.outputs())
     empty, history = client.predict("Que faire ?", [["a", "b"]], api_name="/chat_function")
     assert (empty, history[0], history[1][0]) == ("", ["a", "b"], "Que faire ?")
@@ -89,15 +76,15 @@ def test_gradio_documents_two_endpoints_and_each_input(client: httpx2.Client) ->
 
 
 @pytest.mark.server
-def test_two_visitors_share_nothing(page: SpacePage, cog: str) -> None:
+def test_two_visitors_share_nothing(page: SpacePage, cog: Server) -> None:
     talk = [{"role": "user", "content": "Ada."}, {"role": "assistant", "content": "Bonjour, Ada."}]
     for asked in (HOW, {**HOW, "history": talk}, HOW):
-        assert Visitor(page.url).answer(**asked) == ("end", direct(cog, asked))
+        assert Visitor(page.url).answer(**asked) == ("end", direct(cog.url, asked))
 
 
 @pytest.mark.server
 def test_a_refusal_is_an_error_with_its_code_and_no_log_holds_what_was_said(
-    page: SpacePage, log: Path
+    page: SpacePage, cog_log: Path
 ) -> None:
     for inputs in (
         {"user_message": SECRET * 400},
@@ -110,7 +97,7 @@ def test_a_refusal_is_an_error_with_its_code_and_no_log_holds_what_was_said(
         assert SECRET not in message
     kind, text = Visitor(page.url).answer(user_message=SECRET, rag_context=SECRET, max_tokens=20)
     assert kind == "end"
-    logs = page.log.read_text() + log.read_text()
+    logs = page.log.read_text() + cog_log.read_text()
     assert not [word for word in (SECRET, text, "Traceback") if word in logs]
 
 
@@ -177,7 +164,7 @@ def test_a_closed_tab_and_the_stop_button_cancel_at_the_backend(tmp_path: Path) 
 
 
 @pytest.mark.server
-def test_replicate_is_asked_waited_for_and_canceled(cog: str) -> None:
+def test_replicate_is_asked_waited_for_and_canceled(cog: Server) -> None:
     def backends(model: str, **more: str) -> Backends:
         front = {"REPLICATE_API_TOKEN": replicate.token, "REPLICATE_API_BASE_URL": replicate.url, **more}
         return configured({"SNB_BACKEND_URL": f"replicate:{model}", **front}, 4)
@@ -194,9 +181,9 @@ def test_replicate_is_asked_waited_for_and_canceled(cog: str) -> None:
         while not any(request["path"].endswith("/cancel") for request in replicate.log):
             await asyncio.sleep(0.05)
 
-    with ReplicateServer(cog) as replicate:
+    with ReplicateServer(cog.url) as replicate:
         for model in ("owner/spinoza", "deployments/owner/classe"):
-            assert asyncio.run(asked(backends(model))) == direct(cog, HOW)
+            assert asyncio.run(asked(backends(model))) == direct(cog.url, HOW)
         with pytest.raises(Refusal, match="UNAUTHORIZED: "):
             asyncio.run(asked(backends("owner/spinoza", REPLICATE_API_TOKEN="wrong")))
         replicate.fail("POST", "/v1/predictions", cold=600)
@@ -205,14 +192,15 @@ def test_replicate_is_asked_waited_for_and_canceled(cog: str) -> None:
 
 @pytest.mark.server
 def test_with_the_engine_inside_an_exported_space_answers_refuses_and_cancels(
-    tiny: dict[str, str], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "space"
+    folder, base = tmp_path / "space", save_tiny(tmp_path / "tiny", max_position_embeddings=8192)
     command = [str(ROOT / "scripts" / "space"), "--export", str(folder), "--engine"]
     subprocess.run(command, check=True, capture_output=True)
     pins = "\n" + (folder / "requirements.txt").read_text(encoding="utf-8")
     assert [pins.count(f"\n{name}==") for name in ("gradio", "torch", "httpx2")] == [1, 1, 1]
-    with SpacePage(tiny, tmp_path / "log", folder) as page:
+    settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}
+    with SpacePage(settings, tmp_path / "log", folder) as page:
         assert Visitor(page.url).answer(user_message="Que faire ?", max_tokens=24)[0] == "end"
         too_long = Visitor(page.url).answer(user_message="mot " * 900, system_prompt="mot " * 5000)
         assert too_long[1].startswith("BAD_INPUT: ")

@@ -21,6 +21,7 @@ from snb.philosophers import names, persona
 from snb.prompt import ChatML
 from snb.request import Request
 from tests.tiny import tiny_model, tiny_tokenizer
+from tests.waiting import until
 
 Way = Callable[[SlotModel], Step]
 """How a decode step runs; the fixture `path` gives each."""
@@ -32,6 +33,7 @@ GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
 SAMPLED = replace(GREEDY, temperature=0.9)
 PENALTIES: dict[str, Any] = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3}
 MANNERS = [GREEDY, SAMPLED, replace(GREEDY, **PENALTIES), replace(SAMPLED, **PENALTIES, french=True)]
+STOPPED = replace(SAMPLED, stop_sequences=("e", "on"))
 KINDS = ["greedy", "sampled", "greedy, penalties", "sampled, penalties"]
 PASSAGES = ["Le désir est l’essence même de l’homme.\n\nLa durée s’écoule.", "Agis par devoir.\n\nLa raison."]
 
@@ -154,7 +156,8 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
     def ask() -> Ask:
         number, arrives = draw(st.integers(0, 11)), draw(st.integers(0, 30))
         stay = draw(st.none() | st.none() | st.integers(0, 30))
-        sampling = replace(MANNERS[draw(st.integers(0, 3))], max_tokens=draw(st.sampled_from([1, 9, 40])))
+        manner = draw(st.sampled_from([*MANNERS, STOPPED]))
+        sampling = replace(manner, max_tokens=draw(st.sampled_from([1, 9, 40])))
         prompt = (*SHORT[number % 3], *range(50 + 9 * number, 50 + 9 * number + [1, 4, 20, 90][number // 3]))
         return Ask(prompt, sampling, number, arrives, None if stay is None else arrives + stay)
 
@@ -166,7 +169,7 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
 @given(
     schedules(), st.sampled_from(["packed", "shared", "eager"]), st.integers(0, 2), st.sampled_from([16, 512])
 )
-def test_any_schedule_gives_each_request_its_own_answer(
+def test_any_schedule_gives_each_request_its_own_answer_and_leaves_nothing(
     asks: list[Ask], path: str, warm: int, chunk: int
 ) -> None:
     """Seconds, for thirty schedules, of which each request is also answered alone."""
@@ -176,3 +179,5 @@ def test_any_schedule_gives_each_request_its_own_answer(
     ):
         patch.setattr("snb.engine.loop.PREFILL_TOKENS", chunk)
         agree(asks, together(engine, [*SHORT[0], 5], asks))
+        until(lambda: engine.running == 0)
+        assert engine.healthy

@@ -64,6 +64,7 @@ NF4 = BitsAndBytesConfig(
 )
 INT8 = BitsAndBytesConfig(load_in_8bit=True)
 IDS = torch.arange(3, 40)[None]
+UP = "model.layers.1.mlp.up_proj"
 
 
 def base_folder(tmp_path: Path, tied: bool = False, dtype: torch.dtype = torch.float32) -> Path:
@@ -90,13 +91,6 @@ def plain(folder: Path, **options: Any) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM.from_pretrained(folder, **options)
 
 
-def untied(folder: Path) -> Qwen2ForCausalLM:
-    """As PEFT's warning asks: an `lm_head` of its own, with the embedding's values."""
-    model = plain(folder, tie_word_embeddings=False)
-    model.lm_head.weight.data = model.model.embed_tokens.weight.data.clone()
-    return model
-
-
 def peft_merged(model: Qwen2ForCausalLM, adapter: Path) -> Qwen2ForCausalLM:
     return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
@@ -117,21 +111,19 @@ def logits(model: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("kind", [*KINDS, *UNASKED, *EMBEDDED])
+@pytest.mark.parametrize("kind", [*KINDS, *UNASKED])
 def test_in_fp32_the_model_is_bit_identical_to_the_one_that_peft_merges(
     tmp_path: Path, kind: str, tied: bool
 ) -> None:
-    """For a LoRA on tied embeddings, into a base untied as PEFT advises: PEFT 0.21 would add it to both."""
     base = base_folder(tmp_path, tied)
-    adapter = adapter_folder(base, **{**KINDS, **UNASKED, **EMBEDDED}[kind])
-    whole = untied(base) if tied and kind in EMBEDDED else plain(base)
-    ours, theirs = load_merged(base, Adapter.read(adapter)), peft_merged(whole, adapter)
+    adapter = adapter_folder(base, **{**KINDS, **UNASKED}[kind])
+    ours, theirs = load_merged(base, Adapter.read(adapter)), peft_merged(plain(base), adapter)
     assert differing(ours, theirs) == []
     assert differing(ours, plain(base)) != []
-    assert kind not in UNASKED or any("embed_tokens" in key for key in load_file(adapter / WEIGHTS))
-    if kind not in UNASKED:
+    if kind in UNASKED:
+        assert any("embed_tokens" in key for key in load_file(adapter / WEIGHTS))
+    else:
         assert ours.config.tie_word_embeddings == theirs.config.tie_word_embeddings
-    assert torch.equal(logits(ours), logits(theirs))
 
 
 @pytest.mark.parametrize(
@@ -249,15 +241,6 @@ def conversions(request: pytest.FixtureRequest) -> Iterator[tuple[Any, ...]]:
         conversion_mapping.USER_REGISTERED_MAPPINGS.discard("Qwen2ForCausalLM")
 
 
-def test_base_then_merged_then_base_are_the_same(tmp_path: Path) -> None:
-    base = base_folder(tmp_path)
-    adapter = Adapter.read(adapter_folder(base, **PLAIN))
-    first, merged = load_merged(base, None), load_merged(base, adapter)
-    assert differing(first, merged) != []
-    assert differing(first, load_merged(base, None)) == []
-    assert differing(merged, load_merged(base, adapter)) == []
-
-
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Adapter]:
     """A base and an adapter; named before `conversions`, since PEFT loads the base to make one."""
@@ -265,14 +248,18 @@ def pair(tmp_path: Path) -> tuple[Path, Adapter]:
     return base, Adapter.read(adapter_folder(base, **PLAIN))
 
 
-def test_a_merge_leaves_the_registry_as_it_was(
+def test_base_then_merged_then_base_are_the_same(
     pair: tuple[Path, Adapter], conversions: tuple[Any, ...]
 ) -> None:
-    load_merged(*pair)
+    base, adapter = pair
+    first, merged = load_merged(base, None), load_merged(base, adapter)
     assert registry() == conversions
+    assert differing(first, merged) != []
+    assert differing(first, load_merged(base, None)) == []
+    assert differing(merged, load_merged(base, adapter)) == []
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), ValueError("broken"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
 def test_a_failure_in_the_merge_surfaces_as_itself_and_leaves_no_trace(
     pair: tuple[Path, Adapter],
     conversions: tuple[Any, ...],
@@ -292,17 +279,11 @@ def test_a_failure_in_the_merge_surfaces_as_itself_and_leaves_no_trace(
     assert registry() == conversions
 
 
-@pytest.mark.parametrize("quantised", [None, NF4, INT8], ids=["fp32", "nf4", "int8"])
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_a_merged_model_saves_and_loads_as_itself(
-    tmp_path: Path, tied: bool, quantised: BitsAndBytesConfig | None
-) -> None:
-    base = base_folder(tmp_path, tied)
-    adapter = Adapter.read(adapter_folder(base, **EMBEDDED["head"]))
-    options: dict[str, Any] = {"quantization_config": quantised, "device_map": "cpu"} if quantised else {}
-    merged = load_merged(base, adapter, **options)
+def test_a_merged_model_saves_and_loads_as_itself(tmp_path: Path) -> None:
+    base = base_folder(tmp_path, tied=True)
+    merged = load_merged(base, Adapter.read(adapter_folder(base, **EMBEDDED["head"])))
     merged.save_pretrained(tmp_path / "merged")
-    again = load_merged(tmp_path / "merged", None, **({"device_map": "cpu"} if quantised else {}))
+    again = load_merged(tmp_path / "merged", None)
     assert differing(again, merged) == []
     assert not again.config.tie_word_embeddings
 
@@ -363,42 +344,43 @@ def one_file(tmp_path: Path, changes: dict[str, Tensor | None]) -> Path:
     return tmp_path / "spoilt"
 
 
-@pytest.mark.parametrize("merged", [True, False])
 @pytest.mark.parametrize(
-    ("spoilt", "faults"),
+    ("spoilt", "options", "faults"),
     [
         (
             {"lm_head.weight": None, "model.norm.bias": torch.ones(64)},
+            {},
             ["lm_head.weight is absent", "model.norm.bias is not part of the model"],
         ),
         (
             {"model.norm.weight": torch.ones(3)},
+            {},
             ["model.norm.weight has shape (3,), and config.json says (64,)"],
         ),
+        (
+            {f"{UP}.weight": torch.ones(128, 128)},
+            {"quantization_config": NF4, "device_map": "cpu"},
+            [f"{UP}.weight has shape (128, 128), and config.json says (128, 64)"],
+        ),
     ],
-    ids=["absent and unknown", "misshapen"],
+    ids=["absent and unknown", "misshapen", "misshapen and quantised"],
 )
 def test_weights_that_are_absent_unknown_or_misshapen_are_all_named_in_the_error_alone(
     tmp_path: Path,
     spoilt: dict[str, Tensor | None],
+    options: dict[str, Any],
     faults: list[str],
-    merged: bool,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
-    adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN)) if merged else None
-    with pytest.raises(WeightsMissing) as refused:
-        load_merged(one_file(tmp_path, spoilt), adapter)
-    assert refused.value.faults == faults
+    merged = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN))
+    folder = one_file(tmp_path, spoilt)
+    for adapter in (merged, None)[: 1 if options else 2]:
+        with pytest.raises(WeightsMissing) as refused:
+            load_merged(folder, adapter, **options)
+        assert refused.value.faults == faults
     assert not caplog.records
-
-
-def test_a_misshapen_weight_is_named_even_where_it_would_be_quantised(tmp_path: Path) -> None:
-    adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN))
-    folder = one_file(tmp_path, {"model.layers.1.mlp.up_proj.weight": torch.ones(128, 128)})
-    with pytest.raises(WeightsMissing, match=r"up_proj\.weight has shape \(128, 128\)"):
-        load_merged(folder, adapter, quantization_config=NF4, device_map="cpu")
 
 
 def test_a_tied_checkpoint_that_also_holds_the_head_keeps_its_own(tmp_path: Path) -> None:

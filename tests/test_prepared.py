@@ -30,7 +30,7 @@ from tests.hub import loopback_hub
 from tests.test_merge import adapter_folder, differing
 from tests.test_merge import base_folder as weights_folder
 from tests.tiny import tiny_model, tiny_tokenizer
-from tools.preparing import preparation, quality
+from tools.preparing import check_quality, preparation, quality
 from tools.serving.server import Server
 
 # PEFT warns of what these tests do on purpose.
@@ -52,10 +52,10 @@ def made_of(folder: Path, tied: bool = False, **lora: Any) -> Settings:
     )
 
 
-def prepare(settings: Settings, precision: str = "nf4", **options: Any) -> Settings:
+def prepare(settings: Settings, precision: str = "nf4") -> Settings:
     """The settings, with weights prepared for them."""
     output = settings.weights_dir / f"made-{precision}"
-    preparation.prepare(preparation.Recipe.of(settings, precision), output, **options)
+    preparation.prepare(preparation.Recipe.of(settings, precision), output)
     return replace(settings, prepared=str(output))
 
 
@@ -345,14 +345,17 @@ def test_a_whole_folder_is_left_alone_and_a_damaged_one_is_mended(kept: Settings
     assert list(tmp_path.glob("made*")) == [output]
 
 
-def test_a_disk_that_is_too_small_is_known_before_anything_is_written(kept: Settings, tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_known_before_anything_is_written(
+    kept: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = preparation.Recipe.of(kept, "nf4")
     needed = Footprint(recipe.config).weights("nf4")
-    with pytest.raises(DiskFull) as full:
-        preparation.prepare(recipe, tmp_path / "one", free=lambda folder: MARGIN + needed - 1)
-    assert f"{needed:,} bytes to write" in str(full.value)
+    monkeypatch.setattr(preparation, "free_bytes", lambda folder: MARGIN + needed - 1)
+    with pytest.raises(DiskFull, match=f"{needed:,} bytes to write"):
+        preparation.prepare(recipe, tmp_path / "one")
     assert not list(tmp_path.rglob("*.safetensors"))
-    preparation.prepare(recipe, tmp_path / "one", free=lambda folder: MARGIN + needed)
+    monkeypatch.setattr(preparation, "free_bytes", lambda folder: MARGIN + needed)
+    preparation.prepare(recipe, tmp_path / "one")
 
 
 def test_a_base_that_lacks_a_weight_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -420,6 +423,15 @@ def test_a_fault_is_one_line_without_a_trace(script: Script) -> None:
     absent = {"SNB_BASE_MODEL": "/nowhere/at/all"}
     code, _, said = script("prepare-weights", "--precision", "nf4", "--skip-quality", **absent)
     assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith("WEIGHTS_MISSING: /nowhere/at/all is no folder")
+
+
+def test_an_absent_second_folder_is_told_before_the_first_is_scored(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_quality, "result", None)  # what scores a model: a call would be a TypeError
+    code, _, said = script("check-quality", "fp32", "/nowhere/at/all")
+    assert code == 1
     assert said.startswith("WEIGHTS_MISSING: /nowhere/at/all is no folder")
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, NEW, OLD, TOKEN, Sound, sound
-from tools.publishing import build_context, doctor, push
+from tools.publishing import build_context, push
+from tools.publishing.published import ApiSilent
 from tools.publishing.push import NotPublished
-from tools.publishing.replicate_models import ApiSilent
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sound]:
         yield made
 
 
-def publish(made: Sound, patience: float = 5) -> str:
-    return push.publish(made.project(), made.home / "bin" / "smoke-test", patience)
+def publish(made: Sound) -> str:
+    return push.publish(made.project())
 
 
 def pushes(made: Sound) -> list[list[str]]:
@@ -61,24 +61,28 @@ def test_a_version_that_fails_the_smoke_test_is_named_with_the_way_back(
     made: Sound, first: str | None, back: str
 ) -> None:
     made.api.first = first
-    made.program("smoke-test", "sys.exit(1)")
+    made.program("../project/scripts/smoke-test", "sys.exit(1)")
     with pytest.raises(NotPublished, match=f"{MODEL}:{NEW} is published and fails") as failure:
         publish(made)
     assert back in failure.value.cure
 
 
 def test_a_push_that_fails_leaves_the_version_that_was_there(made: Sound) -> None:
-    made.cog(status=3)
+    made.api.second = OLD
+    made.program("cog", "sys.exit(3)")
     with pytest.raises(NotPublished, match=f"cog push ended with 3; the latest version is still {OLD}"):
         publish(made)
     assert made.calls("smoke-test") == []
     assert list((made.root / build_context.STAGE).iterdir()) == []
 
 
-def test_a_version_that_does_not_come_is_not_waited_for_for_ever(made: Sound) -> None:
+def test_a_version_that_does_not_come_is_not_waited_for_for_ever(
+    made: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made.api.second = OLD
+    monkeypatch.setattr(push, "WAIT", 1.0)
     with pytest.raises(NotPublished, match=f"after 1 s the latest version is still {OLD}"):
-        publish(made, patience=1)
+        publish(made)
     assert made.calls("smoke-test") == []
 
 
@@ -114,13 +118,7 @@ def test_another_disk_gets_copies(made: Sound, monkeypatch: pytest.MonkeyPatch) 
         assert (folder / "predict.py").read_bytes() == (made.root / "predict.py").read_bytes()
 
 
-def command(made: Sound, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Runs scripts/push on the project; its smoke test is the stand-in."""
-    (made.root / "scripts").mkdir(exist_ok=True)
-    shutil.copy(made.home / "bin" / "smoke-test", made.root / "scripts" / "smoke-test")
-    monkeypatch.setattr(doctor.logging, "disable", lambda level: None)  # type: ignore[attr-defined]
-    monkeypatch.setattr(doctor, "ROOT", made.root)
-    monkeypatch.setattr(push, "ROOT", made.root)
+def command(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(sys, "argv", ["push", MODEL, "--hardware", "l40s"])
     return push.main()
 
@@ -129,7 +127,7 @@ def test_the_command_prints_the_version_alone_and_warnings_do_not_stop_it(
     made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made.write("cours.bin", "\0", 60_000_000)
-    assert command(made, monkeypatch) == 0
+    assert command(monkeypatch) == 0
     written = capfd.readouterr()
     assert written.out == f"{NEW}\n"
     assert "CONTEXT_NEEDLESS" in written.err
@@ -144,7 +142,7 @@ def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
         made.write("essai.ipynb", "hf_" + "a1B2" * 8)
     else:
         monkeypatch.setenv("REPLICATE_API_TOKEN", "r8_another")
-    assert command(made, monkeypatch) == 1
+    assert command(monkeypatch) == 1
     written = capfd.readouterr()
     assert written.out == ""
     assert f"\n{fault:<11}  " in written.err

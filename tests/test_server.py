@@ -55,41 +55,22 @@ def test_each_philosopher_answers_by_his_own_persona(cog: Server) -> None:
     assert len(lengths) == 3
 
 
-def test_a_short_request_is_whole_while_a_long_one_streams(cog: Server, cog_log: Path) -> None:
-    stream = cog.stream(user_message="Bonjour", max_tokens=2048, min_tokens=2048)
-    while next(stream)[0] != "output":
-        pass
-    assert ask(cog, max_tokens=1)["status"] == "succeeded"
-    assert "after 2048 tokens" not in cog_log.read_text()
-    *_, (_, done) = stream
-    assert done["metrics"]["output_token_count"] == 2048
-
-
 BAD: dict[str, list[Any]] = {
     "user_message": [None, "", "x" * 4001, 3],
-    "philosopher": ["descartes", "Spinoza"],
-    "rag_context": [["x"]],
-    "history": ["x", ["x"]],
-    "system_prompt": [3],
+    "philosopher": ["descartes"],
+    "history": [["x"]],
     "max_tokens": [0, 2049, 1.5, "9"],
     "temperature": [-0.1, 2.1, "0"],
-    "top_p": [-0.1, 1.1],
-    "top_k": [-1, 1001, True],
+    "top_k": [-1, True],
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name in BAD for value in BAD[name]])
-def test_every_bound_choice_and_type_is_refused_before_the_engine(
-    cog: Server, cog_log: Path, name: str, value: object
-) -> None:
+@pytest.mark.parametrize("name", BAD)
+def test_what_the_schema_forbids_is_refused_before_the_engine(cog: Server, cog_log: Path, name: str) -> None:
     before = cog_log.read_text().count("Starting prediction")
-    body = {"input": {"user_message": "Bonjour", name: value}}
-    assert httpx.post(f"{cog.url}/predictions", json=body).status_code == 422
+    for inputs in ({}, *({"user_message": "Bonjour", name: value} for value in BAD[name])):
+        assert httpx.post(f"{cog.url}/predictions", json={"input": inputs}).status_code == 422, inputs
     assert cog_log.read_text().count("Starting prediction") == before
-
-
-def test_a_missing_message_is_refused(cog: Server) -> None:
-    assert httpx.post(f"{cog.url}/predictions", json={"input": {}}).status_code == 422
 
 
 @pytest.mark.parametrize("role", ["system", "", None, 3])
@@ -145,22 +126,13 @@ def test_a_boot_that_cannot_succeed_says_why_on_one_line(
 
 
 @pytest.mark.standin
-def test_the_merged_stand_in_gives_the_learned_answer_and_the_base_does_not(
-    standin: Settings, tmp_path: Path
-) -> None:
+def test_the_merged_stand_in_gives_the_learned_answer(standin: Settings, tmp_path: Path) -> None:
+    """A minute on two busy cores, to boot 135M parameters; test_standin.py shows that the base lacks it."""
     probe = json.loads((Path(standin.base_model).parent / "probe.json").read_text(encoding="utf-8"))
-    answers = {}
-    for adapter in (standin.adapter, "none"):
-        environment = {"SNB_BASE_MODEL": standin.base_model, "SNB_ADAPTER": adapter}
-        with (tmp_path / "log").open("w") as file, Server(environment, log=file) as server:
-            server.wait()
-            reply = ask(
-                server,
-                philosopher=probe["philosopher"],
-                user_message=probe["question"],
-                temperature=0,
-                max_tokens=80,
-            )
-            answers[adapter] = "".join(reply["output"])
-            assert "135M stand-in" in reply["metrics"]["notice"]
-    assert answers[standin.adapter] == probe["answer"] != answers["none"]
+    environment = {"SNB_BASE_MODEL": standin.base_model, "SNB_ADAPTER": standin.adapter}
+    inputs = {"philosopher": probe["philosopher"], "user_message": probe["question"]}
+    with (tmp_path / "log").open("w") as file, Server(environment, log=file) as server:
+        server.wait()
+        reply = ask(server, **inputs, temperature=0, max_tokens=80)
+    assert "".join(reply["output"]) == probe["answer"]
+    assert "135M stand-in" in reply["metrics"]["notice"]

@@ -11,9 +11,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tools.benchmarking import benchmark_record, benchmark_table, workload
+from tools.benchmarking import report, workload
 from tools.benchmarking.peers import PEERS
-from tools.benchmarking.session import Plan, Session, merged
+from tools.benchmarking.programs import lines
+from tools.benchmarking.session import TITLE, Session
+from tools.command import say
 from tools.endpoints.started import OURS, REFERENCE, ours, reference, remote
 from tools.serving import local
 
@@ -30,7 +32,6 @@ def arguments() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=3, help="runs of each kind, whose medians are shown (default 3)")
     add("--class", dest="pupils", type=int, default=0, metavar="N", help="also N pupils within one second")
     add("--cold", action="store_true", help="also the first text alone, with a known and an unknown persona")
-    add("--price", type=float, default=0.0, help="of one second of the server, for the cost of an answer")
     add("--output", type=Path, metavar="FOLDER", help="keeps benchmark.json and benchmark.md there")
     here = parser.add_argument_group("on this machine only")
     add = here.add_argument
@@ -38,42 +39,26 @@ def arguments() -> argparse.ArgumentParser:
     add("--overhead", action="store_true", help="also what server and stream add to a tiny model's generate")
     add("--against", nargs="+", choices=(REFERENCE, *PEERS), default=[], help="others, on the same weights")
     add("--load", action="store_true", help="instead: wall time and peak memory of a boot")
-    add("--precision", choices=("nf4", "int8", "bf16"), default="nf4", help="of --load (default nf4)")
     return parser
 
 
-def measure(session: Session, options: argparse.Namespace) -> None:
-    """Every server that the command line names, one after the other."""
-    if options.endpoint:
-        session.measure(options.endpoint, remote(options.endpoint))
-        return
+def measure_here(session: Session, options: argparse.Namespace) -> None:
+    """This package, and what it is to be compared with, one after the other."""
     settings = local.settings()
-    with tempfile.NamedTemporaryFile("w+", suffix=".log") as log, tempfile.TemporaryDirectory() as folder:
+    with tempfile.NamedTemporaryFile("w+", suffix=".log") as log, tempfile.TemporaryDirectory() as merged:
         session.log = Path(log.name)
         session.measure(OURS, ours(settings, log))
         if options.bare:
             session.bare(settings)
-        for name in options.against:
-            if name == REFERENCE:
-                session.measure(name, reference(settings, log))
-            else:
-                session.measure(name, PEERS[name].started(lambda: merged(settings, Path(folder)), log))
+        if REFERENCE in options.against:
+            session.measure(REFERENCE, reference(settings, log))
+        if peers := [PEERS[name] for name in options.against if name in PEERS]:
+            say("merging the weights into one folder …")
+            list(lines(["-m", "tools.benchmarking.child", "merge", merged], settings))
+        for peer in peers:
+            session.measure(peer.name, peer.started(Path(merged), log))
         if options.overhead:
             session.overhead(log)
-
-
-def keep(session: Session, options: argparse.Namespace) -> None:
-    """Writes what there is so far, so that an interrupted session is not lost."""
-    if folder := options.output:
-        folder.mkdir(parents=True, exist_ok=True)
-        measured = session.runs, session.starts, session.faults, options.price
-        benchmark_record.write(folder / "benchmark.json", *measured)
-        (folder / "benchmark.md").write_text(report(session, options), encoding="utf-8")
-
-
-def report(session: Session, options: argparse.Namespace) -> str:
-    """The tables."""
-    return benchmark_table.write(session.runs, session.starts, options.price)
 
 
 def main() -> int:
@@ -82,12 +67,15 @@ def main() -> int:
     if options.load:
         from tools.benchmarking import load_benchmark  # and with it torch, which would sit beside the servers
 
-        load_benchmark.run(options.precision)
+        load_benchmark.run()
         return 0
     if options.endpoint and (options.bare or options.overhead or options.against):
         parser.error("--bare, --overhead and --against start servers here; leave the endpoint out")
-    plan = Plan(options.workload, options.concurrency, options.rounds, options.pupils, options.cold)
-    session = Session(plan, lambda session: keep(session, options))
-    measure(session, options)
-    print(report(session, options), end="")
+    plan = options.workload, options.concurrency, options.rounds, options.pupils, options.cold
+    session = Session(*plan, options.output)
+    if options.endpoint:
+        session.measure(options.endpoint, remote(options.endpoint))
+    else:
+        measure_here(session, options)
+    print(report.markdown(TITLE, session.tables), end="")
     return 1 if session.failed else 0

@@ -1,45 +1,15 @@
-"""The file that keeps a session: raw runs, figures, machine, versions, date; no name of host or user."""
+"""On what something was measured: machine and versions; no name of host or user."""
 
-import dataclasses
-import json
-import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from snb.settings import ROOT
-from tools.benchmarking.classroom import Run
-from tools.benchmarking.figures import Asked, alike, median
 from tools.machine import has_gpu, pins
-
-
-def write(
-    file: Path, runs: Sequence[Run], starts: Mapping[str, float], faults: Sequence[str], price: float
-) -> None:
-    """Writes `file` anew."""
-    document = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
-        "price_per_second": price,
-        "start_to_first_text": starts,
-        "faults": faults,
-        "figures": [summary(*group, price) for group in alike(runs).items()],
-        "runs": [dataclasses.asdict(run) for run in runs],
-    }
-    file.write_text(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def summary(asked: Asked, rounds: Sequence[Run], price: float) -> dict[str, Any]:
-    """The medians of alike runs; null where something never came."""
-    each = dataclasses.asdict(median(rounds, price))
-    shown = {name: value if math.isfinite(value) else None for name, value in each.items()}
-    return {**dict(zip(("server", "workload", "kind", "pupils"), asked, strict=True)), **shown}
 
 
 def machine() -> dict[str, Any]:
@@ -67,15 +37,10 @@ def output(command: Sequence[str]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of this project, of Python, and of every package that is pinned; the peers' are their pins."""
-    commit = output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
+    """Of this project, of Python, and of every package that is pinned."""
     names = [pin.partition("==")[0] for pin in pins(ROOT / "requirements.txt")]
-    peers = {
-        file.stem: ", ".join(pins(file)) for file in sorted(ROOT.glob("scripts/requirements-peers-*.txt"))
-    }
     return {
-        "project": commit,
+        "project": output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in names},
-        **{name.removeprefix("requirements-"): pinned for name, pinned in peers.items()},
     }

@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tools.endpoints.endpoint import Busy, Endpoint, Failed, Piece
@@ -22,11 +22,9 @@ class Answer:
     asked: float
     ended: float
     wanted: int  # tokens asked for
-    times: list[float] = field(default_factory=list)  # of each piece that had text
-    counts: list[int | None] = field(default_factory=list)  # tokens up to each of them, where the server says
+    times: Sequence[float] = ()  # of each piece that had text
     reported: int | None = None  # tokens of the answer, where the server says
     failure: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)  # the server's own figures
 
     @property
     def tokens(self) -> int:
@@ -94,16 +92,12 @@ def patiently(
 
 def listen(pieces: Iterator[Piece], wanted: int, clock: Callable[[], float]) -> Answer:
     """One answer. Waiting until the server takes the question counts, as it does for a pupil."""
-    asked, times, failure, last = clock(), list[float](), "", Piece("")
-    counts: list[int | None] = []
-    reported: int | None = None
+    asked, times, reported, failure = clock(), list[float](), None, ""
     try:
-        for last in pieces:
-            if last.text:
-                times.append(clock())
-                counts.append(last.tokens)
-            reported = reported if last.tokens is None else last.tokens
+        for piece in pieces:
+            times += [clock()] if piece.text else []
+            reported = reported if piece.tokens is None else piece.tokens
         failure = "" if times else "no text"
     except (Busy, Failed) as error:
         failure = str(error)
-    return Answer(asked, clock(), wanted, times, counts, reported, failure, last.metrics)
+    return Answer(asked, clock(), wanted, times, reported, failure)

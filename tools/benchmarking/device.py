@@ -13,17 +13,17 @@ from snb.card import FLOATS, GIB, Device
 from snb.diagnosis import Evidence
 from snb.settings import Settings
 
-TRIES = 5
-BYTES = {"cuda": 2**30, "cpu": 2**28}
-"""Of a tensor that is copied; far more than any cache holds."""
-WIDTH = {"cuda": 8192, "cpu": 1024}
-"""Of square matrices that are multiplied."""
+SIZES = {"cuda": (2**30, 8192), "cpu": (2**28, 1024)}
+"""Bytes of a tensor that is copied, far more than any cache holds; width of square matrices to multiply."""
 
 
-def describe(wanted: str) -> dict[str, Any]:
-    """The device for a setting of `auto`, `cuda` or `cpu`, versions, and measured rates."""
-    device, evidence = Device.find(wanted), Evidence.gather()
+def describe(device: Device) -> dict[str, Any]:
+    """The device, versions, and measured rates."""
+    evidence, (size, width) = Evidence.gather(), SIZES[device.kind]
+    source = torch.ones(size, dtype=torch.uint8, device=device.kind)
+    target = torch.empty_like(source)
     dtype = FLOATS[device.half if device.kind == "cuda" else "fp32"]
+    matrix = torch.randn(width, width, device=device.kind).to(dtype)
     return {
         "name": device.name,
         "capability": ".".join(map(str, device.capability)),
@@ -32,22 +32,9 @@ def describe(wanted: str) -> dict[str, Any]:
         "driver": evidence.driver_version,
         "cuda": evidence.torch_cuda,
         **{name: metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")},
-        "copy_gb_per_second": copied(device.kind) / 1e9,
-        "product_tflops": multiplied(device.kind, dtype) / 1e12,
+        "copy_gb_per_second": 2 * size / min(seconds(device.kind, lambda: target.copy_(source), 5)) / 1e9,
+        "product_tflops": 2 * width**3 / min(seconds(device.kind, lambda: matrix @ matrix, 5)) / 1e12,
     }
-
-
-def copied(kind: str) -> float:
-    """Bytes read and written a second, by the best of some copies."""
-    source = torch.ones(BYTES[kind], dtype=torch.uint8, device=kind)
-    target = torch.empty_like(source)
-    return 2 * BYTES[kind] / min(seconds(kind, lambda: target.copy_(source), TRIES))
-
-
-def multiplied(kind: str, dtype: torch.dtype) -> float:
-    """Floating-point operations a second, by the best of some products."""
-    left, right = (torch.randn(WIDTH[kind], WIDTH[kind], device=kind).to(dtype) for _ in range(2))
-    return 2 * WIDTH[kind] ** 3 / min(seconds(kind, lambda: left @ right, TRIES))
 
 
 def seconds(kind: str, work: Callable[[], object], tries: int) -> list[float]:
@@ -74,4 +61,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         hold(float(sys.argv[1]))
     else:
-        print(json.dumps({"device": [describe(Settings.from_environment().device)]}))
+        print(json.dumps({"device": [describe(Device.find(Settings.from_environment().device))]}))

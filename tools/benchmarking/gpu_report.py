@@ -5,10 +5,10 @@ scripts/gpu-report --random --minutes 9      random weights of the true shape: n
 scripts/gpu-report --cpu --random            every part on a CPU, with a tiny shape
 
 AS_IS=1 in front takes the packages of this Python, where the pinned ones cannot be installed. In order of
-worth: device; boots in bf16 and nf4 with answers, memory, steps, prefill and rounding; the card made as small
-as a T4 and as one of 24 GB; the GPU tests; the server; boots in fp16, prepared nf4 and int8; quality. A part
-that fails, hangs or does not fit the time is recorded with its reason. After every table report.json and
-report.md are rewritten; they name no host, user, folder or token.
+worth: device; boots in bf16 and nf4, every slot filled to its end, memory, steps, prefill and rounding; the
+card made as small as a T4 and as one of 24 GB; the GPU tests; the server; boots in fp16, prepared nf4 and
+int8. A part that fails, hangs or does not fit the time is recorded with its reason. After every table
+report.json and report.md are rewritten; they name no host, user, folder or token.
 """
 
 import argparse
@@ -21,16 +21,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from snb.settings import ROOT
-from tools.benchmarking.figures import speeds
-from tools.benchmarking.programs import GRACE, lines, result
-from tools.benchmarking.report import Report, Tables
+from tools.benchmarking import report
+from tools.benchmarking.programs import GRACE, PATIENCE, Command, lines, result
+from tools.benchmarking.report import Row, Tables
+from tools.command import say
 from tools.endpoints.endpoint import Failed
 from tools.machine import has_gpu
 from tools.serving import local
@@ -38,9 +40,12 @@ from tools.serving import local
 SCRIPTS, MEMORY = ROOT / "scripts", Path("/dev/shm")
 ROOM = 45 * 10**9
 """Bytes of the 14B, its adapter and prepared nf4."""
-TABLES = ("answers", "rag", "memory", "steps", "prefill", "rounding", "generate")
+SLOWER, COLD = 2, 30.0
+"""Where there is a deadline, a part may take so many times as long as expected, and so many seconds more."""
+FULL = ("full", "memory")
+TABLES = (*FULL, "steps", "prefill", "rounding")
 OUTCOME = re.compile(r"::(\S+) (PASSED|FAILED|ERROR|SKIPPED)(?: \((.*)\))?")
-REASON = re.compile(r"(?:FAILED|ERROR) \S+::(\S+) - (.*)")
+REASON = re.compile(r"(?:FAILED|ERROR) \S+::(\S+ - .*)")
 
 
 @dataclass(frozen=True)
@@ -50,122 +55,146 @@ class Task:
     name: str
     seconds: float  # how long it takes
     precision: str = "auto"
-    count: int = 1  # slots of a boot, pupils at a server, texts to compare
+    count: int = 1  # slots of a boot, pupils at a server
     tables: tuple[str, ...] = ()  # methods of `measures.Measures`
     free: float = 0.0  # GiB that are left free on the card; 0 takes it as it is
     prepared: bool = False  # whether the weights are prepared first
 
 
 # Seconds are computed from what an H200 showed on 2026-11-26: 30 to make the weights, 16 to 22 from a
-# process's start to a boot that is ready (45 in int8), 34 to the first text over HTTP, 28 to prepare nf4.
+# process's start to a boot that is ready (45 in int8), 34 to the first text over HTTP, 28 to prepare nf4,
+# and 0.05 a chunk of a prompt.
 GPU = (
     Task("device", 6),
     Task("weights", 35),
     Task("bf16", 65, "bf16", 32, TABLES),
-    Task("nf4", 45, "nf4", 16, ("answers", "memory", "steps", "prefill", "rounding")),
-    Task("T4", 28, "nf4", 16, ("full", "memory"), free=14.6),
-    Task("24GB", 33, "nf4", 16, ("full", "memory"), free=22.0),
+    Task("nf4", 50, "nf4", 16, TABLES),
+    Task("T4", 28, "nf4", 16, FULL, free=14.6),
+    Task("24GB", 33, "nf4", 16, FULL, free=22.0),
     Task("tests", 85),
-    Task("server", 52, count=32),
-    Task("fp16", 26, "fp16", 16, ("answers", "memory")),
-    Task("prepared", 45, "nf4", 4, ("answers", "memory"), prepared=True),
-    Task("int8", 55, "int8", 1, ("answers", "memory")),
-    Task("quality", 38, "bf16", 12),
+    Task("server", 85, count=32),
+    Task("fp16", 26, "fp16", 16, FULL),
+    Task("prepared", 45, "nf4", 4, FULL, prepared=True),
+    Task("int8", 55, "int8", 1, FULL),
 )
 CPU = (
     Task("device", 5),
     Task("weights", 5),
     Task("fp32", 10, "fp32", 2, TABLES),
     Task("tests", 5),
-    Task("server", 10, count=2),
-    Task("prepared", 10, "nf4", 2, ("full", "memory"), prepared=True),
-    Task("quality", 10, "fp32", 1),
+    Task("server", 20, count=2),
+    Task("prepared", 10, "nf4", 2, FULL, prepared=True),
 )
 PARTS = tuple(dict.fromkeys(task.name for task in (*GPU, *CPU)))
 
 
 @dataclass
 class Inspection:
-    """One machine, part by part."""
+    """One machine, part by part; both files are written anew whenever there is more."""
 
-    report: Report
-    folder: Path
-    """For what is made on the way; prepared weights are large."""
-    settings: Mapping[str, str]
+    output: Path
+    command: str
+    settings: Mapping[str, str] = field(default_factory=dict)
     """Of every program."""
-    random: Sequence[str] | None
+    scratch: Path = Path()
+    """For what is made on the way; prepared weights are large."""
+    random: Sequence[str] = ()
     """Arguments of random_weights.py; none takes the weights that the settings name."""
-    rates: Mapping[str, float] = field(default_factory=dict)
-    """What device.py found."""
+    deadline: float = math.inf
+    """Monotonic seconds."""
+    failures: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=lambda: {"parts": []})
 
     def run(self, tasks: Sequence[Task]) -> None:
-        """Every task in its order; without rates or weights only the tests."""
-        ready = True
+        """Every task in its order."""
         for task in tasks:
-            if ready or task.name == "tests":
-                work = self._boot if task.tables else getattr(self, f"_{task.name}")
-                tables = self.report.run(task.name, task.seconds, partial(work, task))
-                ready &= task.name not in ("device", "weights") or bool(tables)
+            work = self._boot if task.tables else getattr(self, f"_{task.name}")
+            self.part(task.name, task.seconds, partial(work, task))
+
+    def part(self, name: str, expected: float, work: Callable[[float], Iterable[Tables]]) -> None:
+        """Adds the rows of `work(until)` as they come; left out where there is less time than `expected`.
+
+        Args:
+            expected: seconds.
+            work: ends by `until`, in monotonic seconds; raises Failed, OSError or ValueError.
+        """
+        say(f"{name} …")
+        began = time.monotonic()
+        left = self.deadline - began
+        outcome = {"part": name, "seconds": 0.0, "outcome": "not done"}
+        self.tables["parts"].append(outcome)
+        try:
+            if left < expected:
+                raise Failed(f"left out: it takes about {expected:.0f} s, and {max(0, left):.0f} are left")
+            for tables in work(began + min(left, PATIENCE if left == math.inf else SLOWER * expected + COLD)):
+                for table, rows in tables.items():
+                    self.tables.setdefault(table, []).extend({"part": name, **row} for row in rows)
+                self._keep()
+            outcome["outcome"] = "done"
+        except (Failed, OSError, ValueError) as error:
+            self.failures[name] = str(error) or type(error).__name__
+            outcome["outcome"] = self.failures[name].rpartition("\n")[2]
+            say(self.failures[name])
+        outcome["seconds"] = round(time.monotonic() - began, 1)
+        self._keep()
+
+    def _keep(self) -> None:
+        date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        title = (
+            f"# What this machine shows\n\n`{self.command}`, {date}. Measured, where nothing else is said."
+        )
+        document = {"command": self.command, "date": date, "tables": self.tables, "failures": self.failures}
+        report.write(self.output / "report.json", title, document)
 
     def _device(self, _: Task, until: float) -> Iterator[Tables]:
-        tables = result(["-m", "tools.benchmarking.device"], self.settings, until)
-        [self.rates] = tables["device"]
-        yield tables
+        yield result(["-m", "tools.benchmarking.device"], self.settings, until)
 
     def _weights(self, _: Task, until: float) -> Iterator[Tables]:
-        if self.random is not None:
+        if self.random:
             yield result(["-m", "tools.benchmarking.random_weights", *self.random], self.settings, until)
-            return
-        began = time.monotonic()  # a download takes what there is
-        list(lines([SCRIPTS / "download-weights"], self.settings, self.report.deadline))
-        yield {"weights": [{"seconds": time.monotonic() - began}]}
+        else:  # a download takes the time that there is
+            yield timed("weights", [SCRIPTS / "download-weights"], self.settings, self.deadline)
 
     def _boot(self, task: Task, until: float) -> Iterator[Tables]:
         settings = {**self.settings, "SNB_PRECISION": task.precision, "SNB_SLOTS": str(task.count)}
         if task.prepared:
-            began, settings["SNB_PREPARED"] = time.monotonic(), str(self.folder / "prepared")
+            settings["SNB_PREPARED"] = str(self.scratch / "prepared")
             options = ["--precision", task.precision, "--skip-quality", "--output", settings["SNB_PREPARED"]]
-            list(lines([SCRIPTS / "prepare-weights", *options], self.settings, until))
-            yield {"preparing": [{"seconds": time.monotonic() - began}]}
+            yield timed("preparing", [SCRIPTS / "prepare-weights", *options], self.settings, until)
         with ballast(task.free) if task.free else nullcontext():
-            given = str(time.time()), json.dumps(self.rates), *task.tables
-            yield from map(json.loads, lines(["-m", "tools.benchmarking.measures", *given], settings, until))
+            command = ["-m", "tools.benchmarking.measures", str(time.time()), *task.tables]
+            yield from map(json.loads, lines(command, settings, until))
 
     def _tests(self, _: Task, until: float) -> Iterator[Tables]:
         """Each test that needs a GPU; reasons of failures come at the end."""
         options = ["-v", "-m", "gpu", "-p", "no:cacheprovider", str(ROOT / "tests" / "test_gpu.py")]
-        settings = {**self.settings, "COLUMNS": "200"}
-        rows: dict[str, dict[str, str]] = {}
+        settings, reasons = {**self.settings, "COLUMNS": "200"}, []
         for line in lines(["-u", "-m", "pytest", *options], settings, until, codes=(0, 1)):
             if ended := OUTCOME.search(line):
-                rows[ended[1]] = {"test": ended[1], "outcome": ended[2].lower(), "reason": ended[3] or ""}
-            if (reason := REASON.match(line)) and reason[1] in rows:
-                rows[reason[1]]["reason"] = reason[2]
-            yield {"tests": list(rows.values())}
-        if failed := [name for name, row in rows.items() if row["outcome"] in ("failed", "error")]:
-            raise Failed(f"failed: {', '.join(failed)}")
+                test, outcome, reason = ended.groups("")
+                yield {"tests": [{"test": test, "outcome": outcome.lower(), "reason": reason}]}
+            elif failed := REASON.match(line):
+                reasons.append(failed[1])
+        if reasons:
+            raise Failed(f"failed: {'; '.join(reasons)}")
 
     def _server(self, task: Task, until: float) -> Iterator[Tables]:
-        """The package behind the real server, one run of each level."""
-        folder = self.folder / "benchmark"
+        """The package behind the real server, one run of each level, and plain `generate`."""
         levels = [str(level) for level in dict.fromkeys((1, max(1, task.count // 2), task.count))]
-        options = ["--rounds", "1", "--output", str(folder), "--concurrency", *levels]
+        options = ["--rounds", "1", "--bare", "--output", str(self.scratch), "--concurrency", *levels]
         settings = {**self.settings, "SNB_SLOTS": str(task.count)}
         list(lines([SCRIPTS / "benchmark", *options], settings, until, codes=(0, 1)))
-        kept = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
-        yield {"server": [speeds(figures["pupils"], figures) for figures in kept["figures"]]}
-        if kept["faults"]:
-            raise Failed("; ".join(kept["faults"]))
-        yield {"start": [{"to_first_text_s": kept["start_to_first_text"]["ours"]}]}
+        tables = json.loads((self.scratch / "benchmark.json").read_text(encoding="utf-8"))["tables"]
+        yield {"server": tables["figures"], "start": tables["start"]}
+        if tables["faults"]:
+            raise Failed("; ".join(row["fault"] for row in tables["faults"]))
 
-    def _quality(self, task: Task, until: float) -> Iterator[Tables]:
-        """How far nf4 is from another precision on French texts."""
-        options, rows = (str(self.folder / "scores.pt"), f"--texts={task.count}"), []
-        for how, precision in (("write", task.precision), ("compare", "nf4")):
-            settings = {**self.settings, "SNB_PRECISION": precision, "SNB_SLOTS": "1"}
-            figures = result(["-m", "tools.preparing.quality", how, *options], settings, until)
-            rows.append({"precision": precision, **figures})
-            yield {"quality": rows}
+
+def timed(table: str, command: Command, settings: Mapping[str, str], until: float) -> Tables:
+    """A table of the seconds that a command took."""
+    began = time.monotonic()
+    list(lines(command, settings, until))
+    return {table: [{"seconds": time.monotonic() - began}]}
 
 
 @contextmanager
@@ -188,26 +217,14 @@ def arguments() -> argparse.Namespace:
     add("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
     add("--cpu", action="store_true", help="without a GPU, with small numbers; the stand-in or --random")
     add("--random", action="store_true", help="weights of the true shape with random values")
-    add("--layers", help="of --random (default 48)")
-    add("--tokenizer", metavar="FOLDER", help="of --random, with tokenizer.json (default: one is made)")
-    add("--weights", type=Path, metavar="FOLDER", help="keeps those of --random (default: only for this run)")
     return parser.parse_args()
 
 
-def random_weights(options: argparse.Namespace, folder: Path) -> list[str] | None:
-    """The arguments of random_weights.py."""
-    if not options.random:
-        return None
-    given = {"--layers": options.layers, "--tokenizer": options.tokenizer}
-    chosen = [str(folder), *(f"{name}={value}" for name, value in given.items() if value)]
-    return [*chosen, "--small"] if options.cpu else chosen
-
-
-def chosen_settings(options: argparse.Namespace, weights: Path) -> dict[str, str]:
+def chosen_settings(options: argparse.Namespace, scratch: Path) -> dict[str, str]:
     """Of every program. Every precision is measured, so base and adapter are merged at each boot."""
     settings = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     if options.random:
-        settings |= {"SNB_BASE_MODEL": str(weights / "base"), "SNB_ADAPTER": str(weights / "adapter")}
+        settings |= {"SNB_BASE_MODEL": str(scratch / "base"), "SNB_ADAPTER": str(scratch / "adapter")}
     elif options.cpu:
         settings |= local.settings()
     return {**settings, "SNB_DEVICE": "cpu" if options.cpu else "cuda", "SNB_PREPARED": "none"}
@@ -218,14 +235,17 @@ def main() -> int:
     if not options.cpu and not has_gpu():
         print("This needs an NVIDIA GPU; --cpu runs what a CPU can.", file=sys.stderr)
         return 1
-    command = shlex.join(["scripts/gpu-report", *sys.argv[1:]])
-    report = Report(options.output, command, began + 60 * options.minutes - GRACE)
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
-    wanted = {*options.parts, "device", "weights"}
-    with tempfile.TemporaryDirectory(dir=MEMORY if roomy else None) as scratch:
-        weights = (options.weights or Path(scratch)).resolve()
-        settings, made = chosen_settings(options, weights), random_weights(options, weights)
-        inspection = Inspection(report, Path(scratch), settings, made)
+    with tempfile.TemporaryDirectory(dir=MEMORY if roomy else None) as folder:
+        inspection = Inspection(
+            output=options.output,
+            command=shlex.join(["scripts/gpu-report", *sys.argv[1:]]),
+            settings=chosen_settings(options, Path(folder)),
+            scratch=Path(folder),
+            random=[folder, *(["--small"] if options.cpu else [])] if options.random else [],
+            deadline=began + 60 * options.minutes - GRACE,
+        )
+        wanted = {*options.parts, "device", "weights"}
         inspection.run([task for task in (CPU if options.cpu else GPU) if task.name in wanted])
     print(f"Send back report.md and report.json of {options.output}.")
-    return int(any(part.failure for part in report.parts))
+    return int(bool(inspection.failures))

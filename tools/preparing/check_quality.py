@@ -10,13 +10,15 @@ stand-in where there is no GPU, unless SNB_BASE_MODEL says otherwise. Precisions
 """
 
 import argparse
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snb.settings import PRECISIONS
+from snb.settings import PRECISIONS, Settings
 from snb.weights.checkpoint import CARD
+from snb.weights.fetch import ensure_base
 from tools.benchmarking.programs import result
 from tools.preparing.quality import NAME
 from tools.serving import local
@@ -31,19 +33,24 @@ def compare(reference: str, other: str, settings: Mapping[str, str]) -> list[dic
         settings: for both, on top of this process's own environment.
 
     Raises:
+        SNBError: a folder or repository is absent or damaged.
         Failed: one of them could not be loaded; with its own words.
     """
-    figures = []
+    sides, figures = [], []
+    for name in (reference, other):  # both, before minutes pass with the first
+        side, options = {**settings, "SNB_SLOTS": "1"}, []
+        if name in PRECISIONS:
+            side |= {"SNB_PREPARED": "none", "SNB_PRECISION": name}
+        elif (Path(name) / CARD).exists():
+            options = [f"--prepared={name}"]
+        else:
+            side |= {"SNB_BASE_MODEL": name, "SNB_ADAPTER": "none", "SNB_PREPARED": "none"}
+            ensure_base(Settings.from_environment({**os.environ, **side}))
+        sides.append((options, side))
     with tempfile.TemporaryDirectory() as folder:
-        for name, task in ((reference, "write"), (other, "compare")):
-            command = ["-m", "tools.preparing.quality", task, f"{folder}/scores.pt"]
-            if name in PRECISIONS:
-                side = {"SNB_PREPARED": "none", "SNB_PRECISION": name}
-            elif (Path(name) / CARD).exists():
-                side, command = {}, [*command, f"--prepared={name}"]
-            else:
-                side = {"SNB_BASE_MODEL": name, "SNB_ADAPTER": "none", "SNB_PREPARED": "none"}
-            figures.append(result(command, {**settings, "SNB_SLOTS": "1", **side}))
+        for task, (options, side) in zip(("write", "compare"), sides, strict=True):
+            command = ["-m", "tools.preparing.quality", task, f"{folder}/scores.pt", *options]
+            figures.append(result(command, side))
     return figures
 
 
@@ -56,8 +63,8 @@ def main() -> int:
     first, second = compare(asked.reference, asked.other, local.settings())
     print(f"{asked.reference}: {first['loss']:.3f} nats a token")
     print(f"{asked.other}: {second['loss']:.3f} nats a token")
-    mean, worst, tokens = (second[name] for name in ("mean_divergence", "worst_divergence", "tokens"))
-    print(f"divergence: {mean:.4f} nats, mean over {tokens} tokens; largest {worst:.3f}")
+    mean, worst = second["mean_divergence"], second["worst_divergence"]
+    print(f"divergence: {mean:.4f} nats, mean over {second['tokens']} tokens; largest {worst:.3f}")
     print(f"same likeliest token: {second['same_choice']:.1%}")
     print(f"texts: {NAME}")
     return 0

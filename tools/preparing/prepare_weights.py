@@ -46,7 +46,6 @@ def main() -> int:
     except SafetensorError as failure:  # of a shard that cannot be written
         raise Fault(failure) from failure
     except Failed as failure:
-        said = f"{output} is whole, but its quality was not measured: {failure}"
-        raise Fault(f"{said}\n{CURE}") from failure
+        raise Fault(f"{output} is whole, but its quality was not measured: {failure}\n{CURE}") from failure
     print(output)
     return 0

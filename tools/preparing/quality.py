@@ -76,13 +76,6 @@ def quality(own: Sequence[Tensor], answers: Sequence[Sequence[int]], other: Sequ
     return Quality(len(ids), loss, nats.mean().item(), nats.max().item(), same)
 
 
-def read(folder: Path, settings: Settings) -> Loaded:
-    """Prepared weights, verified, but not held against the settings."""
-    card = Card.read(folder)
-    verify(folder)
-    return load_prepared(Prepared(folder, card), settings)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("write", "compare"))
@@ -92,7 +85,11 @@ def main() -> int:
     options = parser.parse_args()
     try:
         settings = Settings.from_environment()
-        loaded = read(options.prepared, settings) if options.prepared else load(settings)
+        if options.prepared:
+            verify(options.prepared)
+            loaded = load_prepared(Prepared(options.prepared, Card.read(options.prepared)), settings)
+        else:
+            loaded = load(settings)
         prompts, answers = zip(*texts(loaded, options.texts, settings.context), strict=True)
     except SNBError as error:
         print(error, file=sys.stderr)

@@ -11,21 +11,76 @@ docs/costs.md explains the columns.
 """
 
 import argparse
-import math
+import json
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from snb.card import choose, gib
 from snb.errors import SNBError
 from snb.settings import Settings
+from tools.benchmarking import bounds
 from tools.benchmarking.bounds import QWEN_14B, Bounds
-from tools.pricing import prices
-from tools.pricing.prices import ACTIVE, CARDS, HOUR, MONTH, Machine, Prices
+from tools.command import Fault
 from tools.table import number, table
 
-Columns = dict[str, Callable[[Machine], float | str]]
+FILE = Path(__file__).with_name("prices.toml")
+CARDS = {card.name: card for card in bounds.CARDS}
+ACTIVE, SECOND, HOUR, MONTH = "active second", "second", "hour", "month"
+MONTH_HOURS = 730
+SECONDS = {ACTIVE: 1, SECOND: 1, HOUR: 3600, MONTH: 3600 * MONTH_HOURS}
+CURE = "its first lines explain its fields"
+PROMPT = 874
+"""Tokens of persona, passages and question."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A card of one host that holds the model."""
+
+    host: str
+    card: str
+    held_in: str
+    unit: str
+    price: float  # dollars of one unit
+    at_once: int  # the most requests that it answers together
+    seconds: Callable[[int], float]  # from so many equal requests at once, at most `at_once`, to the last end
+    boot: float  # seconds for the weights' bytes to arrive
+    idle: float  # seconds for which an instance that ends by itself is paid after its last answer
+
+    @property
+    def per_second(self) -> float:
+        """Dollars of a second for which it is paid."""
+        return self.price / SECONDS[self.unit]
+
+    def wait(self, requests: int) -> float:
+        """Seconds from so many that come at once to the last one's end, in as few waves as can be."""
+        whole, rest = divmod(requests, self.at_once)
+        return whole * self.seconds(self.at_once) + (self.seconds(rest) if rest else 0)
+
+    def bill(self, busy: float, up: float) -> float:
+        """Dollars of a use that answers for `busy` seconds and keeps a machine up for `up`, boot included."""
+        paid = {ACTIVE: busy, SECOND: up + self.idle, HOUR: up, MONTH: SECONDS[MONTH]}
+        return paid[self.unit] * self.per_second
+
+    def stray(self) -> float:
+        """Dollars of one request that finds no machine up."""
+        return self.bill(self.wait(1), self.boot + self.wait(1))
+
+    def month(self, demonstrations: float, requests_a_day: int) -> float:
+        """Dollars of a month: `demonstrations` dollars, and single requests between them."""
+        whole, singles = SECONDS[MONTH] * self.per_second, MONTH_HOURS / 24 * requests_a_day * self.stray()
+        if self.unit == HOUR and requests_a_day:  # it does not wake by itself, so it is up all month
+            return whole
+        return min(whole, demonstrations + singles)
+
+    def requests_an_hour(self, flat: "Machine") -> float:
+        """Single ones above which `flat`, by the hour or month, is cheaper than this."""
+        return 3600 * flat.per_second / self.stray()
 
 
 def arguments() -> argparse.Namespace:
@@ -40,53 +95,85 @@ def arguments() -> argparse.Namespace:
     add("--demonstrations", type=int, default=4, help="in a month (default 4)")
     add("--requests-a-day", type=int, default=0, help="between them (default 0)")
     add("--tokens", type=int, default=150, help="of an answer (default 150)")
-    add("--prompt-tokens", type=int, default=874, help="of persona, passages and question (default 874)")
     add("--prepared", action="store_true", help="boots load weights that are quantised already")
     add("--benchmark", type=Path, metavar="FILE", help="benchmark.json of scripts/benchmark, with --card")
     add("--card", choices=CARDS, help="the card that the benchmark ran on")
-    add("--prices", type=Path, default=prices.FILE, metavar="FILE", help="default tools/pricing/prices.toml")
     asked = parser.parse_args()
     if bool(asked.benchmark) != bool(asked.card):
         parser.error("--benchmark and --card go together: the file does not say which card answered")
-    numbers = [value for value in vars(asked).values() if isinstance(value, int | float)]
-    if min(numbers) < 0 or not asked.tokens:
+    if asked.tokens < 1 or min(value for value in vars(asked).values() if isinstance(value, int | float)) < 0:
         parser.error("numbers are not negative, and --tokens is at least 1")
     return asked
 
 
-def machines(listed: Prices, asked: argparse.Namespace) -> Iterator[Machine]:
+def read(file: Path = FILE) -> dict[str, Any]:
+    """The prices. Raises Fault where they are no TOML, or not of cards and ways to pay that are known."""
+    try:
+        listed = tomllib.loads(file.read_text(encoding="utf-8"))
+        hosts = listed["hosts"].values()
+        unknown = {name for host in hosts for name in host["prices"]} - {*CARDS}
+        unknown |= {unit for host in hosts for unit in host.get("paid_by", ())} - {*SECONDS}
+    except (ValueError, KeyError) as error:
+        raise Fault(f"{file.name}: {error}; {CURE}") from error
+    if unknown:
+        raise Fault(f"{file.name}: unknown are {', '.join(sorted(unknown))}; {CURE}")
+    return listed
+
+
+def machines(listed: dict[str, Any], asked: argparse.Namespace) -> Iterator[Machine]:
     """Every card of every host that holds the model; says why another does not."""
-    bounds, settings = Bounds(QWEN_14B), Settings.from_environment()
-    measured = prices.measured(asked.benchmark, asked.tokens) if asked.benchmark else None
-    offers = ((host, terms, *one) for host, terms in listed.hosts.items() for one in terms.prices.items())
-    for host, terms, name, price in offers:
-        card = CARDS[name]
-        try:
-            choice = choose(QWEN_14B, settings, card.device)
-        except SNBError as error:
-            print(f"Left out: {host}, {name}: {error}", file=sys.stderr)
-            continue
-        request = choice.precision, asked.prompt_tokens, asked.tokens
-        computed = choice.slots, partial(bounds.answers, card.rates, *request)
-        at_once, seconds = measured if measured and name == asked.card else computed
-        size = bounds.footprint.weights(choice.precision if asked.prepared else "bf16")
-        held_in = f"{choice.precision}, {gib(choice.need.total)} of {gib(card.device.free)}"
-        dollars = price * (listed.dollars_per_euro if terms.currency == "EUR" else 1)
-        started = at_once, seconds, size / listed.bytes_per_second, 60 * listed.idle_minutes
-        yield from (Machine(host, name, held_in, unit, dollars, *started) for unit in terms.paid_by)
+    model, settings = Bounds(QWEN_14B), Settings.from_environment()
+    measured = rates(asked.benchmark, asked.tokens) if asked.benchmark else None
+    for host, terms in listed["hosts"].items():
+        for name, price in terms["prices"].items():
+            card = CARDS[name]
+            try:
+                choice = choose(QWEN_14B, settings, card.device)
+            except SNBError as error:
+                print(f"Left out: {host}, {name}: {error}", file=sys.stderr)
+                continue
+            computed = partial(model.answers, card.rates, choice.precision, PROMPT, asked.tokens)
+            at_once, seconds = measured if measured and name == asked.card else (choice.slots, computed)
+            size = model.footprint.weights(choice.precision if asked.prepared else "bf16")
+            boot = size / (listed["gigabits_per_second"] * 1e9 / 8)
+            held_in = f"{choice.precision}, {gib(choice.need.total)} of {gib(card.device.free)}"
+            dollars = price * (listed["dollars_per_euro"] if terms.get("currency") == "EUR" else 1)
+            for unit in terms.get("paid_by", [HOUR]):
+                idle = 60 * listed["idle_minutes"]
+                yield Machine(host, name, held_in, unit, dollars, at_once, seconds, boot, idle)
 
 
-def columns(asked: argparse.Namespace, chosen: list[Machine]) -> Columns:
+def rates(file: Path, tokens: int) -> tuple[int, Callable[[int], float]]:
+    """`at_once` and `seconds` of a Machine, by the first server and workload of a benchmark's file.
+
+    Between two levels the rate of the lower one counts. Raises Fault where nothing was measured.
+    """
+    try:
+        figures = json.loads(file.read_text(encoding="utf-8"))["tables"]["figures"]
+        levels = [one for one in figures if one["kind"] == "at once" and not one["failed"]]
+        ours = [one for one in levels if all(one[key] == levels[0][key] for key in ("server", "workload"))]
+        of = {one["pupils"]: float(one["tokens_per_second_in_all"]) for one in ours}
+        most, least = max(of), min(of)
+    except (ValueError, KeyError, TypeError) as error:
+        cure = "scripts/benchmark --output FOLDER writes FOLDER/benchmark.json"
+        raise Fault(f"{file.name} has no level at which every request was answered; {cure}") from error
+    return most, lambda rows: rows * tokens / of[max({least} | {n for n in of if n <= rows})]
+
+
+def columns(asked: argparse.Namespace, chosen: list[Machine]) -> dict[str, Callable[[Machine], float | str]]:
     """Of the command's table, which is sorted by the first."""
 
     def lesson(one: Machine) -> float:
         return one.bill(asked.questions * one.wait(asked.pupils), 3600 * asked.hours)
 
-    cheapest = min((one.price for one in chosen if one.unit == MONTH), default=math.nan)
-    tables: dict[str, Columns] = {
+    def hourly(one: Machine) -> float:
+        return 3600 * one.per_second
+
+    cheapest = min(one.price for one in chosen if one.unit == MONTH)
+    tables: dict[str, dict[str, Callable[[Machine], float | str]]] = {
         "options": {
-            "$/h": lambda one: 3600 * one.per_second,
-            "$ a day if forgotten": lambda one: 86400 * one.per_second if one.unit == HOUR else "–",
+            "$/h": hourly,
+            "$ a day if forgotten": lambda one: 24 * hourly(one) if one.unit == HOUR else "–",
             "held in, GiB of free": lambda one: one.held_in,
             "at once": lambda one: str(one.at_once),
             "boot s": lambda one: one.boot,
@@ -105,8 +192,8 @@ def columns(asked: argparse.Namespace, chosen: list[Machine]) -> Columns:
         },
         "month": {"$": lambda one: one.month(asked.demonstrations * lesson(one), asked.requests_a_day)},
         "break-even": {
-            "$/h": lambda one: 3600 * one.per_second,
-            f"h of ${cheapest:.0f}": lambda one: cheapest / (3600 * one.per_second),
+            "$/h": hourly,
+            f"h of ${cheapest:.0f}": lambda one: cheapest / hourly(one),
             **{f"requests/h, {one.card}": one.requests_an_hour for one in chosen if one.unit == ACTIVE},
         },
     }
@@ -114,8 +201,7 @@ def columns(asked: argparse.Namespace, chosen: list[Machine]) -> Columns:
 
 
 def main() -> int:
-    asked = arguments()
-    listed = prices.read(asked.prices)
+    asked, listed = arguments(), read()
     chosen = list(machines(listed, asked))
     shown = columns(asked, chosen)
     if asked.command == "break-even":
@@ -130,7 +216,8 @@ def main() -> int:
         print(f"{heading}:")
     print(table(["host", "card", "price", *shown], rows))
     if asked.command == "options":
-        print(*(f"{host}: read {of.read}" for host, of in listed.hosts.items()), sep="\n")
+        print(*(f"{host}: read {of['read']}" for host, of in listed["hosts"].items()), sep="\n")
     but = f" but on {asked.card}, which was measured" if asked.card else ""
-    print(f"Computed by the roofline{but}: a real card takes longer. A euro is ${listed.dollars_per_euro:g}.")
+    euro = listed["dollars_per_euro"]
+    print(f"Computed by the roofline{but}: a real card takes longer. A euro is ${euro:g}.")
     return 0

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from docker.utils.build import exclude_paths
 
-IGNORE = ".dockerignore"
 COG = ".cog"
 """Cog's own folder, which it never sends, whatever .dockerignore says (cog, pkg/image/build.go)."""
 STAGE = Path(COG) / "push"
-"""In the project: git and Docker ignore it, and it is on the same disk."""
+"""In the project: git and Docker ignore it."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +30,16 @@ class BuildContext:
     @classmethod
     def of(cls, root: Path) -> "BuildContext":
         """Looks at names and sizes; reads nothing but .dockerignore, as Docker does."""
-        file = root / IGNORE
+        file = root / ".dockerignore"
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         status = {name: (root / name).lstat() for name in sorted(exclude_paths(str(root), [*patterns, COG]))}
         links = frozenset(name for name, one in status.items() if stat.S_ISLNK(one.st_mode))
-        files = {name: one.st_size for name, one in status.items() if stat.S_ISREG(one.st_mode)}
-        return cls(root, files, links)
+        return cls(root, {name: s.st_size for name, s in status.items() if stat.S_ISREG(s.st_mode)}, links)
 
     def inside(self, folder: Path) -> dict[str, str]:
         """The files of a folder that are sent: their names there, and here."""
-        if not folder.absolute().is_relative_to(self.root):
-            return {}
-        prefix = folder.absolute().relative_to(self.root).as_posix()
-        names = {path.name: f"{prefix}/{path.name}" for path in folder.iterdir()}
+        names = {path.name: os.path.relpath(path, self.root) for path in folder.iterdir()}
         return {name: sent for name, sent in names.items() if sent in self.files}
 
     @contextlib.contextmanager
@@ -71,9 +66,7 @@ class BuildContext:
             _clear(stage)
 
 
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink() and path.name != COG:
-            shutil.rmtree(path)
-        elif path.name != COG:
-            path.unlink()
+def _clear(stage: Path) -> None:
+    for path in stage.iterdir():
+        if path.name != COG:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -12,55 +12,76 @@ without a token, as setup() on Replicate does.
 import argparse
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from snb.errors import SNBError
 from snb.settings import ROOT
-from tools.publishing import preflight
-from tools.publishing.finding import Finding, summary
-from tools.publishing.image import HARDWARE
+from tools.publishing import contract, image, installed, published, secret_scan
+from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?/[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 
 
-def parser(description: str | None, **model: str) -> argparse.ArgumentParser:
-    """The options of scripts/doctor and scripts/push; `model` says whether a name has to be given."""
+def options(description: str | None, **model: str) -> Project:
+    """This project, as the command line of scripts/doctor or scripts/push names it on Replicate.
+
+    Args:
+        description: of the command.
+        model: `nargs` of the name.
+    """
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     add = parser.add_argument
     add("model", type=_model, metavar="owner/name", **model)  # type: ignore[arg-type]
-    add("--hardware", choices=HARDWARE, help="what Replicate runs it on; without it, what fits each is said")
-    return parser
+    add("--hardware", choices=image.HARDWARE, help="what Replicate runs it on; without it, each is judged")
+    asked = parser.parse_args()
+    return Project(ROOT, asked.model, asked.hardware)
 
 
-def report(project: Project, line: Callable[[str], None]) -> list[Finding]:
-    """Makes every check, and hands on a line for each finding as it comes, then how many there are."""
+def findings(project: Project) -> Iterator[Finding]:
+    """Of every check, as they come. A fault that keeps several checks from looking is told once."""
+    told: set[str] = set()
+    for check in (
+        *(contract.config, installed.programs, installed.login, contract.settings, contract.inputs),
+        *(published.inputs, weights, secret_scan.check, image.size, image.setup_time, image.card),
+    ):
+        try:
+            yield from check(project)
+        except SNBError as failure:
+            level: Level = "not checked" if isinstance(failure, published.ApiSilent) else "error"
+            if str(failure) not in told:
+                yield Finding(level, failure.code, "; ".join(failure.faults), failure.cure)
+            told.add(str(failure))
+
+
+def weights(project: Project) -> Iterator[Finding]:
+    """What the image will find of weights."""
+    yield from (held.finding for held in project.weights)
+
+
+def report(project: Project, line: Callable[[str], None]) -> set[Level]:
+    """Hands on a line for each finding, then how many there are of each level; returns those levels."""
     logging.disable(logging.WARNING)  # of libraries and of retries: the findings say what matters
-    findings = []
+    levels: list[Level] = []
     try:
-        for finding in preflight.run(project):
+        for finding in findings(project):
             line(str(finding))
-            findings.append(finding)
+            levels.append(finding.level)
     finally:
         logging.disable(logging.NOTSET)
-    line(summary(findings))
-    return findings
-
-
-def project(options: argparse.Namespace) -> Project:
-    """This one, for what the options say."""
-    return Project(ROOT, options.model, options.hardware)
+    line(", ".join(f"{level}: {levels.count(level)}" for level in LEVELS))
+    return {*levels}
 
 
 def main() -> int:
-    options = parser(__doc__, nargs="?").parse_args()
-    findings = report(project(options), lambda line: print(line, flush=True))
-    return int(any(finding.level == "error" for finding in findings))
+    levels = report(options(__doc__, nargs="?"), lambda line: print(line, flush=True))
+    return int("error" in levels)
 
 
 def _model(text: str) -> str:
     """`owner/name`, also of the image `r8.im/owner/name`."""
-    name = text.removeprefix("r8.im/")
+    name = text.removeprefix(f"{installed.REGISTRY}/")
     if not NAME.fullmatch(name):
         raise argparse.ArgumentTypeError("write it as owner/name")
     return name

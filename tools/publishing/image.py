@@ -9,7 +9,7 @@ from transformers import Qwen2Config
 from snb.card import CARDS, choose
 from snb.errors import DeviceUnusable, OutOfMemory
 from snb.settings import Settings
-from tools.publishing.finding import Finding
+from tools.publishing.finding import LEVELS, Finding
 from tools.publishing.project import Project
 
 NEEDLESS = 50 * 10**6
@@ -20,8 +20,8 @@ RATE = 2e9 / 8
 """Bytes a second at which an image or weights arrive; an assumption."""
 SETUP = 600
 """Seconds after which Replicate gives up a boot: https://replicate.com/docs/topics/predictions/lifecycle"""
-_NAMES = {"t4": "T4 (16 GB)", "l40s": "A40 or L40S (48 GB)"}
-_NAMES |= dict.fromkeys(("a100", "h100"), "A100 or H100 (80 GB)")
+_LARGE = "A100 or H100 (80 GB)"
+_NAMES = {"t4": "T4 (16 GB)", "l40s": "A40 or L40S (48 GB)", "a100": _LARGE, "h100": _LARGE}
 HARDWARE = {key: next(card for card in CARDS if card.name == name) for key, name in _NAMES.items()}
 """What Replicate rents."""
 
@@ -66,16 +66,11 @@ def card(project: Project) -> Iterator[Finding]:
         text = "whether a card is large enough: the base's config.json could not be read"
         yield Finding("not checked", "CARD_UNKNOWN", text, "Do first what the lines on weights say")
         return
-    settings = project.settings
-    if model.precision:
-        settings = dataclasses.replace(settings, precision=model.precision)
-    if project.hardware:
-        yield _judged(project.hardware, model.config, settings)
-        return
-    every = [_judged(hardware, model.config, settings) for hardware in HARDWARE]
-    fits = any(finding.level != "error" for finding in every)
-    text = f"without --hardware: {'; '.join(finding.text for finding in every)}"
-    yield Finding("ok", "CARD", text) if fits else Finding("error", "CARD_TOO_SMALL", text, every[-1].cure)
+    precision = model.precision or project.settings.precision
+    settings = dataclasses.replace(project.settings, precision=precision)
+    each = [_judged(one, model.config, settings) for one in HARDWARE if project.hardware in (None, one)]
+    best = max(each, key=lambda finding: LEVELS.index(finding.level))
+    yield dataclasses.replace(best, text="; ".join(finding.text for finding in each))
 
 
 def _judged(hardware: str, config: Qwen2Config, settings: Settings) -> Finding:

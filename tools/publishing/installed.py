@@ -16,18 +16,12 @@ REGISTRY = "r8.im"
 ENGINE = "23.0"
 """The first of Docker's engines that builds with BuildKit by default, and whose `COPY --link`, which Cog
 writes, makes a layer that does not depend on those below: that keeps weights apart."""
-SECONDS = 30
-"""For an answer; an engine that is starting takes some."""
 
 
-def cog(project: Project) -> Iterator[Finding]:
-    """Whether Cog is here, and not older than the SDK that the image gets."""
-    least = str(project.config["build"].get("sdk_version", ""))
-    yield _program("COG", ["cog", "--version"], least, "https://cog.run says how to install it")
-
-
-def docker(project: Project) -> Iterator[Finding]:
-    """Whether Docker's engine answers and is new enough."""
+def programs(project: Project) -> Iterator[Finding]:
+    """Whether Cog is here and not older than the SDK that the image gets, and Docker's engine answers."""
+    sdk = str(project.config["build"].get("sdk_version", ""))
+    yield _program("COG", ["cog", "--version"], sdk, "https://cog.run says how to install it")
     command = ["docker", "version", "--format", "{{.Server.Version}}"]
     cure = "Install it, start it, or look at DOCKER_HOST and the rights to its socket: docker version"
     yield _program("ENGINE", command, ENGINE, cure)
@@ -50,7 +44,7 @@ def _program(code: str, command: list[str], least: str, cure: str) -> Finding:
     """Asks a program for its version."""
     quiet = {**os.environ, "COG_NO_UPDATE_CHECK": "1"}  # cog would ask its release page first
     try:
-        version = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=SECONDS).stdout
+        version = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):
         version = ""
     if not _numbers(version):
@@ -60,6 +54,6 @@ def _program(code: str, command: list[str], least: str, cure: str) -> Finding:
     return Finding("ok", code, version.strip())
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str) -> list[int]:
     version = re.search(r"\d+(?:\.\d+)+", text)
-    return tuple(map(int, version[0].split("."))) if version else ()
+    return [int(number) for number in version[0].split(".")] if version else []

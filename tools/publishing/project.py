@@ -11,9 +11,10 @@ import yaml
 from snb.errors import SNBError
 from snb.settings import Settings
 from tools.publishing.build_context import BuildContext
-from tools.publishing.image_weights import Held, survey
+from tools.publishing.weights import Held, survey
+from tools.serving import schema
 
-SOURCE = Path("/src")
+SOURCE = "/src/"
 """Where Cog puts the project in the image."""
 
 
@@ -25,12 +26,7 @@ class BadConfig(SNBError):
 
 @dataclass(frozen=True)
 class Project:
-    """What is checked, and for what; each part is read once.
-
-    Raises:
-        BadConfig: whatever needs cog.yaml, where it cannot be read.
-        BadSetting: whatever needs the settings, where `environment:` of cog.yaml has wrong ones.
-    """
+    """What is checked, and for what; each part is read once."""
 
     root: Path
     model: str | None = None
@@ -40,18 +36,26 @@ class Project:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """cog.yaml."""
-        cure = "Write it as https://cog.run/yaml has it"
+        """cog.yaml. Raises BadConfig, as does whatever needs it."""
         try:
             config = yaml.safe_load((self.root / "cog.yaml").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            assert config["build"].keys()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             # What the parser says may quote a line, and a line may hold a secret.
-            where = getattr(error, "problem_mark", None)
-            line = f" in line {where.line + 1}" if where else ""
-            raise BadConfig(f"cog.yaml cannot be read{line}: {type(error).__name__}", cure) from error
-        if not isinstance(config, dict) or not isinstance(config.get("build"), dict):
-            raise BadConfig("cog.yaml has no table `build`", cure)
-        return config
+            fault = f"cog.yaml cannot be read, or has no table `build`: {type(error).__name__}"
+            raise BadConfig(fault, "Write it as https://cog.run/yaml has it") from error
+        return dict(config)
+
+    @cached_property
+    def schema(self) -> schema.Part:
+        """The schema that `cog build` would derive. Raises BadContract where it could not."""
+        file, _, class_name = str(self.config.get("predict", "")).partition(":")
+        try:
+            source = (self.root / file).read_text(encoding="utf-8")
+            return schema.derive(source, class_name, str(self.config["build"].get("sdk_version")))
+        except (OSError, SyntaxError, UnicodeDecodeError) as failure:
+            text = f"{file or '`predict` of cog.yaml'} cannot be read as Python: {type(failure).__name__}"
+            raise schema.BadContract(text, 'Write predict: "FILE:CLASS" into cog.yaml') from failure
 
     @property
     def environment(self) -> dict[str, str]:
@@ -61,20 +65,18 @@ class Project:
 
     @cached_property
     def settings(self) -> Settings:
-        """Those of the image, with folders where they are on this machine."""
+        """Those of the image, with folders where they are on this machine. Raises BadSetting."""
         chosen = {name: value for name, value in self.environment.items() if name.startswith("SNB_")}
         settings = Settings.from_environment(chosen)
-        return dataclasses.replace(
-            settings,
-            base_model=self._here(settings.base_model),
-            adapter=self._here(settings.adapter),
-            prepared=self._here(settings.prepared),
-            weights_dir=self.root / self._here(chosen.get("SNB_WEIGHTS_DIR", "weights")),
-        )
+        folders: dict[str, Any] = {
+            name: self._here(getattr(settings, name)) for name in ("base_model", "adapter", "prepared")
+        }
+        weights = self.root / self._here(chosen.get("SNB_WEIGHTS_DIR", "weights"))
+        return dataclasses.replace(settings, **folders, weights_dir=weights)
 
     def _here(self, name: str) -> str:
         """A folder of the image as it is called on this machine; any other name as it is."""
-        path = self.root / (Path(name).relative_to(SOURCE) if name.startswith(f"{SOURCE}/") else name)
+        path = self.root / name.removeprefix(SOURCE)
         return str(path) if path.is_dir() else name
 
     @cached_property

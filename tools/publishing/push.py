@@ -9,19 +9,20 @@ goes to stderr. Exits with 1 where there is no such version.
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from snb.errors import SNBError
-from snb.settings import ROOT
 from tools.command import say
 from tools.publishing import doctor
 from tools.publishing.installed import REGISTRY
 from tools.publishing.project import Project
-from tools.publishing.replicate_models import ApiSilent, latest
+from tools.publishing.published import ApiSilent, latest
 
+WAIT = 300.0
+"""Seconds for the new version once the image is pushed."""
 PAUSE = 2.0
 """Seconds between two looks at the latest version."""
 
@@ -33,25 +34,17 @@ class NotPublished(SNBError):
 
 
 def main() -> int:
-    parser = doctor.parser(__doc__)
-    parser.add_argument("--wait", type=float, default=300, metavar="SECONDS", help="for the version (300)")
-    options = parser.parse_args()
-    project = doctor.project(options)
+    project = doctor.options(__doc__)
     # What nobody looked at may be broken, and a push cannot be taken back.
-    if any(finding.level in ("error", "not checked") for finding in doctor.report(project, say)):
+    if {"error", "not checked"} & doctor.report(project, say):
         say("Nothing was pushed.")
         return 1
-    print(publish(project, ROOT / "scripts" / "smoke-test", options.wait))
+    print(publish(project))
     return 0
 
 
-def publish(project: Project, smoke_test: Path, patience: float) -> str:
+def publish(project: Project) -> str:
     """Pushes a project that has passed every check, and gives back the id of the version that works.
-
-    Args:
-        project: with the name of a model on Replicate.
-        smoke_test: the program that asks a version; it ends with 0 if the answers are right.
-        patience: seconds to wait for the new version once the image is pushed.
 
     Raises:
         ApiSilent, NoModel: before anything was pushed.
@@ -60,8 +53,9 @@ def publish(project: Project, smoke_test: Path, patience: float) -> str:
     model = str(project.model)
     before = _latest_id(model)
     _cog_push(project, before)
-    version = _new(model, before, patience)
+    version = _new(model, before)
     say(f"{model}:{version} is there; asking it …")
+    smoke_test = project.root / "scripts" / "smoke-test"
     if subprocess.run([smoke_test, f"{model}:{version}"], stdout=sys.stderr).returncode:
         back = f"call {model}:{before}" if before else "there is no version to go back to"
         fault = f"{model}:{version} is published and fails the smoke test"
@@ -77,9 +71,11 @@ def _latest_id(model: str) -> str | None:
 def _cog_push(project: Project, before: str | None) -> None:
     apart = ["--separate-weights"] if project.sent_weights else []
     command = ["cog", "push", f"{REGISTRY}/{project.model}", *apart]
+    # With this one Cog would embed the schema of another file than predict.py.
+    variables = {name: value for name, value in os.environ.items() if name != "COG_OPENAPI_SCHEMA"}
     say(" ".join(command))
     with project.context.staged() as folder:
-        done = subprocess.run(command, cwd=folder, stdout=sys.stderr)
+        done = subprocess.run(command, cwd=folder, env=variables, stdout=sys.stderr)
     if done.returncode:
         raise NotPublished(
             f"cog push ended with {done.returncode}; the latest version is still {before or 'none'}",
@@ -87,9 +83,9 @@ def _cog_push(project: Project, before: str | None) -> None:
         )
 
 
-def _new(model: str, before: str | None, patience: float) -> str:
+def _new(model: str, before: str | None) -> str:
     """The version that was not there before. An API that is silent meanwhile is asked again."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + WAIT
     while time.monotonic() < end:
         with contextlib.suppress(ApiSilent):
             version = _latest_id(model)
@@ -97,6 +93,6 @@ def _new(model: str, before: str | None, patience: float) -> str:
                 return version
         time.sleep(PAUSE)
     raise NotPublished(
-        f"the image is pushed, and after {patience:.0f} s the latest version is still {before or 'none'}",
+        f"the image is pushed, and after {WAIT:.0f} s the latest version is still {before or 'none'}",
         "An image that has not changed makes no version; else look at the model's page on Replicate",
     )

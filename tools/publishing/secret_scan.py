@@ -18,11 +18,11 @@ from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 
 FILES = (
-    *(".env", ".env.*", "*.env", ".netrc", ".npmrc", ".pypirc", ".git-credentials", "id_rsa", "id_ed25519"),
+    *("*.env", ".env.*", ".netrc", ".npmrc", ".pypirc", ".git-credentials", "id_rsa", "id_ed25519"),
     *("*.pem", "*.key", "*.p12", "*.pfx", "secrets.*", "credentials.json", "service-account*.json"),
 )
-FOLDERS = (".docker/", ".aws/", ".ssh/", ".kube/", ".git/", ".huggingface/")
-EXAMPLES = ("*.example", "*.sample", "*.template")
+FOLDERS = {".docker", ".aws", ".ssh", ".kube", ".git", ".huggingface"}
+EXAMPLES = (".example", ".sample", ".template")
 TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:api_org|hf|r8)_[A-Za-z0-9]{16,}")
 VARIABLE = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(API|PRIVATE|ACCESS)_?KEY", re.IGNORECASE)
 OWN = ("HF_TOKEN", "REPLICATE_API_TOKEN", "SNB_API_KEY")
@@ -36,24 +36,14 @@ CURE = "Take it out and revoke it, or name the file in .dockerignore; an image i
 
 
 def check(project: Project) -> Iterator[Finding]:
-    """Looks at every file that is sent, but weights whose hashes are recorded."""
-    faults, skipped, context = [*_in_config(project)], [], project.context
+    """Looks at cog.yaml and every file that is sent, but weights whose hashes are recorded."""
+    faults, context = [*_in_config(project)], project.context
     known: dict[str, type] = get_mapping_from_secret_type_to_class()
     plugins = {plugin.__name__ for plugin in known.values()} - GUESSES
     with transient_settings({"plugins_used": [{"name": name} for name in sorted(plugins)]}):
         for name in sorted({*context.files, *context.links} - project.sent_weights):
-            if _named(name):
-                text = f"{name} would be sent, and such files hold secrets"
-                faults.append(Finding("error", "SECRET_FILE", text, CURE))
-            elif name in context.files and _is_text(context.root / name):
-                if context.files[name] > LARGEST:
-                    skipped.append(name)
-                else:
-                    faults += _in_file(name, context.root / name)
+            faults += _in_file(name, context.root / name, context.files.get(name, 0))
     yield from faults or [Finding("ok", "SECRETS", f"no secret in the {len(context.files)} files to be sent")]
-    if skipped:
-        text = f"too large to be searched for secrets: {', '.join(skipped[:5])}"
-        yield Finding("warning", "SECRETS_SKIMMED", text, "Leave out what no boot needs")
 
 
 def _in_config(project: Project) -> Iterator[Finding]:
@@ -64,10 +54,16 @@ def _in_config(project: Project) -> Iterator[Finding]:
             yield Finding("error", "SECRET_IN_CONFIG", text, cure)
 
 
-def _named(name: str) -> bool:
-    last = name.rpartition("/")[2]
-    named = any(fnmatch(last, form) for form in FILES) and not any(fnmatch(last, form) for form in EXAMPLES)
-    return named or any(f"/{folder}" in f"/{name}" for folder in FOLDERS)
+def _in_file(name: str, path: Path, size: int) -> Iterator[Finding]:
+    if FOLDERS & {*Path(name).parts} or any(fnmatch(path.name, form) for form in FILES):
+        if path.suffix not in EXAMPLES:
+            yield Finding("error", "SECRET_FILE", f"{name} would be sent, and such files hold secrets", CURE)
+    elif size > LARGEST and _is_text(path):
+        text = f"{name} is too large to be searched for secrets"
+        yield Finding("warning", "SECRETS_SKIMMED", text, "Leave it out if no boot needs it")
+    elif size and _is_text(path):
+        for number, kind in sorted(_lines(path).items()):
+            yield Finding("error", "SECRET_IN_FILE", f"{name}, line {number}: {kind}", CURE)
 
 
 def _is_text(path: Path) -> bool:
@@ -75,15 +71,14 @@ def _is_text(path: Path) -> bool:
         return b"\0" not in file.read(8192)
 
 
-def _in_file(name: str, path: Path) -> Iterator[Finding]:
-    """One finding for each line that holds a secret."""
+def _lines(path: Path) -> dict[int, str]:
+    """The numbers of the lines that hold a secret, and its kind."""
     kinds = {secret.line_number: secret.type for secret in scan_file(str(path))}
+    own = {name: value for name in OWN if len(value := os.environ.get(name, "")) >= SHORTEST}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         if TOKEN.search(line):
             kinds[number] = "a token of Hugging Face or Replicate"
-        for variable in OWN:
-            value = os.environ.get(variable, "")
-            if len(value) >= SHORTEST and value in line:
-                kinds[number] = f"the value of this shell's {variable}"
-    for number, kind in sorted(kinds.items()):
-        yield Finding("error", "SECRET_IN_FILE", f"{name}, line {number}: {kind}", CURE)
+        for name, value in own.items():
+            if value in line:
+                kinds[number] = f"the value of this shell's {name}"
+    return kinds

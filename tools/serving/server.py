@@ -48,7 +48,10 @@ class Server:
         module: str = COG,
     ) -> None:
         schema.write(directory)
-        self.port, self._log = free_port(host, port), log
+        # Kept until the end: of two servers that were given one port, one ends, and who waits for it would
+        # take the other for it.
+        self._reserved = reserve(host, port)
+        self.port, self._log = int(self._reserved.getsockname()[1]), log
         self.url = f"http://{host}:{self.port}"
         # `cog build` bakes the decorator's limit into the image; without it the server takes one at a time.
         limit = re.search(r"@concurrent\(max=(\d+)\)", (directory / "predict.py").read_text())
@@ -117,6 +120,7 @@ class Server:
     def close(self) -> None:
         """Ends the server and its worker; returns when both are gone."""
         process_group.end(self._process)
+        self._reserved.close()
 
     def __enter__(self) -> Self:
         return self
@@ -135,16 +139,31 @@ def before(name: str, folder: Path) -> str:
     return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
 
 
-def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
+def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     """A TCP port of an address that nothing listens on; any, unless one is given.
+
+    Returns:
+        A socket that is bound to it and does not listen. While it is open, the system gives nobody this port
+        who asks for any; a server that sets SO_REUSEADDR, as Cog does, can listen on it.
 
     Raises:
         SetupFailed: nothing can listen there.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Cog does
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise SetupFailed(f"nothing can listen on {host}:{port}: {error}; choose another port") from error
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        probe.close()
+        raise SetupFailed(f"nothing can listen on {host}:{port}: {error}; choose another port") from error
+    return probe
+
+
+def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
+    """Its number, for what cannot keep the socket: two that start at once may get the same.
+
+    Raises:
+        SetupFailed: nothing can listen there.
+    """
+    with reserve(host, port) as probe:
         return int(probe.getsockname()[1])

@@ -1,0 +1,116 @@
+"""Base, adapter or prepared weights as a boot on Replicate would find them: in the image, or on the hub.
+
+There no HF_TOKEN reaches `setup()`, so the hub is asked without one, for what `setup()` would ask.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub.utils import disable_progress_bars
+from transformers import Qwen2Config
+
+from snb.errors import DownloadFailed, PreparedMismatch, SNBError, WeightsMissing
+from snb.settings import Settings
+from snb.weights import fetch, prepared
+from snb.weights.checkpoint import PICKLES, description_faults, read_config, shards
+from snb.weights.fetch import PINS, Source
+from snb.weights.hub import Hub, status
+from snb.weights.prepared import Card
+from tools.publishing.build_context import BuildContext
+from tools.publishing.finding import Finding
+
+BAKE = "If it is private, scripts/download-weights with HF_TOKEN set puts it into the image"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One source, as the image will find it."""
+
+    finding: Finding
+    names: frozenset[str] = frozenset()
+    """Its files in the build context; none when it is not in the image."""
+    download: int = 0
+    """Bytes that a boot fetches from the hub."""
+    config: Qwen2Config | None = None
+    """Of a base or of prepared weights, where it could be read."""
+    precision: str | None = None
+    """That prepared weights are held in."""
+
+
+def survey(settings: Settings, context: BuildContext) -> Iterator[Held]:
+    """Looks at every source that a boot reads; hashes what is in the image and has a lock."""
+    source = prepared.named(settings)
+    for one in [source] if source else fetch.sources(settings):
+        # The same look as a boot's: a folder, or a download whose lock says that it was whole.
+        folder = one.folder or fetch.stored(one, settings.weights_dir)
+        if folder and (sent := context.inside(folder)):
+            yield _in_the_image(one, folder, sent, settings, context)
+        else:
+            name = f"{one.role} {one.name} is {'here and not sent with the image' if folder else 'not here'}"
+            yield _on_the_hub(one, name)
+
+
+def _in_the_image(
+    source: Source, folder: Path, sent: dict[str, str], settings: Settings, context: BuildContext
+) -> Held:
+    """Verified here, and compared with what is sent."""
+    shown, names = f"{source.role} in {folder.relative_to(context.root)}", frozenset(sent.values())
+    try:
+        if source.role == "prepared":
+            prepared.find(settings, download=False)
+        else:
+            fetch.check(source, settings)
+        config, precision = _described(source, folder)
+    except SNBError as failure:
+        code = "WEIGHTS_MISMATCH" if isinstance(failure, PreparedMismatch) else "WEIGHTS_DAMAGED"
+        return Held(Finding("error", code, f"{shown}: {'; '.join(failure.faults)}", failure.cure), names)
+    size = sum(context.files[name] for name in names) / 1e9
+    finding = Finding("ok", "WEIGHTS", f"{shown}: whole, {size:.2f} GB of the image")
+    files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix not in PICKLES}
+    if absent := sorted(files - sent.keys()):
+        text = f"{shown}: {', '.join(absent)} would not be in the image"
+        cure = "Look at .dockerignore, and put files in the place of links"
+        finding = Finding("error", "WEIGHTS_INCOMPLETE", text, cure)
+    return Held(finding, names, 0, config, precision)
+
+
+def _on_the_hub(source: Source, name: str) -> Held:
+    """Asks without a token for what `setup()` would read before it moves gigabytes."""
+    if not source.fetchable:
+        cure = "Send it, or name another in `environment:` of cog.yaml, or SNB_PREPARED=none"
+        return Held(Finding("error", "WEIGHTS_ABSENT", f"{name}, and no hub repository is called so", cure))
+    try:
+        return _published(source, name)
+    except DownloadFailed as failure:
+        fault = f"{name}, and setup() cannot fetch it without HF_TOKEN: {'; '.join(failure.faults)}"
+        codes = {401: "WEIGHTS_PRIVATE", 403: "WEIGHTS_PRIVATE", 404: "WEIGHTS_ABSENT"}
+        if code := codes.get(status(failure) or 0):
+            return Held(Finding("error", code, fault, f"Check name and revision. {BAKE}"))
+        return Held(Finding("not checked", "WEIGHTS_UNASKED", fault, "Look again where the hub answers"))
+    except SNBError as failure:
+        fault = f"{name}, and cannot be served: {'; '.join(failure.faults)}"
+        return Held(Finding("error", "WEIGHTS_UNUSABLE", fault, "Name another repository"))
+
+
+def _published(source: Source, name: str) -> Held:
+    """From the small files: a gated repository lists them for everybody and hands out none."""
+    disable_progress_bars()
+    hub = Hub(endpoint=os.environ.get("HF_ENDPOINT"))
+    listing = hub.listing(source.name, source.revision)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        hub.fetch(listing, listing.files.keys() & {*PINS[source.role]["files"]}, folder)
+        if faults := description_faults(folder, source.role, listing.files.keys()):
+            raise WeightsMissing(faults)
+        size = sum(listing.files[shard].size for shard in shards(folder, source.role))
+        text = f"{name}; it is public, and setup() downloads {size / 1e9:.2f} GB"
+        return Held(Finding("ok", "WEIGHTS", text), frozenset(), size, *_described(source, folder))
+
+
+def _described(source: Source, folder: Path) -> tuple[Qwen2Config | None, str | None]:
+    """The configuration and the precision that the small files of a folder tell."""
+    config = None if source.role == "adapter" else read_config(folder)
+    return config, Card.read(folder).precision if source.role == "prepared" else None
