@@ -1,20 +1,17 @@
 """deploy/compose.yaml, read by Docker Compose itself; its commands are run here, without Docker."""
 
-import socket
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from snb.errors import BadSetting
 from snb.settings import ROOT, Settings
-from tests.hosts import DEPLOY, GIVEN, compose, composed, environment, puppet, puppet_server, tools
+from tests.hosts import GIVEN, compose, composed, environment, tools
 from tests.tiny import save_tiny
-from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +48,6 @@ def test_the_model_has_a_card_and_images_are_those_that_were_tested(services: di
     caddy = subprocess.run([tools() / "caddy", "version"], capture_output=True, text=True, check=True)
     tested = f"caddy:{caddy.stdout.split()[0].removeprefix('v')}"
     assert services["door"]["image"] == tested
-    assert f"FROM {tested} AS" in (DEPLOY / "huggingface" / "Dockerfile").read_text()
 
 
 def test_every_setting_in_the_file_is_passed_on_and_an_unknown_one_stops_the_boot(tmp_path: Path) -> None:
@@ -92,25 +88,3 @@ def test_the_download_is_done_by_the_package_and_fails_by_name(
         )
         assert done.returncode == code, done.stderr
         assert (str(base) in done.stdout) if code == 0 else ("WEIGHTS_MISSING" in done.stderr)
-
-
-@pytest.mark.server
-@pytest.mark.parametrize("protected", [True, False])
-def test_a_webhook_reaches_nothing(services: dict[str, Any], tmp_path: Path, protected: bool) -> None:
-    """Unprotected it is posted: once it is not, the proxies can be deleted from deploy/."""
-    folder = puppet(tmp_path / "project", "set-up", "go-on")
-    model = services["model"]["environment"]
-    proxies = {name: value for name, value in model.items() if name.endswith("_PROXY")}
-    with socket.create_server(("127.0.0.1", 0)) as hook:
-        hook.settimeout(600)
-        body = {"input": {}, "webhook": f"http://127.0.0.1:{hook.getsockname()[1]}/hook"}
-        with puppet_server(folder, proxies if protected else {}) as server:
-            server.wait()
-            httpx.post(f"{server.url}/predictions", json=body, timeout=600)
-            if protected:
-                until(lambda: "webhook request error" in (folder / "log").read_text())
-                hook.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    hook.accept()
-            else:
-                assert hook.accept()[0].recv(4) == b"POST"

@@ -1,4 +1,4 @@
-"""deploy/skypilot.yaml, read by SkyPilot itself; its command runs the real Cog server."""
+"""deploy/skypilot.yaml, read by SkyPilot itself; its command runs the front and the real Cog server."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from snb.front.process_group import end, start
@@ -50,7 +51,7 @@ def test_the_job_serves_and_ends_as_failed_where_the_server_never_would(
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     image.write_bytes(f"PATH={path}\0COG_PREDICT_TYPE_STUB=predict.py:Predictor\0ODD=a b\nc\0".encode())
     script = task["run"]
-    places = {"/proc/1/environ": str(image), "/src": str(folder), "8080": str(port), "sleep 10": "sleep 0.3"}
+    places = {"/proc/1/environ": str(image), "/src": str(folder), "8080": str(port)}
     for place, here in places.items():
         assert place in script
         script = script.replace(place, here)
@@ -72,13 +73,14 @@ def test_the_job_serves_and_ends_as_failed_where_the_server_never_would(
         if fault != "fail":
             until(lambda: status() == "READY")
             (folder / "go-on").touch()
-            answer = httpx.post(f"{url}/predictions", json={"input": {}}, timeout=600)
+            headers = {"Authorization": f"Bearer {KEY}"}
+            answer = httpx.post(f"{url}/predictions", json={"input": {}}, headers=headers, timeout=600)
             assert answer.json()["output"] == ["0 "]
             assert process.poll() is None
         if fault == "sick":
             (folder / "sick").touch()
         if fault == "killed":
-            httpx.post(f"{url}/shutdown")
+            psutil.Process(process.pid).children()[-1].kill()
         assert process.wait(timeout=600) == 1
         assert status() == "DOWN"
     finally:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +13,7 @@ from huggingface_hub import SpaceCard, SpaceHardware
 
 from snb.front.process_group import end, start
 from snb.settings import ROOT, Settings
-from tests.hosts import DEPLOY, KEY, status_code, tools
+from tests.hosts import DEPLOY, KEY, status_code
 from tests.tiny import save_tiny
 from tests.waiting import until
 from tools.serving import schema
@@ -72,7 +71,7 @@ def test_it_runs_as_user_1000_and_writes_to_its_home_and_tmp_only(tmp_path: Path
     for folder in (Path("/tmp/coglet"), Path("/tmp/coglet/predictions")):
         folder.mkdir(exist_ok=True)
         folder.chmod(0o1777)
-    home, public, inner = tmp_path / "home", free_port(), free_port()
+    home, public = tmp_path / "home", free_port()
     (home / "weights").mkdir(parents=True)
     for path in (home, home / "weights"):
         os.chown(path, USER, USER)
@@ -81,22 +80,23 @@ def test_it_runs_as_user_1000_and_writes_to_its_home_and_tmp_only(tmp_path: Path
     tmp_path.chmod(0o755)
 
     [command] = map(json.loads, instructions("CMD"))
-    caddyfile = shlex.quote(str(DEPLOY / "Caddyfile"))
-    places = {":7860": f":{public}", ":5000": f":{inner}", "/etc/caddy/Caddyfile": caddyfile}
-    for place, here in places.items():
-        command[-1] = command[-1].replace(place, here)
-    image = {"COG_PREDICT_TYPE_STUB": "predict.py:Predictor", "COG_MAX_CONCURRENCY": "32", "PORT": str(inner)}
+    command[-1] = str(public)
+    image = {"COG_PREDICT_TYPE_STUB": "predict.py:Predictor", "COG_MAX_CONCURRENCY": "32"}
     image |= {name: value.replace("/home/user", str(home)) for name, value in variables().items()}
-    image |= {"PATH": f"{ROOT / '.venv' / 'bin'}:{tools()}:/usr/bin:/bin", "SNB_API_KEY": KEY}
+    image |= {"PATH": f"{ROOT / '.venv' / 'bin'}:/usr/bin:/bin", "SNB_API_KEY": KEY}
     image |= {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_PREPARED": "none"}
     with (tmp_path / "log").open("w") as log:
         process = start([*AS_USER, *command], cwd=ROOT, env=image, stdout=log, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{public}"
         until(lambda: status_code(f"{url}/health-check") == 200)
-        body = {"input": {"user_message": "Bonjour", "api_key": KEY, "max_tokens": 3}}
-        assert httpx.post(f"{url}/predictions", json=body, timeout=600).json()["status"] == "succeeded"
-        assert httpx.post(f"{url}/shutdown").status_code == 404
+        authorization = {"Authorization": f"Bearer {KEY}"}
+        body = {"input": {"user_message": "Bonjour", "max_tokens": 3}}
+        assert (
+            httpx.post(f"{url}/predictions", json=body, headers=authorization, timeout=600).json()["status"]
+            == "succeeded"
+        )
+        assert httpx.post(f"{url}/predictions", json=body).status_code == 401
         assert Path("/proc", str(process.pid)).stat().st_uid == USER
     finally:
         end(process)
