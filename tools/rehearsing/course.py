@@ -1,10 +1,8 @@
-"""What happened in a drill: what was lost, who waited for how long; and its record as Markdown to keep."""
+"""What happened in a drill: what was lost, and who waited for how long."""
 
 import statistics
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
-from tools.benchmarking.benchmark_record import machine, versions
 from tools.rehearsing.verdict import plain
 from tools.table import number, table
 
@@ -32,9 +30,9 @@ class Answer:
 class Course:
     """Moments are seconds since the epoch."""
 
-    answers: list[Answer] = field(default_factory=list)
-    references: dict[int, str] = field(default_factory=dict)
+    references: dict[int, str]
     """The answer to each question before anything happened."""
+    answers: list[Answer] = field(default_factory=list)
     taken: float = NEVER
     given: float = NEVER
     ready: float = NEVER
@@ -71,39 +69,22 @@ class Course:
         }
         return [fault for fault, holds in faults.items() if holds]
 
-    def record(self, scene: str) -> str:
-        """The whole record; `scene` says who asked whom, and what was done to the first backend."""
-        here, now = machine(), datetime.now(UTC)
-        where = ", ".join(filter(None, [here["system"], here["processor"], *here["gpus"]]))
-        faults, whole = "; ".join(self.faults()), f"{len(self.answers)} questions asked, each answered whole"
-        where = f"""
-- Date: {now:%Y-%m-%d %H:%M} UTC, project {versions()["project"] or "unknown"}
-- Machine: {where}, {here["cores"]} cores
-- {scene}"""
-        result = f"**Failed:** {faults}." if faults else f"**Nothing was lost:** {whole}."
-        durations = "\n".join(f"- {line}." for line in self.durations())
-        parts = [f"# Drill of {now:%Y-%m-%d}", where.strip(), result, table(HEADER, self.rows()), durations]
-        return "\n\n".join(parts) + "\n"
-
-    def rows(self) -> list[list[str]]:
-        """Of the table: each answer is in one of them."""
+    def table(self) -> str:
+        """In Markdown; each answer is in one row."""
         before = [a for a in self.answers if a.ended <= self.taken]
         back = [a for a in self.answers if a.asked >= self.ready]
         away = [a for a in self.answers if a not in before and a not in back]
         named = {"before the first went": before, "while it was away": away, "when it was back": back}
-        return [[name, *cells(answers)] for name, answers in named.items()]
+        return table(HEADER, [[name, *cells(answers)] for name, answers in named.items()])
 
-    def durations(self) -> list[str]:
-        """How long the switch and the return took, as far as they happened."""
+    def durations(self) -> str:
+        """How long the switch and the return took; of what never happened, a dash."""
         switch, ready, back = self.switched - self.taken, self.ready - self.given, self.returned - self.ready
-        why = "for a while the client leaves alone who failed"
-        lines = {
-            f"From taking the first away to the first answer by the second: {switch:.2f} s": self.switched,
-            f"The first was ready again {ready:.1f} s after it was brought back": self.ready,
-            f"Its first answer came {back:.1f} s later: {why}": self.returned,
-        }
-        happened = [line for line, moment in lines.items() if moment < NEVER]
-        return [*happened, "A wait is from a question to its whole answer"]
+        return f"""\
+- From taking the first away to the first answer by the second: {number(switch)} s.
+- The first was ready again {number(ready, 1)} s after it was brought back.
+- Its first answer came {number(back, 1)} s later: for a while the client leaves alone who failed.
+- A wait is from a question to its whole answer."""
 
 
 def cells(answers: list[Answer]) -> list[str]:
