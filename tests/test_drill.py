@@ -1,6 +1,7 @@
 """scripts/drill: the real thing with a killed backend, a person's hands, and what counts as a failure."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,6 @@ from tests.cog_double import Double
 from tests.tiny import save_tiny
 from tests.waiting import started_with
 from tools.rehearsing.course import Answer, Course
-from tools.rehearsing.drill import record
 from tools.serving.server import free_port
 
 DRILL = [sys.executable, str(ROOT / "scripts" / "drill"), "--pupils", "2"]
@@ -30,10 +30,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, **own, "SNB_SCRIPTS": "any"}
 
 
-def rows(record: str) -> list[list[int]]:
-    """Questions, by the first, by the second, lost: of each row."""
-    lines = [line for line in record.splitlines() if line.startswith("|")][2:]
-    return [[int(cell) for cell in line.split("|")[2:6]] for line in lines]
+def answered(record: str) -> list[int]:
+    """How many questions were asked, and answered by either backend."""
+    counts = re.search(r"(\d+) questions asked: (\d+) .* backend, (\d+) by the second", record)
+    assert counts, record
+    return list(map(int, counts.groups()))
 
 
 # Three servers boot, and the client leaves one that failed alone for ten seconds and more.
@@ -49,11 +50,9 @@ def test_a_class_loses_nothing_when_the_first_backend_is_killed_and_returns_to_i
     assert file.read_text(encoding="utf-8") == done.stdout
     assert "**Nothing was lost:**" in done.stdout
     assert "SIGKILL" in done.stdout
-    before, away, back = rows(done.stdout)
-    assert before[1] == before[0] > 0
-    assert away[2] > 0
-    assert back[1] >= 2
-    assert before[3] == away[3] == back[3] == 0  # lost
+    asked, first, second = answered(done.stdout)
+    assert asked == first + second
+    assert min(first, second) >= 2
     assert not started_with(tmp_path)
 
 
@@ -87,10 +86,7 @@ def test_a_person_is_told_when_to_take_the_first_away_and_when_to_bring_it_back(
             written = drill.stdout.read()
     assert drill.returncode == 0, written
     assert "by hand" in written
-    before, away, back = rows(written)
-    assert before[1] == before[0] > 0
-    assert away[2] > 0
-    assert back[1] > 0
+    assert min(answered(written)) > 0
 
 
 @needs_node
@@ -118,14 +114,11 @@ def course(*more: Answer) -> Course:
     return Course({0: "whole"}, [*answers, *more], taken=10, given=20, ready=25)
 
 
-def test_the_record_says_who_waited_for_how_long() -> None:
-    written = record(course(), "two doubles")
-    assert rows(written) == [[1, 1, 0, 0], [3, 0, 3, 0], [2, 1, 1, 0]]
-    waits = [line.split("|")[6:8] for line in written.splitlines() if line.startswith("|")][2:]
-    assert [[float(cell) for cell in row] for row in waits] == [[2, 2], [3, 3], [1.5, 2]]
-    assert "to the first answer by the second: 2.00 s" in written
-    assert "ready again 5.0 s after" in written
-    assert "first answer came 5.0 s later" in written
+def test_the_record_says_who_answered_and_how_long_it_took() -> None:
+    written = course().summary()
+    assert answered(written) == [6, 2, 4]
+    durations = re.findall(r"[:r] ([\d.]+) s", written)
+    assert durations == ["2.0", "3.0", "5.0", "5.0"]
     assert course().faults() == []
 
 
@@ -146,7 +139,7 @@ def test_every_kind_of_loss_is_a_fault(text: str | None, faults: list[str]) -> N
 def test_a_course_that_did_not_get_far_says_what_never_happened() -> None:
     early = Course({0: "whole"}, [answer(1, 3, 0)])
     assert len(early.faults()) == 3
-    assert "**Failed:** the first backend was never taken away" in record(early, "")
+    assert "**Failed:** the first backend was never taken away" in early.summary()
 
 
 def test_without_node_the_drill_says_what_to_install(tmp_path: Path) -> None:

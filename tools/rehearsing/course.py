@@ -1,13 +1,10 @@
 """What happened in a drill: what was lost, and who waited for how long."""
 
-import statistics
 from dataclasses import dataclass, field
 
 from tools.rehearsing.verdict import plain
-from tools.table import number, table
 
 NEVER = float("inf")
-HEADER = ("asked", "questions", "by the first", "by the second", "lost", "median wait s", "longest wait s")
 HALF = 0.5
 """Share of an answer's usual length below which another answer to the question counts as cut short."""
 
@@ -69,27 +66,23 @@ class Course:
         }
         return [fault for fault, holds in faults.items() if holds]
 
-    def table(self) -> str:
-        """In Markdown; each answer is in one row."""
-        before = [a for a in self.answers if a.ended <= self.taken]
-        back = [a for a in self.answers if a.asked >= self.ready]
-        away = [a for a in self.answers if a not in before and a not in back]
-        named = {"before the first went": before, "while it was away": away, "when it was back": back}
-        return table(HEADER, [[name, *cells(answers)] for name, answers in named.items()])
-
-    def durations(self) -> str:
-        """How long the switch and the return took; of what never happened, a dash."""
-        switch, ready, back = self.switched - self.taken, self.ready - self.given, self.returned - self.ready
+    def summary(self) -> str:
+        """In Markdown: how it ended, who answered, and how long it took."""
+        faults, count = self.faults(), len(self.answers)
+        first, second = (sum(answer.backend == place for answer in self.answers) for place in (0, 1))
+        longest = max((answer.ended - answer.asked for answer in self.answers), default=NEVER)
+        well = "**Nothing was lost:** every question was answered whole."
         return f"""\
-- From taking the first away to the first answer by the second: {number(switch)} s.
-- The first was ready again {number(ready, 1)} s after it was brought back.
-- Its first answer came {number(back, 1)} s later: for a while the client leaves alone who failed.
-- A wait is from a question to its whole answer."""
+{f"**Failed:** {'; '.join(faults)}." if faults else well}
+
+- {count} questions asked: {first} answered by the first backend, {second} by the second.
+- From taking the first away to the first answer by the second: {seconds(self.switched - self.taken)}.
+- The longest wait from a question to its whole answer: {seconds(longest)}.
+- The first was ready again after {seconds(self.ready - self.given)}.
+- Its first answer came after another {seconds(self.returned - self.ready)}: the client rests who failed.
+"""
 
 
-def cells(answers: list[Answer]) -> list[str]:
-    """Of one period."""
-    by = [sum(a.backend == position for a in answers) for position in (0, 1)]
-    waits = [a.ended - a.asked for a in answers]
-    shown = [number(statistics.median(waits)), number(max(waits))] if waits else ["–", "–"]
-    return [*map(str, (len(answers), *by, sum(bool(a.failure) for a in answers))), *shown]
+def seconds(duration: float) -> str:
+    """A duration; what never happened has none (infinite, or not a number)."""
+    return f"{duration:.1f} s" if duration < NEVER else "never"

@@ -79,11 +79,11 @@ class Local:
     """
 
     def __init__(self, stack: contextlib.ExitStack, log: IO[str], how: str) -> None:
-        self._signal, self.deed = SIGNALS[how], f"{SIGNALS[how].name} to its process group"
+        self.deed = f"{SIGNALS[how].name} to its process group"
+        self._signal, self._stack, self._log = SIGNALS[how], stack, log
         shared = {name: os.environ.get(name, value) for name, value in SHARED.items()}
-        settings = {**local.settings(), **shared}
-        self._boot = lambda port=0: stack.enter_context(Server(settings, port=port, log=log))
-        servers = [self._boot(), self._boot()]
+        self._settings = {**local.settings(), **shared}
+        servers = [self._start(), self._start()]
         for server in servers:
             server.wait(BOOT)
         self._first, self.urls = servers[0], [server.url for server in servers]
@@ -97,8 +97,11 @@ class Local:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._first.pid, signal.SIGKILL)
         self._first.close()
-        self._first = self._boot(self._first.port)
+        self._first = self._start(self._first.port)
         self._first.wait(BOOT)
+
+    def _start(self, port: int = 0) -> Server:
+        return self._stack.enter_context(Server(self._settings, port=port, log=self._log))
 
 
 def questions() -> list[dict[str, Any]]:
@@ -149,7 +152,7 @@ def references(backends: list[str]) -> dict[int, str]:
 
 
 def rehearse(course: Course, backends: ByHand | Local, pupils: int) -> None:
-    """The whole drill; `course` is filled as it goes, so that there is something to show of one that fails."""
+    """The whole drill; fills `course` as it goes, so that one that fails has something to show."""
     say(f"{pupils} pupils ask …")
     with asking(backends.urls, pupils) as answers:
 
@@ -184,8 +187,6 @@ def record(course: Course, scene: str) -> str:
     """In Markdown; `scene` says who asked whom, and what was done to the first backend."""
     here, now = machine(), datetime.now(UTC)
     where = ", ".join(filter(None, [here["system"], here["processor"], *here["gpus"]]))
-    whole = f"**Nothing was lost:** {len(course.answers)} questions asked, each answered whole."
-    faults = course.faults()
     return f"""\
 # Drill of {now:%Y-%m-%d}
 
@@ -193,24 +194,14 @@ def record(course: Course, scene: str) -> str:
 - Machine: {where}, {here["cores"]} cores
 - {scene}
 
-{f"**Failed:** {'; '.join(faults)}." if faults else whole}
-
-{course.table()}
-
-{course.durations()}
-"""
+{course.summary()}"""
 
 
-def install_client() -> None:
-    """Installs the client's one dependency. Raises Failed where that cannot be."""
-    if not shutil.which("node"):
+def check_client() -> None:
+    """Raises Failed where the client cannot run."""
+    if not (shutil.which("node") and (CLIENT / "node_modules" / "replicate").exists()):
         need = "the drill asks through the JavaScript client, which needs Node 18 or later"
-        raise Failed(f"{need}: https://nodejs.org")
-    if not (CLIENT / "node_modules" / "replicate" / "package.json").exists():
-        say("installing the client's dependencies …")
-        command = ["npm", "ci", "--prefix", str(CLIENT), "--omit=dev", "--no-audit", "--no-fund", "--silent"]
-        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-            raise Failed("npm wrote the reason above")
+        raise Failed(f"{need} (https://nodejs.org), and then: npm ci --prefix client --omit=dev")
 
 
 def main() -> int:
@@ -223,7 +214,7 @@ def main() -> int:
     add("--backends", nargs=2, metavar="URL", help="two that run already, in order of preference")
     add("--output", type=Path, metavar="FILE", help="also writes the record there")
     options = parser.parse_args()
-    install_client()
+    check_client()
     for name in OWN:
         os.environ.pop(name, None)  # a server here is no client
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
