@@ -16,19 +16,16 @@ POLL, LOOK = 0.5, 10.0
 
 
 class Cog:
-    """Reads once which inputs the model has.
-
-    Args:
-        key: sent as the input `api_key`, where the model has one; SNB_API_KEY unless given.
+    """Reads once which inputs the model has; sends SNB_API_KEY as `api_key`, where it has that one.
 
     Raises:
         Failed: nothing that speaks Cog's HTTP answers at `url`.
     """
 
-    def __init__(self, name: str, url: str, key: str | None = None) -> None:
+    def __init__(self, name: str, url: str) -> None:
         self.name = name
         self._http = Http(url)
-        self._key = os.environ.get("SNB_API_KEY", "") if key is None else key
+        self._key = os.environ.get("SNB_API_KEY", "")
         self.known = dialect.properties(self._http.json("GET", "/openapi.json"))
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
@@ -55,13 +52,9 @@ class Cog:
 
 
 def await_ready(url: str, limit: float, say: Callable[[str], None]) -> float:
-    """Seconds until the Cog server at `url` took predictions.
+    """Seconds until the Cog server at `url` took predictions; `say` is told each new state.
 
-    A server that does not answer yet is waited for: a container that boots does not listen from its first
-    second.
-
-    Args:
-        say: is told each new state.
+    One that does not answer yet is waited for: a container that boots does not listen from its first second.
 
     Raises:
         Failed: its setup failed, or it is not ready after `limit` seconds.
