@@ -24,3 +24,16 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def started_with(folder: Path) -> list[int]:
+    """Processes whose environment names `folder`, and that still run."""
+    pids = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            named = str(folder).encode() in environment.read_bytes()
+        except OSError:
+            continue
+        if named and running(int(environment.parent.name)):
+            pids.append(int(environment.parent.name))
+    return pids

@@ -53,13 +53,9 @@ class Cog:
 
 
 def await_ready(url: str, limit: float, say: Callable[[str], None]) -> float:
-    """Seconds until the Cog server at `url` took predictions.
+    """Seconds until the Cog server at `url` took predictions; `say` is told each new state.
 
-    A server that does not answer yet is waited for: a container that boots does not listen from its first
-    second.
-
-    Args:
-        say: is told each new state.
+    One that does not answer yet is waited for: a container that boots does not listen from its first second.
 
     Raises:
         Failed: its setup failed, or it is not ready after `limit` seconds.

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
 
 from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import Cog
@@ -21,7 +20,8 @@ from tools.serving.server import Server
 OURS, REFERENCE = "ours", "reference"
 SLOTS = "32"
 """As many as the largest level asks for, unless SNB_SLOTS says otherwise."""
-MODEL = re.compile(r"(?:replicate:|r8\.im/)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
+URL = re.compile(r"https?://(?:\S+@)?(\[[\da-f:]+\]|[\w.-]+)(:\d+)?(?:/\S*)?")
+MODEL = re.compile(r"(?:replicate:)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
 """A model or a deployment on Replicate, as people write them."""
 
 
@@ -65,14 +65,14 @@ def remote(address: str) -> Iterator[Started]:
 def reached(address: str) -> Cog | Replicate:
     """The endpoint at the URL of a Cog server, or of a model or deployment on Replicate.
 
-    There `owner/name` will do, with `:version` or after `deployments/`, `replicate:` or `r8.im/`. The token
-    is REPLICATE_API_TOKEN, and REPLICATE_API_BASE_URL is asked in place of Replicate's own API.
+    There `owner/name` will do, with `:version` or after `deployments/` or `replicate:`. The token is
+    REPLICATE_API_TOKEN, and REPLICATE_API_BASE_URL is asked in place of Replicate's own API.
 
     Raises:
         Failed: it does not answer, the address is neither, or there is no token.
     """
-    if is_url(address):
-        return Cog(urlsplit(address).netloc.rpartition("@")[2], address)
+    if url := URL.fullmatch(address):
+        return Cog("".join(filter(None, url.groups())), address)
     named = MODEL.fullmatch(address)
     if not named:
         raise Failed(f"{address} is neither a URL (http://… or https://…) nor owner/name on Replicate")
@@ -80,12 +80,3 @@ def reached(address: str) -> Cog | Replicate:
         raise Failed("set REPLICATE_API_TOKEN to ask Replicate")
     base = os.environ.get("REPLICATE_API_BASE_URL", "")
     return Replicate(named[1], token, base.rstrip("/").removesuffix("/v1") or None)
-
-
-def is_url(address: str) -> bool:
-    """Whether an address is a URL with a host, and nothing that cannot be read as one."""
-    try:
-        where = urlsplit(address)
-        return where.scheme in ("http", "https") and bool(where.hostname) and where.port != 0
-    except ValueError:
-        return False

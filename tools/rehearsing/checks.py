@@ -1,10 +1,9 @@
 """The checks of a smoke test. Each returns a state and what was seen, and raises Failed for a fault."""
 
 import contextlib
-import functools
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
@@ -48,53 +47,48 @@ def stream(replies: Sequence[Reply]) -> Seen:
 
     The latter is asked of one answer only: a client that was kept from reading finds several pieces at once.
     """
-    if whole := [reply.who for reply in replies if len(reply.times) < 2]:
+    if whole := [reply.asked["philosopher"] for reply in replies if len(reply.times) < 2]:
         raise Failed(f"the answers of {', '.join(whole)} came in one piece")
-    shares = {}
-    for reply in replies:
-        tokens, rate, first = (
-            numbers(reply.metrics).get(name, 0)
-            for name in ("output_token_count", "tokens_per_second", "time_to_first_token")
-        )
-        written = tokens / rate - first if rate > 0 else 0
-        shares[(reply.times[-1] - reply.times[0]) / written if written > 0 else 1] = reply
-    best = shares[max(shares)]
+    best = max(replies, key=spread)
     came = best.times[-1] - best.times[0]
-    if max(shares) < SPREAD:
+    if spread(best) < SPREAD:
         raise Failed(f"all text came within {came:.2f} s at the end: a proxy holds it back?")
     pieces = ", ".join(str(len(reply.times)) for reply in replies)
-    return OK, f"{pieces} pieces; those of {best.who} came over {came:.2f} s"
+    return OK, f"{pieces} pieces; those of {best.asked['philosopher']} came over {came:.2f} s"
+
+
+def spread(reply: Reply) -> float:
+    """The share of its writing over which its text came; 1 where the endpoint does not tell."""
+    metrics = numbers(reply.metrics)
+    rate, tokens = metrics.get("tokens_per_second", 0), metrics.get("output_token_count", 0)
+    written = tokens / rate - metrics.get("time_to_first_token", 0) if rate > 0 else 0
+    return (reply.times[-1] - reply.times[0]) / written if written > 0 else 1
 
 
 def metrics(replies: Sequence[Reply]) -> Seen:
     """Every metric that callers rely on is there and can be true."""
-    if faults := [f"{reply.who}: {fault}" for reply in replies for fault in metric_faults(reply)]:
-        raise Failed("; ".join(faults))
+    for reply in replies:
+        if missing := [name for name in METRICS if reply.metrics.get(name) is None]:
+            raise Failed(f"no {', '.join(missing)}")
+        read, written, reason, seed, first = (reply.metrics[name] for name in METRICS)
+        least, most, sent = (reply.asked[name] for name in ("min_tokens", "max_tokens", "seed"))
+        faults = {
+            f"input_token_count is {read}": read < 1,
+            f"output_token_count is {written}, not {least} to {most}": not least <= written <= most,
+            f"finish_reason is {reason}: the answer is not whole": reason not in WHOLE,
+            f"seed is {seed}, not the {sent} that was sent": seed != sent,
+            f"time_to_first_token is {first} s, of {reply.ended:.3f} s": not 0 <= first <= reply.ended,
+        }
+        if any(faults.values()):
+            raise Failed("; ".join(fault for fault, holds in faults.items() if holds))
     return OK, ", ".join(f"{name} {replies[0].metrics[name]}" for name in METRICS)
-
-
-def metric_faults(reply: Reply) -> Iterator[str]:
-    """What is wrong with the metrics of one answer, as sentences."""
-    if missing := [name for name in METRICS if reply.metrics.get(name) is None]:
-        yield f"no {', '.join(missing)}"
-        return
-    read, written, reason, seed, first = (reply.metrics[name] for name in METRICS)
-    least, most = reply.asked["min_tokens"], reply.asked["max_tokens"]
-    if read < 1:
-        yield f"input_token_count is {read}"
-    if not least <= written <= most:
-        yield f"output_token_count is {written}, not {least} to {most}"
-    if reason not in WHOLE:
-        yield f"finish_reason is {reason}: the answer is not whole"
-    if seed != reply.asked["seed"]:
-        yield f"seed is {seed}, not the {reply.asked['seed']} that was sent"
-    if not 0 <= first <= reply.ended:
-        yield f"time_to_first_token is {first} s, of {reply.ended:.3f} s in all"
 
 
 def language(replies: Sequence[Reply]) -> Seen:
     """The answers are French. The stand-in's poor French is reported, and is no failure."""
-    likely = [(reply.who, *identifier().rank(reply.text)[0]) for reply in replies]
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(LANGUAGES)
+    likely = [(reply.asked["philosopher"], *identifier.rank(reply.text)[0]) for reply in replies]
     seen = ", ".join(f"{name} {code} {probability:.0%}" for name, code, probability in likely)
     if notice := next((reply.metrics["notice"] for reply in replies if reply.metrics.get("notice")), ""):
         return NOTE, f"{seen}; not judged, for the endpoint says: {notice}"
@@ -103,46 +97,35 @@ def language(replies: Sequence[Reply]) -> Seen:
     return OK, seen
 
 
-@functools.cache
-def identifier() -> LanguageIdentifier:
-    """Takes half a second to load."""
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages(LANGUAGES)
-    return identifier
-
-
 def times(replies: Sequence[Reply]) -> Seen:
     """How long the first answer took, and the others."""
     cold, *warm = replies
     seen = f"cold: first text after {cold.times[0]:.2f} s, all after {cold.ended:.2f} s"
     if warm:
-        first, whole = (
-            statistics.median(t) for t in zip(*((r.times[0], r.ended) for r in warm), strict=True)
-        )
+        first = statistics.median(reply.times[0] for reply in warm)
+        whole = statistics.median(reply.ended for reply in warm)
         seen += f"; warm, median of {len(warm)}: {first:.2f} s, {whole:.2f} s"
     return NOTE, seen
 
 
-def seed(endpoint: Remote, reply: Reply, limit: float) -> Seen:
+def seed(endpoint: Remote, reply: Reply) -> Seen:
     """The same question with the same seed has the same answer.
 
     In 16 bits and int8 a near tie may fall the other way while others ask. Such an answer has two variants,
     so a third one decides: like one of the others it is a warning, unlike both a failure.
     """
-    again = hear(endpoint, reply.asked, limit).text
+    again = hear(endpoint, reply.asked).text
     if again == reply.text:
         return OK, f"the same {len(again)} characters twice"
-    if hear(endpoint, reply.asked, limit).text not in (reply.text, again):
+    if hear(endpoint, reply.asked).text not in (reply.text, again):
         raise Failed("the same seed gave three different answers")
-    return (
-        WARNING,
-        "one answer of three differs: a near tie, as 16 bits and int8 allow; in fp32 it is a fault",
-    )
+    tie = "one answer of three differs: a near tie, as 16 bits and int8 allow; in fp32 it is a fault"
+    return WARNING, tie
 
 
-def cancel(endpoint: Remote, limit: float) -> Seen:
+def cancel(endpoint: Remote) -> Seen:
     """A long answer ends as canceled when it is canceled by its id."""
-    _, running = opened(endpoint, LONG, limit)
+    _, running = opened(endpoint, LONG)
     with contextlib.closing(running.pieces):
         running.cancel()
         began = time.monotonic()
@@ -155,9 +138,9 @@ def cancel(endpoint: Remote, limit: float) -> Seen:
     raise Failed("a canceled answer went on to its end")
 
 
-def left(endpoint: Cog, limit: float) -> Seen:
+def left(endpoint: Cog) -> Seen:
     """An answer whose reader has left is over, so that to cancel it finds nothing."""
-    _, running = opened(endpoint, LONG, limit)
+    _, running = opened(endpoint, LONG)
     running.pieces.close()
     time.sleep(LEFT)
     try:
@@ -169,23 +152,23 @@ def left(endpoint: Cog, limit: float) -> Seen:
     raise Failed(f"an answer went on {LEFT:g} s after its reader had left")
 
 
-def others(endpoint: Remote, limit: float) -> Seen:
+def others(endpoint: Remote) -> Seen:
     """An answer goes on to its end while bad inputs are refused."""
-    _, running = opened(endpoint, STEADY, limit)
+    _, running = opened(endpoint, STEADY)
     for name, (_, value) in BAD.items():
         with contextlib.suppress(Failed):
-            hear(endpoint, {**SHORT, name: value}, limit)
+            hear(endpoint, {**SHORT, name: value})
     tokens, wanted = list(running.pieces)[-1].tokens, STEADY["max_tokens"]
     if tokens != wanted:
         raise Failed(f"an answer that went on meanwhile has {tokens} of {wanted} tokens")
     return OK, f"an answer that went on meanwhile has all its {wanted} tokens"
 
 
-def bad_input(endpoint: Remote, name: str, limit: float) -> Seen:
+def bad_input(endpoint: Remote, name: str) -> Seen:
     """A bad input is refused by name: with 4xx, or as a failed prediction with BAD_INPUT."""
     fault, value = BAD[name]
     try:
-        hear(endpoint, {**SHORT, name: value}, limit)
+        hear(endpoint, {**SHORT, name: value})
     except Failed as failed:
         refusal = failed.body if isinstance(failed, Refused) else str(failed)
         well = 400 <= failed.status < 500 if isinstance(failed, Refused) else "BAD_INPUT" in refusal
@@ -195,11 +178,11 @@ def bad_input(endpoint: Remote, name: str, limit: float) -> Seen:
     raise Failed(f"{fault} was answered")
 
 
-def key(endpoint: Cog, value: str, limit: float) -> Seen:
+def key(endpoint: Cog, value: str) -> Seen:
     """The endpoint, or a proxy before it, refuses another key than its own, and none."""
     what = "a wrong key" if value else "no key"
     try:
-        hear(Cog(endpoint.name, endpoint.url, value), SHORT, limit)
+        hear(Cog(endpoint.name, endpoint.url, value), SHORT)
     except Failed as failed:
         if getattr(failed, "status", 0) in (401, 403):
             return OK, f"{what}: {failed}"

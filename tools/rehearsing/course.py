@@ -1,15 +1,10 @@
-"""What happened in a drill: what was lost, who waited for how long; and its record as Markdown to keep."""
+"""What happened in a drill: what was lost, and who waited for how long."""
 
-import statistics
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
-from tools.benchmarking.benchmark_record import machine, versions
 from tools.rehearsing.verdict import plain
-from tools.table import number, table
 
 NEVER = float("inf")
-HEADER = ("asked", "questions", "by the first", "by the second", "lost", "median wait s", "longest wait s")
 HALF = 0.5
 """Share of an answer's usual length below which another answer to the question counts as cut short."""
 
@@ -32,9 +27,9 @@ class Answer:
 class Course:
     """Moments are seconds since the epoch."""
 
-    answers: list[Answer] = field(default_factory=list)
-    references: dict[int, str] = field(default_factory=dict)
+    references: dict[int, str]
     """The answer to each question before anything happened."""
+    answers: list[Answer] = field(default_factory=list)
     taken: float = NEVER
     given: float = NEVER
     ready: float = NEVER
@@ -71,44 +66,23 @@ class Course:
         }
         return [fault for fault, holds in faults.items() if holds]
 
-    def record(self, scene: str) -> str:
-        """The whole record; `scene` says who asked whom, and what was done to the first backend."""
-        here, now = machine(), datetime.now(UTC)
-        where = ", ".join(filter(None, [here["system"], here["processor"], *here["gpus"]]))
-        faults, whole = "; ".join(self.faults()), f"{len(self.answers)} questions asked, each answered whole"
-        where = f"""
-- Date: {now:%Y-%m-%d %H:%M} UTC, project {versions()["project"] or "unknown"}
-- Machine: {where}, {here["cores"]} cores
-- {scene}"""
-        result = f"**Failed:** {faults}." if faults else f"**Nothing was lost:** {whole}."
-        durations = "\n".join(f"- {line}." for line in self.durations())
-        parts = [f"# Drill of {now:%Y-%m-%d}", where.strip(), result, table(HEADER, self.rows()), durations]
-        return "\n\n".join(parts) + "\n"
+    def summary(self) -> str:
+        """In Markdown: how it ended, who answered, and how long it took."""
+        faults, count = self.faults(), len(self.answers)
+        first, second = (sum(answer.backend == place for answer in self.answers) for place in (0, 1))
+        longest = max((answer.ended - answer.asked for answer in self.answers), default=NEVER)
+        well = "**Nothing was lost:** every question was answered whole."
+        return f"""\
+{f"**Failed:** {'; '.join(faults)}." if faults else well}
 
-    def rows(self) -> list[list[str]]:
-        """Of the table: each answer is in one of them."""
-        before = [a for a in self.answers if a.ended <= self.taken]
-        back = [a for a in self.answers if a.asked >= self.ready]
-        away = [a for a in self.answers if a not in before and a not in back]
-        named = {"before the first went": before, "while it was away": away, "when it was back": back}
-        return [[name, *cells(answers)] for name, answers in named.items()]
-
-    def durations(self) -> list[str]:
-        """How long the switch and the return took, as far as they happened."""
-        switch, ready, back = self.switched - self.taken, self.ready - self.given, self.returned - self.ready
-        why = "for a while the client leaves alone who failed"
-        lines = {
-            f"From taking the first away to the first answer by the second: {switch:.2f} s": self.switched,
-            f"The first was ready again {ready:.1f} s after it was brought back": self.ready,
-            f"Its first answer came {back:.1f} s later: {why}": self.returned,
-        }
-        happened = [line for line, moment in lines.items() if moment < NEVER]
-        return [*happened, "A wait is from a question to its whole answer"]
+- {count} questions asked: {first} answered by the first backend, {second} by the second.
+- From taking the first away to the first answer by the second: {seconds(self.switched - self.taken)}.
+- The longest wait from a question to its whole answer: {seconds(longest)}.
+- The first was ready again after {seconds(self.ready - self.given)}.
+- Its first answer came after another {seconds(self.returned - self.ready)}: the client rests who failed.
+"""
 
 
-def cells(answers: list[Answer]) -> list[str]:
-    """Of one period."""
-    by = [sum(a.backend == position for a in answers) for position in (0, 1)]
-    waits = [a.ended - a.asked for a in answers]
-    shown = [number(statistics.median(waits)), number(max(waits))] if waits else ["–", "–"]
-    return [*map(str, (len(answers), *by, sum(bool(a.failure) for a in answers))), *shown]
+def seconds(duration: float) -> str:
+    """A duration; what never happened has none (infinite, or not a number)."""
+    return f"{duration:.1f} s" if duration < NEVER else "never"

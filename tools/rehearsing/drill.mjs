@@ -1,43 +1,43 @@
 /**
- * A class that asks through the project's own client, for scripts/drill: each line that comes in is a round as JSON,
- * `{backends, timeoutMs, pupils: [[{number, philosopher, message, seed, maxTokens}]]}`; each line that goes out is an
- * answer as JSON, then `{"over": true}`. Pupils ask at once, each one question after the other. Ends with its input.
+ * A class that asks through the project's own client, for scripts/drill. Its one argument is JSON: `{backends, pupils,
+ * questions: [{number, philosopher, message, seed, maxTokens}], rounds}`, and without `rounds` it goes on until it is
+ * ended. Neighbours ask different questions. Each line that it prints is an answer as JSON; times are in seconds.
  */
 
-import { AsyncLocalStorage } from "node:async_hooks";
-import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import { configuredBackends } from "../../client/src/backends.js";
-import { callSNB } from "../../client/src/index.js";
+import { answer } from "../../client/src/failover.js";
+import { checkedInputs } from "../../client/src/inputs.js";
 
-const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+const PAUSE = 500; // ms between two questions of a pupil
+const { questions, pupils, rounds, ...options } = JSON.parse(process.argv[2]);
+const backends = configuredBackends(options);
+console.info = () => {}; // the client logs a line for each question
 
-// callSNB returns the text alone; who was asked for it stands in the one line that the client logs for each question.
-const lines = new AsyncLocalStorage();
-console.info = (line) => lines.getStore()?.push(line);
-
-async function ask({ number, philosopher, message, ...options }, { backends, timeoutMs }) {
-  const logged = [];
+// callSNB, except that it also says who answered.
+async function ask({ number, philosopher, message, ...inputs }) {
   const asked = Date.now() / 1000;
   let text = "";
   let failure = "";
+  let backend = null;
   try {
-    text = await lines.run(logged, () => callSNB(philosopher, "", message, { ...options, backends, timeoutMs }));
+    const task = answer(checkedInputs(philosopher, "", message, inputs), backends, {});
+    let step;
+    do step = await task.next();
+    while (!step.done);
+    text = step.value.text;
+    backend = backends.findIndex(({ name }) => name === step.value.backend);
   } catch (error) {
     failure = String(error?.message ?? error);
   }
-  const names = configuredBackends({ backends }).map(({ name }) => name);
-  const answered = logged.join().match(/([^\s,]+) OK \d+ ms/);
-  const backend = answered ? names.indexOf(answered[1]) : null;
-  say({ number, asked, ended: Date.now() / 1000, text, failure, backend });
+  console.log(JSON.stringify({ number, asked, ended: Date.now() / 1000, text, failure, backend }));
 }
 
-const rounds = createInterface({ input: process.stdin });
-rounds.on("close", () => process.exit());
-for await (const line of rounds) {
-  const round = JSON.parse(line);
-  const pupil = async (questions) => {
-    for (const question of questions) await ask(question, round);
-  };
-  await Promise.all(round.pupils.map(pupil));
-  say({ over: true });
+async function pupil(place) {
+  for (let round = 0; round !== rounds; round++) {
+    await ask(questions[(place + round) % questions.length]);
+    await sleep(PAUSE);
+  }
 }
+
+await Promise.all(Array.from({ length: pupils }, (_, place) => pupil(place)));

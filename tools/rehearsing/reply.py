@@ -31,53 +31,32 @@ class Reply:
     ended: float
     metrics: Mapping[str, Any]
 
-    @property
-    def who(self) -> str:
-        """The philosopher that was asked."""
-        return str(self.asked["philosopher"])
+
+def hear(endpoint: Remote, inputs: Mapping[str, Any]) -> Reply:
+    """One answer, heard to its end."""
+    began, times, text = time.monotonic(), list[float](), ""
+    first, running = opened(endpoint, inputs)
+    for piece in itertools.chain([first], running.pieces):
+        if piece.text:
+            times.append(time.monotonic() - began)
+            text += piece.text
+    if not text:
+        raise Failed("it ended without any text")
+    return Reply(inputs, text, tuple(times), time.monotonic() - began, piece.metrics)
 
 
-def hear(endpoint: Remote, inputs: Mapping[str, Any], limit: float) -> Reply:
-    """One answer, heard to its end. A full server is asked again.
-
-    Raises:
-        Failed: there is no whole answer within `limit` seconds.
-    """
-
-    def listen() -> Reply:
-        began, times, text = time.monotonic(), list[float](), ""
-        first, running = opened(endpoint, inputs, limit)
-        for piece in itertools.chain([first], running.pieces):
-            if piece.text:
-                times.append(time.monotonic() - began)
-                text += piece.text
-        if not text:
-            raise Failed("it ended without any text")
-        return Reply(inputs, text, tuple(times), time.monotonic() - began, piece.metrics)
-
-    return within(limit, listen)
-
-
-def opened(endpoint: Remote, inputs: Mapping[str, Any], limit: float) -> tuple[Piece, Running]:
-    """An answer and its first piece.
-
-    Raises:
-        Failed: the server stays full for `limit` seconds, or refuses the question.
-    """
-    until = time.monotonic() + limit
+def opened(endpoint: Remote, inputs: Mapping[str, Any]) -> tuple[Piece, Running]:
+    """An answer and its first piece. A full server is asked again."""
     while True:
         try:
             running = endpoint.begin(inputs)
             return next(running.pieces), running
         except Busy as busy:
-            wait = max(busy.seconds, AGAIN * random.uniform(0.5, 1.5))
-            if time.monotonic() + wait > until:
-                raise Failed("the server stays full") from busy
-            time.sleep(wait)
+            time.sleep(max(busy.seconds, AGAIN * random.uniform(0.5, 1.5)))
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """What `work` returns, or raises: in bounded time, for a server can also stall, or drip.
+    """What `work` returns, or raises: in bounded time, for a server can also stall, drip, or stay full.
 
     Raises:
         Failed: it has not ended after so many seconds. Its thread is left behind, and ends with the process.

@@ -16,11 +16,12 @@ from snb.philosophers import names
 from tools.command import say
 from tools.endpoints.cog_endpoint import Cog, await_ready
 from tools.endpoints.endpoint import Busy, Failed
-from tools.endpoints.started import is_url, reached
+from tools.endpoints.started import URL, reached
 from tools.rehearsing import checks
 from tools.rehearsing.reply import Remote, Reply, hear, within
 from tools.rehearsing.verdict import FAILED, OK, Verdict, plain
 
+Check = Callable[[], checks.Seen]
 SECRETS = ("REPLICATE_API_TOKEN", "SNB_API_KEY")
 QUESTIONS = {
     "spinoza": "Suffit-il d’avoir le choix pour être libre ?",
@@ -42,10 +43,10 @@ def verdicts(address: str, boot: float, limit: float) -> Iterator[Verdict]:
 
     Args:
         boot: seconds in which the endpoint has to be ready.
-        limit: seconds for each answer.
+        limit: seconds for each check.
     """
     try:
-        if is_url(address):
+        if URL.fullmatch(address):
             yield Verdict(OK, "ready", f"READY after {await_ready(address, boot, say):.1f} s")
             boot = 0  # where nothing tells, the first answer waits for it
         endpoint = within(limit, lambda: reached(address))
@@ -57,42 +58,43 @@ def verdicts(address: str, boot: float, limit: float) -> Iterator[Verdict]:
         return
     replies: list[Reply] = []
     for name in names():
-        yield checked(name, partial(answer, endpoint, name, replies, limit + boot * (not replies)))
+        yield checked(name, limit + boot * (not replies), partial(answer, endpoint, name, replies))
     if not replies:
         yield Verdict(FAILED, "rest", "nobody answered, so nothing else was tried")
         return
-    yield from rest(endpoint, replies, limit)
+    for subject, check in rest(endpoint, replies):
+        yield checked(subject, limit, check)
 
 
-def rest(endpoint: Remote, replies: list[Reply], limit: float) -> Iterator[Verdict]:
+def rest(endpoint: Remote, replies: list[Reply]) -> Iterator[tuple[str, Check]]:
     """The checks of an endpoint that has answered."""
     for check in (checks.stream, checks.metrics, checks.language, checks.times):
-        yield checked(check.__name__, partial(check, replies))
-    yield checked("seed", partial(checks.seed, endpoint, replies[0], limit))
-    yield checked("cancel", partial(within, limit, partial(checks.cancel, endpoint, limit)))
+        yield check.__name__, partial(check, replies)
+    yield "seed", partial(checks.seed, endpoint, replies[0])
+    yield "cancel", partial(checks.cancel, endpoint)
     if isinstance(endpoint, Cog):  # on Replicate a prediction needs no reader
-        yield checked("left", partial(within, limit, partial(checks.left, endpoint, limit)))
+        yield "left", partial(checks.left, endpoint)
     for name in checks.BAD:
-        yield checked("bad input", partial(checks.bad_input, endpoint, name, limit))
-    yield checked("others", partial(within, limit, partial(checks.others, endpoint, limit)))
+        yield "bad input", partial(checks.bad_input, endpoint, name)
+    yield "others", partial(checks.others, endpoint)
     if os.environ.get("SNB_API_KEY") and isinstance(endpoint, Cog):  # on Replicate its own token is the key
         for key in ("not-the-key-of-this-endpoint", ""):
-            yield checked("key", partial(checks.key, endpoint, key, limit))
+            yield "key", partial(checks.key, endpoint, key)
 
 
-def checked(subject: str, check: Callable[[], checks.Seen]) -> Verdict:
+def checked(subject: str, limit: float, check: Check) -> Verdict:
     """The verdict of one check; FAILED with the reason when it finds a fault."""
     try:
-        state, seen = check()
+        state, seen = within(limit, check)
     except (Busy, Failed) as error:
         return Verdict(FAILED, subject, str(error))
     return Verdict(state, subject, seen)
 
 
-def answer(endpoint: Remote, name: str, replies: list[Reply], limit: float) -> checks.Seen:
+def answer(endpoint: Remote, name: str, replies: list[Reply]) -> checks.Seen:
     """A philosopher answers; the answer is added to `replies`."""
     question = QUESTIONS.get(name, checks.QUESTION)
-    reply = hear(endpoint, {"philosopher": name, "user_message": question, **SAMPLE}, limit)
+    reply = hear(endpoint, {"philosopher": name, "user_message": question, **SAMPLE})
     replies.append(reply)
     tokens, text = reply.metrics.get("output_token_count", "?"), plain(reply.text, EXCERPT)
     return OK, f"{tokens} tokens, first text {reply.times[0]:.2f} s, all {reply.ended:.2f} s: « {text} »"
@@ -105,7 +107,7 @@ def main() -> int:
     add = parser.add_argument
     add("endpoint", help="a URL, or a model or deployment on Replicate")
     add("--boot", type=float, default=600, metavar="SECONDS", help="to be ready in (default 600)")
-    add("--limit", type=float, default=120, metavar="SECONDS", help="for each answer (default 120)")
+    add("--limit", type=float, default=120, metavar="SECONDS", help="for each check (default 120)")
     options = parser.parse_args()
     failures = []
     for verdict in verdicts(options.endpoint, options.boot, options.limit):

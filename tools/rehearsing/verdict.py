@@ -1,15 +1,14 @@
 """One line of a smoke test: what was looked at, whether it is well, and what was seen."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 OK, FAILED, WARNING, NOTE = "ok", "FAILED", "warning", "note"
 WIDTH = 300
 """Characters that are shown of what was seen: what a broken server says can be a whole page."""
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`note` is neither good nor bad; a `warning` is for a person to judge, and fails nothing."""
 
     state: str

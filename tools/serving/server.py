@@ -82,8 +82,7 @@ class Server:
         """Returns when the server takes predictions.
 
         Raises:
-            SetupFailed: it never will, or does not after `limit` seconds; with the end of a log that can be
-                read.
+            SetupFailed: it never will, or does not after `limit` seconds; with the end of a readable log.
         """
         until, state = time.monotonic() + limit, "STARTING"
         while state in ("STARTING", "DOWN"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from snb.front.process_group import end, start
 from snb.settings import ROOT
+from tools.machine import pins
 from tools.serving import local
 from tools.serving.server import Server, before
 
@@ -55,17 +56,6 @@ def export(folder: Path, engine: bool) -> None:
     shutil.copy(ROOT / "weights" / "pins.json", folder / "weights")
     shutil.copy(ROOT / "LICENSE", folder)
     if engine:
-        pins = [(part / "requirements.txt").read_text(encoding="utf-8") for part in (SPACE, ROOT)]
-        (folder / "requirements.txt").write_text(merged(pins), encoding="utf-8")
+        wanted = {pin for part in (SPACE, ROOT) for pin in pins(part / "requirements.txt")}
+        (folder / "requirements.txt").write_text("\n".join(sorted(wanted)), encoding="utf-8")
     print(folder)
-
-
-def merged(requirements: list[str]) -> str:
-    """Files of pins as one, in which a package stands once; two versions of one are an error."""
-    lines: dict[str, str] = {}
-    for line in "\n".join(requirements).splitlines():
-        if pin := line.split("#")[0].strip():
-            kept = lines.setdefault(pin.partition("==")[0].lower(), line)
-            if kept.split("#")[0].strip() != pin:
-                raise ValueError(f"{pin} and {kept}")
-    return "".join(f"{line}\n" for line in lines.values())
