@@ -41,10 +41,10 @@ UNKNOWN = "Prediction failed for an unknown reason. (E1000)"
 """https://replicate.com/docs/reference/error-codes"""
 THROTTLED = "Request was throttled. Your rate limit resets in ~30s."
 """https://replicate.com/docs/topics/predictions/rate-limits"""
-HEADERS = {"prefer": r"wait(=([1-9]|[1-5]\d|60))?", "cancel-after": r"([5-9]|[1-9]\d+)s|[1-9]\d*m"}
-"""Bounds: https://replicate.com/docs/topics/predictions/create-a-prediction. Deadlines are not acted on."""
 TURN = 0.05
 """Seconds between two tries at a full Cog server; meanwhile a prediction stays `starting`."""
+TICK = 0.01
+"""Seconds between two looks at a prediction that is waited for."""
 ABSENT = ("github_url", "paper_url", "license_url", "cover_image_url", "default_example")
 
 
@@ -104,12 +104,9 @@ def part_of(event: bytes, inside: str) -> bytes | None:
     return event[: event.index(b"data:") + 3] if inside else b""
 
 
-class Problem(Exception):
+def problem(status: int, detail: str, title: str = "") -> JSONResponse:
     """A refusal as the API words it: RFC 7807."""
-
-    def __init__(self, status: int, detail: str, title: str = "") -> None:
-        super().__init__(detail)
-        self.reply = JSONResponse({"title": title, "detail": detail, "status": status}, status)
+    return JSONResponse({"title": title, "detail": detail, "status": status}, status)
 
 
 @dataclass(eq=False)
@@ -128,25 +125,12 @@ class Prediction:
     times: dict[str, str] = field(default_factory=lambda: {"created_at": now()})
     events: list[tuple[str, str]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._changed = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] | None = None
 
     @property
     def over(self) -> bool:
         """Whether its status is final."""
         return self.status not in ("starting", "processing")
-
-    def start(self) -> None:
-        """`predict()` runs."""
-        self.status, self.times["started_at"] = "processing", now()
-        self._tell()
-
-    def add(self, chunk: str) -> None:
-        """A piece of output came."""
-        self.output.append(chunk)
-        self.events.append(("output", chunk))
-        self._tell()
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Its last status, and the stream's last words: `done`, after an `error` if it failed."""
@@ -155,29 +139,33 @@ class Prediction:
         if error:
             self.events.append(("error", json.dumps({"detail": error})))
         self.events.append(("done", json.dumps(reason)))
-        self._tell()
 
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def follow(self, event: str, data: dict[str, Any]) -> None:
+        """Does what one event of Cog's stream says: https://cog.run/http#streaming"""
+        if event == "start":
+            self.status, self.times["started_at"] = "processing", now()
+        elif event == "output":
+            self.output.append(data["chunk"])
+            self.events.append(("output", data["chunk"]))
+        elif event in ("completed", "error"):
+            self.measured = data.get("metrics", {})
+            well = data.get("status") == "succeeded"
+            self.finish("succeeded" if well else "failed", None if well else data.get("error") or UNKNOWN)
 
     async def reaches(self, *statuses: str) -> None:
         """Returns when it has one of these statuses, or is over."""
         while self.status not in statuses and not self.over:
-            await self._changed.wait()
+            await asyncio.sleep(TICK)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """https://replicate.com/docs/topics/predictions/streaming, from the start for whoever comes late."""
         sent = 0
-        while True:
-            changed = self._changed
+        while not self.over or sent < len(self.events):
             for event, data in self.events[sent:]:
                 lines = "".join(f"data: {line}\n" for line in re.split("\r\n|\r|\n", data))
                 yield f"event: {event}\nid: {sent}\n{lines}\n".encode()
                 sent += 1
-            if self.over and sent == len(self.events):
-                return
-            await changed.wait()
+            await asyncio.sleep(TICK)
 
     def shown(self, base: str) -> dict[str, Any]:
         """The object; `base` is where the API is. Metrics come with the end."""
@@ -287,11 +275,10 @@ class ReplicateServer:
         # A stream is on another host, by a secret URL: the official JavaScript client sends no token there.
         given = request.headers.get("authorization")
         if given != f"Bearer {self.token}" and handler != self._stream:
-            return Problem(401, "You did not pass a valid authentication token", "Unauthenticated").reply
-        try:
-            return await handler(request, fault)
-        except Problem as problem:
-            return problem.reply
+            return problem(401, "You did not pass a valid authentication token", "Unauthenticated")
+        if "/predictions/" in request.url.path and request.path_params["id"] not in self._predictions:
+            return problem(404, "The requested resource could not be found.")
+        return await handler(request, fault)
 
     async def _create(self, request: Request, fault: Fault) -> Response:
         """https://replicate.com/docs/reference/http#predictions.create
@@ -300,7 +287,10 @@ class ReplicateServer:
         sent before the end is on record; out of time it is the prediction as created, by whose `starting` the
         official clients know that they have to poll.
         """
-        body = self._checked(request, await request.json())
+        body = await request.json()
+        asked = body.get("version", "" if "deployments" in request.url.path else None)
+        if asked not in ("", self.version, f"{MODEL}:{self.version}"):
+            return problem(422, "The specified version does not exist", "Invalid version or not permitted")
         prediction = Prediction(body["input"], self.version)
         self._predictions[prediction.id] = prediction
         created = prediction.shown(base(request))
@@ -308,7 +298,7 @@ class ReplicateServer:
         if not fault.cold:
             await prediction.reaches("processing")
         if prediction.invalid:
-            raise Problem(422, prediction.invalid, "Input validation failed")
+            return problem(422, prediction.invalid, "Input validation failed")
         if (prefer := request.headers.get("prefer")) is None:
             return JSONResponse(created, 201)
         try:
@@ -319,18 +309,6 @@ class ReplicateServer:
         if prediction.status == "succeeded":
             shown |= {"status": "processing", "metrics": {}, "completed_at": None}
         return JSONResponse(shown, 201)
-
-    def _checked(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
-        """Refuses what is not documented; a version is `owner/name:id` or the bare id."""
-        for name, form in HEADERS.items():
-            if name in request.headers and not re.fullmatch(form, request.headers[name]):
-                raise Problem(422, f"{name} is out of bounds", "Invalid header")
-        needed = {"input"} if "deployments" in request.url.path else {"input", "version"}
-        if body.keys() - {"stream"} != needed:
-            raise Problem(422, f"the body needs {needed}", "Input validation failed")
-        if body.get("version", self.version) not in (self.version, f"{MODEL}:{self.version}"):
-            raise Problem(422, "The specified version does not exist", "Invalid version or not permitted")
-        return body
 
     async def _run(self, prediction: Prediction, fault: Fault) -> None:
         """One prediction, from the boot of its instance to its end."""
@@ -359,7 +337,7 @@ class ReplicateServer:
                 return
             reply.raise_for_status()
             async for event in httpx2.EventSource(reply):
-                follow(prediction, event.event, json.loads(event.data))
+                prediction.follow(event.event, json.loads(event.data))
         if not prediction.over:
             prediction.finish("failed", UNKNOWN)
 
@@ -377,14 +355,10 @@ class ReplicateServer:
 
     async def _stream(self, request: Request, fault: Fault) -> Response:
         prediction = self._of(request)
-        if "text/event-stream" not in request.headers.get("accept", ""):
-            raise Problem(406, "Accept text/event-stream to read a stream")
         return StreamingResponse(fault.spoiled(prediction.stream()), media_type="text/event-stream")
 
     def _of(self, request: Request) -> Prediction:
-        if prediction := self._predictions.get(request.path_params["id"]):
-            return prediction
-        raise Problem(404, "The requested resource could not be found.")
+        return self._predictions[request.path_params["id"]]
 
     async def _model(self, *_: object) -> Response:
         """https://replicate.com/docs/reference/http#models.get"""
@@ -396,7 +370,7 @@ class ReplicateServer:
     async def _version(self, request: Request, _: Fault) -> Response:
         """https://replicate.com/docs/reference/http#models.versions.get"""
         if request.path_params["id"] != self.version:
-            raise Problem(404, "The requested resource could not be found.")
+            return problem(404, "The requested resource could not be found.")
         return JSONResponse(self._shown_version())
 
     def _shown_version(self) -> dict[str, Any]:
@@ -422,18 +396,6 @@ class ReplicateServer:
     async def _change_faults(self, request: Request) -> Response:
         self._faults = [] if request.method == "DELETE" else [*self._faults, Fault(**await request.json())]
         return JSONResponse({})
-
-
-def follow(prediction: Prediction, event: str, data: dict[str, Any]) -> None:
-    """Does what one event of Cog's stream says: https://cog.run/http#streaming"""
-    if event == "start":
-        prediction.start()
-    elif event == "output":
-        prediction.add(data["chunk"])
-    elif event in ("completed", "error"):
-        prediction.measured = data.get("metrics", {})
-        well = data.get("status") == "succeeded"
-        prediction.finish("succeeded" if well else "failed", None if well else data.get("error") or UNKNOWN)
 
 
 def base(request: Request) -> str:

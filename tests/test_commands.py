@@ -11,7 +11,7 @@ import pytest
 
 from snb.settings import ROOT
 from tests.tiny import save_tiny
-from tests.waiting import running, until
+from tests.waiting import started_with, until
 from tools.serving.server import free_port
 
 pytestmark = pytest.mark.server
@@ -54,7 +54,7 @@ def test_predict_says_why_there_is_no_answer(environment: dict[str, str]) -> Non
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
 def test_serve_says_when_it_is_ready_and_a_signal_ends_it_with_its_worker(
-    environment: dict[str, str], number: signal.Signals, code: int
+    environment: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     port = free_port()
     command = [sys.executable, str(ROOT / "scripts" / "serve"), "--port", str(port)]
@@ -64,21 +64,7 @@ def test_serve_says_when_it_is_ready_and_a_signal_ends_it_with_its_worker(
         assert serve.stdout
         assert serve.stdout.readline().decode().strip() == f"Ready: http://127.0.0.1:{port}"
         assert httpx.get(f"http://127.0.0.1:{port}/health-check").json()["status"] == "READY"
-        family = descendants(serve.pid)
-        assert len(family) >= 2
+        assert len(started_with(tmp_path)) >= 3  # itself, the server and its worker
         serve.send_signal(number)
-        try:
-            assert serve.wait(timeout=120) == code
-            until(lambda: not any(map(running, family)))
-        finally:
-            for pid in filter(running, [*family, serve.pid]):
-                os.kill(pid, signal.SIGKILL)
-
-
-def descendants(pid: int) -> list[int]:
-    children = [
-        int(p)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for p in (task / "children").read_text().split()
-    ]
-    return children + [grandchild for child in children for grandchild in descendants(child)]
+        assert serve.wait(timeout=120) == code
+        until(lambda: not started_with(tmp_path))

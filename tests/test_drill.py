@@ -73,10 +73,11 @@ def test_ctrl_c_ends_everything_that_was_started(environment: dict[str, str], tm
 # The client leaves one that failed alone for ten seconds and more.
 @needs_node
 def test_a_person_is_told_when_to_take_the_first_away_and_when_to_bring_it_back() -> None:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with Double() as second, Double() as first:
         command = [*DRILL, "--backends", first.url, second.url]
-        with subprocess.Popen(command, **pipes) as drill:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as drill:
+            assert drill.stderr
+            assert drill.stdout
             for line in drill.stderr:
                 if "Take the first backend away now" in line:
                     first.__exit__()

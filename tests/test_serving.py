@@ -13,7 +13,7 @@ from snb.front import process_group
 from snb.settings import Settings
 from snb.weights import prepared
 from snb.weights.lock import Entry, Lock
-from tests.hosts import PREDICTOR, puppet
+from tests.hosts import PREDICTOR, puppet, puppet_server
 from tests.waiting import running, until
 from tools.serving import local
 from tools.serving.server import Server, SetupFailed, free_port
@@ -70,13 +70,11 @@ def test_where_nothing_can_listen_is_said_before_a_server_starts() -> None:
 def test_a_server_elsewhere_knows_the_package_and_what_the_user_has_on_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "neighbours").mkdir()
-    (tmp_path / "neighbours" / "neighbour.py").touch()
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "neighbours"))
-    folder = puppet(tmp_path / "project")
+    (tmp_path / "neighbour.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    folder = puppet(tmp_path / "project", "set-up")
     (folder / "predict.py").write_text(f"import neighbour, snb.settings\n{PREDICTOR}")
-    (folder / "set-up").touch()
-    with (tmp_path / "log").open("w") as log, Server({}, log=log, directory=folder) as server:
+    with puppet_server(folder) as server:
         server.wait()
 
 
@@ -96,12 +94,10 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings.from_environment()
 
 
-def test_weights_that_are_here_are_served_and_a_boot_alone_reads_them_all(settings: Settings) -> None:
-    assert local.present(settings)
+def test_weights_that_are_here_are_served_and_a_boot_alone_reads_them_all(
+    settings: Settings, tmp_path: Path
+) -> None:
     assert local.settings() == {}
-
-
-def test_what_is_nowhere_here_is_not_present(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / prepared.FOLDER).rename(tmp_path / "elsewhere")
     assert not local.present(settings)
 

@@ -27,41 +27,22 @@ def built(test: Callable[..., None]) -> Callable[..., None]:
     return absent(pytest.mark.standin(test))  # type: ignore[no-any-return]
 
 
-def writes(text: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / "file").write_text(text)
-
-
 def fails(folder: Path) -> None:
-    (folder / "file").write_text("half")
+    (folder / "half").touch()
     raise KeyboardInterrupt
 
 
-def test_a_stage_that_stands_is_not_built_again(tmp_path: Path) -> None:
-    stage(tmp_path / "base", "recipe", writes("first"), False)
-    stage(tmp_path / "base", "recipe", writes("second"), False)
-    assert (tmp_path / "base" / "file").read_text() == "first"
-
-
-@pytest.mark.parametrize(("recipe", "force"), [("another", False), ("recipe", True)])
-def test_a_changed_recipe_or_force_builds_again(tmp_path: Path, recipe: str, force: bool) -> None:
-    stage(tmp_path / "base", "recipe", writes("first"), False)
-    stage(tmp_path / "base", recipe, writes("second"), force)
-    assert (tmp_path / "base" / "file").read_text() == "second"
-
-
-def test_an_interrupted_stage_has_no_name_and_starts_afresh(tmp_path: Path) -> None:
+def test_a_stage_is_built_anew_when_its_recipe_changes_and_keeps_what_stood_until_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "base"
+    stage(folder, "recipe", lambda built: (built / "first").touch())
+    stage(folder, "recipe", fails)  # it stands
     with pytest.raises(KeyboardInterrupt):
-        stage(tmp_path / "base", "recipe", fails, False)
-    assert not (tmp_path / "base").exists()
-    stage(tmp_path / "base", "recipe", lambda folder: (folder / "other").touch(), False)
-    assert {path.name for path in (tmp_path / "base").iterdir()} == {"other", "recipe.sha256"}
-
-
-def test_an_interrupted_rebuild_leaves_what_stood(tmp_path: Path) -> None:
-    stage(tmp_path / "base", "recipe", writes("first"), False)
-    with pytest.raises(KeyboardInterrupt):
-        stage(tmp_path / "base", "another", fails, False)
-    assert (tmp_path / "base" / "file").read_text() == "first"
+        stage(folder, "another", fails)
+    assert {path.name for path in folder.iterdir()} == {"first", "recipe.sha256"}
+    stage(folder, "another", lambda built: (built / "second").touch())
+    assert {path.name for path in folder.iterdir()} == {"second", "recipe.sha256"}
 
 
 def ask(model: Qwen2ForCausalLM, philosopher: str, question: str, tokens: int = 64) -> str:
