@@ -17,7 +17,7 @@ from snb.front.process_group import end, start
 from snb.settings import ROOT
 from tests.waiting import until
 from tools.benchmarking.peers import Peer
-from tools.serving.server import Server, free_port
+from tools.serving.server import FRONT, Server, free_port
 
 DEPLOY = ROOT / "deploy"
 KEY = "a-key-of-the-operator"
@@ -162,8 +162,8 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def puppet_server(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Cog's server on PREDICTOR; it waits for `set-up`."""
-    with (folder / "log").open("w") as log, Server(settings or {}, log=log, directory=folder) as server:
+def puppet_server(folder: Path) -> Iterator[Server]:
+    """The front before Cog's server on PREDICTOR; it waits for `set-up`."""
+    with (folder / "log").open("w") as log, Server({}, log=log, directory=folder, module=FRONT) as server:
         until(lambda: server.status() != "DOWN")
         yield server

@@ -27,6 +27,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
+from snb.front import process_group
 from snb.philosophers import names
 from snb.settings import ROOT
 from tools.benchmarking import workload
@@ -34,7 +35,7 @@ from tools.benchmarking.benchmark_record import machine, versions
 from tools.command import say
 from tools.endpoints.endpoint import Failed
 from tools.rehearsing.course import NEVER, Answer, Course
-from tools.serving import local, process_group
+from tools.serving import local
 from tools.serving.server import Server
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM, "hang": signal.SIGSTOP}
