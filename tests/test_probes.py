@@ -17,7 +17,7 @@ EVENTS = {"Accept": "text/event-stream"}
 def test_every_probe_is_true_only_where_questions_are_answered_and_answers_stream(tmp_path: Path) -> None:
     folder = puppet(tmp_path / "project")
     _, script = composed(tmp_path)["services"]["model"]["healthcheck"]["test"]
-    path = skypilot(tmp_path)["probe"][0]
+    path = skypilot(tmp_path)["probe"]
     with (
         puppet_server(folder) as server,
         (tmp_path / "log").open("w") as log,

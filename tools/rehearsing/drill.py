@@ -118,7 +118,7 @@ def asking(backends: list[str], pupils: int, rounds: int | None = None) -> Itera
     """The answers to a class, as they come: a Node program, which ends with the block."""
     asked = {"backends": backends, "pupils": pupils, "rounds": rounds, "questions": questions()}
     environment = {name: value for name, value in os.environ.items() if name not in OWN}
-    program = ["node", Path(__file__).with_name("drill.mjs"), json.dumps(asked)]
+    program = ["node", str(Path(__file__).with_name("drill.mjs")), json.dumps(asked)]
     process = process_group.start(program, stdout=subprocess.PIPE, text=True, env=environment)
     lines = SimpleQueue[str]()
 
