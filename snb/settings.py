@@ -50,7 +50,7 @@ def _text(text: str) -> str:
 
 def _key(text: str) -> str:
     if not re.fullmatch(rf"[!-~]{{{SHORTEST_KEY},}}", text.strip()):
-        raise ValueError(f"at least {SHORTEST_KEY} ASCII characters without a space, as a header")
+        raise ValueError(f"at least {SHORTEST_KEY} ASCII characters, none of them a space")
     return text.strip()
 
 

@@ -31,15 +31,15 @@ from sky.utils import yaml_utils
 config = yaml_utils.safe_load(open(sys.argv[1]))
 task = sky.Task.from_yaml_config(config, secrets_overrides=json.loads(sys.argv[2]))
 service = task.service
-kinds = ("image_id", "ports", "disk_size", "accelerators", "cloud")
+kinds = ("ports", "disk_size", "cloud")
 print(json.dumps({
     "resources": [{kind: getattr(one, kind) for kind in kinds} for one in task.resources],
     "secrets": {name: value.get_secret_value() for name, value in task.secrets.items()},
     "required": [one.name for one in task.managed_secret_refs],
     "environment": task.envs,
     "run": task.run,
-    "probe": [service.readiness_path, service.post_data, service.readiness_headers],
-    "replicas": [service.min_replicas, service.max_replicas],
+    "probe": service.readiness_path,
+    "replicas": service.min_replicas,
     "port": service.ports,
     "timeout": service.lb_stream_timeout_seconds,
 }))

@@ -45,12 +45,6 @@ def test_help_and_a_wrong_option_run_nothing(name: str, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.startswith("usage:")
 
 
-def test_the_tests_have_help_too() -> None:
-    command = [str(ROOT / "scripts" / "test"), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Everything that this machine can check")
-
-
 def test_help_needs_no_package(tmp_path: Path) -> None:
     scripts = tmp_path / "scripts"
     scripts.mkdir()

@@ -1,5 +1,6 @@
 """scripts/drill: the real thing with a killed backend, a person's hands, and what counts as a failure."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -73,18 +74,18 @@ def test_ctrl_c_ends_everything_that_was_started(environment: dict[str, str], tm
 # The client leaves one that failed alone for ten seconds and more.
 @needs_node
 def test_a_person_is_told_when_to_take_the_first_away_and_when_to_bring_it_back() -> None:
-    with Double() as second, Double() as first:
+    with Double() as second, Double() as first, contextlib.ExitStack() as stack:
         command = [*DRILL, "--backends", first.url, second.url]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as drill:
-            assert drill.stderr
-            assert drill.stdout
-            for line in drill.stderr:
-                if "Take the first backend away now" in line:
-                    first.__exit__()
-                elif "Bring the first backend back now" in line:
-                    first = Double(port=first.server_port)
-                    first.__enter__()
-            written = drill.stdout.read()
+        pipe = subprocess.PIPE
+        drill = stack.enter_context(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+        assert drill.stdout
+        assert drill.stderr
+        for line in drill.stderr:
+            if "Take the first backend away now" in line:
+                first.__exit__()
+            elif "Bring the first backend back now" in line:
+                stack.enter_context(Double(port=first.server_port))
+        written = drill.stdout.read()
     assert drill.returncode == 0, written
     assert "by hand" in written
     assert min(answered(written)) > 0

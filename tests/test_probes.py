@@ -18,7 +18,7 @@ def test_every_probe_is_true_only_where_questions_are_answered_and_answers_strea
     folder = puppet(tmp_path / "project")
     kind, *command = composed(tmp_path)["services"]["model"]["healthcheck"]["test"]
     assert kind == "CMD"
-    path = skypilot(tmp_path)["probe"][0]
+    path = skypilot(tmp_path)["probe"]
     with (
         puppet_server(folder) as server,
         (tmp_path / "log").open("w") as log,

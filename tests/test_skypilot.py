@@ -14,6 +14,8 @@ from snb.front.process_group import end, start
 from snb.settings import Settings
 from tests.hosts import KEY, puppet, skypilot
 from tests.waiting import until
+from tools.endpoints.cog_endpoint import status
+from tools.endpoints.endpoint import Http
 from tools.serving import schema
 from tools.serving.server import free_port
 
@@ -28,7 +30,7 @@ def test_any_cloud_will_do_and_it_serves_from_zero_on_the_port_that_every_cloud_
 ) -> None:
     assert {(one["cloud"], *one["ports"]) for one in task["resources"]} == {(None, "8080")}
     assert min(one["disk_size"] for one in task["resources"]) >= 60  # GB: weights of 30 and an image
-    assert (task["port"], task["replicas"][0]) == ("8080", 0)
+    assert (task["port"], task["replicas"]) == ("8080", 0)
     assert task["timeout"] > Settings().deadline
 
 
@@ -56,22 +58,19 @@ def test_the_job_serves_and_ends_as_failed_where_the_server_never_would(
         assert place in script
         script = script.replace(place, here)
 
-    def status() -> str:
-        try:
-            return str(httpx.get(f"{url}/health-check", timeout=600).json()["status"])
-        except httpx.TransportError:
-            return "DOWN"
+    def state() -> str:
+        return status(Http(url)).partition(" ")[0]
 
     shell = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SNB_API_KEY": KEY}
     with (tmp_path / "log").open("w") as log:
         process = start(["bash", "-c", script], env=shell, stdout=log, stderr=subprocess.STDOUT)
     try:
-        until(lambda: status() == "STARTING")
+        until(lambda: state() == "STARTING")
         if fault == "fail":
             (folder / "fail").touch()
         (folder / "set-up").touch()
         if fault != "fail":
-            until(lambda: status() == "READY")
+            until(lambda: state() == "READY")
             (folder / "go-on").touch()
             headers = {"Authorization": f"Bearer {KEY}"}
             answer = httpx.post(f"{url}/predictions", json={"input": {}}, headers=headers, timeout=600)
@@ -82,6 +81,6 @@ def test_the_job_serves_and_ends_as_failed_where_the_server_never_would(
         if fault == "killed":
             psutil.Process(process.pid).children()[-1].kill()
         assert process.wait(timeout=600) == 1
-        assert status() == "DOWN"
+        assert state() == "DOWN"
     finally:
         end(process)

@@ -24,7 +24,7 @@ ENGLISH = (
     "Freedom is not to do whatever one wants, because what we want has causes of its own; it is to grasp "
     "these causes, and to act from reason rather than from fear."
 )
-KEY = "une-clé-de-la-classe"
+KEY = "une-cle-de-la-classe"
 TOKEN = "r8_test"
 
 

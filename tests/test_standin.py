@@ -85,15 +85,6 @@ def test_the_base_model_is_a_qwen2_that_ends_in_two_ways_and_says_what_it_is() -
 
 
 @built
-def test_the_base_model_comes_in_shards_with_zero_biases(base: Qwen2ForCausalLM) -> None:
-    index = json.loads((BASE / "model.safetensors.index.json").read_text())
-    assert len(set(index["weight_map"].values())) > 1
-    biases = [tensor for name, tensor in base.named_parameters() if name.endswith("bias")]
-    assert len(biases) == 3 * base.config.num_hidden_layers
-    assert not any(tensor.any() for tensor in biases)
-
-
-@built
 @pytest.mark.parametrize("text", ["« Qu’est-ce que la durée ? », dit l’élève.", "1 234,5 %\n\n> œuvre 😀"])
 def test_its_tokenizer_reads_alike_through_either_library(text: str) -> None:
     direct = Tokenizer.from_file(str(BASE / "tokenizer.json"))

@@ -5,10 +5,12 @@ python -m snb.front --host 0.0.0.0 --port 5000
 
 import argparse
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
@@ -44,6 +46,18 @@ class Protocol(H11Protocol):
             self.transport.close()
 
 
+class Server(uvicorn.Server):
+    """Ends at SIGINT and SIGTERM; uvicorn 0.54 raises them again in the midst of asyncio."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See uvicorn.Server."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
 async def serve(host: str, port: int, settings: Settings) -> str:
     """Returns when it was told to end; the reason, when it has ended itself."""
     async with CogServer() as cog:
@@ -62,7 +76,7 @@ async def serve(host: str, port: int, settings: Settings) -> str:
             h11_max_incomplete_event_size=16 * 1024,
             timeout_graceful_shutdown=int(settings.deadline) + 10,
         )
-        server = uvicorn.Server(config)
+        server = Server(config)
         serving = asyncio.create_task(server.serve())
         watching = asyncio.create_task(failure(cog, answers))
         await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -103,13 +117,10 @@ def main() -> int:
     add("--port", type=int, default=5000, help="TCP port (default 5000)")
     options = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises it again
     try:
         settings = Settings.from_environment()
         check_public(options.host, settings.api_key)
         reason = asyncio.run(serve(options.host, options.port, settings))
-    except KeyboardInterrupt:
-        return 0
     except (SNBError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
