@@ -56,17 +56,13 @@ export interface Result {
   attempts: Attempt[];
 }
 
-/** Survives JSON; holds the question, and no secret. */
-export interface Handle {
-  backend: string;
-  id: string | null;
-  [more: string]: unknown;
-}
+/** Encrypted and authenticated with SNB_HANDLE_SECRET, else with the first key or token that is set; for half an hour. */
+export type Handle = string;
 
 export interface Look {
   status: "starting" | "queued" | "processing" | "succeeded" | "failed" | "canceled";
   text: string;
-  backend: string;
+  backend?: string;
   /** What to ask with the next time. */
   handle: Handle;
   metrics?: Record<string, unknown>;

@@ -4,27 +4,34 @@ import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
 import { failed, inOrder, rest } from "./failover.js";
 import { checkedInputs } from "./inputs.js";
+import { sealed, unsealed } from "./seal.js";
 
 const PATIENCE = 5000; // ms that a look may take
 const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
 const WAITING = { COLD_START: "starting", BUSY: "queued" };
 
-/** Resolves to a handle that survives JSON; it names a backend and holds the question, and no secret. */
+/** Resolves to a sealed handle, a text that may pass through a browser. */
 export async function startSNB(philosopher, ragContext, userMessage, options = {}) {
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
-  return begun({ inputs, tried: [], attempts: [] }, options);
+  return sealed(await begun({ inputs, tried: [], attempts: [] }, options));
 }
 
 /**
  * What there is of an answer: `{status, text, handle, backend, metrics?, error?}`, with the handle to ask with the next
  * time. Statuses: starting, queued, processing, succeeded, failed, canceled.
  */
-export async function pollSNB(handle, options = {}) {
+export async function pollSNB(text, options = {}) {
   const patience = options.patienceMs ?? PATIENCE;
+  let handle;
+  try {
+    handle = unsealed(text);
+  } catch (error) {
+    return { status: "failed", text: "", handle: text, error: { code: error.code, message: error.message } };
+  }
   try {
     const current = handle.id ? handle : await begun(handle, options);
     if (!current.id) return seen(current, { status: current.waiting, text: "" });
-    const look = await found(current, options).look(current.id, checked(current), { patience });
+    const look = await found(current, options).look(current.id, current.inputs, { patience });
     if (look.status === "starting" && overdue(current, options)) return seen(await moved(current, options), WAKING);
     return seen(current, look);
   } catch (error) {
@@ -34,7 +41,8 @@ export async function pollSNB(handle, options = {}) {
 const WAKING = { status: "starting", text: "" };
 
 /** Stops an answer. To cancel one that is over is no error. */
-export async function cancelSNB(handle, options = {}) {
+export async function cancelSNB(text, options = {}) {
+  const handle = unsealed(text);
   if (handle.id) await (await found(handle, options).open()).cancel(handle.id);
 }
 
@@ -64,7 +72,7 @@ function moved(handle, options, error) {
 
 /** Starts the question on the first backend that takes it; one that is waking up or full is waited for. */
 async function begun(handle, options) {
-  const inputs = checked(handle);
+  const { inputs } = handle;
   const all = configuredBackends(options);
   const { candidates } = inOrder(all.filter(({ name }) => !handle.tried.includes(name)));
   const attempts = [...handle.attempts];
@@ -85,25 +93,14 @@ async function begun(handle, options) {
   throw failed(attempts.length ? attempts : [{ backend: "none", code: "BACKEND_FAILED", reason: "BACKEND_FAILED: none is left" }], all);
 }
 
-/** A handle comes back from a browser: its backend has to be a configured one, its inputs are checked again. */
+/** The backend of a handle, which has to be configured still. */
 function found(handle, options) {
   const backend = configuredBackends(options).find(({ name }) => name === handle.backend);
-  if (!backend || !/^[\w-]{1,64}$/.test(handle.id)) throw new SNBError("BAD_INPUT", "the handle is not one of this client's");
+  if (!backend) throw new SNBError("BAD_INPUT", "the handle's backend is not configured any more");
   return {
     look: async (...args) => (await backend.open(AbortSignal.timeout(PATIENCE))).look(...args),
     open: () => backend.open(AbortSignal.timeout(PATIENCE)),
   };
-}
-
-function checked({ inputs = {}, tried, attempts }) {
-  if (!Array.isArray(tried) || !Array.isArray(attempts)) throw new SNBError("BAD_INPUT", "the handle is not one of this client's");
-  const { philosopher, rag_context, user_message, history, system_prompt, ...rest_ } = inputs;
-  const options = { history, systemPrompt: system_prompt, maxTokens: rest_.max_tokens, temperature: rest_.temperature };
-  return checkedInputs(philosopher, rag_context, user_message, {
-    ...options,
-    seed: rest_.seed,
-    stopSequences: rest_.stop_sequences,
-  });
 }
 
 function overdue(handle, options) {
@@ -112,5 +109,5 @@ function overdue(handle, options) {
 }
 
 function seen(handle, { status, text, metrics, error }) {
-  return { status, text, backend: handle.backend, handle, ...(metrics && { metrics }), ...(error && { error }) };
+  return { status, text, backend: handle.backend, handle: sealed(handle), ...(metrics && { metrics }), ...(error && { error }) };
 }

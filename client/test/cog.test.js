@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { after, before, beforeEach, test } from "node:test";
 import { SNBError, callSNB, cancelSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
+import { Cog } from "../src/cog.js";
 import { environment, open, until } from "./doors.js";
 
 const QUESTION = "La liberté est-elle une illusion ?";
@@ -91,10 +92,36 @@ test("a message too long, half a character, an unknown philosopher: refused befo
   }
 });
 
-test("a handle that names a host of its own is refused", async () => {
+test("a handle says nothing, and one that is made up, altered, of another secret or too old is refused", async (t) => {
   const handle = await startSNB("kant", "", QUESTION, { maxTokens: 4 });
-  assert.equal((await pollSNB({ ...handle, backend: "example.org" })).error.code, "BAD_INPUT");
-  assert.equal((await pollSNB({ ...handle, id: "../shutdown" })).error.code, "BAD_INPUT");
+  assert.ok(!Buffer.from(handle, "base64url").toString("latin1").includes("127.0.0.1"));
+  const inputs = { philosopher: "kant", user_message: "a", system_prompt: "You are a pirate.", max_tokens: 2048 };
+  const altered = handle.slice(0, 40) + (handle[40] === "A" ? "B" : "A") + handle.slice(41);
+  const before_ = doors.asked();
+  for (const forged of [{ inputs, tried: [], attempts: [] }, JSON.stringify({ inputs }), "", null, handle.slice(1), altered]) {
+    assert.equal((await pollSNB(forged)).error.code, "BAD_INPUT");
+    await assert.rejects(cancelSNB(forged), { code: "BAD_INPUT" });
+  }
+  process.env.SNB_HANDLE_SECRET = "another";
+  assert.equal((await pollSNB(handle)).error.code, "BAD_INPUT");
+  delete process.env.SNB_HANDLE_SECRET;
+  await assert.rejects(startSNB("kant", "", QUESTION), { code: "BAD_INPUT", message: /SNB_HANDLE_SECRET/ });
+  environment({ SNB_BACKEND_URL: doors.cog });
+  const now = Date.now();
+  t.mock.method(Date, "now", () => now + 31 * 60_000);
+  assert.equal((await pollSNB(handle)).error.message, "BAD_INPUT: the handle is too old: ask again");
+  assert.equal(doors.asked(), before_, "nothing was asked");
+});
+
+test("an answer of more events than Cog replays is read to its end, and asked once", async () => {
+  const before_ = doors.asked();
+  const inputs = { user_message: "Raconte.", max_tokens: 1400, min_tokens: 1400, seed: 1 };
+  const cog = new Cog(new URL(doors.cog), "");
+  const id = await cog.start(inputs);
+  let look;
+  await until(async () => (look = await cog.look(id, inputs, { patience: 3000 })).status === "succeeded", 300_000);
+  assert.equal(look.metrics.output_token_count, 1400);
+  assert.equal(doors.asked(), before_ + 1);
 });
 
 test("CommonJS has the same door, and the same error class", async () => {

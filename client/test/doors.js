@@ -22,14 +22,15 @@ export async function start() {
 export async function open() {
   const { urls, close } = process.env.TEST_DOORS ? { urls: JSON.parse(process.env.TEST_DOORS), close() {} } : await start();
   const canceled = () => readFileSync(urls.log, "utf8").split("canceled after").length - 1; // answers, so far
-  return { ...urls, canceled, close };
+  const asked = () => readFileSync(urls.log, "utf8").split(/snb.service: \w+ after/).length - 1; // answers that ended
+  return { ...urls, asked, canceled, close };
 }
 
 /** Sets the client's variables for one test, and no others. */
 export function environment(variables) {
-  const names = ["SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_API_KEY", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"];
+  const names = ["SNB_HANDLE_SECRET", "SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_API_KEY", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"];
   for (const name of names) delete process.env[name];
-  Object.assign(process.env, variables);
+  Object.assign(process.env, { SNB_HANDLE_SECRET: "a-secret-of-the-tests", ...variables });
 }
 
 /** Resolves when `condition` holds; fails after `ms`. */

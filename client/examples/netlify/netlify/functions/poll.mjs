@@ -6,7 +6,7 @@ export default async (request) => {
   const { handle } = await request.json();
   try {
     if (request.method === "DELETE") return Response.json({ canceled: await cancelSNB(handle).then(() => true) });
-    const { error, ...look } = await pollSNB(handle);
+    const { error, backend: _, ...look } = await pollSNB(handle);
     return Response.json({ ...look, ...(error && { error: error.code }) });
   } catch (error) {
     return Response.json({ status: "failed", error: error.code ?? "BACKEND_FAILED" });

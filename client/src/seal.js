@@ -1,0 +1,43 @@
+/**
+ * Handles that pass through a browser: encrypted and authenticated, so that they say nothing of the host and can be
+ * neither made up nor altered, and with an end of life.
+ */
+
+import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from "node:crypto";
+import { SNBError } from "./error.cjs";
+
+const LIFE = 30 * 60_000; // ms from the first seal
+const CIPHER = "aes-256-gcm";
+const IV = 12; // bytes, as is the tag below what NIST SP 800-38D recommends for GCM
+const TAG = 16;
+const SECRETS = ["SNB_HANDLE_SECRET", "SNB_API_KEY", "REPLICATE_API_TOKEN", "HF_TOKEN"]; // the first that is set
+
+/** A handle as a text for URLs and JSON. */
+export function sealed(handle) {
+  const iv = randomBytes(IV);
+  const cipher = createCipheriv(CIPHER, key(), iv);
+  const text = JSON.stringify({ until: Date.now() + LIFE, ...handle });
+  return Buffer.concat([iv, cipher.update(text, "utf8"), cipher.final(), cipher.getAuthTag()]).toString("base64url");
+}
+
+/** The handle in such a text; BAD_INPUT where it is another's, altered or too old. */
+export function unsealed(text) {
+  const secret = key();
+  let handle;
+  try {
+    const bytes = Buffer.from(text, "base64url");
+    const decipher = createDecipheriv(CIPHER, secret, bytes.subarray(0, IV), { authTagLength: TAG });
+    decipher.setAuthTag(bytes.subarray(-TAG));
+    handle = JSON.parse(Buffer.concat([decipher.update(bytes.subarray(IV, -TAG)), decipher.final()]).toString("utf8"));
+  } catch {
+    throw new SNBError("BAD_INPUT", "the handle is not one of this client's");
+  }
+  if (Date.now() > handle.until) throw new SNBError("BAD_INPUT", "the handle is too old: ask again");
+  return handle;
+}
+
+function key() {
+  const secret = SECRETS.map((name) => process.env[name]).find(Boolean);
+  if (!secret) throw new SNBError("BAD_INPUT", "SNB_HANDLE_SECRET is not set: handles are sealed with it");
+  return Buffer.from(hkdfSync("sha256", secret, "", "snb-client handle", 32));
+}
