@@ -70,10 +70,11 @@ def imported(file: Path) -> set[str]:
     return found
 
 
-def test_the_image_starts_no_program_and_reads_no_pickle() -> None:
+def test_the_image_starts_no_program_but_cog_s_server_and_reads_no_pickle() -> None:
     banned = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "yaml.load"}
     for file in SHIPPED:
-        assert not imported(file) & {"subprocess", "pickle", "marshal", "shelve", "dill", "joblib", "runpy"}
+        unwanted = {"subprocess", "pickle", "marshal", "shelve", "dill", "joblib", "runpy"}
+        assert imported(file) & unwanted == ({"subprocess"} if file.name == "process_group.py" else set())
         for name, words in calls(file):
             assert name not in banned, f"{file.name}: {name}"
             assert not name.startswith(("os.exec", "os.spawn")), f"{file.name}: {name}"

@@ -12,8 +12,10 @@ from typing import Any
 import httpx2
 
 OF_ONE_CALLER = 4
-GRACE = 2.0
+GRACE = 1.0
 """Seconds for which an answer goes on without a reader: a caller whose connection broke comes back to it."""
+CANCEL = 5.0
+"""Seconds for each step of a cancel."""
 KEPT, KEPT_SECONDS = 1000, 600.0
 """Answers that ended and can still be read: at most so many, for so long."""
 FOLDERS = Path("/tmp/coglet/predictions")
@@ -55,6 +57,7 @@ class Answer:
             self.accepted.set_result(None)
         elif event == "output":
             self.text.append(data["chunk"])
+            self.cancellable.set()
         elif event == "metric":
             self.metrics[data["name"]] = data["value"]
             self.cancellable.set()
@@ -216,13 +219,13 @@ class Answers:
     async def cancel(self, answer: Answer) -> None:
         """Ends an answer; returns when its place is free, or after a few seconds.
 
-        coglet 0.23.1 loses a cancel that comes before `predict` has begun: the first metric shows that.
+        coglet 0.23.1 loses a cancel that comes before `predict` has begun: its first metric shows that it has.
         """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(answer.cancellable.wait(), CANCEL)
         with contextlib.suppress(TimeoutError, httpx2.HTTPError):
-            async with asyncio.timeout(5 * GRACE):
-                await answer.cancellable.wait()
-                await self._cog.post(f"/predictions/{answer.id}/cancel")
-                await answer.ended.wait()
+            await self._cog.post(f"/predictions/{answer.id}/cancel", timeout=CANCEL)
+            await asyncio.wait_for(answer.ended.wait(), CANCEL)
 
 
 _errands: set[asyncio.Task[None]] = set()

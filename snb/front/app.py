@@ -136,14 +136,10 @@ class Front:
             raise Refused(503, why)
 
     def _inputs(self, given: Any) -> Mapping[str, Any]:
-        """Those of predict.py. Cog's server would log the name of any other."""
+        """Those of predict.py; others are left out, as Cog does, whose server would log their names."""
         if not isinstance(given, dict):
             raise Refused(422, [{"loc": ["body", "input"], "msg": "must be an object"}])
-        if unknown := len(given.keys() - self._cog.inputs.keys()):
-            allowed = ", ".join(self._cog.inputs)
-            message = f"BAD_INPUT: {unknown} inputs are unknown. There are {allowed}"
-            raise Refused(422, [{"loc": ["body", "input"], "msg": message}])
-        return given
+        return {name: value for name, value in given.items() if name in self._cog.inputs}
 
     def _fault(self, name: str) -> dict[str, Any]:
         """What an input may be; Cog's own message repeats what it was."""

@@ -38,7 +38,7 @@ BAD = {
 """Input, what is wrong with it, and a value that has this fault."""
 SOON = 10.0
 """Seconds in which a canceled answer has to end; behind proxies more than the milliseconds of the server."""
-LEFT = 1.0
+LEFT = 3.0
 """Seconds after which an answer whose reader has left has to be over."""
 
 
