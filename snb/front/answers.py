@@ -219,7 +219,7 @@ class Answers:
     async def cancel(self, answer: Answer) -> None:
         """Ends an answer; returns when its place is free, or after a few seconds.
 
-        coglet 0.23.1 loses a cancel that comes before `predict` has begun: its first metric shows that it has.
+        coglet 0.23.1 loses a cancel that comes before `predict` has begun, as its first metric shows.
         """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(answer.cancellable.wait(), CANCEL)
