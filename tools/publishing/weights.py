@@ -5,6 +5,7 @@ There no HF_TOKEN reaches `setup()`, so the hub is asked without one, for what `
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def _on_the_hub(source: Source, name: str) -> Held:
 def _published(source: Source, name: str) -> Held:
     """From the small files: a gated repository lists them for everybody and hands out none."""
     disable_progress_bars()
-    hub = Hub(endpoint=os.environ.get("HF_ENDPOINT"))
+    hub = Hub(endpoint=os.environ.get("HF_ENDPOINT"), sleep=time.sleep)
     listing = hub.listing(source.name, source.revision)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
