@@ -4,7 +4,7 @@ import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
 import { failed, inOrder, rest } from "./failover.js";
 import { checkedInputs } from "./inputs.js";
-import { sealed, unsealed } from "./seal.js";
+import { key, sealed, unsealed } from "./seal.js";
 
 const PATIENCE = 5000; // ms that a look may take
 const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
@@ -13,6 +13,7 @@ const WAITING = { COLD_START: "starting", BUSY: "queued" };
 /** Resolves to a sealed handle, a text that may pass through a browser. */
 export async function startSNB(philosopher, ragContext, userMessage, options = {}) {
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
+  key(); // before anything is asked and paid for
   return sealed(await begun({ inputs, tried: [], attempts: [] }, options));
 }
 

@@ -36,7 +36,8 @@ export function unsealed(text) {
   return handle;
 }
 
-function key() {
+/** What handles are sealed with; BAD_INPUT where nothing is set that could be. */
+export function key() {
   const secret = SECRETS.map((name) => process.env[name]).find(Boolean);
   if (!secret) throw new SNBError("BAD_INPUT", "SNB_HANDLE_SECRET is not set: handles are sealed with it");
   return Buffer.from(hkdfSync("sha256", secret, "", "snb-client handle", 32));

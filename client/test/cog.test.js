@@ -97,7 +97,7 @@ test("a handle says nothing, and one that is made up, altered, of another secret
   assert.ok(!Buffer.from(handle, "base64url").toString("latin1").includes("127.0.0.1"));
   const inputs = { philosopher: "kant", user_message: "a", system_prompt: "You are a pirate.", max_tokens: 2048 };
   const altered = handle.slice(0, 40) + (handle[40] === "A" ? "B" : "A") + handle.slice(41);
-  const before_ = doors.asked();
+  const asks = t.mock.method(globalThis, "fetch").mock;
   for (const forged of [{ inputs, tried: [], attempts: [] }, JSON.stringify({ inputs }), "", null, handle.slice(1), altered]) {
     assert.equal((await pollSNB(forged)).error.code, "BAD_INPUT");
     await assert.rejects(cancelSNB(forged), { code: "BAD_INPUT" });
@@ -110,18 +110,17 @@ test("a handle says nothing, and one that is made up, altered, of another secret
   const now = Date.now();
   t.mock.method(Date, "now", () => now + 31 * 60_000);
   assert.equal((await pollSNB(handle)).error.message, "BAD_INPUT: the handle is too old: ask again");
-  assert.equal(doors.asked(), before_, "nothing was asked");
+  assert.equal(asks.callCount(), 0, "nothing was asked");
 });
 
 test("an answer of more events than Cog replays is read to its end, and asked once", async () => {
-  const before_ = doors.asked();
-  const inputs = { user_message: "Raconte.", max_tokens: 1400, min_tokens: 1400, seed: 1 };
+  const inputs = { user_message: "Raconte.", max_tokens: 1399, min_tokens: 1399, seed: 1 };
   const cog = new Cog(new URL(doors.cog), "");
   const id = await cog.start(inputs);
   let look;
   await until(async () => (look = await cog.look(id, inputs, { patience: 3000 })).status === "succeeded", 300_000);
-  assert.equal(look.metrics.output_token_count, 1400);
-  assert.equal(doors.asked(), before_ + 1);
+  assert.equal(look.metrics.output_token_count, 1399);
+  assert.equal(doors.made(1399), 1);
 });
 
 test("CommonJS has the same door, and the same error class", async () => {

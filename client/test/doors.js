@@ -22,8 +22,8 @@ export async function start() {
 export async function open() {
   const { urls, close } = process.env.TEST_DOORS ? { urls: JSON.parse(process.env.TEST_DOORS), close() {} } : await start();
   const canceled = () => readFileSync(urls.log, "utf8").split("canceled after").length - 1; // answers, so far
-  const asked = () => readFileSync(urls.log, "utf8").split(/snb.service: \w+ after/).length - 1; // answers that ended
-  return { ...urls, asked, canceled, close };
+  const made = (tokens) => readFileSync(urls.log, "utf8").split(`after ${tokens} tokens`).length - 1; // answers, so far
+  return { ...urls, canceled, made, close };
 }
 
 /** Sets the client's variables for one test, and no others. */
