@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import shutil
 import time
@@ -35,8 +36,10 @@ class Refused(Exception):
 class Answer:
     """What there is of one answer. Any number of readers see it from its beginning."""
 
-    def __init__(self, name: str, inputs: Mapping[str, Any], caller: str) -> None:
-        self.id, self.inputs, self.caller = name, inputs, caller
+    def __init__(self, name: str, question: bytes, caller: str) -> None:
+        self.id, self.caller = name, caller
+        self.question = question
+        """A hash of the inputs, which are not kept: those of one request can take megabytes."""
         self.detached = False
         """Whether it goes on when nobody reads it."""
         self.text: list[str] = []
@@ -133,12 +136,12 @@ class Answers:
         Raises:
             Refused: the id is another question's, there is no place, or Cog's server does not take it.
         """
-        answer = self.known(name)
+        answer, question = self.known(name), digest(inputs)
         if answer is None:
             self._check_room(caller)
-            answer = self._all[name] = Answer(name, inputs, caller)
-            self._tasks[answer] = asyncio.create_task(self._make(answer))
-        elif answer.inputs != inputs:
+            answer = self._all[name] = Answer(name, question, caller)
+            self._tasks[answer] = asyncio.create_task(self._make(answer, inputs))
+        elif answer.question != question:
             raise Refused(409, "another question has this id")
         await asyncio.shield(answer.accepted)
         return answer
@@ -149,9 +152,9 @@ class Answers:
         if caller and sum(one.caller == caller for one in self._tasks) >= OF_ONE_CALLER:
             raise Refused(429, f"{OF_ONE_CALLER} answers of yours are being made")
 
-    async def _make(self, answer: Answer) -> None:
+    async def _make(self, answer: Answer, inputs: Mapping[str, Any]) -> None:
         try:
-            await self._read(answer)
+            await self._read(answer, inputs)
             if not answer.ended.is_set():
                 self._lose(answer, "the answer ended before its end")
         except httpx2.HTTPError:
@@ -168,12 +171,10 @@ class Answers:
             del self._tasks[answer]
             shutil.rmtree(FOLDERS / answer.id, ignore_errors=True)
 
-    async def _read(self, answer: Answer) -> None:
+    async def _read(self, answer: Answer, inputs: Mapping[str, Any]) -> None:
         headers = {"Accept": "text/event-stream"}
-        request = self._cog.stream(
-            "PUT", f"/predictions/{answer.id}", json={"input": answer.inputs}, headers=headers
-        )
-        async with request as response:
+        body, path = {"input": inputs}, f"/predictions/{answer.id}"
+        async with self._cog.stream("PUT", path, json=body, headers=headers) as response:
             if not response.is_success:
                 raise self._refusal(response.status_code, await response.aread())
             async for event in httpx2.EventSource(response):
@@ -226,6 +227,11 @@ class Answers:
         with contextlib.suppress(TimeoutError, httpx2.HTTPError):
             await self._cog.post(f"/predictions/{answer.id}/cancel", timeout=CANCEL)
             await asyncio.wait_for(answer.ended.wait(), CANCEL)
+
+
+def digest(inputs: Mapping[str, Any]) -> bytes:
+    """A hash of inputs, whatever their order."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).digest()
 
 
 _errands: set[asyncio.Task[None]] = set()
