@@ -3,7 +3,7 @@
 import { Cog } from "./cog.js";
 import { SNBError } from "./error.cjs";
 import { Gradio } from "./gradio.js";
-import { json } from "./http.js";
+import { bearer, json } from "./http.js";
 import { Replicate } from "./replicate.js";
 
 const DEFAULT = { urls: "fjdaz-spinoza-nb.hf.space", prefix: "/gradio_api" };
@@ -52,10 +52,8 @@ function host(spec, prefix) {
 /** Asks a host what it is: Cog's `GET /` and Gradio's `/gradio_api/info` name themselves. */
 async function identified(url, signal) {
   const base = url.href.replace(/\/$/, "");
-  const key = process.env.SNB_API_KEY;
-  const authorization = key ? { Authorization: `Bearer ${key}` } : {};
   const [root, info] = await Promise.allSettled([
-    json(`${base}/`, { signal, headers: { ...authorization, Accept: "application/json" } }),
+    json(`${base}/`, { signal, headers: { ...bearer(process.env.SNB_API_KEY), Accept: "application/json" } }),
     json(`${base}/gradio_api/info`, { signal }),
   ]);
   if (root.value?.cog_version) return new Cog(url);

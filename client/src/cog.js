@@ -3,7 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { SNBError } from "./error.cjs";
 import { events } from "./events.js";
-import { bytes, json, parsed, send } from "./http.js";
+import { bearer, bytes, json, parsed, send } from "./http.js";
 import { sleep } from "./wait.js";
 
 const TRIES = 3;
@@ -72,7 +72,7 @@ export class Cog {
   }
 
   async cancel(id) {
-    await send(`${this.#url}/predictions/${id}/cancel`, { method: "POST", headers: this.#authorization() }).catch((error) => {
+    await send(`${this.#url}/predictions/${id}/cancel`, { method: "POST", headers: bearer(this.#key) }).catch((error) => {
       if (!/ 404 /.test(error.message)) throw error; // over already
     });
   }
@@ -94,12 +94,8 @@ export class Cog {
   }
 
   #request(inputs, headers) {
-    headers = { ...headers, ...this.#authorization(), "Content-Type": "application/json" };
+    headers = { ...headers, ...bearer(this.#key), "Content-Type": "application/json" };
     return { method: "PUT", headers, body: JSON.stringify({ input: inputs }) };
-  }
-
-  #authorization() {
-    return this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
   }
 }
 

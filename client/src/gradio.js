@@ -8,7 +8,7 @@
 
 import { SNBError } from "./error.cjs";
 import { events } from "./events.js";
-import { bytes, json, parsed, send } from "./http.js";
+import { bearer, bytes, json, parsed, send } from "./http.js";
 import { PERSONAS } from "./personas.js";
 
 const RICH = "/answer";
@@ -26,7 +26,7 @@ export class Gradio {
     this.name = url.host;
     this.#base = url.href.replace(/\/$/, "") + prefix;
     const trusted = /\.(hf\.space|huggingface\.co)$/.test(url.hostname);
-    this.#headers = token && trusted ? { Authorization: `Bearer ${token}` } : {};
+    this.#headers = bearer(trusted && token);
   }
   #base;
   #headers;

@@ -87,3 +87,6 @@ export function milliseconds(retryAfter) {
   const wait = Number.isNaN(seconds) ? Date.parse(retryAfter) - Date.now() : 1000 * seconds;
   return Number.isNaN(wait) ? undefined : Math.max(0, wait);
 }
+
+/** The header that carries a key or token, where there is one. */
+export const bearer = (key) => (key ? { Authorization: `Bearer ${key}` } : {});

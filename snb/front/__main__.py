@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ LOOK = 2.0
 """Seconds between two looks at Cog's server."""
 STRIKES = 3
 """Looks in a row at which it has no place although it should."""
-LAST = 10
+LAST = 10.0
 """Seconds that answers have for their end when the server ends itself."""
 HURRY = 10.0
 """Seconds that the head of a request may take."""
@@ -84,7 +85,7 @@ async def serve(host: str, port: int, settings: Settings) -> str:
         if reason:
             log.error("%s; ending, to be restarted", reason)
             cog.state = "UNHEALTHY"
-            config.timeout_graceful_shutdown = LAST
+            await answers.finish(LAST)
             server.should_exit = True
         watching.cancel()
         await serving
@@ -114,7 +115,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m snb.front", description=__doc__)
     add: Any = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    add("--port", type=int, default=5000, help="TCP port (default 5000)")
+    port = os.environ.get("PORT", "5000")  # as Cog's server takes it
+    add("--port", type=int, default=port, help="TCP port (default PORT, else 5000)")
     options = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     try:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ CANCEL = 5.0
 KEPT, KEPT_SECONDS = 1000, 600.0
 """Answers that ended and can still be read: at most so many, for so long."""
 FOLDERS = Path("/tmp/coglet/predictions")
-"""coglet 0.23.1 leaves the folder of every prediction there. Delete `_clear` when it removes them itself."""
+"""coglet 0.23.1 leaves every prediction's folder there, so `_make` removes it. Delete both when Cog does."""
+LOST = ("Slot dropped", "Failed to create output dir")
+"""How coglet 0.23.1 words the error of a prediction whose folder it cannot make; it loses the place."""
 LONGEST_ERROR = 2000
 """Characters."""
 
@@ -39,7 +41,7 @@ class Answer:
     def __init__(self, name: str, question: bytes, caller: str) -> None:
         self.id, self.caller = name, caller
         self.question = question
-        """A hash of the inputs, which are not kept: those of one request can take megabytes."""
+        """A hash of what was asked, which is not kept: a thousand of them would take 500 MB."""
         self.detached = False
         """Whether it goes on when nobody reads it."""
         self.text: list[str] = []
@@ -127,21 +129,22 @@ class Answers:
                 del self._all[answer.id]
         return self._all.get(name)
 
-    async def get(self, name: str, inputs: Mapping[str, Any], caller: str) -> Answer:
+    async def get(self, name: str, question: bytes, caller: str) -> Answer:
         """The answer of that id, which is begun if there is none yet: who asks twice pays once.
 
         Args:
+            question: the body of the request to Cog's server.
             caller: tells callers apart, where there is something to tell them by; else empty.
 
         Raises:
             Refused: the id is another question's, there is no place, or Cog's server does not take it.
         """
-        answer, question = self.known(name), digest(inputs)
+        answer, digest = self.known(name), hashlib.sha256(question).digest()
         if answer is None:
             self._check_room(caller)
-            answer = self._all[name] = Answer(name, question, caller)
-            self._tasks[answer] = asyncio.create_task(self._make(answer, inputs))
-        elif answer.question != question:
+            answer = self._all[name] = Answer(name, digest, caller)
+            self._tasks[answer] = asyncio.create_task(self._make(answer, question))
+        elif answer.question != digest:
             raise Refused(409, "another question has this id")
         await asyncio.shield(answer.accepted)
         return answer
@@ -152,11 +155,12 @@ class Answers:
         if caller and sum(one.caller == caller for one in self._tasks) >= OF_ONE_CALLER:
             raise Refused(429, f"{OF_ONE_CALLER} answers of yours are being made")
 
-    async def _make(self, answer: Answer, inputs: Mapping[str, Any]) -> None:
+    async def _make(self, answer: Answer, question: bytes) -> None:
         try:
-            await self._read(answer, inputs)
+            await self._read(answer, question)
             if not answer.ended.is_set():
                 self._lose(answer, "the answer ended before its end")
+            self.lost += answer.error.startswith(LOST)
         except httpx2.HTTPError:
             self._lose(answer, "Cog's server dropped the answer")
         except Refused as refusal:
@@ -171,10 +175,10 @@ class Answers:
             del self._tasks[answer]
             shutil.rmtree(FOLDERS / answer.id, ignore_errors=True)
 
-    async def _read(self, answer: Answer, inputs: Mapping[str, Any]) -> None:
-        headers = {"Accept": "text/event-stream"}
-        body, path = {"input": inputs}, f"/predictions/{answer.id}"
-        async with self._cog.stream("PUT", path, json=body, headers=headers) as response:
+    async def _read(self, answer: Answer, question: bytes) -> None:
+        headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+        path = f"/predictions/{answer.id}"
+        async with self._cog.stream("PUT", path, content=question, headers=headers) as response:
             if not response.is_success:
                 raise self._refusal(response.status_code, await response.aread())
             async for event in httpx2.EventSource(response):
@@ -190,8 +194,7 @@ class Answers:
             return Refused(503, "Setup has not finished")
         if status < 500 and status != 409:
             return Refused(400, "Cog's server does not take this")
-        # There was a place by our own count, and a request that it cannot even begin keeps the place: coglet
-        # 0.23.1 loses it when the prediction's folder cannot be made.
+        # There was a place by our own count, so one is lost, or Cog's server is beside itself.
         self.lost += 1
         return Refused(503, "the server has lost a place and restarts")
 
@@ -212,6 +215,14 @@ class Answers:
             if not answer.readers and not answer.detached and not answer.ended.is_set():
                 asyncio.get_running_loop().call_later(GRACE, self._leave, answer)
 
+    async def finish(self, patience: float) -> None:
+        """Gives what is being made `patience` seconds, and ends the rest as failed: its readers are told."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=patience)
+        for answer, task in self._tasks.items():
+            answer.end("failed", "the server restarts")
+            task.cancel()
+
     def _leave(self, answer: Answer) -> None:
         if not answer.readers and not answer.detached and answer in self._tasks:
             _errands.add(errand := asyncio.create_task(self.cancel(answer)))
@@ -227,11 +238,6 @@ class Answers:
         with contextlib.suppress(TimeoutError, httpx2.HTTPError):
             await self._cog.post(f"/predictions/{answer.id}/cancel", timeout=CANCEL)
             await asyncio.wait_for(answer.ended.wait(), CANCEL)
-
-
-def digest(inputs: Mapping[str, Any]) -> bytes:
-    """A hash of inputs, whatever their order."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).digest()
 
 
 _errands: set[asyncio.Task[None]] = set()

@@ -26,8 +26,17 @@ that a context of 32,768 tokens holds."""
 PATIENCE = 15.0
 """Seconds for a body to arrive, and between two signs of life of a stream: proxies cut off a silent one."""
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+BOUNDS = ("type", "minimum", "maximum", "minLength", "maxLength", "enum", "items", "allOf")
+"""What a refusal tells of an input's schema."""
 AGAIN = {409: "2", 429: "2", 503: "10"}
 """Retry-After, in seconds."""
+
+
+class Reply(JSONResponse):
+    """JSON that nobody keeps; `headers` come on top."""
+
+    def __init__(self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, status, {**HEADERS, **(headers or {})})
 
 
 class KeyCheck:
@@ -48,8 +57,7 @@ class KeyCheck:
             return await self._app(scope, receive, send)
         fault = "Authorization is not the key of this endpoint" if given else "Authorization is missing"
         text = f"UNAUTHORIZED: {fault}. Send the header Authorization: Bearer SNB_API_KEY"
-        more = {**HEADERS, "WWW-Authenticate": "Bearer"}
-        return await JSONResponse({"error": text}, 401, more)(scope, receive, send)
+        return await Reply({"error": text}, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
 
 class Front:
@@ -77,16 +85,16 @@ class Front:
     async def health(self, _: Request) -> Response:
         """200 if a new question is answered, or queued; else 503. Nothing of the boot's log."""
         well = self._cog.state in ("READY", "BUSY")
-        return JSONResponse({"status": self._cog.state}, 200 if well else 503, HEADERS)
+        return Reply({"status": self._cog.state}, 200 if well else 503)
 
     async def about(self, _: Request) -> Response:
         """Tells a client that this is Cog's HTTP."""
-        return JSONResponse({"cog_version": self._cog.version}, headers=HEADERS)
+        return Reply({"cog_version": self._cog.version})
 
     async def schema(self, _: Request) -> Response:
         """What Cog says of the inputs."""
         self._check_ready()
-        return JSONResponse(self._cog.schema, headers=HEADERS)
+        return Reply(self._cog.schema)
 
     async def ask(self, request: Request) -> Response:
         """A new answer, or the one that has this id, in the form that the caller wants."""
@@ -95,26 +103,26 @@ class Front:
         name = request.path_params.get("id") or document.get("id") or secrets.token_hex(16)
         if not isinstance(name, str) or not ID.fullmatch(name) or document.get("id", name) != name:
             raise HTTPException(422, "an id is 32 hexadecimal digits, the same in path and body")
-        inputs = self._inputs(document.get("input"))
+        question = self._question(document.get("input"))
         try:
-            answer = await self._answers.get(name, inputs, request.headers.get("x-caller", "")[:64])
+            answer = await self._answers.get(name, question, request.headers.get("x-caller", "")[:64])
         except Refused as refusal:
             if refusal.status == 422:
                 raise Refused(422, [self._fault(one) for one in refusal.reason]) from refusal
             raise
         if "respond-async" in request.headers.get("prefer", ""):
             answer.detached = True
-            return JSONResponse({"id": answer.id, "status": answer.status}, 202, HEADERS)
+            return Reply({"id": answer.id, "status": answer.status}, 202)
         if "text/event-stream" in request.headers.get("accept", ""):
             headers = {**HEADERS, "X-Accel-Buffering": "no"}
             return StreamingResponse(self._events(answer), media_type="text/event-stream", headers=headers)
         with self._answers.reading(answer):
             await either(answer.ended.wait(), left(request))
-        return JSONResponse(answer.document(), headers=HEADERS)
+        return Reply(answer.document())
 
     async def look(self, request: Request) -> Response:
         """What there is of an answer."""
-        return JSONResponse(self._named(request).document(), headers=HEADERS)
+        return Reply(self._named(request).document())
 
     async def cancel(self, request: Request) -> Response:
         """Ends an answer."""
@@ -122,7 +130,7 @@ class Front:
         if answer.ended.is_set():
             raise HTTPException(404, "it is over already")
         await self._answers.cancel(answer)
-        return JSONResponse({}, headers=HEADERS)
+        return Reply({})
 
     def _named(self, request: Request) -> Answer:
         answer = self._answers.known(request.path_params["id"])
@@ -135,11 +143,15 @@ class Front:
             why = "Setup has not finished" if self._cog.state == "STARTING" else "the server restarts"
             raise Refused(503, why)
 
-    def _inputs(self, given: Any) -> Mapping[str, Any]:
-        """Those of predict.py; others are left out, as Cog does, whose server would log their names."""
+    def _question(self, given: Any) -> bytes:
+        """What Cog's server is sent, the same for inputs in any order.
+
+        Inputs that predict.py has not are left out, as Cog does, whose server would log their names.
+        """
         if not isinstance(given, dict):
             raise Refused(422, [{"loc": ["body", "input"], "msg": "must be an object"}])
-        return {name: value for name, value in given.items() if name in self._cog.inputs}
+        inputs = {name: value for name, value in given.items() if name in self._cog.inputs}
+        return json.dumps({"input": inputs}, sort_keys=True).encode()
 
     def _fault(self, name: str) -> dict[str, Any]:
         """What an input may be; Cog's own message repeats what it was."""
@@ -152,9 +164,6 @@ class Front:
             async for piece in answer.pieces(PATIENCE):
                 yield event("output", {"chunk": piece}) if piece else ": the answer goes on\n\n"
         yield event("completed" if answer.status == "succeeded" else "error", answer.document())
-
-
-BOUNDS = ("type", "minimum", "maximum", "minLength", "maxLength", "enum", "items", "allOf")
 
 
 def event(name: str, data: Mapping[str, Any]) -> str:
@@ -206,11 +215,11 @@ async def either(*waits: Any) -> None:
 
 async def failed(_: Request, error: HTTPException) -> Response:
     """Every refusal is JSON with its reason."""
-    return JSONResponse({"error": error.detail}, error.status_code, {**HEADERS, **(error.headers or {})})
+    return Reply({"error": error.detail}, error.status_code, error.headers)
 
 
 async def refused(_: Request, error: Refused) -> Response:
     """As Cog's server says it: `detail` for faults of inputs, else `error`."""
     key = "detail" if error.status == 422 else "error"
     again = {"Retry-After": AGAIN[error.status]} if error.status in AGAIN else {}
-    return JSONResponse({key: error.reason}, error.status, {**HEADERS, **again})
+    return Reply({key: error.reason}, error.status, again)

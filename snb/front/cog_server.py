@@ -1,7 +1,6 @@
 """Cog's own server as a child that listens on loopback alone, and how it is."""
 
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -10,6 +9,7 @@ from typing import Any, Self
 import httpx2
 
 from snb.front import process_group
+from snb.front.port import reserve
 
 DEAD = ("SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
 """States from which coglet 0.23.1 does not come back by itself: it never replaces a worker."""
@@ -28,7 +28,8 @@ class CogServer:
         self.schema: dict[str, Any] = {}
         self._seen = 0.0
         """When it last said how it is, in monotonic seconds."""
-        port = free_port()
+        self._reserved = reserve()
+        port = self._reserved.getsockname()[1]
         # The worker does not need the callers' key.
         environment = {"COG_LOG_LEVEL": "warning", **os.environ, "PORT": str(port), "SNB_API_KEY": ""}
         self.places = int(environment.get("COG_MAX_CONCURRENCY", "1"))
@@ -72,6 +73,7 @@ class CogServer:
         """Ends it."""
         await self.client.aclose()
         process_group.end(self._process)
+        self._reserved.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,10 +91,3 @@ def disk_full() -> str:
     except OSError as error:
         return f"the temporary folder cannot be written to: {error.strerror}"
     return ""
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

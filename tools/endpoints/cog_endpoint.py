@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
+from snb.front.cog_server import DEAD
 from tools.endpoints import dialect
 from tools.endpoints.endpoint import Failed, Http, Piece, Running, end
 
-DEAD = ("SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
-"""States from which a server does not come back by itself."""
 POLL, LOOK = 0.5, 10.0
 """Seconds between two looks at a server that boots; and for one, since such a host can swallow packets."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from snb.front import port as front_port
 from snb.front import process_group
 from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import status
@@ -56,7 +57,7 @@ class Server:
         # `cog build` bakes the decorator's limit into the image; without it the server takes one at a time.
         limit = re.search(r"@concurrent\(max=(\d+)\)", (directory / "predict.py").read_text())
         self._process = process_group.start(
-            [sys.executable, "-m", module, "--host", host, *port_of(module, self.port)],
+            [sys.executable, "-m", module, "--host", host],
             cwd=directory,
             env={
                 "COG_MAX_CONCURRENCY": limit[1] if limit else "1",
@@ -128,34 +129,17 @@ class Server:
         self.close()
 
 
-def port_of(module: str, port: int) -> list[str]:
-    """The option of the front; Cog's server reads PORT."""
-    return ["--port", str(port)] if module == FRONT else []
-
-
 def before(name: str, folder: Path) -> str:
     """A list of folders in the environment, with one more at its head."""
     return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
 
 
 def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """A TCP port of an address that nothing listens on; any, unless one is given.
-
-    Returns:
-        A socket that is bound to it and does not listen. While it is open, the system gives nobody this port
-        who asks for any; a server that sets SO_REUSEADDR, as Cog does, can listen on it.
-
-    Raises:
-        SetupFailed: nothing can listen there.
-    """
-    probe = socket.socket()
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """As `snb.front.port.reserve`. Raises SetupFailed: nothing can listen there."""
     try:
-        probe.bind((host, port))
+        return front_port.reserve(host, port)
     except (OSError, OverflowError) as error:
-        probe.close()
         raise SetupFailed(f"nothing can listen on {host}:{port}: {error}; choose another port") from error
-    return probe
 
 
 def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
