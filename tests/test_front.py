@@ -140,6 +140,7 @@ def test_an_answer_is_begun_now_and_read_later_and_asked_twice_it_is_made_once(c
 def test_an_id_is_of_no_use_with_another_question(caller: httpx.Client) -> None:
     name, body = "b" * 32, asked(user_message=SECRET, **LONG)
     caller.put(f"/predictions/{name}", json=body, headers={"Prefer": "respond-async"})
+    assert caller.put(f"/predictions/{'0' * 32}", json={"id": name, **body}).status_code == 422
     other = caller.put(f"/predictions/{name}", json={"input": {}})
     assert other.status_code == 409
     assert SECRET not in other.text
