@@ -198,6 +198,8 @@ def test_the_tool_measures_a_cog_server_and_keeps_what_it_saw(tmp_path: Path) ->
     assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == done.stdout
 
 
+# Programs that load torch.
+@pytest.mark.slow
 def test_the_tool_reports_a_request_that_fails_and_ends_with_1(tmp_path: Path) -> None:
     with replying(cog_answer(), cog_answer(), as_json({"detail": "no"}, 500)) as (url, _):
         done = benchmark(url, "--concurrency", "2", "--rounds", "1", "--output", str(tmp_path))

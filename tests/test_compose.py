@@ -74,6 +74,8 @@ def test_every_setting_in_the_file_is_passed_on_and_an_unknown_one_stops_the_boo
     assert services["model"]["stop_grace_period"] == services["door"]["stop_grace_period"] == "10m10s"
 
 
+# A program that loads torch.
+@pytest.mark.slow
 def test_the_download_is_done_by_the_package(services: dict[str, Any], tmp_path: Path) -> None:
     python, *command = services["download"]["command"]
     assert python == "python"

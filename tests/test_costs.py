@@ -95,6 +95,8 @@ def test_steps_are_bound_by_memory_or_by_the_tensor_cores() -> None:
     assert BOUNDS.prefill(weak, "nf4", 300, cached=700) == pytest.approx(flops / 1e12)
 
 
+# Every command of the page is a program.
+@pytest.mark.slow
 def test_the_page_shows_what_its_commands_print(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8")
     for name, arguments in re.findall(r"^scripts/(costs|roofline) ?(.*?)(?: +#.*)?$", page, re.MULTILINE):

@@ -301,6 +301,8 @@ def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
     assert (finding.level, finding.code) == ("warning", "SECRETS_SKIMMED")
 
 
+# Reads every file that Docker would be sent.
+@pytest.mark.slow
 def test_this_repository_has_no_secret_and_nothing_loose() -> None:
     project = Project(ROOT)
     assert [finding.level for finding in secret_scan.check(project)] == ["ok"]

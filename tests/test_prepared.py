@@ -397,6 +397,8 @@ def script(
     return run
 
 
+# Four programs load a model.
+@pytest.mark.slow
 def test_what_the_script_prepares_and_rates_is_what_a_boot_would_merge(
     script: Script, kept: Settings, tmp_path: Path
 ) -> None:

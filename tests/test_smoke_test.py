@@ -150,6 +150,8 @@ def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set(monkeypatch: pyt
         assert "a wrong key was let in" in checked(server)["key"].seen
 
 
+# A program, and the wait for an answer whose reader has left.
+@pytest.mark.slow
 def test_every_failure_is_listed_again_at_the_end_and_the_exit_is_1() -> None:
     with Double("forgets the seed", "accepts anything") as server:
         done = command(server.url)

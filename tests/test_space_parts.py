@@ -45,6 +45,8 @@ def test_what_callsnb_packs_is_taken_apart_and_a_pupil_forges_no_persona() -> No
     assert unpacked(packed) == inputs
 
 
+# A program that loads gradio.
+@pytest.mark.slow
 def test_in_front_of_a_backend_nothing_of_the_engine_is_needed() -> None:
     program = """
 import sys

@@ -112,6 +112,8 @@ class Advisories(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+# Runs pip-audit, again and again.
+@pytest.mark.slow
 def test_a_published_vulnerability_fails_and_a_service_that_cannot_be_believed_is_no_clean_bill(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
