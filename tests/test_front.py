@@ -145,7 +145,7 @@ def test_an_id_is_of_no_use_with_another_question(caller: httpx.Client) -> None:
     assert other.status_code == 409
     assert SECRET not in other.text
     assert caller.post(f"/predictions/{name}/cancel").status_code == 200
-    assert caller.get(f"/predictions/{name}").json()["status"] == "canceled"
+    until(lambda: caller.get(f"/predictions/{name}").json()["status"] == "canceled", 60)
     assert caller.post(f"/predictions/{name}/cancel").status_code == 404
 
 

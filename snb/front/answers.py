@@ -16,7 +16,7 @@ OF_ONE_CALLER = 4
 GRACE = 1.0
 """Seconds for which an answer goes on without a reader: a caller whose connection broke comes back to it."""
 CANCEL = 5.0
-"""Seconds for each step of a cancel."""
+"""Seconds for which a caller waits for the end of what it cancels."""
 KEPT, KEPT_SECONDS = 1000, 600.0
 """Answers that ended and can still be read: at most so many, for so long."""
 FOLDERS = Path("/tmp/coglet/predictions")
@@ -53,6 +53,7 @@ class Answer:
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when Cog's server has begun the answer; fails with Refused."""
         self.cancellable = asyncio.Event()
+        self.canceling: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
     def take(self, event: str, data: dict[str, Any]) -> None:
@@ -78,6 +79,7 @@ class Answer:
             self.status, self.error = status, str(error or "")[:LONGEST_ERROR]
             self.ended_at = time.monotonic()
             self.ended.set()
+            self.cancellable.set()
             self._changed.set()
 
     async def pieces(self, patience: float) -> AsyncIterator[str]:
@@ -225,20 +227,21 @@ class Answers:
 
     def _leave(self, answer: Answer) -> None:
         if not answer.readers and not answer.detached and answer in self._tasks:
-            _errands.add(errand := asyncio.create_task(self.cancel(answer)))
-            errand.add_done_callback(_errands.discard)
+            self._begin_cancel(answer)
 
     async def cancel(self, answer: Answer) -> None:
-        """Ends an answer; returns when its place is free, or after a few seconds.
+        """Ends an answer; returns when its place is free, or after a few seconds, before it is."""
+        await asyncio.wait([self._begin_cancel(answer)], timeout=CANCEL)
 
-        coglet 0.23.1 loses a cancel that comes before `predict` has begun, as its first metric shows.
-        """
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(answer.cancellable.wait(), CANCEL)
-        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
-            await self._cog.post(f"/predictions/{answer.id}/cancel", timeout=CANCEL)
-            await asyncio.wait_for(answer.ended.wait(), CANCEL)
+    def _begin_cancel(self, answer: Answer) -> asyncio.Task[None]:
+        answer.canceling = answer.canceling or asyncio.create_task(self._cancel(answer))
+        return answer.canceling
 
-
-_errands: set[asyncio.Task[None]] = set()
-"""Tasks that nobody waits for; asyncio itself keeps none alive."""
+    async def _cancel(self, answer: Answer) -> None:
+        """coglet 0.23.1 loses a cancel that comes before `predict` has begun, as its first metric shows."""
+        await answer.cancellable.wait()
+        while not answer.ended.is_set():
+            with contextlib.suppress(httpx2.HTTPError):
+                await self._cog.post(f"/predictions/{answer.id}/cancel", timeout=CANCEL)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(answer.ended.wait(), CANCEL)
