@@ -4,6 +4,7 @@
 a hub on loopback, the published version from the Replicate test server, and Docker's config.json has a login.
 """
 
+import atexit
 import base64
 import functools
 import json
@@ -133,6 +134,20 @@ def repositories() -> dict[str, dict[str, bytes]]:
     return {BASE: base, ADAPTER: {"adapter_config.json": config, "adapter_model.safetensors": tensors}}
 
 
+@functools.cache
+def downloaded() -> Path:
+    """The folder of weights that the project's own download makes of them."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    with loopback_hub() as hub:
+        for name, files in repositories().items():
+            hub.push(name, files)
+        settings = Settings(base_model=BASE, adapter=ADAPTER, weights_dir=folder)
+        fetch.ensure_base(settings, Hub(endpoint=hub.url))
+        fetch.ensure_adapter(settings, Hub(endpoint=hub.url))
+    return folder
+
+
 @contextmanager
 def sound(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Sound]:
     """Makes one, and sets this process's environment to its programs and servers."""
@@ -145,9 +160,7 @@ def sound(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Sound]:
             (made.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, made.root / name)
         made.configure({"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": ADAPTER, "SNB_PREPARED": "none"})
-        settings = Settings(base_model=BASE, adapter=ADAPTER, weights_dir=made.root / "weights")
-        fetch.ensure_base(settings, Hub(endpoint=hub.url))
-        fetch.ensure_adapter(settings, Hub(endpoint=hub.url))
+        shutil.copytree(downloaded(), made.root / "weights", dirs_exist_ok=True)
         made.program("cog", "print('cog version 0.23.1')")
         made.program("docker", "print('28.0.0')")
         made.program("../project/scripts/smoke-test", "")
@@ -159,5 +172,4 @@ def sound(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Sound]:
         for name, value in variables.items():
             patch.setenv(name, value)
         patch.setattr(doctor, "ROOT", made.root)
-        hub.requests.clear()
         yield made

@@ -22,6 +22,8 @@ from tools.publishing.project import Project
 from tools.publishing.published import narrowed
 from tools.serving.schema import derive
 
+pytestmark = pytest.mark.slow  # every test reads a whole project
+
 SECRET = "hf_" + "abcDEF0123456789" * 2  # of no account
 
 
@@ -302,7 +304,6 @@ def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
 
 
 # Reads every file that Docker would be sent.
-@pytest.mark.slow
 def test_this_repository_has_no_secret_and_nothing_loose() -> None:
     project = Project(ROOT)
     assert [finding.level for finding in secret_scan.check(project)] == ["ok"]

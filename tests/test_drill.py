@@ -18,6 +18,8 @@ from tests.waiting import started_with
 from tools.rehearsing.course import Answer, Course
 from tools.serving.server import free_port
 
+pytestmark = pytest.mark.slow  # every test rehearses a switch with Node and two servers
+
 DRILL = [sys.executable, str(ROOT / "scripts" / "drill"), "--pupils", "2"]
 """Two: the client leaves a backend alone the longer the more questions it took with it."""
 needs_node = pytest.mark.skipif(
@@ -76,7 +78,6 @@ def test_ctrl_c_ends_everything_that_was_started(environment: dict[str, str], tm
 
 # The client leaves one that failed alone for ten seconds and more.
 @needs_node
-@pytest.mark.slow
 def test_a_person_is_told_when_to_take_the_first_away_and_when_to_bring_it_back() -> None:
     with Double() as second, Double() as first, contextlib.ExitStack() as stack:
         command = [*DRILL, "--backends", first.url, second.url]

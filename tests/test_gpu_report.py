@@ -25,6 +25,8 @@ from tools.benchmarking.report import publishable
 from tools.endpoints.endpoint import Failed
 from tools.preparing import quality
 
+pytestmark = pytest.mark.slow  # every test runs programs of their own
+
 
 def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -37,7 +39,6 @@ def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
     assert "needs an NVIDIA GPU; --cpu" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(tmp_path: Path) -> None:
     options = ["--cpu", "--random", "--parts", "fp32", "--output", str(tmp_path)]  # each starts a program
     done = subprocess.run([sys.executable, ROOT / "scripts" / "gpu-report", *options], check=False)

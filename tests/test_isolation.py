@@ -23,6 +23,8 @@ from snb.request import Request
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow  # many requests together, each compared with itself alone
+
 Way = Callable[[SlotModel], Step]
 """How a decode step runs; the fixture `path` gives each."""
 TOKENIZER = tiny_tokenizer().backend_tokenizer
@@ -109,7 +111,6 @@ def question(name: str, passages: str) -> tuple[int, ...]:
     return tuple(CHATML.prompt(persona(name), request, CONTEXT - 100).ids)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("warm", [PERSONAS, PERSONAS[1:2], []], ids=["all warm", "one warm", "cold"])
 def test_personas_and_passages_keep_to_their_own_requests(path: Way, warm: list[list[int]]) -> None:
     """Every persona with every passage in every manner, more of them than rows, in prompts of many chunks.
@@ -164,7 +165,6 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
     return [ask() for _ in range(draw(st.integers(1, 8)))]
 
 
-@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     schedules(), st.sampled_from(["packed", "shared", "eager"]), st.integers(0, 2), st.sampled_from([16, 512])

@@ -21,7 +21,10 @@ from snb.weights.merge import load_merged, merging
 from tests.tiny import tiny_model
 
 # PEFT warns of what these tests do on purpose.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers")
+pytestmark = [
+    pytest.mark.slow,  # a matrix of models, each merged and compared with PEFT
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers"),
+]
 
 PLAIN: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"]}
 KINDS: dict[str, dict[str, Any]] = {

@@ -34,7 +34,10 @@ from tools.preparing import check_quality, preparation, quality
 from tools.serving.server import Server
 
 # PEFT warns of what these tests do on purpose.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers")
+pytestmark = [
+    pytest.mark.slow,  # every test quantises and saves a model, or loads one
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers"),
+]
 
 Script = Callable[..., tuple[int, str, str]]
 LORA: dict[str, Any] = {"target_modules": ["q_proj", "v_proj", "down_proj"]}
@@ -398,7 +401,6 @@ def script(
 
 
 # Four programs load a model.
-@pytest.mark.slow
 def test_what_the_script_prepares_and_rates_is_what_a_boot_would_merge(
     script: Script, kept: Settings, tmp_path: Path
 ) -> None:

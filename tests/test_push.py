@@ -18,6 +18,8 @@ from tools.publishing import build_context, push
 from tools.publishing.published import ApiSilent
 from tools.publishing.push import NotPublished
 
+pytestmark = pytest.mark.slow  # every test reads a whole project
+
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sound]:

@@ -24,6 +24,8 @@ from snb.settings import Settings
 from snb.weights.loader import Loaded, load
 from tests.tiny import save_tiny, tiny_model
 
+pytestmark = pytest.mark.slow  # deep models, in every precision
+
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "nf4")
 SIZES = [*((2, precision) for precision in PRECISIONS), (48, "bf16")]
 """Layers and precision. At the depth of the 14B rounding adds up, and could hide a fault of one layer."""
@@ -214,7 +216,6 @@ def trained(request: pytest.FixtureRequest, standin: Settings) -> Loaded:
     return loaded
 
 
-@pytest.mark.slow
 @pytest.mark.standin
 def test_with_trained_weights_rounding_passes_and_what_only_arithmetic_shows_is_found(
     trained: Loaded, monkeypatch: pytest.MonkeyPatch

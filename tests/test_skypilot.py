@@ -19,6 +19,8 @@ from tools.endpoints.endpoint import Http
 from tools.serving import schema
 from tools.serving.server import free_port
 
+pytestmark = pytest.mark.slow  # SkyPilot takes seconds to import
+
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from tools.rehearsing.reply import Reply
 from tools.rehearsing.verdict import FAILED, NOTE, OK, WARNING, Verdict
 from tools.serving.server import FRONT, Server
 
+pytestmark = pytest.mark.slow  # every test runs the whole smoke test against a server
+
 ENGLISH = (
     "Freedom is not to do whatever one wants, because what we want has causes of its own; it is to grasp "
     "these causes, and to act from reason rather than from fear."
@@ -151,7 +153,6 @@ def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set(monkeypatch: pyt
 
 
 # A program, and the wait for an answer whose reader has left.
-@pytest.mark.slow
 def test_every_failure_is_listed_again_at_the_end_and_the_exit_is_1() -> None:
     with Double("forgets the seed", "accepts anything") as server:
         done = command(server.url)
