@@ -1,7 +1,7 @@
 """Images built and run by the steps of their Dockerfiles on this machine's own files, without an engine.
 
-dockerfile-parse reads the steps. Each runs in namespaces of its own, without a network, in an overlay above the
-machine's root, so nothing stays mounted and nothing is written outside of a folder of the test.
+dockerfile-parse reads the steps. Each runs in namespaces of its own, without a network, in an overlay above
+the machine's root, so nothing stays mounted and nothing is written outside of a folder of the test.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ file = DockerfileParser(sys.argv[1])
 print(json.dumps({"steps": file.structure, "variables": file.envs}))
 """
 ENTER = """
-lower=$1 folder=$2 user=$3 option=$4
-shift 4
-mount -t overlay -o "lowerdir=$lower,upperdir=$folder/upper,workdir=$folder/work" overlay "$folder/root"
+folder=$1 user=$2 option=$3
+shift 3
+mount -t overlay -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" overlay "$folder/root"
 cd "$folder/root"
 mount --rbind /dev dev
 mount -t proc proc proc
@@ -53,21 +53,22 @@ def dockerfile(file: Path) -> dict[str, Any]:
 
 
 class Image:
-    """Folders above the machine's root, and what starts in them."""
+    """A folder above the machine's root, and what starts in it."""
 
     def __init__(self, folder: Path, below: "Image | None" = None) -> None:
         self.folder = folder
         for name in ("upper", "work", "root"):
             (folder / name).mkdir(parents=True)
-        self.lower = f"{below.folder / 'upper'}:{below.lower}" if below else "/"
         self.environment: dict[str, str] = dict(below.environment) if below else {}
-        self.user, self.command = below.user if below else "0:0", below.command if below else []
+        self.user, self.command = (below.user, below.command) if below else ("0:0", [])
+        if below:  # a copy: overlayfs takes no two lower folders of which one is in the other
+            subprocess.run(["cp", "--archive", below.folder / "upper", folder], check=True)
 
     @classmethod
     def of_cog(cls, folder: Path) -> "Image":
-        """As Cog 0.23.1 would build this project (pkg/dockerfile/standard_generator.go), by a careful user."""
+        """As Cog 0.23.1 builds it (pkg/dockerfile/standard_generator.go), of files that only root may read."""
         image = cls(folder)
-        source, limit = folder / "upper" / "src", 32
+        source = folder / "upper" / "src"
         with Project(ROOT, bare=True).context.staged() as stage:
             shutil.copytree(stage, source, symlinks=True, ignore=shutil.ignore_patterns(".cog"))
         schema.write(source)
@@ -75,7 +76,7 @@ class Image:
         image.environment = {"PATH": before("PATH", Path(sys.executable).parent), "PYTHONUNBUFFERED": "1"}
         image.environment |= {
             "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
-            "COG_MAX_CONCURRENCY": str(limit),
+            "COG_MAX_CONCURRENCY": "32",
         }
         for step in yaml.safe_load((ROOT / "cog.yaml").read_text())["build"]["run"]:
             image.run(step)
@@ -140,7 +141,7 @@ class Image:
         self, command: list[str], environment: Mapping[str, str], user: str, option: str = "rw"
     ) -> list[str]:
         variables = [f"{name}={value}" for name, value in environment.items()]
-        arguments = [self.lower, str(self.folder), user, option, *variables, *command]
+        arguments = [str(self.folder), user, option, *variables, *command]
         return [*NAMESPACES, "bash", "-ec", ENTER, "image", *arguments]
 
 

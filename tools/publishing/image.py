@@ -3,9 +3,9 @@
 scripts/image ghcr.io/owner/spinoza:2026-11
 
 IMAGE starts Cog's server, as root. IMAGE-porte starts the check of the key, as user 1000 on port 7860, for
-hosts whose address is public. What it takes of disk and upload is said first, and what a registry would refuse
-is not built. --without-weights is for an image that everybody may read: its boots download what SNB_PREPARED
-names. Both names go to stdout, all else to stderr; exits with 1 where there is no such image.
+hosts whose address is public. What it takes of disk and upload is said first, and what a registry would
+refuse is not built. --without-weights is for an image that everybody may read: its boots download what
+SNB_PREPARED names. Both names go to stdout, all else to stderr; exits with 1 where there is no such image.
 """
 
 import argparse

@@ -62,7 +62,7 @@ def registry(weights: Sequence[int]) -> Iterator[Finding]:
 
 
 def _free() -> tuple[str, int]:
-    """Where Docker's engine keeps images and how much is free; of the project where the engine is elsewhere."""
+    """Where Docker's engine keeps images, and the bytes free there; here, where that cannot be seen."""
     command = ["docker", "info", "--format", "{{.DockerRootDir}}"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
