@@ -60,13 +60,14 @@ class Image:
         for name in ("upper", "work", "root"):
             (folder / name).mkdir(parents=True)
         self.environment: dict[str, str] = dict(below.environment) if below else {}
-        self.user, self.command = (below.user, below.command) if below else ("0:0", [])
+        self.user: str = below.user if below else "0:0"
+        self.command: list[str] = below.command if below else []
         if below:  # a copy: overlayfs takes no two lower folders of which one is in the other
             subprocess.run(["cp", "--archive", below.folder / "upper", folder], check=True)
 
     @classmethod
     def of_cog(cls, folder: Path) -> "Image":
-        """As Cog 0.23.1 builds it (pkg/dockerfile/standard_generator.go), of files that only root may read."""
+        """As Cog 0.23.1 builds it (pkg/dockerfile/standard_generator.go), of files that only root reads."""
         image = cls(folder)
         source = folder / "upper" / "src"
         with Project(ROOT, bare=True).context.staged() as stage:
