@@ -125,12 +125,11 @@ class Image:
 
     @contextlib.contextmanager
     def started(
-        self, log: IO[str], environment: Mapping[str, str], command: list[str] | None = None, **options: str
+        self, log: IO[str], environment: Mapping[str, str], option: str = "rw"
     ) -> Iterator["Container"]:
-        """A container of it; `user` and `option` (`ro`) as those of its host."""
-        variables = {**self.environment, **environment}
-        words = self._command(command or self.command, variables, options.pop("user", self.user), **options)
-        process = start(words, stdout=log, stderr=subprocess.STDOUT)
+        """A container of it, with more variables; its root is mounted with an option."""
+        command = self._command(self.command, {**self.environment, **environment}, self.user, option)
+        process = start(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             until(lambda: len(children.read_text().split()) == 2)  # the watcher of process_group, and this

@@ -2,11 +2,9 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +23,8 @@ DOOR = DEPLOY / "huggingface" / "Dockerfile"
 USER = 1000
 ORIGIN = {"SNB_BASE_MODEL": "/nowhere/base", "SNB_ADAPTER": "/nowhere/adapter"}
 """What the weights were prepared from, by name; neither is in the image, which has no network."""
-HEADERS = ("--header", f"Authorization: Bearer {KEY}", "--header", "Content-Type: application/json")
+JSON = ("--header", "Content-Type: application/json")
+AUTHORIZED = ("--header", f"Authorization: Bearer {KEY}")
 QUESTION = json.dumps({"input": {"user_message": "Bonjour", "max_tokens": 3}})
 
 
@@ -64,11 +63,9 @@ def answer(container: Container, url: str) -> None:
         return '"READY"' in container.asked(f"{url}/health-check")
 
     until(ready)
-    assert (
-        json.loads(container.asked(f"{url}/predictions", *HEADERS, "--data", QUESTION))["status"]
-        == "succeeded"
-    )
-    assert '"error"' in container.asked(f"{url}/predictions", *HEADERS[2:], "--data", QUESTION)
+    question = (f"{url}/predictions", *JSON, "--data", QUESTION)
+    assert json.loads(container.asked(*question, *AUTHORIZED))["status"] == "succeeded"
+    assert "error" in json.loads(container.asked(*question))
 
 
 def test_every_prepared_file_is_in_one_layer(image: Image, weights: Path) -> None:
@@ -102,36 +99,27 @@ def test_a_file_that_user_1000_may_not_read_stops_the_build_by_name(image: Image
     assert failure.value.stderr.endswith(": /src/snb/closed.py\n")
 
 
-@pytest.fixture
-def model(image: Image, tmp_path: Path) -> Iterator[Container]:
-    """Compose's service of that name."""
+def test_compose_finds_the_image_s_own_weights_without_a_setting_behind_caddy(
+    image: Image, tmp_path: Path
+) -> None:
     service = composed(tmp_path, {**GIVEN, **ORIGIN})["services"]["model"]
+    own = Image(tmp_path / "image", image)
+    own.user, own.command = service["user"], service["command"]
     given = {name: value for name, value in service["environment"].items() if value is not None}
     assert service["read_only"]
-    with (
-        (tmp_path / "log").open("w") as log,
-        image.started(log, given, service["command"], user=service["user"], option="ro") as container,
-    ):
-        yield container
+    with (tmp_path / "log").open("w") as log, own.started(log, given, "ro") as model:
+        answer_behind_caddy(model, tmp_path)
+        subprocess.run([*model.inside, *service["healthcheck"]["test"][1:]], check=True)
+    assert "weights: prepared nf4" in (tmp_path / "log").read_text()
 
 
-def test_compose_finds_the_image_s_own_weights_without_a_setting_behind_caddy(
-    model: Container, tmp_path: Path
-) -> None:
+def answer_behind_caddy(model: Container, folder: Path) -> None:
     url = "http://127.0.0.1:8080"
-    settings = environment(tmp_path, SNB_HOST=url, SNB_UPSTREAM="127.0.0.1:5000")
-    command = [
-        *model.inside,
-        str(tools() / "caddy"),
-        "run",
-        "--adapter",
-        "caddyfile",
-        "--config",
-        str(DEPLOY / "Caddyfile"),
-    ]
-    with (tmp_path / "caddy").open("w") as log, subprocess.Popen(command, env=settings, stderr=log) as caddy:
+    settings = environment(folder, SNB_HOST=url, SNB_UPSTREAM="127.0.0.1:5000")
+    command = [*model.inside, str(tools() / "caddy"), "run", "--adapter", "caddyfile"]
+    command += ["--config", str(DEPLOY / "Caddyfile")]
+    with (folder / "caddy").open("w") as log, subprocess.Popen(command, env=settings, stderr=log) as caddy:
         try:
             answer(model, url)
-            assert re.search("weights: prepared nf4", (tmp_path / "log").read_text())
         finally:
             caddy.kill()
