@@ -15,8 +15,8 @@ from tools.publishing.build_context import BuildContext
 from tools.publishing.weights import Held, survey
 from tools.serving import schema
 
-WEIGHTS = re.compile("weights/.+/")
-"""What begins so lies in a folder of weights/."""
+WEIGHTS = re.compile(r"weights/(?!pins\.json$)")
+"""Begins the names of what is sent only where a boot reads it: git holds the exception."""
 SOURCE = "/src/"
 """Where Cog puts the project in the image."""
 
@@ -86,7 +86,7 @@ class Project:
 
     @cached_property
     def context(self) -> BuildContext:
-        """What is sent: of the folders below weights/ only the files that a boot reads."""
+        """What is sent: of weights/ only what a boot reads."""
         visible, read = self._visible, self.sent_weights
         return visible.where(lambda name: name in read or not WEIGHTS.match(name))
 
