@@ -3,10 +3,12 @@
 import ast
 import json
 import re
+import socket
 import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,12 @@ def test_the_files_of_pins_are_those_of_pyproject() -> None:
         assert chosen <= {*map(normal, pins(ROOT / name))}, f"run scripts/pin-packages: {name}"
 
 
+def test_the_pins_of_the_image_are_the_versions_that_are_tested() -> None:
+    """All but torch, whose build for the CPU is another release."""
+    pinned = [pin.split("==") for pin in pins(ROOT / "requirements.txt") if not pin.startswith("torch==")]
+    assert pinned == [[name, metadata.version(name)] for name, _ in pinned]
+
+
 def normal(pin: str) -> str:
     """With the one spelling of a package's name."""
     name, _, version = pin.partition("==")
@@ -52,6 +60,17 @@ def test_the_image_is_built_from_named_versions() -> None:
     assert f"cog=={build['sdk_version']}" in pins(ROOT / "requirements.txt")
     assert f"--python-version={build['python_version']}" in pin_packages.TARGET
     assert build["cuda"]
+
+
+def test_what_is_said_of_cog_s_faults_is_of_the_version_that_is_pinned() -> None:
+    """With another version, each of them is to be looked for again."""
+    text = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
+    assert f"cures** ({metadata.version('cog')})" in text
+
+
+def test_the_tests_reach_nothing_but_this_machine() -> None:
+    with pytest.raises(OSError, match="a test tried to reach"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
 
 
 def calls(file: Path) -> Iterator[tuple[str, dict[str, ast.expr]]]:
@@ -179,9 +198,9 @@ def test_packages_that_do_not_fit_fail_too(
 ) -> None:
     """pip itself finds one that wants what nobody has."""
     if unfit:
-        metadata = tmp_path / "unfit-1.dist-info" / "METADATA"
-        metadata.parent.mkdir()
-        metadata.write_text("Metadata-Version: 2.1\nName: unfit\nVersion: 1\nRequires-Dist: nobody-has-it\n")
+        unmet = tmp_path / "unfit-1.dist-info" / "METADATA"
+        unmet.parent.mkdir()
+        unmet.write_text("Metadata-Version: 2.1\nName: unfit\nVersion: 1\nRequires-Dist: nobody-has-it\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     database = export(tmp_path / "all.zip", EVERYBODY_KNOWS)
     monkeypatch.setattr(sys, "argv", ["audit", "--database", str(database)])
