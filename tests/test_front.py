@@ -1,9 +1,12 @@
 """The front before the real Cog server: who gets in, what a request may be, and what ends the whole."""
 
+import asyncio
 import json
 import re
+import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -11,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import psutil
 import pytest
 
 from snb.errors import BadSetting
-from snb.front.__main__ import HURRY, check_public
+from snb.front import answers
+from snb.front.__main__ import HURRY, check_public, main
 from snb.front.answers import FOLDERS, OF_ONE_CALLER
 from snb.front.cog_server import disk_full
 from snb.settings import Settings
@@ -38,9 +43,13 @@ def test_a_key_that_can_be_guessed_or_that_no_header_carries_stops_the_boot_and_
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_a_public_address_without_a_key_is_refused(host: str) -> None:
-    with pytest.raises(BadSetting, match="SNB_API_KEY is not set"):
-        check_public(host, None)
+def test_a_public_address_without_a_key_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["snb.front", "--host", host])
+    monkeypatch.setenv("SNB_API_KEY", "")
+    assert main() == 1
+    assert "SNB_API_KEY is not set" in capsys.readouterr().err
     check_public(host, KEY)
     check_public("127.0.0.1", None)
 
@@ -100,6 +109,20 @@ def test_nobody_else_gets_in_and_no_reply_repeats_a_key(front: Server, path: str
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("path", ["POST /shutdown", "POST /trainings", "PUT /trainings/a", "GET /docs"])
+def test_nothing_else_is_there_with_the_key(caller: httpx.Client, path: str) -> None:
+    assert caller.request(*path.split(), json=asked()).status_code == 404
+    assert caller.get("/health-check").json() == {"status": "READY"}
+
+
+@pytest.mark.server
+def test_cog_s_own_server_listens_to_this_machine_alone(front: Server) -> None:
+    connections = [one for process in cog_processes(front) for one in process.net_connections("inet")]
+    listening = {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+
+
+@pytest.mark.server
 def test_health_is_open_and_says_no_more_than_the_state(front: Server) -> None:
     reply = httpx.get(f"{front.url}/health-check")
     assert (reply.status_code, reply.json()) == (200, {"status": "READY"})
@@ -112,6 +135,7 @@ def test_who_has_the_key_is_answered_in_every_form(caller: httpx.Client) -> None
     plain = caller.post("/predictions", json=asked(seed=1)).json()
     assert plain["status"] == "succeeded"
     assert "input" not in plain
+    assert re.fullmatch("[0-9a-f]{32}", plain["id"])
     with caller.stream("POST", "/predictions", json=asked(seed=1), headers=EVENTS) as response:
         streamed = list(events(response))
     assert [streamed[0][0], streamed[-1][0]] == ["start", "completed"]
@@ -231,25 +255,40 @@ def test_one_caller_does_not_take_all_places(caller: httpx.Client) -> None:
 
 @pytest.mark.server
 def test_who_does_not_say_what_he_wants_is_dropped(front: Server, caller: httpx.Client) -> None:
-    """Takes HURRY seconds, by its subject."""
-    address = ("127.0.0.1", front.port)
-    with socket.create_connection(address) as silent, socket.create_connection(address) as slow:
-        slow.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
-        for connection in (silent, slow):
-            connection.settimeout(20 * HURRY)
-            assert connection.recv(1) == b""
+    """Takes HURRY seconds, and those of a body, by its subject."""
+    begun = "POST /predictions HTTP/1.1\r\nHost: a\r\n"
+    heads = ["", begun, f"{begun}Authorization: Bearer {KEY}\r\nContent-Length: 9\r\n\r\n{{"]
+    connections = [socket.create_connection(("127.0.0.1", front.port), 20 * HURRY) for _ in heads]
+    for connection, head in zip(connections, heads, strict=True):
+        connection.sendall(head.encode())
+    replies = []
+    for connection in connections:
+        with connection:
+            replies.append(connection.recv(1000)[9:12])
+    assert replies == [b"", b"", b"408"]
+
+
+@pytest.mark.server
+def test_a_head_has_a_bound_though_it_comes_at_once(caller: httpx.Client) -> None:
+    for length, status in ((12_000, 200), (24_000, 400)):
+        assert caller.get("/", headers={"X": "x" * length}).status_code == status
 
 
 @pytest.mark.server
 def test_no_log_has_a_word_of_a_caller(front: Server, caller: httpx.Client, log: Path) -> None:
-    caller.post(f"/predictions?{SECRET}={KEY}", json=asked(user_message=SECRET))
+    asks = {"user_message": SECRET, "max_tokens": 40, "min_tokens": 40}
+    reply = caller.post(f"/predictions?{SECRET}={KEY}", json=asked(**asks)).json()
     caller.post("/predictions", json=asked(**{SECRET: SECRET}))
     caller.post("/predictions", json={**asked(), "webhook": SECRET})
-    assert not [word for word in (KEY, SECRET, "pr\\u00e9nom", "Traceback") if word in log.read_text()]
+    words = (KEY, SECRET, "pr\\u00e9nom", "".join(reply["output"]), "Traceback")
+    assert not [word for word in words if word in log.read_text()]
+
+
+FAULTS = ["worker killed", "server killed", "server stopped", "place lost", "temporary folder gone"]
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("fault", ["worker killed", "server killed", "server stopped", "place lost"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(
     settings: dict[str, str], tmp_path: Path, fault: str
 ) -> None:
@@ -257,6 +296,9 @@ def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(
 
     A server that is stopped is given HUNG seconds, and ten more to end.
     """
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    settings = {**settings, "TMPDIR": str(temporary)}
     with (tmp_path / "log").open("w") as log, Server(settings, log=log, module=FRONT) as server:
         server.wait()
         told: list[tuple[str, Any]] = []
@@ -266,15 +308,41 @@ def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(
         cog, worker = cog_processes(server)
         if fault == "place lost":
             lose_a_place(server, "e" * 32)
+        elif fault == "temporary folder gone":
+            shutil.rmtree(temporary)
         else:
             which = worker if fault == "worker killed" else cog
             which.send_signal(signal.SIGSTOP if fault == "server stopped" else signal.SIGKILL)
+        if fault == "server stopped":  # only then is there time to look
+            until(lambda: httpx.get(f"{server.url}/health-check").status_code == 503)
         assert server.join() == 1
         asks.join()
     assert "ending, to be restarted" in (tmp_path / "log").read_text()
-    # With a place lost, what is being made goes on for a while, and may come to its end.
-    ends = {"completed", "error"} if fault == "place lost" else {"error"}
+    # Where Cog's server lives, what is being made goes on for a while, and may come to its end.
+    ends = {"completed", "error"} if fault in FAULTS[3:] else {"error"}
     assert told[-1][0] in ends, "the caller is told"
+
+
+@pytest.mark.server
+def test_it_ends_itself_when_setup_fails(settings: dict[str, str], tmp_path: Path) -> None:
+    settings = {**settings, "SNB_BASE_MODEL": str(tmp_path / "nothing")}
+    with (tmp_path / "log").open("w") as log, Server(settings, log=log, module=FRONT) as server:
+        assert server.join() == 1
+    assert "Cog's server is SETUP_FAILED; ending" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("bound", ["KEPT", "KEPT_SECONDS"])
+def test_an_answer_that_ended_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    async def end_and_look() -> None:
+        async with httpx2.AsyncClient(base_url="http://127.0.0.1:1", trust_env=False) as nobody:
+            made = answers.Answers(nobody, places=1)
+            with pytest.raises(answers.Refused):
+                await made.get("a" * 32, b"", "")
+        assert made.known("a" * 32)
+        monkeypatch.setattr(answers, bound, 0)
+        assert not made.known("a" * 32)
+
+    asyncio.run(end_and_look())
 
 
 def lose_a_place(server: Server, name: str) -> None:

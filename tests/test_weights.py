@@ -707,7 +707,8 @@ def test_the_pin_gives_its_revision_to_its_own_repository_only() -> None:
     assert (base.name, base.revision) == pinned
     assert (adapter.name, adapter.revision) == ("FJDaz/qwen-spinoza-niveau-b", "main")
     assert fetch.sources(Settings(base_model="Qwen/Qwen3-4B"))[-1].revision == "main"
-    assert fetch.sources(Settings(base_revision="v2"))[-1].revision == "v2"
+    given = fetch.sources(Settings(base_revision="v2", adapter_revision="v3"))
+    assert [source.revision for source in given] == ["v3", "v2"]
     assert fetch.ensure_adapter(Settings(adapter="none")) is None
     assert [source.role for source in fetch.sources(Settings(adapter="none"))] == ["base"]
 

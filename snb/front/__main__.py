@@ -31,6 +31,8 @@ LAST = 10.0
 """Seconds that answers have for their end when the server ends itself."""
 HURRY = 10.0
 """Seconds that the head of a request may take."""
+HEAD, PIECE = 16 * 1024, 4 * 1024
+"""Bytes of a head, and those that h11 is given at a time: 0.16 bounds only what is not a whole head yet."""
 log = logging.getLogger("snb.front")
 
 
@@ -41,6 +43,12 @@ class Protocol(H11Protocol):
         """See asyncio.Protocol."""
         super().connection_made(transport)
         self.loop.call_later(HURRY, self._drop_the_slow)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        for start in range(0, len(data), PIECE):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + PIECE])
 
     def _drop_the_slow(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
@@ -74,7 +82,7 @@ async def serve(host: str, port: int, settings: Settings) -> str:
             log_config=None,
             server_header=False,
             limit_concurrency=1000,
-            h11_max_incomplete_event_size=16 * 1024,
+            h11_max_incomplete_event_size=HEAD,
             timeout_graceful_shutdown=int(settings.deadline) + 10,
         )
         server = Server(config)
