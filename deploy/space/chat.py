@@ -132,7 +132,7 @@ async def streamed(backends: Backends, inputs: dict[str, Any]) -> AsyncGenerator
                 async for piece in pieces:
                     yield piece
     except Refusal as refusal:
-        if refusal.code != "BAD_INPUT":
+        if refusal.code in ("UNAUTHORIZED", "BACKEND_FAILED"):  # others are the visitors' own
             log.info("no answer: %s", refusal)
         raise refusal.shown() from None
 

@@ -40,6 +40,8 @@ QUEUE = 200
 """Questions that wait for a place; who comes later is told to come back."""
 
 
+SESSIONS = 2 * VISITORS + QUEUE
+"""Of which Gradio keeps what it knows: all that can be under way, and as many answers that wait for their reader."""
 UNCLEAR = (RequestValidationError, KeyError, TypeError)
 """What Gradio's routes raise where a number, a session or the name of an input is none."""
 
@@ -66,9 +68,32 @@ class Endpoints(gr.Blocks):
         return list(predictions) if len(block_fn.outputs) > 1 else [predictions]
 
 
+class Unread(gr.utils.LRUCache[str, Any]):
+    """What Gradio has to say to each session, by its name.
+
+    Gradio 6.31.0 keeps 2,000, forgets the oldest and not the least recently used, so that a flood ends the
+    answers of others, and never forgets the sessions' names. Delete this when it does.
+    """
+
+    def __init__(self, queue: Any) -> None:
+        super().__init__(SESSIONS)
+        self._events = queue.pending_event_ids_session
+
+    def __getitem__(self, session: str) -> Any:
+        self.move_to_end(session)
+        return super().__getitem__(session)
+
+    def popitem(self, last: bool = True) -> tuple[str, Any]:
+        """See OrderedDict's."""
+        session, messages = super().popitem(last)
+        self._events.pop(session, None)
+        return session, messages
+
+
 def gradio_app(backends: Backends) -> gr.Blocks:
     """The endpoints, and nothing else."""
     blocks = Endpoints(title="Trois philosophes", analytics_enabled=False)
+    blocks.state_session_capacity = SESSIONS
     with blocks:
         for endpoint in (answer_of(backends), chat_function_of(backends)):
             api(endpoint, api_name=endpoint.__name__, concurrency_limit=VISITORS, concurrency_id="answers")
@@ -77,8 +102,7 @@ def gradio_app(backends: Backends) -> gr.Blocks:
     blocks.max_threads = VISITORS
     # Not past the queue: /run would answer without its bounds.
     blocks.queue(max_size=QUEUE, api_open=False)
-    # Answers that nobody reads are kept for their reader; by default those of 2,000.
-    blocks._queue.pending_messages_per_session.max_size = 2 * VISITORS + QUEUE
+    blocks._queue.pending_messages_per_session = Unread(blocks._queue)
     return blocks
 
 
