@@ -34,7 +34,6 @@ class SpacePage:
         with log.open("w") as output:
             program = [sys.executable, str(folder / "app.py")]
             self._process = start(program, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        self.pid = self._process.pid
 
     def __enter__(self) -> "SpacePage":
         until(lambda: self._process.poll() is not None or status_code(f"{self.url}/page/site.json"), 600)

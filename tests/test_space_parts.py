@@ -36,6 +36,7 @@ from chat import answer_of, with_beats
 from cog_backend import Cog
 from engine_inside import EngineInside
 from message import unpacked
+from page import SESSIONS, gradio_app
 from refusal import Refusal, of_error, of_prediction
 from words import ERRORS, PHILOSOPHERS, STATES, WAITING
 
@@ -199,6 +200,15 @@ def test_a_visitor_is_a_hash_of_the_tab_the_session_or_the_address_and_has_at_mo
         assert not visitor._answers
 
     contextvars.copy_context().run(share)
+
+
+def test_gradio_forgets_answers_that_nobody_reads_and_not_those_under_way() -> None:
+    queue = gradio_app(Backends([]))._queue
+    messages, names = queue.pending_messages_per_session, queue.pending_event_ids_session
+    for number in range(3 * SESSIONS):
+        messages[str(number)], names[str(number)] = asyncio.Queue(), {"event"}
+        assert messages["0"].empty()  # as Gradio looks at it to add a message
+    assert names.keys() == messages.keys() == {"0", *map(str, range(2 * SESSIONS + 1, 3 * SESSIONS))}
 
 
 def test_a_backend_that_cannot_be_is_refused_at_start() -> None:

@@ -1,4 +1,4 @@
-"""The door of the page: the paths that it needs and no others, bodies of bounded size and form, strict headers.
+"""The door of the page: the paths that it needs and no others, bounded bodies, and strict headers.
 
 Gradio serves more than this page uses: uploads, files of this machine, a proxy to other Spaces, calls past
 its queue, monitoring, a code editor. There is no switch for most of them, so they are not let through.
@@ -18,8 +18,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 MAX_BODY = 512 * 1024
 """Bytes of a request, as at the front of Cog's server."""
 MAX_VALUES = 5_000
-"""Values in its JSON; 200 turns as Gradio 6 writes them have 2,000. The three bytes of an empty list take 64 in
-memory, and Gradio makes copies, which wait in its queue."""
+"""Values in its JSON; 200 turns as Gradio 6 writes them have 2,000. The three bytes of an empty list take 64
+in memory, and Gradio makes copies, which wait in its queue."""
 MAX_QUERY = 200
 """Bytes."""
 PATIENCE = 15.0
@@ -71,14 +71,15 @@ class Guard:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request, as ASGI calls it."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
-            return
-        try:
-            receive = await checked(scope, receive)
-        except TurnedAway as error:
-            return await refuse(send, error.status, error.sentence.encode())
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            try:
+                await self._pass(scope, await checked(scope, receive), send)
+            except TurnedAway as error:
+                await refuse(send, error.status, error.sentence.encode())
+
+    async def _pass(self, scope: Message, receive: Receive, send: Send) -> None:
         scope["headers"] = list(believable(scope["headers"]))
         policy = f"{LOOSE}; {FRAMES}" if b"view=" in scope["query_string"] else STRICT
 
@@ -91,8 +92,8 @@ class Guard:
         try:
             await self._app(scope, receive, with_headers)
         except RuntimeError:
-            # Gradio 6.31.0 lets the stream of a session that it does not know end with an error after its last
-            # event, which uvicorn would log each time. Delete this when it answers 404.
+            # Gradio 6.31.0 lets the stream of a session that it does not know end with an error after its
+            # last event, which uvicorn would log each time. Delete this when it answers 404.
             await send({"type": "http.response.body"})
 
 

@@ -41,7 +41,7 @@ QUEUE = 200
 
 
 SESSIONS = 2 * VISITORS + QUEUE
-"""Of which Gradio keeps what it knows: all that can be under way, and as many answers that wait for their reader."""
+"""Of which Gradio keeps what it knows: all that can be under way, and some that wait for their reader."""
 UNCLEAR = (RequestValidationError, KeyError, TypeError)
 """What Gradio's routes raise where a number, a session or the name of an input is none."""
 
@@ -49,8 +49,8 @@ UNCLEAR = (RequestValidationError, KeyError, TypeError)
 class Endpoints(gr.Blocks):
     """Gradio's app, whose endpoints take and give JSON as it is.
 
-    Gradio 6.31.0 itself looks for files in it, which it fetches from wherever they say, prints what it does not
-    like, a pupil's question too, and keeps the last inputs and outputs of 10,000 sessions.
+    Gradio 6.31.0 itself looks for files in it, which it fetches from wherever they say, prints what it does
+    not like, a pupil's question too, and keeps the last inputs and outputs of 10,000 sessions.
     """
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *_: Any) -> list[Any]:

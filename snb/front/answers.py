@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 
 OF_ONE_CALLER = 4
-"""Answers at once that a caller always has, where there is room; beyond it, no more than there are free places: the
-dynamic threshold of Choudhury and Hahne (1998), by which a school behind one address has half of an idle server."""
+"""Answers at once that a caller always has, where there is room; beyond it, no more than there are free
+places (the dynamic threshold of Choudhury and Hahne, 1998), so that a school behind one address has half."""
 GRACE = 1.0
 """Seconds for which an answer goes on without a reader: a caller whose connection broke comes back to it."""
 CANCEL = 5.0
