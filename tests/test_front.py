@@ -21,7 +21,7 @@ import pytest
 from snb.errors import BadSetting
 from snb.front import answers
 from snb.front.__main__ import HURRY, check_public, main
-from snb.front.answers import FOLDERS, OF_ONE_CALLER
+from snb.front.answers import FOLDERS
 from snb.front.cog_server import disk_full
 from snb.settings import Settings
 from tests.tiny import save_tiny
@@ -242,14 +242,17 @@ def test_a_caller_who_leaves_ends_the_answer(front: Server, caller: httpx.Client
 
 @pytest.mark.server
 def test_one_caller_does_not_take_all_places(caller: httpx.Client) -> None:
-    names = [f"{number:032x}" for number in range(OF_ONE_CALLER + 1)]
+    """Alone it has half of them; another one half of what is left."""
+    names = [f"{number:032x}" for number in range(17)]
     headers = {"Prefer": "respond-async", "X-Caller": "1"}
     body = asked(**LONG)
     replies = [caller.put(f"/predictions/{name}", json=body, headers=headers).status_code for name in names]
-    assert replies == [202] * OF_ONE_CALLER + [429]
-    other = caller.post("/predictions", json=asked(), headers={"X-Caller": "2"})
-    assert other.json()["status"] == "succeeded"
-    for name in names[:-1]:
+    assert replies == [202] * 16 + [429]
+    others = [f"{number:032x}" for number in range(100, 109)]
+    headers["X-Caller"] = "2"
+    replies = [caller.put(f"/predictions/{name}", json=body, headers=headers).status_code for name in others]
+    assert replies == [202] * 8 + [429]
+    for name in names[:-1] + others[:-1]:
         assert caller.post(f"/predictions/{name}/cancel").status_code == 200
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import httpx2
 
 OF_ONE_CALLER = 4
+"""Answers at once that a caller always has, where there is room; beyond it, no more than there are free
+places (the dynamic threshold of Choudhury and Hahne, 1998), so that a school behind one address has half."""
 GRACE = 1.0
 """Seconds for which an answer goes on without a reader: a caller whose connection broke comes back to it."""
 CANCEL = 5.0
@@ -154,8 +156,9 @@ class Answers:
     def _check_room(self, caller: str) -> None:
         if self.full:
             raise Refused(409, f"all {self._places} places are taken")
-        if caller and sum(one.caller == caller for one in self._tasks) >= OF_ONE_CALLER:
-            raise Refused(429, f"{OF_ONE_CALLER} answers of yours are being made")
+        free = self._places - len(self._tasks)
+        if caller and sum(one.caller == caller for one in self._tasks) >= max(OF_ONE_CALLER, free):
+            raise Refused(429, "the places that are free are for other callers")
 
     async def _make(self, answer: Answer, question: bytes) -> None:
         try:
