@@ -1,5 +1,7 @@
 """The front before the real Cog server: who gets in, what a request may be, and what ends the whole."""
 
+import asyncio
+import contextlib
 import json
 import re
 import signal
@@ -13,11 +15,15 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import uvicorn
+from starlette.responses import Response
 
 from snb.errors import BadSetting
-from snb.front.__main__ import HURRY, check_public
+from snb.front import connection as front_connection
+from snb.front.__main__ import check_public
 from snb.front.answers import FOLDERS, OF_ONE_CALLER
 from snb.front.cog_server import disk_full
+from snb.front.connection import Connection
 from snb.settings import Settings
 from tests.tiny import save_tiny
 from tests.waiting import until
@@ -229,15 +235,85 @@ def test_one_caller_does_not_take_all_places(caller: httpx.Client) -> None:
         assert caller.post(f"/predictions/{name}/cancel").status_code == 200
 
 
+HEALTH = b"GET /health-check HTTP/1.1\r\nHost: a\r\n\r\n"
+HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
+CHUNKED = b"POST /predictions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+SLOW = {
+    "a head": (HEAD, b"a"),
+    "a second head": (HEALTH + HEAD, b"a"),
+    "a body that nobody wants": (CHUNKED, b"1\r\na\r\n"),
+    "replies unread": (HEALTH * 200_000, HEALTH),
+}
+
+
 @pytest.mark.server
-def test_who_does_not_say_what_he_wants_is_dropped(front: Server, caller: httpx.Client) -> None:
+def test_who_keeps_the_front_waiting_is_dropped(front: Server) -> None:
     """Takes HURRY seconds, by its subject."""
-    address = ("127.0.0.1", front.port)
-    with socket.create_connection(address) as silent, socket.create_connection(address) as slow:
-        slow.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
-        for connection in (silent, slow):
-            connection.settimeout(20 * HURRY)
-            assert connection.recv(1) == b""
+    with contextlib.ExitStack() as stack:
+        slow: list[tuple[socket.socket, bytes]] = []
+        for begun, more in SLOW.values():
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", front.port))
+            connection.setblocking(False)
+            connection.send(begun)
+            slow.append((connection, more))
+        until(lambda: sum(dropped(*one) for one in slow) == len(SLOW))
+
+
+def dropped(connection: socket.socket, more: bytes) -> bool:
+    """Whether the other end takes no more of what is sent so slowly."""
+    try:
+        connection.send(more)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def test_of_too_many_who_say_nothing_the_first_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_connection, "MOST", 3)
+
+    async def crowd() -> None:
+        config = uvicorn.Config(Response(), lifespan="off")
+        state, loop = uvicorn.server.ServerState(), asyncio.get_running_loop()
+        async with await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1") as listening:
+            address = listening.sockets[0].getsockname()
+            callers = [await asyncio.open_connection(*address) for _ in range(4)]
+            assert await callers[0][0].read() == b""
+            callers[1][1].write(HEALTH)
+            assert (await callers[1][0].readline()).startswith(b"HTTP/1.1 200")
+            for _, writer in callers:
+                writer.close()
+
+    asyncio.run(crowd())
+
+
+KEYED = b"POST /predictions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n" % KEY.encode()
+BROKEN = [
+    b"G",
+    HEALTH.replace(b"Host", b"Host "),
+    HEALTH.replace(b"Host: a", b"Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade"),
+    CHUNKED + b"G",
+    CHUNKED + b"-1\r\n" + HEALTH,
+    KEYED + b"Transfer-Encoding: chunked\r\n\r\nG",
+    KEYED + b"Content-Length: 9\r\n\r\n{",
+]
+
+
+@pytest.mark.server
+def test_what_is_no_http_leaves_nothing_in_the_log(front: Server, caller: httpx.Client, log: Path) -> None:
+    size = log.stat().st_size
+    for sent in BROKEN * 3:
+        with socket.create_connection(("127.0.0.1", front.port)) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                while connection.recv(4096):
+                    pass
+    assert caller.get("/health-check").status_code == 200
+    assert log.stat().st_size == size
 
 
 @pytest.mark.server
