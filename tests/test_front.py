@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from snb.front.answers import FOLDERS, OF_ONE_CALLER
 from snb.front.cog_server import disk_full
 from snb.front.connection import Connection
 from snb.settings import Settings
+from tests.hosts import puppet, puppet_server
 from tests.tiny import save_tiny
 from tests.waiting import until
 from tools.serving.server import FRONT, Server
@@ -365,13 +365,32 @@ def lose_a_place(server: Server, name: str) -> None:
         (FOLDERS / name).unlink(missing_ok=True)
 
 
-def test_a_temporary_folder_that_cannot_be_written_to_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert not disk_full()
-    monkeypatch.setattr(tempfile, "tempdir", "/dev/full")
-    assert disk_full().startswith("the temporary folder cannot be written to: ")
+@pytest.mark.server
+def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
+    """Cog's server says that an answer has ended a moment before it has its place back."""
+    folder = puppet(tmp_path, "set-up")
+    with puppet_server(folder) as server, httpx.Client(timeout=600) as client:
+        server.wait()
+        [cog, _] = cog_processes(server)
+        [port] = {one.laddr.port for one in cog.net_connections() if one.status == psutil.CONN_LISTEN}
+        # One of the two places is taken, and the front does not know.
+        taken, begun = f"http://127.0.0.1:{port}/predictions/{'1' * 32}", {"Prefer": "respond-async"}
+        assert client.put(taken, json={"input": {}}, headers=begun).status_code == 202
+        assert client.post(f"{server.url}/predictions", json={"input": {}}, headers=begun).status_code == 202
+        told: list[tuple[str, Any]] = []
+        asks = threading.Thread(target=lambda: listen(server, {"input": {}}, told))
+        asks.start()
+        assert client.post(f"{taken}/cancel").status_code == 200
+        until(lambda: told)
+        (folder / "go-on").touch()
+        asks.join()
+        assert told[-1][0] == "completed"
+        assert server.status() == "READY"
+
+
+def test_a_temporary_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    assert not disk_full(str(tmp_path))
+    assert disk_full("/dev/full").startswith("the temporary folder cannot be written to: ")
 
 
 def listen(server: Server, body: dict[str, Any], told: list[tuple[str, Any]]) -> None:

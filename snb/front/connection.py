@@ -40,14 +40,12 @@ class Connection(H11Protocol):
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         super().resume_writing()
-        if not self.cycle.response_complete:
-            self._go_on()
+        self._look()
 
     def handle_events(self) -> None:
         """A request may have begun."""
         super().handle_events()
-        if self.cycle and not self.cycle.response_complete and not self.flow.write_paused:
-            self._go_on()
+        self._look()
 
     def on_response_complete(self) -> None:
         """The next request is awaited, and answered if it is there already."""
@@ -59,10 +57,17 @@ class Connection(H11Protocol):
         if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+        self._wait()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(message)
         else:
             self.transport.close()
+
+    def _look(self) -> None:
+        """Whether the caller is the one who waits."""
+        answering = self.cycle and not self.cycle.response_complete
+        if answering and not self.flow.write_paused and not self.transport.is_closing():
+            self._go_on()
 
     def _wait(self) -> None:
         """For HURRY seconds, if not too many others come."""
