@@ -378,8 +378,11 @@ def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
         assert client.put(taken, json={"input": {}}, headers=begun).status_code == 202
         assert client.post(f"{server.url}/predictions", json={"input": {}}, headers=begun).status_code == 202
         told: list[tuple[str, Any]] = []
-        asks = threading.Thread(target=lambda: listen(server, {"input": {}}, told))
+        name = "f" * 32
+        asks = threading.Thread(target=lambda: listen(server, {"id": name, "input": {}}, told))
         asks.start()
+        until(lambda: client.get(f"{server.url}/predictions/{name}").status_code == 200)
+        assert client.get(f"http://127.0.0.1:{port}/health-check").json()["status"] == "BUSY"
         assert client.post(f"{taken}/cancel").status_code == 200
         until(lambda: told)
         (folder / "go-on").touch()
