@@ -30,6 +30,8 @@ export interface Options {
   backends?: string | string[];
   /** Milliseconds for everything; SNB_TIMEOUT_MS, else 55000. The endpoint ends its answer shortly before. */
   timeoutMs?: number;
+  /** Tells the callers of one site apart, as an address does: a Cog server gets its hash, and shares its places out fairly. */
+  caller?: string | null;
   /** Aborting it ends the call with CANCELED, and the backend's work. */
   signal?: AbortSignal;
 }

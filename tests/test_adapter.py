@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 QUERY = "model.layers.0.self_attn.q_proj"
 A, B = (f"{PREFIX}{QUERY}.lora_{side}.weight" for side in "AB")
 HEAD = f"{PREFIX}lm_head.weight"
+PATTERNS = ("rank_pattern", "alpha_pattern")
 COPY = f"{PREFIX}lm_head.modules_to_save.weight"
 
 
@@ -53,11 +54,12 @@ def edit(folder: Path, changes: dict[str, Tensor | None]) -> Path:
 
 
 def test_absent_truncated_and_pickled_files_are_named(folder: Path) -> None:
-    for name in (CONFIG, WEIGHTS):
+    for name, words in ((CONFIG, "is not a readable JSON object"), (WEIGHTS, "is truncated or damaged")):
         whole = (folder / name).read_bytes()
-        (folder / name).write_bytes(whole[:-20])
-        with pytest.raises(WeightsMissing, match="the adapter is damaged"):
-            Adapter.read(folder)
+        for damaged in (whole[:-20], b"[" * 100_000):
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(WeightsMissing, match=f"{name} {words}"):
+                Adapter.read(folder)
         (folder / name).write_bytes(whole)
     torch.save(load_file(folder / WEIGHTS), folder / "adapter_model.bin")
     (folder / WEIGHTS).unlink()
@@ -107,6 +109,71 @@ def test_fields_that_peft_refuses_together_and_a_configuration_without_a_type_ar
     (folder / CONFIG).write_text("{}")
     with pytest.raises(AdapterUnsupported, match="peft_type is None"):
         Adapter.read(folder)
+
+
+MANY = [f"m{number}" for number in range(501)]
+BACKTRACKING = "(.*)*x"
+UNBOUNDED: list[dict[str, Any]] = [
+    *({field: [8]} for field in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")),
+    *({"target_modules": value} for value in [8, [[]], MANY * 9]),
+    *({"target_modules": text} for text in (".*" * 5001, ["q" * 10_001])),
+    *({"modules_to_save": entries} for entries in ([BACKTRACKING], ["(lm|head)"], MANY)),
+    *({"layers_pattern": entries, "layers_to_transform": [0]} for entries in (BACKTRACKING, [BACKTRACKING])),
+    *({"layers_to_transform": layers} for layers in ("0", ["0"], [0] * 4097)),
+    *(
+        {field: dict.fromkeys(names, 4)}
+        for field in PATTERNS
+        for names in ([BACKTRACKING], ["q" * 201], MANY)
+    ),
+    *({field: [["q_proj", 4]]} for field in PATTERNS),
+    *({"rank_pattern": {"q_proj": rank}} for rank in ("4", 4.0, 0, -1, None)),
+    *({"alpha_pattern": {"q_proj": alpha}} for alpha in ("4", 10**40, None)),
+    *({"r": rank} for rank in ("4", 0, -4, 10**10, None, [4])),
+    *({"lora_alpha": alpha} for alpha in ("8", 10**400, 1e300, None)),
+]
+
+
+@pytest.mark.parametrize("changes", UNBOUNDED, ids=lambda changes: str(changes)[:60])
+def test_what_would_be_searched_for_hours_or_has_another_type_is_refused_by_name(
+    folder: Path, changes: dict[str, Any]
+) -> None:
+    field = next(iter(changes))
+    with pytest.raises(AdapterUnsupported, match=f"{field} (has|is|or|have)|{field}, .* have more"):
+        Adapter.read(configure(folder, **changes))
+
+
+@pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])
+@pytest.mark.parametrize(
+    "expression", ["(q_proj", "(" * 5000, "(?:.|.)" * 30 + r"(?<=z\w)"], ids=lambda e: e[:9]
+)
+def test_an_expression_that_is_none_or_backtracks_for_ever_is_refused_in_seconds(
+    folder: Path, field: str, expression: str
+) -> None:
+    with pytest.raises(AdapterUnsupported, match=f"{field} cannot be matched: .*List the modules by name"):
+        Adapter.read(configure(folder, **{field: expression})).fitted(tiny_config())
+
+
+def test_a_huge_rank_is_held_against_the_tensors_and_takes_no_memory(folder: Path) -> None:
+    for how in (True, "gaussian", "orthogonal"):
+        adapter = Adapter.read(configure(folder, r=1 << 30, init_lora_weights=how))
+        with pytest.raises(AdapterMismatch, match=r"has shape \(4, 64\), .* need \(1073741824, 64\)"):
+            adapter.fitted(tiny_config())
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        r".*\.(q|v)_proj",
+        r"^(?!.*mlp).*(?:q_proj|v_proj)$",
+        r"(?:.*?(?:text|model).*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.none)",
+    ],
+)
+def test_usual_expressions_find_the_modules_that_peft_finds(folder: Path, expression: str) -> None:
+    expected = Adapter.read(folder).fitted(tiny_config())
+    adapter = Adapter.read(configure(folder, target_modules=expression))
+    assert adapter.fitted(tiny_config()).changes == expected.changes
+    with pytest.raises(AdapterMismatch, match="PEFT cannot apply"):
+        Adapter.read(configure(folder, exclude_modules=expression)).fitted(tiny_config())
 
 
 @pytest.mark.parametrize(
@@ -218,12 +285,6 @@ MISMATCHES = {
         tensors={B: None, "stray": torch.full((1,), float("nan"))},
     ),
     **{
-        f"{value} as alpha": Mismatch(
-            [f"lora_alpha and r scale {QUERY}.weight by {value}", f"by {value}"], {"lora_alpha": value}
-        )
-        for value in (float("nan"), float("inf"))
-    },
-    **{
         f"{value} in a tensor": Mismatch(
             [f"{A} holds values that are not finite"],
             tensors={A: torch.cat((torch.ones(255), torch.tensor([value]))).view(4, 64)},
@@ -243,7 +304,7 @@ MISMATCHES = {
     },
     **{
         f"PEFT refuses {wrong}": Mismatch([f"PEFT cannot apply {CONFIG}: "], wrong)
-        for wrong in ({"r": "4"}, {"target_modules": "(q_proj"}, {"rank_pattern": None})
+        for wrong in ({"target_modules": ["norm"]}, {"rank_pattern": None})
     },
 }
 

@@ -1,5 +1,6 @@
 """The engine: the text of plain `generate`, for each of many at once, and clean ends."""
 
+import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,10 @@ from snb.engine.loop import Engine
 from snb.engine.slots import SlotModel, Step
 from snb.errors import BadInput, DeadlinePassed, EngineDown
 from snb.parameters import Sampling
-from tests.tiny import talkative, tiny_model
+from snb.request import Request
+from snb.service import Service
+from snb.settings import Settings
+from tests.tiny import save_tiny, talkative, tiny_model
 from tests.waiting import until
 
 GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
@@ -196,6 +200,17 @@ def test_the_deadline_ends_an_answer_with_what_there_is_and_before_any_text_with
         list(late)
     until(lambda: talker.running == 0)
     hook.remove()
+
+
+@pytest.mark.slow  # a boot
+@pytest.mark.parametrize(("operator", "caller"), [(0, 1800), (300, 1e-9)])
+def test_a_caller_may_shorten_the_operator_s_deadline_and_not_lengthen_it(
+    tmp_path: pathlib.Path, operator: int, caller: float
+) -> None:
+    how: dict[str, Any] = {"adapter": "none", "device": "cpu", "slots": 1, "path": "eager"}
+    service = Service(Settings(str(save_tiny(tmp_path)), **how, deadline=operator))
+    with pytest.raises(DeadlinePassed):
+        list(service.answer(Request("Bonjour", deadline_seconds=caller), lambda *_: None))
 
 
 def test_runaway_repetition_ends_as_a_loop(started: Start) -> None:

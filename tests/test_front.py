@@ -1,24 +1,34 @@
 """The front before the real Cog server: who gets in, what a request may be, and what ends the whole."""
 
+import asyncio
+import contextlib
 import json
 import re
+import shutil
 import signal
 import socket
-import tempfile
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import psutil
 import pytest
+import uvicorn
+from starlette.responses import Response
 
 from snb.errors import BadSetting
-from snb.front.__main__ import HURRY, check_public
-from snb.front.answers import FOLDERS, OF_ONE_CALLER
+from snb.front import answers
+from snb.front import connection as front_connection
+from snb.front.__main__ import check_public, main
+from snb.front.answers import FOLDERS
 from snb.front.cog_server import disk_full
+from snb.front.connection import Connection
 from snb.settings import Settings
+from tests.hosts import puppet, puppet_server
 from tests.tiny import save_tiny
 from tests.waiting import until
 from tools.serving.server import FRONT, Server
@@ -38,9 +48,13 @@ def test_a_key_that_can_be_guessed_or_that_no_header_carries_stops_the_boot_and_
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_a_public_address_without_a_key_is_refused(host: str) -> None:
-    with pytest.raises(BadSetting, match="SNB_API_KEY is not set"):
-        check_public(host, None)
+def test_a_public_address_without_a_key_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["snb.front", "--host", host])
+    monkeypatch.setenv("SNB_API_KEY", "")
+    assert main() == 1
+    assert "SNB_API_KEY is not set" in capsys.readouterr().err
     check_public(host, KEY)
     check_public("127.0.0.1", None)
 
@@ -100,6 +114,20 @@ def test_nobody_else_gets_in_and_no_reply_repeats_a_key(front: Server, path: str
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("path", ["POST /shutdown", "POST /trainings", "PUT /trainings/a", "GET /docs"])
+def test_nothing_else_is_there_with_the_key(caller: httpx.Client, path: str) -> None:
+    assert caller.request(*path.split(), json=asked()).status_code == 404
+    assert caller.get("/health-check").json() == {"status": "READY"}
+
+
+@pytest.mark.server
+def test_cog_s_own_server_listens_to_this_machine_alone(front: Server) -> None:
+    connections = [one for process in cog_processes(front) for one in process.net_connections("inet")]
+    listening = {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+
+
+@pytest.mark.server
 def test_health_is_open_and_says_no_more_than_the_state(front: Server) -> None:
     reply = httpx.get(f"{front.url}/health-check")
     assert (reply.status_code, reply.json()) == (200, {"status": "READY"})
@@ -112,6 +140,7 @@ def test_who_has_the_key_is_answered_in_every_form(caller: httpx.Client) -> None
     plain = caller.post("/predictions", json=asked(seed=1)).json()
     assert plain["status"] == "succeeded"
     assert "input" not in plain
+    assert re.fullmatch("[0-9a-f]{32}", plain["id"])
     with caller.stream("POST", "/predictions", json=asked(seed=1), headers=EVENTS) as response:
         streamed = list(events(response))
     assert [streamed[0][0], streamed[-1][0]] == ["start", "completed"]
@@ -218,38 +247,130 @@ def test_a_caller_who_leaves_ends_the_answer(front: Server, caller: httpx.Client
 
 @pytest.mark.server
 def test_one_caller_does_not_take_all_places(caller: httpx.Client) -> None:
-    names = [f"{number:032x}" for number in range(OF_ONE_CALLER + 1)]
+    """Alone it has half of them; another one half of what is left."""
+    names = [f"{number:032x}" for number in range(17)]
     headers = {"Prefer": "respond-async", "X-Caller": "1"}
     body = asked(**LONG)
     replies = [caller.put(f"/predictions/{name}", json=body, headers=headers).status_code for name in names]
-    assert replies == [202] * OF_ONE_CALLER + [429]
-    other = caller.post("/predictions", json=asked(), headers={"X-Caller": "2"})
-    assert other.json()["status"] == "succeeded"
-    for name in names[:-1]:
+    assert replies == [202] * 16 + [429]
+    others = [f"{number:032x}" for number in range(100, 109)]
+    headers["X-Caller"] = "2"
+    replies = [caller.put(f"/predictions/{name}", json=body, headers=headers).status_code for name in others]
+    assert replies == [202] * 8 + [429]
+    for name in names[:-1] + others[:-1]:
         assert caller.post(f"/predictions/{name}/cancel").status_code == 200
 
 
+HEALTH = b"GET /health-check HTTP/1.1\r\nHost: a\r\n\r\n"
+HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
+CHUNKED = b"POST /predictions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+SLOW = {
+    "a head": (HEAD, b"a"),
+    "a second head": (HEALTH + HEAD, b"a"),
+    "a body that nobody wants": (CHUNKED, b"1\r\na\r\n"),
+    "replies unread": (HEALTH * 200_000, HEALTH),
+}
+
+
 @pytest.mark.server
-def test_who_does_not_say_what_he_wants_is_dropped(front: Server, caller: httpx.Client) -> None:
+def test_a_body_that_does_not_come_is_given_up(front: Server) -> None:
+    """Takes 15 s, by its subject."""
+    with socket.create_connection(("127.0.0.1", front.port), 200) as connection:
+        connection.sendall(KEYED + b"Content-Length: 9\r\n\r\n{")
+        assert connection.recv(1000)[9:12] == b"408"
+
+
+@pytest.mark.server
+def test_a_head_has_a_bound_though_it_comes_at_once(caller: httpx.Client) -> None:
+    for length, status in ((12_000, 200), (24_000, 400)):
+        assert caller.get("/", headers={"X": "x" * length}).status_code == status
+
+
+@pytest.mark.server
+def test_who_keeps_the_front_waiting_is_dropped(front: Server) -> None:
     """Takes HURRY seconds, by its subject."""
-    address = ("127.0.0.1", front.port)
-    with socket.create_connection(address) as silent, socket.create_connection(address) as slow:
-        slow.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
-        for connection in (silent, slow):
-            connection.settimeout(20 * HURRY)
-            assert connection.recv(1) == b""
+    with contextlib.ExitStack() as stack:
+        slow: list[tuple[socket.socket, bytes]] = []
+        for begun, more in SLOW.values():
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", front.port))
+            connection.setblocking(False)
+            connection.send(begun)
+            slow.append((connection, more))
+        until(lambda: sum(dropped(*one) for one in slow) == len(SLOW))
+
+
+def dropped(connection: socket.socket, more: bytes) -> bool:
+    """Whether the other end takes no more of what is sent so slowly."""
+    try:
+        connection.send(more)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def test_of_too_many_who_say_nothing_the_first_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_connection, "MOST", 3)
+
+    async def crowd() -> None:
+        config = uvicorn.Config(Response(), lifespan="off")
+        state, loop = uvicorn.server.ServerState(), asyncio.get_running_loop()
+        async with await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1") as listening:
+            address = listening.sockets[0].getsockname()
+            callers = [await asyncio.open_connection(*address) for _ in range(4)]
+            assert await callers[0][0].read() == b""
+            callers[1][1].write(HEALTH)
+            assert (await callers[1][0].readline()).startswith(b"HTTP/1.1 200")
+            for _, writer in callers:
+                writer.close()
+
+    asyncio.run(crowd())
+
+
+KEYED = b"POST /predictions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n" % KEY.encode()
+BROKEN = [
+    b"G",
+    HEALTH.replace(b"Host", b"Host "),
+    HEALTH.replace(b"Host: a", b"Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade"),
+    CHUNKED + b"G",
+    CHUNKED + b"-1\r\n" + HEALTH,
+    KEYED + b"Transfer-Encoding: chunked\r\n\r\nG",
+    KEYED + b"Content-Length: 9\r\n\r\n{",
+]
+
+
+@pytest.mark.server
+def test_what_is_no_http_leaves_nothing_in_the_log(front: Server, caller: httpx.Client, log: Path) -> None:
+    size = log.stat().st_size
+    for sent in BROKEN * 3:
+        with socket.create_connection(("127.0.0.1", front.port)) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                while connection.recv(4096):
+                    pass
+    assert caller.get("/health-check").status_code == 200
+    assert log.stat().st_size == size
 
 
 @pytest.mark.server
 def test_no_log_has_a_word_of_a_caller(front: Server, caller: httpx.Client, log: Path) -> None:
-    caller.post(f"/predictions?{SECRET}={KEY}", json=asked(user_message=SECRET))
+    asks = {"user_message": SECRET, "max_tokens": 40, "min_tokens": 40}
+    reply = caller.post(f"/predictions?{SECRET}={KEY}", json=asked(**asks)).json()
     caller.post("/predictions", json=asked(**{SECRET: SECRET}))
     caller.post("/predictions", json={**asked(), "webhook": SECRET})
-    assert not [word for word in (KEY, SECRET, "pr\\u00e9nom", "Traceback") if word in log.read_text()]
+    words = (KEY, SECRET, "pr\\u00e9nom", "".join(reply["output"]), "Traceback")
+    assert not [word for word in words if word in log.read_text()]
+
+
+FAULTS = ["worker killed", "server killed", "server stopped", "place lost", "temporary folder gone"]
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("fault", ["worker killed", "server killed", "server stopped", "place lost"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(
     settings: dict[str, str], tmp_path: Path, fault: str
 ) -> None:
@@ -257,6 +378,9 @@ def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(
 
     A server that is stopped is given HUNG seconds, and ten more to end.
     """
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    settings = {**settings, "TMPDIR": str(temporary)}
     with (tmp_path / "log").open("w") as log, Server(settings, log=log, module=FRONT) as server:
         server.wait()
         told: list[tuple[str, Any]] = []
@@ -266,15 +390,41 @@ def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(
         cog, worker = cog_processes(server)
         if fault == "place lost":
             lose_a_place(server, "e" * 32)
+        elif fault == "temporary folder gone":
+            shutil.rmtree(temporary)
         else:
             which = worker if fault == "worker killed" else cog
             which.send_signal(signal.SIGSTOP if fault == "server stopped" else signal.SIGKILL)
+        if fault == "server stopped":  # only then is there time to look
+            until(lambda: httpx.get(f"{server.url}/health-check").status_code == 503)
         assert server.join() == 1
         asks.join()
     assert "ending, to be restarted" in (tmp_path / "log").read_text()
-    # With a place lost, what is being made goes on for a while, and may come to its end.
-    ends = {"completed", "error"} if fault == "place lost" else {"error"}
+    # Where Cog's server lives, what is being made goes on for a while, and may come to its end.
+    ends = {"completed", "error"} if fault in FAULTS[3:] else {"error"}
     assert told[-1][0] in ends, "the caller is told"
+
+
+@pytest.mark.server
+def test_it_ends_itself_when_setup_fails(settings: dict[str, str], tmp_path: Path) -> None:
+    settings = {**settings, "SNB_BASE_MODEL": str(tmp_path / "nothing")}
+    with (tmp_path / "log").open("w") as log, Server(settings, log=log, module=FRONT) as server:
+        assert server.join() == 1
+    assert "Cog's server is SETUP_FAILED; ending" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("bound", ["KEPT", "KEPT_SECONDS"])
+def test_an_answer_that_ended_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    async def end_and_look() -> None:
+        async with httpx2.AsyncClient(base_url="http://127.0.0.1:1", trust_env=False) as nobody:
+            made = answers.Answers(nobody, places=1)
+            with pytest.raises(answers.Refused):
+                await made.get("a" * 32, b"", "")
+        assert made.known("a" * 32)
+        monkeypatch.setattr(answers, bound, 0)
+        assert not made.known("a" * 32)
+
+    asyncio.run(end_and_look())
 
 
 def lose_a_place(server: Server, name: str) -> None:
@@ -289,13 +439,35 @@ def lose_a_place(server: Server, name: str) -> None:
         (FOLDERS / name).unlink(missing_ok=True)
 
 
-def test_a_temporary_folder_that_cannot_be_written_to_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert not disk_full()
-    monkeypatch.setattr(tempfile, "tempdir", "/dev/full")
-    assert disk_full().startswith("the temporary folder cannot be written to: ")
+@pytest.mark.server
+def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
+    """Cog's server says that an answer has ended a moment before it has its place back."""
+    folder = puppet(tmp_path, "set-up")
+    with puppet_server(folder) as server, httpx.Client(timeout=600) as client:
+        server.wait()
+        [cog, _] = cog_processes(server)
+        [port] = {one.laddr.port for one in cog.net_connections() if one.status == psutil.CONN_LISTEN}
+        # One of the two places is taken, and the front does not know.
+        taken, begun = f"http://127.0.0.1:{port}/predictions/{'1' * 32}", {"Prefer": "respond-async"}
+        assert client.put(taken, json={"input": {}}, headers=begun).status_code == 202
+        assert client.post(f"{server.url}/predictions", json={"input": {}}, headers=begun).status_code == 202
+        told: list[tuple[str, Any]] = []
+        name = "f" * 32
+        asks = threading.Thread(target=lambda: listen(server, {"id": name, "input": {}}, told))
+        asks.start()
+        until(lambda: client.get(f"{server.url}/predictions/{name}").status_code == 200)
+        assert client.get(f"http://127.0.0.1:{port}/health-check").json()["status"] == "BUSY"
+        assert client.post(f"{taken}/cancel").status_code == 200
+        until(lambda: told)
+        (folder / "go-on").touch()
+        asks.join()
+        assert told[-1][0] == "completed"
+        assert server.status() == "READY"
+
+
+def test_a_temporary_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    assert not disk_full(str(tmp_path))
+    assert disk_full("/dev/full").startswith("the temporary folder cannot be written to: ")
 
 
 def listen(server: Server, body: dict[str, Any], told: list[tuple[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -36,6 +37,32 @@ TURNED_AWAY = """
 /gradio_api/vibe-edit /gradio_api/deep_link /gradio_api/runs /gradio_api/process_recording
 /monitoring /docs /openapi.json /assets/..%2fapp.py /page/..%2fapp.py /page/app.py
 """
+BIG = SECRET * 30_000
+HOSTILE: list[tuple[str, Any]] = [
+    ("call/answer", {"data": ["a", "kant", "", [{}] * 100_000]}),
+    ("call/answer", {"data": ["a", "kant", "", [{"role": BIG, "content": {}}]]}),
+    ("call/answer", {"data": ["a", "kant", "", [], "", 8, 0, 0.7, 0.8, 20, 1.05, 0, 0, [""] * 4_000]}),
+    (
+        "call/answer",
+        {"data": [{"path": BIG, "meta": {"_type": "gradio.FileData"}, "url": "http://127.0.0.1:9/"}]},
+    ),
+    ("call/answer", {"data": [BIG, BIG[:9]]}),
+    ("call/answer", {"data": ["a"] * 4_000}),
+    ("call/answer", {"data": BIG}),
+    ("call/answer", {SECRET: BIG}),
+    ("call/answer", [BIG]),
+    ("call/chat_function", {"data": [BIG, []]}),
+    ("call/chat_function", {"data": ["a", [["b", "c"]] * 1_500]}),
+    ("call/chat_function", {"data": ["a", [{"role": BIG}]]}),
+    ("call/v2/answer", {"user_message": "a", SECRET: BIG}),
+    ("queue/join", {"data": ["a"], "fn_index": 0, "session_hash": BIG}),
+    ("queue/join", {"data": ["a"], "fn_index": BIG, "session_hash": "a"}),
+    ("queue/join", {"data": ["a"], "fn_index": 99, "session_hash": "a"}),
+    ("cancel", {"session_hash": {BIG: BIG}}),
+    ("reset", {BIG: BIG}),
+]
+CURIOUS = ["/gradio_api/queue/data", f"/gradio_api/queue/data?session_hash={SECRET}", "/assets/" + "a" * 120]
+CURIOUS += [f"/?view={SECRET * 999}", f"/gradio_api/call/answer/{SECRET}", f"/gradio_api/info?{SECRET * 999}"]
 HOW = {"user_message": "Que faire ?", "philosopher": "kant", "max_tokens": 12, "seed": 7}
 
 
@@ -118,6 +145,25 @@ def test_only_the_page_s_own_files_and_requests_within_the_bound_are_let_through
 
 
 @pytest.mark.server
+def test_no_reply_and_no_log_grows_with_what_was_sent(page: SpacePage, client: httpx2.Client) -> None:
+    def told(path: str, body: Any) -> Iterator[str]:
+        reply = client.post(f"/gradio_api/{path}", json=body).text
+        yield reply
+        if "event_id" in reply:
+            yield client.get(f"/gradio_api/{path}/{json.loads(reply)['event_id']}").text
+
+    before = len(page.log.read_text())
+    replies = [reply for path, body in HOSTILE for reply in told(path, body)]
+    replies += [client.get(path).text for path in CURIOUS]
+    replies.append(client.post("/gradio_api/call/answer", content=b"[" * 100_000).text)
+    assert max(map(len, replies)) < 2_000
+    assert not [reply for reply in replies if SECRET in reply]
+    assert len(page.log.read_text()) == before
+    for name in ("Host", "X-Forwarded-Host", "X-Gradio-Server"):
+        assert SECRET * 40 not in client.get("/?view=api", headers={name: SECRET * 40}).text
+
+
+@pytest.mark.server
 def test_pages_may_load_from_here_alone(client: httpx2.Client) -> None:
     policy = client.get("/").headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -147,6 +193,20 @@ def test_a_model_that_wakes_up_is_told_and_thirty_visitors_stream_at_once(tmp_pa
         early.close()
         with ThreadPoolExecutor(30) as pool:
             assert [ends[-1] for ends in pool.map(visit, range(30))] == [("end", "0 1 ")] * 30
+
+
+@pytest.mark.server
+def test_one_visitor_leaves_places_for_another(tmp_path: Path) -> None:
+    folder, how = puppet(tmp_path / "project", "set-up", places=6), {"user_message": "a", "max_tokens": 2}
+    log = tmp_path / "page"
+    with puppet_server(folder) as server, SpacePage({"SNB_BACKEND_URL": server.url}, log) as page:
+        until(lambda: server.status() == "READY")
+        answers = [Visitor(page.url, f"tab-{number}").begin(**how) for number in range(4)]
+        fifth = Visitor(page.url, "tab-5").follow(**how)
+        assert next(fifth) == ("log", "BUSY")
+        answers.append(Visitor(page.url, "other-1").begin(**how))
+        (folder / "go-on").touch()
+        assert [list(answer)[-1] for answer in (*answers, fifth)] == [("end", "0 1 ")] * 6
 
 
 @pytest.mark.server

@@ -283,6 +283,51 @@ def test_a_newer_format_is_refused_whatever_else_its_card_says(ready: Settings) 
         loader.load(ready)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "int3"},
+        {"precision": ["nf4"]},
+        {"quality": {"texts": 1}},
+        {"base": []},
+        {"adapter": {"name": 1}},
+    ],
+    ids=str,
+)
+def test_a_card_with_a_wrong_field_is_refused(ready: Settings, changes: dict[str, Any]) -> None:
+    edit(ready, **changes)
+    with pytest.raises(WeightsMissing, match=f"no readable {CARD}"):
+        Card.read(Path(ready.prepared))
+    (Path(ready.prepared) / CARD).write_text("[" * 100_000)
+    with pytest.raises(WeightsMissing, match=f"no readable {CARD}"):
+        prepared.find(ready)
+
+
+def test_what_lies_beside_prepared_weights_is_refused_by_name(ready: Settings) -> None:
+    for name in ("model.safetensors", "adapter_config.json"):
+        shutil.copy(shard(ready), Path(ready.prepared) / name)
+        with pytest.raises(WeightsMissing, match=f"{name} is beside what {NAME} lists"):
+            loader.load(ready)
+        (Path(ready.prepared) / name).unlink()
+
+
+def test_a_lock_without_a_shard_or_without_any_file_is_refused(ready: Settings) -> None:
+    folder = Path(ready.prepared)
+    lock = Lock.read(folder)
+    assert lock
+    for files in ({}, {name: e for name, e in lock.files.items() if name != shard(ready).name}):
+        replace(lock, files=files).write(folder)
+        with pytest.raises(WeightsMissing, match=shard(ready).name if files else NAME):
+            loader.load(ready)
+
+
+def test_a_base_without_its_files_is_told_where_prepared_weights_are_compared_with_it(
+    kept: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsMissing, match=r"config\.json is absent"):
+        prepared.find(replace(kept, base_model=str(tmp_path)))
+
+
 @limits(max_examples=30)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=3))
 def test_a_card_of_any_content_is_refused_and_breaks_nothing(value: Any) -> None:

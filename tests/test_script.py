@@ -4,7 +4,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-import regex  # type: ignore[import-untyped]
+import regex
 import torch
 from hypothesis import given
 from hypothesis import strategies as st

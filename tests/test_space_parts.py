@@ -1,6 +1,8 @@
 """The parts of the page of deploy/space that need no server."""
 
 import asyncio
+import contextlib
+import contextvars
 import inspect
 import json
 import os
@@ -10,9 +12,11 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gradio.context import LocalContext
 from huggingface_hub import SpaceCard
 
 from snb.errors import BadInput, DeadlinePassed, PromptTooLong
@@ -26,11 +30,13 @@ from tools.serving import schema
 sys.path.insert(0, str(SPACE))
 
 import message
+import visitor
 from backend import Backend, Backends, configured
 from chat import answer_of, with_beats
 from cog_backend import Cog
 from engine_inside import EngineInside
 from message import unpacked
+from page import SESSIONS, gradio_app
 from refusal import Refusal, of_error, of_prediction
 from words import ERRORS, PHILOSOPHERS, STATES, WAITING
 
@@ -170,6 +176,39 @@ def test_an_engine_inside_that_loads_wakes_up_and_one_that_cannot_says_so() -> N
     loads.set()
     with pytest.raises(Refusal, match=r"BACKEND_FAILED: the engine did not load \(MemoryError\)"):
         ask(engine)
+
+
+def test_a_visitor_is_a_hash_of_the_tab_the_session_or_the_address_and_has_at_most_a_share() -> None:
+    def ask(session: str, address: str) -> str:
+        client = SimpleNamespace(host=address)
+        LocalContext.request.set(SimpleNamespace(session_hash=session, client=client))  # type: ignore[arg-type]
+        LocalContext.event_id.set("event")
+        return visitor.visitor()
+
+    def share() -> None:
+        assert ask("tab-1", "192.0.2.1") == ask("tab-2", "192.0.2.2") != ask("other-1", "192.0.2.1")
+        assert ask("event", "192.0.2.1") == ask("event", "192.0.2.1") != ask("event", "192.0.2.2")
+        assert re.fullmatch("[0-9a-f]{32}", ask("event", "192.0.2.1"))
+        with contextlib.ExitStack() as answers:
+            for _ in range(visitor.VISITORS // 2):
+                answers.enter_context(visitor.turn())
+            with pytest.raises(Refusal, match="BUSY"), visitor.turn():
+                pass
+            ask("event", "192.0.2.2")
+            for _ in range(visitor.VISITORS // 4):
+                answers.enter_context(visitor.turn())
+        assert not visitor._answers
+
+    contextvars.copy_context().run(share)
+
+
+def test_gradio_forgets_answers_that_nobody_reads_and_not_those_under_way() -> None:
+    queue = gradio_app(Backends([]))._queue
+    messages, names = queue.pending_messages_per_session, queue.pending_event_ids_session
+    for number in range(3 * SESSIONS):
+        messages[str(number)], names[str(number)] = asyncio.Queue(), {"event"}
+        assert messages["0"].empty()  # as Gradio looks at it to add a message
+    assert names.keys() == messages.keys() == {"0", *map(str, range(2 * SESSIONS + 1, 3 * SESSIONS))}
 
 
 def test_a_backend_that_cannot_be_is_refused_at_start() -> None:

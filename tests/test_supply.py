@@ -3,19 +3,23 @@
 import ast
 import json
 import re
+import socket
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
 from pathlib import Path
-from threading import Thread
+from typing import Any
 
 import pytest
 import yaml
+from packaging.version import Version
 
 from snb.settings import ROOT
 from tools.machine import pins
 from tools.supplying import audit, pin_packages
+from tools.supplying.advisories import search
 
 PIN = re.compile(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][A-Za-z0-9.]*")
 SHIPPED = [ROOT / "predict.py", *sorted((ROOT / "snb").rglob("*.py"))]
@@ -39,6 +43,12 @@ def test_the_files_of_pins_are_those_of_pyproject() -> None:
         assert chosen <= {*map(normal, pins(ROOT / name))}, f"run scripts/pin-packages: {name}"
 
 
+def test_the_pins_of_the_image_are_the_versions_that_are_tested() -> None:
+    """All but torch, whose build for the CPU is another release."""
+    pinned = [pin.split("==") for pin in pins(ROOT / "requirements.txt") if not pin.startswith("torch==")]
+    assert pinned == [[name, metadata.version(name)] for name, _ in pinned]
+
+
 def normal(pin: str) -> str:
     """With the one spelling of a package's name."""
     name, _, version = pin.partition("==")
@@ -50,6 +60,26 @@ def test_the_image_is_built_from_named_versions() -> None:
     assert f"cog=={build['sdk_version']}" in pins(ROOT / "requirements.txt")
     assert f"--python-version={build['python_version']}" in pin_packages.TARGET
     assert build["cuda"]
+
+
+def test_what_is_said_of_cog_s_faults_is_of_the_version_that_is_pinned() -> None:
+    """With another version, each of them is to be looked for again."""
+    text = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
+    assert f"cures** ({metadata.version('cog')})" in text
+
+
+def test_every_test_that_is_named_beside_a_promise_exists() -> None:
+    text = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
+    files = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py"))
+    tests = re.findall(r"^def (test_\w+)", files, re.MULTILINE)
+    named = re.findall(r"`-k (\w+)`", text)
+    assert named
+    assert not [part for part in named if not any(part in test for test in tests)]
+
+
+def test_the_tests_reach_nothing_but_this_machine() -> None:
+    with pytest.raises(OSError, match="a test tried to reach"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
 
 
 def calls(file: Path) -> Iterator[tuple[str, dict[str, ast.expr]]]:
@@ -90,52 +120,98 @@ def test_no_script_hands_words_to_a_shell_or_runs_code_of_a_repository() -> None
                 assert ast.unparse(words["weights_only"]) == "True"
 
 
-class Advisories(BaseHTTPRequestHandler):
-    """A stand-in for OSV's query, with its form of answers."""
-
-    published = frozenset[str]()
-    """The pins that it has a vulnerability of."""
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        name = asked["package"]["name"]
-        affected = [{"package": {"name": name, "ecosystem": "PyPI"}, "ranges": []}]
-        vulnerabilities = [{"id": "PYSEC-2027-1", "summary": "of a test", "affected": affected}]
-        told = f"{name}=={asked['version']}" in self.published
-        body = json.dumps({"vulns": vulnerabilities} if told else {}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+def ranged(*events: str) -> dict[str, Any]:
+    """A range in OSV's form, of events such as "fixed 1.10"."""
+    return {"ranges": [{"type": "ECOSYSTEM", "events": [dict([event.split()]) for event in events]}]}
 
 
-# Runs pip-audit, again and again.
-@pytest.mark.slow
-def test_a_published_vulnerability_fails_and_a_service_that_cannot_be_believed_is_no_clean_bill(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+def advisory(name: str, affected: dict[str, Any], ecosystem: str = "PyPI", **more: Any) -> dict[str, Any]:
+    known = {"id": "PYSEC-2027-1", "modified": "2026-11-20T10:00:00Z", "summary": "of a test"}
+    package = {"name": name, "ecosystem": ecosystem}
+    return {**known, "affected": [{"package": package, **affected}], **more}
+
+
+def export(file: Path, *advisories: dict[str, Any]) -> Path:
+    """A database as OSV publishes it."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for number, one in enumerate(advisories):
+            archive.writestr(f"{number}.json", json.dumps(one))
+    return file
+
+
+AFFECTED: list[tuple[dict[str, Any], str, str]] = [
+    (ranged("introduced 0"), "0.1a1 1 2!0", ""),
+    (ranged("introduced 0", "fixed 1.10"), "1.9 1.10rc1", "1.10 1.10.0 1.11"),
+    (ranged("introduced 1.9", "last_affected 1.10"), "1.9 1.10", "1.8 1.9rc1 1.10.post1 2"),
+    (ranged("introduced 2", "fixed 2.1", "introduced 0", "fixed 1.10"), "1.9 2 2.0.5", "1.10 1.99 2.1"),
+    (ranged("introduced 0", "fixed 2", "introduced 2", "fixed 3"), "1 2 2.5", "3"),
+    (ranged("introduced 0", "limit 2", "limit *"), "1", "2"),
+    (ranged("introduced 1", "fixed before-pep-440"), "1", "0.9"),
+    ({"versions": ["1.9", "before-pep-440"], **ranged("introduced 3")}, "1.9 1.9.0 3", "1.8 2"),
+    ({"ranges": [{"type": "GIT", "events": [{"introduced": "0"}]}]}, "", "1"),
+]
+
+
+@pytest.mark.parametrize(("affected", "yes", "no"), AFFECTED, ids=[str(row[0])[:60] for row in AFFECTED])
+def test_an_advisory_is_about_the_versions_that_osv_s_schema_says(
+    tmp_path: Path, affected: dict[str, Any], yes: str, no: str
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))  # pip-audit's cache
+    asked = {("py-yaml", Version(text)) for text in f"{yes} {no}".split()}
+    with export(tmp_path / "all.zip", advisory("Py_YAML", affected)).open("rb") as file:
+        assert {*search(file, asked).of} == {("py-yaml", Version(text)) for text in yes.split()}
 
-    def audited(url: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["audit", "--osv-url", url])
-        return audit.main(), capfd.readouterr().out
 
-    with HTTPServer(("127.0.0.1", 0), Advisories) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/"
-        knows_nothing = audited(url)
-        monkeypatch.setattr(Advisories, "published", frozenset({audit.KNOWN}))
-        code, words = audited(url)
-        assert (code, "No known vulnerabilities found" in words) == (0, True)
-        [pin] = [pin for pin in pins(ROOT / "requirements.txt") if pin.startswith("urllib3==")]
-        monkeypatch.setattr(Advisories, "published", frozenset({audit.KNOWN, pin}))
-        code, words = audited(url)
-        assert (code, "PYSEC-2027-1" in words) == (1, True)
-        server.shutdown()
-    for code, words in (knows_nothing, audited("http://127.0.0.1:1/")):
-        assert code == 0
-        assert "skipped: the advisory service cannot be reached" in words
-        assert "No known" not in words
+def test_what_is_withdrawn_or_of_another_ecosystem_is_no_finding(tmp_path: Path) -> None:
+    every, package = ranged("introduced 0"), ("requests", Version("2.0"))
+    withdrawn = advisory("requests", every, withdrawn="2026-11-21T10:00:00Z")
+    with export(tmp_path / "all.zip", withdrawn, advisory("requests", every, "npm")).open("rb") as file:
+        assert not search(file, {package}).of
+
+
+EVERYBODY_KNOWS = advisory("jinja2", ranged("introduced 0", "fixed 2.10.1"))
+
+
+def test_a_known_vulnerability_fails_and_a_clean_bill_says_how_old_the_database_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    database = export(tmp_path / "all.zip", EVERYBODY_KNOWS)
+    monkeypatch.setattr(audit, "EXPORT", database.as_uri())
+    for brought in (database, None):
+        assert audit.report(brought) == 0
+        clean = r"0 of \d+ packages have a known .*, the newest of 2026-11-20, \d+ days ago\.\n"
+        assert re.fullmatch(clean, capsys.readouterr().out)
+    for name in ("urllib3", "gradio"):  # of the image, of the page
+        entry = advisory(name, ranged("introduced 0", "fixed 99"), aliases=["CVE-2027-1"])
+        assert audit.report(export(database, EVERYBODY_KNOWS, entry)) == 1
+        wanted = rf"{name} [\d.]+: PYSEC-2027-1, CVE-2027-1: fixed in 99: of a test\n1 of .*\n"
+        assert re.fullmatch(wanted, capsys.readouterr().out)
+
+
+def test_no_answer_and_one_that_cannot_be_believed_are_no_clean_bill(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    portal = tmp_path / "portal.zip"
+    portal.write_text("<html>Bienvenue sur le réseau</html>", encoding="utf-8")
+    ignorant = export(tmp_path / "ignorant.zip", advisory("jinja2", ranged("introduced 3")))
+    other = export(tmp_path / "other.zip", {"name": "no advisory"})
+    monkeypatch.setattr(audit, "EXPORT", "http://127.0.0.1:1/all.zip")
+    for database in (None, portal, ignorant, other, tmp_path / "absent.zip"):
+        assert audit.report(database) == audit.NOT_AUDITED
+        assert re.fullmatch(r"NOT AUDITED: .*\n", capsys.readouterr().out)
+
+
+@pytest.mark.slow  # runs pip
+@pytest.mark.parametrize("unfit", [False, True])
+def test_packages_that_do_not_fit_fail_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, unfit: bool
+) -> None:
+    """pip itself finds one that wants what nobody has."""
+    if unfit:
+        unmet = tmp_path / "unfit-1.dist-info" / "METADATA"
+        unmet.parent.mkdir()
+        unmet.write_text("Metadata-Version: 2.1\nName: unfit\nVersion: 1\nRequires-Dist: nobody-has-it\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    database = export(tmp_path / "all.zip", EVERYBODY_KNOWS)
+    monkeypatch.setattr(sys, "argv", ["audit", "--database", str(database)])
+    assert audit.main() == int(unfit)
+    assert ("unfit 1 requires nobody-has-it" in capfd.readouterr().out) == unfit

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,10 +15,8 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 
 from snb.errors import (
     AdapterMismatch,
@@ -30,9 +29,10 @@ from snb.errors import (
 from snb.prompt import END, START
 from snb.settings import Settings
 from snb.weights import fetch
-from snb.weights.checkpoint import INDEX, inspect, read_config, shard_fault
+from snb.weights.checkpoint import INDEX, inspect, read_config, tensor_shapes
 from snb.weights.hub import MARGIN, Hub
 from snb.weights.lock import NAME, Entry, Lock, alone, digests, verify
+from snb.weights.merge import load_merged
 from tests import scripts
 from tests.hub import Fault, LoopbackHub, loopback_hub
 from tests.tiny import save_tiny, tiny_model
@@ -318,15 +318,21 @@ def test_a_new_commit_is_fetched_where_it_is_asked_for_and_never_mixed_into_the_
     assert (new / "generation_config.json").read_bytes() == b'{"top_k": 1}'
 
 
+ENTRY = {"size": 1, "sha256": "0" * 64}
+WRONG_ENTRIES = [("size", "1"), ("size", -1), ("size", True), ("sha256", "0"), ("sha256", None), ("time", 1)]
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "{", "[]", "{}", '{"files": {"a": 1}}'),
+        *("", "{", "[]", "{}", '{"files": {"a": 1}}', "[" * 100_000, '{"a":' * 100_000),
+        *({"files": {}}, {"commit": 1}, {"files": {"../config.json": ENTRY}}, {"files": {"a/b": ENTRY}}),
+        *({"files": {"w": {**ENTRY, name: value}}} for name, value in WRONG_ENTRIES),
         *({field: "other", "commit": "other"} for field in ("repository", "revision")),
     ],
-    ids=str,
+    ids=lambda text: str(text)[:60],
 )
-def test_a_damaged_lock_or_one_of_something_else_is_no_lock(site: Site, text: str | dict[str, str]) -> None:
+def test_a_damaged_lock_or_one_of_something_else_is_no_lock(site: Site, text: str | dict[str, Any]) -> None:
     folder = site.base()
     if isinstance(text, dict):
         change(folder / NAME, **text)
@@ -402,6 +408,15 @@ UNSERVED: list[tuple[dict[str, Any], str]] = [  # config.json
     ({"hidden_size": "64"}, "describes no Qwen2 model: .*hidden_size"),
     ({"vocab_size": 390}, "tokenizer.json has 391 ids, and vocab_size in config.json is 390"),
     ({"auto_map": {"AutoModel": "x.Y"}}, "config.json wants code"),
+    (
+        {"num_hidden_layers": 10**8, "layer_types": None},
+        "num_hidden_layers is 100000000, more",
+    ),
+    ({"hidden_size": 10**18}, "describes no Qwen2 model"),
+    ({"architectures": [1]}, "architectures in config.json is 1, not"),
+    ({"dtype": True}, "describes no Qwen2 model: TypeError dtype is True"),
+    ({"num_attention_heads": 0}, "describes no Qwen2 model"),
+    ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "factor": "4"}}, "describes no Qwen2"),
 ]
 REFUSED: list[tuple[Changes, str]] = [
     ({"tokenizer_config.json": {"auto_map": {"AutoModel": "x.Y"}}}, "tokenizer_config.json wants code"),
@@ -409,8 +424,10 @@ REFUSED: list[tuple[Changes, str]] = [
     ({"tokenizer.json": (END, "<｜User｜>")}, "has no token <.im_end.>,"),
     ({"tokenizer.json": b"{}"}, r"tokenizer\.json is no tokenizer"),
     ({SHARD: None}, f"{SHARD}, which holds weights, is absent"),
-    ({INDEX: {"weight_map": {"w": OUTSIDE}}, OUTSIDE: b""}, f"{OUTSIDE}, which holds weights, is absent"),
-    ({INDEX: {"weight_map": {"w": "a/b"}}, "a/b": b""}, "a/b, which holds weights, is absent"),
+    ({INDEX: {"weight_map": {"w": OUTSIDE}}, OUTSIDE: b""}, "names no shards, or something else"),
+    ({INDEX: {"weight_map": {"w": "a/b.safetensors"}}, "a/b.safetensors": b""}, "names no shards"),
+    ({INDEX: {"weight_map": {"w": "pytorch_model.bin"}}}, "names no shards"),
+    ({"generation_config.json": {"eos_token_id": {}}}, "generation_config.json"),
     ({INDEX: b"{}"}, INDEX),
     ({INDEX: b'{"weight_map": {}}'}, INDEX),
     ({INDEX: b'{"weight_map": {"w": 1}}'}, INDEX),
@@ -461,7 +478,6 @@ YARN: dict[str, Any] = {"type": "yarn", "factor": 4.0, "original_max_position_em
         ({"quantization_config": None}, 1024),
         ({"use_sliding_window": False, "sliding_window": 131072, "layer_types": None}, 1024),  # as Qwen2.5 is
         ({"use_sliding_window": True, "max_window_layers": 2, "layer_types": None}, 1024),  # in no layer
-        ({"vocab_size": 512}, 1024),
         ({"rope_parameters": None, "rope_scaling": YARN}, 4096),  # as Qwen's card says
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, 4096),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}, 4096),
@@ -529,11 +545,12 @@ def test_a_whole_local_folder_is_used_as_it_is_and_every_fault_of_one_is_in_one_
     assert site.base(base_model=str(local)) == local
     assert site.server.requests == []
     assert not (local / NAME).exists()
-    size = len(site.files[SHARD])
     (local / SHARD).write_bytes(site.files[SHARD][:-1])
     with pytest.raises(WeightsMissing) as caught:
         site.base(base_model=str(local))
-    assert caught.value.faults == [f"{SHARD} has {size - 1} bytes where its header declares {size}"]
+    [fault, *absent] = caught.value.faults
+    assert fault.startswith(f"{SHARD} is truncated or damaged: ")
+    assert all(fault.endswith(" is absent") for fault in absent)
     for name in ("tokenizer.json", SHARD):
         (local / name).unlink()
     (local / "config.json").write_text("<html>")
@@ -546,32 +563,139 @@ def test_a_whole_local_folder_is_used_as_it_is_and_every_fault_of_one_is_in_one_
     ]
 
 
-def test_a_whole_file_needs_no_index(local: Path) -> None:
+def test_a_whole_file_needs_no_index_and_a_vocabulary_may_be_longer_than_the_tokenizer_s(local: Path) -> None:
     for path in local.glob("model*"):
         path.unlink()
-    save_file({"w": torch.rand(3)}, local / "model.safetensors", {"format": "pt"})
+    tiny_model(vocab_size=512).save_pretrained(local)
     inspect(local, "base")
-    for index in ("{}", '{"weight_map": {"w": 1}}'):
-        (local / INDEX).write_text(index)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vocab_size": 10**7}, r"embed_tokens.weight has shape \(391, 64\), and .* \(10000000, 64\)"),
+        ({"intermediate_size": 10**9}, "up_proj.weight has shape"),
+        ({"num_attention_heads": 2}, "k_proj.weight has shape"),
+        ({"num_hidden_layers": 200, "layer_types": None}, "model.layers.199.mlp.up_proj.weight is absent"),
+    ],
+    ids=str,
+)
+def test_a_model_that_the_tensors_are_not_of_is_refused_before_it_takes_memory(
+    local: Path, changes: dict[str, Any], words: str
+) -> None:
+    change(local / "config.json", **changes)
+    with pytest.raises(WeightsMissing, match=words):
         inspect(local, "base")
 
 
-def test_a_shard_cut_anywhere_has_a_fault(tmp_path: Path) -> None:
-    whole = save({"a": torch.rand(2, 2), "b": torch.ones(3)}, {"format": "pt"})
-    for length in range(len(whole)):
-        (tmp_path / "cut").write_bytes(whole[:length])
-        assert "cut" in (shard_fault(tmp_path / "cut") or ""), length
-    (tmp_path / "cut").write_bytes(whole)
-    assert shard_fault(tmp_path / "cut") is None
+DOCUMENTS = [
+    *(b"[" * 100_000, b'{"a":' * 100_000, b"\xef\xbb\xbf{}", b'{"a": "\xff"}', b'{"a": 1, "a": 2}'),
+    *(
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": %s}' % (b"9" * 5000),
+        b"{" + b" " * (1 << 25),
+    ),
+]
 
 
-@given(header=st.binary(max_size=40) | st.text(max_size=20).map(json.dumps).map(str.encode))
-def test_a_header_of_anything_is_a_fault_and_no_crash(
-    tmp_path_factory: pytest.TempPathFactory, header: bytes
+@pytest.mark.parametrize("content", DOCUMENTS, ids=lambda content: str(content)[:40])
+def test_json_that_is_too_deep_too_large_or_read_in_two_ways_is_refused_in_every_file(
+    local: Path, content: bytes
 ) -> None:
-    path = tmp_path_factory.mktemp("any") / "any"
-    path.write_bytes(len(header).to_bytes(8, "little") + header)
-    assert "any" in (shard_fault(path) or "")
+    names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX]
+    for name in names:
+        (local / name).write_bytes(content)
+    with pytest.raises(WeightsMissing) as caught:
+        inspect(local, "base")
+    assert {f"{name} is not a readable JSON object" for name in names} <= {*caught.value.faults}
+
+
+# Beside the lock
+
+
+def test_what_lies_beside_the_shards_is_not_loaded(local: Path, tmp_path: Path) -> None:
+    expected = load_merged(local, None).state_dict()
+    lora = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    for other in (tiny_model(seed=5), get_peft_model(tiny_model(seed=5), lora)):
+        other.save_pretrained(tmp_path / "other")
+    (tmp_path / "other" / "config.json").unlink()
+    shutil.copytree(tmp_path / "other", local, dirs_exist_ok=True)
+    change(
+        local / "config.json",
+        transformers_weights="model.safetensors",
+        model_type=[],
+        num_labels=10**9,
+        fusion_config={"a": 1},
+    )
+    inspect(local, "base")
+    loaded = load_merged(local, None).state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in loaded.items())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.safetensors", "other.safetensors", "Model.SafeTensors", "adapter_model.safetensors"),
+        *("adapter_config.json", "pytorch_model.bin.index.json"),
+    ],
+)
+def test_what_lies_beside_a_lock_is_refused_by_name_until_it_is_gone(site: Site, name: str) -> None:
+    folder = site.base()
+    (folder / name).write_bytes(site.files[SHARD])
+    for base in (BASE, str(folder)):
+        with pytest.raises(WeightsMissing, match=f"{name} is beside what {NAME} lists"):
+            site.base(base_model=base)
+    (folder / name).unlink()
+    assert site.base() == folder
+
+
+@pytest.mark.parametrize(
+    "left_out", [SHARD, INDEX, "config.json", "tokenizer.json", "generation_config.json"]
+)
+def test_what_a_lock_leaves_out_is_not_read(site: Site, left_out: str) -> None:
+    folder = site.base()
+    lock = read_lock(folder)
+    replace(lock, files={n: entry for n, entry in lock.files.items() if n != left_out}).write(folder)
+    with pytest.raises(WeightsMissing, match=left_out):
+        site.base(base_model=str(folder))
+    assert read_lock(site.base()).files == lock.files
+
+
+TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(b"[" * 100_000, b'{"a":' * 100_000, b"{", b"\xff", b"7"),
+        *(
+            json.dumps({"a": {**TENSOR, name: value}}).encode()
+            for name, value in (
+                *(("data_offsets", [0, 1 << 62]), ("data_offsets", [8, 0]), ("data_offsets", [-8, 0])),
+                *(("shape", [1 << 62, 1 << 62]), ("shape", [3]), ("shape", [0]), ("dtype", "F0")),
+            )
+        ),
+        json.dumps({"a": TENSOR, "b": TENSOR}).encode(),  # one over the other
+    ],
+    ids=lambda header: str(header)[:80],
+)
+def test_a_header_that_lies_or_is_none_is_refused(local: Path, header: bytes) -> None:
+    (local / SHARD).write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(WeightsMissing, match=f"{SHARD} is truncated or damaged"):
+        inspect(local, "base")
+
+
+def test_a_shard_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    cut, whole = tmp_path / "cut", save({"a": torch.rand(2, 2), "b": torch.ones(3)}, {"format": "pt"})
+    for length in range(len(whole)):
+        cut.write_bytes(whole[:length])
+        with pytest.raises(WeightsMissing, match="cut is truncated or damaged"):
+            tensor_shapes(cut)
+    cut.write_bytes(whole)
+    assert tensor_shapes(cut) == {"a": (2, 2), "b": (3,)}
 
 
 # Sources, and the script
@@ -583,7 +707,8 @@ def test_the_pin_gives_its_revision_to_its_own_repository_only() -> None:
     assert (base.name, base.revision) == pinned
     assert (adapter.name, adapter.revision) == ("FJDaz/qwen-spinoza-niveau-b", "main")
     assert fetch.sources(Settings(base_model="Qwen/Qwen3-4B"))[-1].revision == "main"
-    assert fetch.sources(Settings(base_revision="v2"))[-1].revision == "v2"
+    given = fetch.sources(Settings(base_revision="v2", adapter_revision="v3"))
+    assert [source.revision for source in given] == ["v3", "v2"]
     assert fetch.ensure_adapter(Settings(adapter="none")) is None
     assert [source.role for source in fetch.sources(Settings(adapter="none"))] == ["base"]
 

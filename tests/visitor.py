@@ -11,9 +11,9 @@ import httpx2
 class Visitor:
     """Joins the queue and reads the events."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, session: str = "") -> None:
         self.client = httpx2.Client(base_url=url, trust_env=False, timeout=600)
-        self.session = secrets.token_hex(8)
+        self.session = session or f"{secrets.token_hex(12)}-1"
         self.endpoint = self.client.get("/page/site.json").json()["endpoint"]
 
     def join(self, **inputs: Any) -> None:

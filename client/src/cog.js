@@ -22,13 +22,13 @@ export class Cog {
    * Yields the answer's text and returns its metrics. The prediction has an id of ours, so that asking again after a
    * lost reply joins what is running and pays nothing twice. Leaving the stream cancels the prediction.
    */
-  async *ask(inputs, { signal }) {
+  async *ask(inputs, { signal, caller }) {
     const id = newId();
     let sent = "";
     for (let tries = 0; ; tries++) {
       try {
         let text = "";
-        for await (const { event, data } of this.#stream(id, inputs, signal)) {
+        for await (const { event, data } of this.#stream(id, inputs, { signal, caller })) {
           if (event === "output") text += parsed(data).chunk;
           if (text.length > sent.length) {
             if (!text.startsWith(sent)) break;
@@ -46,9 +46,9 @@ export class Cog {
   }
 
   /** Starts a prediction that goes on by itself; resolves to its id. */
-  async start(inputs) {
+  async start(inputs, { caller } = {}) {
     const id = newId();
-    await this.#put(id, inputs);
+    await this.#put(id, inputs, caller);
     return id;
   }
 
@@ -56,12 +56,12 @@ export class Cog {
    * What there is of a prediction after at most `patience` ms. Cog forgets a prediction at its end, so the end has to
    * be seen: when it fell between two looks, the same question with the same seed is asked again.
    */
-  async look(id, inputs, { patience }) {
-    await this.#put(id, inputs);
+  async look(id, inputs, { patience, caller }) {
+    await this.#put(id, inputs, caller);
     const signal = AbortSignal.timeout(patience);
     let text = "";
     try {
-      for await (const { event, data } of this.#stream(id, inputs, signal)) {
+      for await (const { event, data } of this.#stream(id, inputs, { signal, caller })) {
         if (event === "output") text += parsed(data).chunk;
         if (event === "completed") return { status: "succeeded", text, metrics: finished(parsed(data)).metrics };
       }
@@ -77,12 +77,12 @@ export class Cog {
     });
   }
 
-  #put(id, inputs) {
-    return json(`${this.#url}/predictions/${id}`, this.#request(inputs, { Prefer: "respond-async" }));
+  #put(id, inputs, caller) {
+    return json(`${this.#url}/predictions/${id}`, this.#request(inputs, caller, { Prefer: "respond-async" }));
   }
 
-  async *#stream(id, inputs, signal) {
-    const request = this.#request(inputs, { Accept: "text/event-stream" });
+  async *#stream(id, inputs, { signal, caller }) {
+    const request = this.#request(inputs, caller, { Accept: "text/event-stream" });
     const response = await send(`${this.#url}/predictions/${id}`, { ...request, signal });
     if (!/event-stream/.test(response.headers.get("content-type"))) {
       const prediction = await response.json().catch(() => ({}));
@@ -93,8 +93,8 @@ export class Cog {
     yield* events(bytes(response, signal));
   }
 
-  #request(inputs, headers) {
-    headers = { ...headers, ...bearer(this.#key), "Content-Type": "application/json" };
+  #request(inputs, caller, headers) {
+    headers = { ...headers, ...(caller && { "X-Caller": caller }), ...bearer(this.#key), "Content-Type": "application/json" };
     return { method: "PUT", headers, body: JSON.stringify({ input: inputs }) };
   }
 }

@@ -110,6 +110,7 @@ async function* ask(backend, inputs, others, state) {
   try {
     source = (await backend.open(stop.signal)).ask({ ...inputs, deadline_seconds }, {
       signal: stop.signal,
+      caller: options.caller,
       left,
       share: () => began + share - Date.now(),
       streaming: options.streaming,

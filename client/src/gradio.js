@@ -11,6 +11,7 @@ import { events } from "./events.js";
 import { bearer, bytes, json, parsed, send } from "./http.js";
 import { PERSONAS } from "./personas.js";
 
+const KEPT = 10 * 60_000; // ms for which an answer that ended can be looked at again, as at the front of Cog's server
 const RICH = "/answer";
 const PLAIN = "/chat_function";
 const TAIL = /\s*\*\[Contexte\s*:[^]*\]\*\s*$/;
@@ -50,7 +51,9 @@ export class Gradio {
     entry.ended = (async () => {
       for await (const text of this.#answer(endpoint, id, stop.signal)) entry.text += text;
       entry.status = "succeeded";
-    })().catch((error) => (entry.error = error));
+    })()
+      .catch((error) => (entry.error = error))
+      .finally(() => setTimeout(() => this.#left.delete(id), KEPT).unref());
     this.#left.set(id, entry);
     return id;
   }
@@ -62,7 +65,6 @@ export class Gradio {
     let timer;
     await Promise.race([entry.ended, new Promise((resolve) => (timer = setTimeout(resolve, patience)))]);
     clearTimeout(timer);
-    if (entry.error || entry.status === "succeeded") this.#left.delete(id);
     if (entry.error) throw entry.error;
     return { status: entry.status, text: entry.text, ...(entry.status === "succeeded" && { metrics: {} }) };
   }

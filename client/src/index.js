@@ -4,6 +4,7 @@ import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
 import { answer } from "./failover.js";
 import { checkedInputs } from "./inputs.js";
+import { hashed } from "./seal.js";
 
 export { SNBError };
 export { cancelSNB, pollSNB, startSNB } from "./later.js";
@@ -11,7 +12,8 @@ export { cancelSNB, pollSNB, startSNB } from "./later.js";
 /** Resolves to the answer's text. See index.d.ts for the options. */
 export async function callSNB(philosopher, ragContext, userMessage, options = {}) {
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
-  const task = answer(inputs, configuredBackends(options), { ...options, streaming: Boolean(options.onToken) });
+  const more = { caller: hashed(options.caller), streaming: Boolean(options.onToken) };
+  const task = answer(inputs, configuredBackends(options), { ...options, ...more });
   for (;;) {
     const { value, done } = await task.next();
     if (done) return value.text;
@@ -22,7 +24,8 @@ export async function callSNB(philosopher, ragContext, userMessage, options = {}
 /** An async iterable of text; `result` resolves when it has been read to its end. */
 export function streamSNB(philosopher, ragContext, userMessage, options = {}) {
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
-  const task = answer(inputs, configuredBackends(options), { ...options, streaming: true });
+  const more = { caller: hashed(options.caller), streaming: true };
+  const task = answer(inputs, configuredBackends(options), { ...options, ...more });
   let settle;
   const result = new Promise((resolve, reject) => (settle = { resolve, reject }));
   result.catch(() => {}); // who reads the stream has seen the error there

@@ -4,7 +4,7 @@ import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
 import { failed, inOrder, rest } from "./failover.js";
 import { checkedInputs } from "./inputs.js";
-import { key, sealed, unsealed } from "./seal.js";
+import { hashed, key, sealed, unsealed } from "./seal.js";
 
 const PATIENCE = 5000; // ms that a look may take
 const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
@@ -14,7 +14,7 @@ const WAITING = { COLD_START: "starting", BUSY: "queued" };
 export async function startSNB(philosopher, ragContext, userMessage, options = {}) {
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
   key(); // before anything is asked and paid for
-  return sealed(await begun({ inputs, tried: [], attempts: [] }, options));
+  return sealed(await begun({ inputs, caller: hashed(options.caller), tried: [], attempts: [] }, options));
 }
 
 /**
@@ -32,7 +32,7 @@ export async function pollSNB(text, options = {}) {
   try {
     const current = handle.id ? handle : await begun(handle, options);
     if (!current.id) return seen(current, { status: current.waiting, text: "" });
-    const look = await found(current, options).look(current.id, current.inputs, { patience });
+    const look = await found(current, options).look(current.id, current.inputs, { ...current, patience });
     if (look.status === "starting" && overdue(current, options)) return seen(await moved(current, options), WAKING);
     return seen(current, look);
   } catch (error) {
@@ -73,7 +73,7 @@ function moved(handle, options, error) {
 
 /** Starts the question on the first backend that takes it; one that is waking up or full is waited for. */
 async function begun(handle, options) {
-  const { inputs } = handle;
+  const { inputs, caller } = handle;
   const all = configuredBackends(options);
   const { candidates } = inOrder(all.filter(({ name }) => !handle.tried.includes(name)));
   const attempts = [...handle.attempts];
@@ -81,7 +81,7 @@ async function begun(handle, options) {
   for (const { name, open } of candidates) {
     const next = { ...handle, backend: name, since: Date.now(), attempts };
     try {
-      return { ...next, id: await (await open(AbortSignal.timeout(PATIENCE))).start(inputs), waiting: undefined };
+      return { ...next, id: await (await open(AbortSignal.timeout(PATIENCE))).start(inputs, { caller }), waiting: undefined };
     } catch (error) {
       if (!(error instanceof SNBError) && error.name !== "TimeoutError") throw error;
       if (["BAD_INPUT", "UNAUTHORIZED"].includes(error.code)) throw error;

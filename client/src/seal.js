@@ -3,13 +3,15 @@
  * neither made up nor altered, and with an end of life.
  */
 
-import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from "node:crypto";
 import { SNBError } from "./error.cjs";
 
 const LIFE = 30 * 60_000; // ms from the first seal
 const CIPHER = "aes-256-gcm";
 const IV = 12; // bytes, as is the tag below what NIST SP 800-38D recommends for GCM
 const TAG = 16;
+const LONGEST_CALLER = 256; // characters
+const UNSET = randomBytes(32); // hashes callers where nothing is set, until this process ends
 const SECRETS = ["SNB_HANDLE_SECRET", "SNB_API_KEY", "REPLICATE_API_TOKEN", "HF_TOKEN"]; // the first that is set
 
 /** A handle as a text for URLs and JSON. */
@@ -22,11 +24,11 @@ export function sealed(handle) {
 
 /** The handle in such a text; BAD_INPUT where it is another's, altered or too old. */
 export function unsealed(text) {
-  const secret = key();
+  const secretKey = key();
   let handle;
   try {
     const bytes = Buffer.from(text, "base64url");
-    const decipher = createDecipheriv(CIPHER, secret, bytes.subarray(0, IV), { authTagLength: TAG });
+    const decipher = createDecipheriv(CIPHER, secretKey, bytes.subarray(0, IV), { authTagLength: TAG });
     decipher.setAuthTag(bytes.subarray(-TAG));
     handle = JSON.parse(Buffer.concat([decipher.update(bytes.subarray(IV, -TAG)), decipher.final()]).toString("utf8"));
   } catch {
@@ -38,7 +40,18 @@ export function unsealed(text) {
 
 /** What handles are sealed with; BAD_INPUT where nothing is set that could be. */
 export function key() {
-  const secret = SECRETS.map((name) => process.env[name]).find(Boolean);
-  if (!secret) throw new SNBError("BAD_INPUT", "SNB_HANDLE_SECRET is not set: handles are sealed with it");
-  return Buffer.from(hkdfSync("sha256", secret, "", "snb-client handle", 32));
+  if (!secret()) throw new SNBError("BAD_INPUT", "SNB_HANDLE_SECRET is not set: handles are sealed with it");
+  return Buffer.from(hkdfSync("sha256", secret(), "", "snb-client handle", 32));
 }
+
+/** The option `caller` as a server gets it: 32 hexadecimal digits, the same for the same caller; nothing for none. */
+export function hashed(caller) {
+  if (caller === undefined || caller === null) return undefined;
+  if (typeof caller !== "string" || !caller || caller.length > LONGEST_CALLER) {
+    throw new SNBError("BAD_INPUT", `caller must be a string of 1 to ${LONGEST_CALLER} characters`);
+  }
+  const salt = hkdfSync("sha256", secret() ?? UNSET, "", "snb-client caller", 32);
+  return createHmac("sha256", Buffer.from(salt)).update(caller).digest("hex").slice(0, 32);
+}
+
+const secret = () => SECRETS.map((name) => process.env[name]).find(Boolean);

@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { after, before, beforeEach, test } from "node:test";
 import { SNBError, callSNB, cancelSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
-import { Cog } from "../src/cog.js";
 import { environment, open, until } from "./doors.js";
 
 const QUESTION = "La liberté est-elle une illusion ?";
@@ -111,16 +110,6 @@ test("a handle says nothing, and one that is made up, altered, of another secret
   t.mock.method(Date, "now", () => now + 31 * 60_000);
   assert.equal((await pollSNB(handle)).error.message, "BAD_INPUT: the handle is too old: ask again");
   assert.equal(asks.callCount(), 0, "nothing was asked");
-});
-
-test("an answer of more events than Cog replays is read to its end, and asked once", async () => {
-  const inputs = { user_message: "Raconte.", max_tokens: 1399, min_tokens: 1399, seed: 1 };
-  const cog = new Cog(new URL(doors.cog), "");
-  const id = await cog.start(inputs);
-  let look;
-  await until(async () => (look = await cog.look(id, inputs, { patience: 3000 })).status === "succeeded", 300_000);
-  assert.equal(look.metrics.output_token_count, 1399);
-  assert.equal(doors.made(1399), 1);
 });
 
 test("CommonJS has the same door, and the same error class", async () => {

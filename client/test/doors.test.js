@@ -39,6 +39,19 @@ test("one seed gives one text through all doors", async () => {
   assert.equal(await callSNB("spinoza", "Un extrait.", QUESTION, OPTIONS), text);
 });
 
+test("who calls is told to Cog's server alone", async (t) => {
+  const fetch = t.mock.method(globalThis, "fetch").mock;
+  const told = () => fetch.calls.some(({ arguments: [, init] }) => new Headers(init?.headers).has("x-caller"));
+  for (const urls of [MODEL, doors.page, doors.space]) {
+    use(urls);
+    await callSNB("kant", "", QUESTION, { ...OPTIONS, caller: "192.0.2.1" });
+  }
+  assert.ok(!told());
+  use(doors.cog);
+  await callSNB("kant", "", QUESTION, { ...OPTIONS, caller: "192.0.2.1" });
+  assert.ok(told());
+});
+
 test("a bad token is not taken for a host that is down", async () => {
   use(`${MODEL},${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
   await assert.rejects(callSNB("kant", "", QUESTION, OPTIONS), { code: "UNAUTHORIZED" });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
-import { callSNB } from "../src/index.js";
+import { callSNB, cancelSNB, pollSNB, startSNB } from "../src/index.js";
 import { environment, open } from "./doors.js";
 
 let doors;
@@ -24,5 +24,25 @@ test("another key, or none, is UNAUTHORIZED, and is not asked for again", async 
       assert.ok(!SNB_API_KEY || !`${error} ${JSON.stringify(error.attempts)}`.includes(SNB_API_KEY));
       return true;
     });
+  }
+});
+
+test("one caller leaves places for another, and only a hash of its name is sent", async (t) => {
+  process.env.SNB_API_KEY = doors.key;
+  const fetch = t.mock.method(globalThis, "fetch").mock;
+  const ask = (caller) => startSNB("kant", "", "Bonjour", { maxTokens: 2048, temperature: 2, seed: 4, caller });
+  const handles = [];
+  for (let number = 0; number < 17; number++) handles.push(await ask("192.0.2.1"));
+  const names = new Set(fetch.calls.map(({ arguments: [, init] }) => init.headers["X-Caller"]).filter(Boolean));
+  assert.match([...names].join(), /^[0-9a-f]{32}$/);
+  assert.ok(await callSNB("kant", "", "Bonjour", { maxTokens: 8, seed: 1, caller: "192.0.2.2" }));
+  assert.equal((await pollSNB(handles.pop(), { patienceMs: 10 })).status, "queued");
+  for (const handle of handles) await cancelSNB(handle);
+});
+
+test("a caller that is no short text is refused before anything is asked", async () => {
+  for (const caller of ["", "x".repeat(257), 7]) {
+    await assert.rejects(callSNB("kant", "", "Bonjour", { caller }), { code: "BAD_INPUT", message: /caller/ });
+    await assert.rejects(startSNB("kant", "", "Bonjour", { caller }), { code: "BAD_INPUT" });
   }
 });

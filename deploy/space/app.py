@@ -12,17 +12,29 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 
 import logging
 import sys
+from typing import Any
 
 import uvicorn
 from backend import configured
-from page import VISITORS, web
+from page import web
+from visitor import VISITORS
 
 from snb.errors import SNBError
 
 
+class Line(logging.Formatter):
+    """A line, with the kind of an exception and nothing of its text or its traceback."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging names it so
+        """See logging.Formatter."""
+        return str(ei[0].__name__)
+
+
 def main() -> int:
     """Serves until SIGTERM or Ctrl-C, on GRADIO_SERVER_NAME and GRADIO_SERVER_PORT as Gradio names them."""
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Line("%(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("space").setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # On Hugging Face callers come from outside the container; elsewhere from this machine, unless it is said.
@@ -40,9 +52,14 @@ def main() -> int:
         web(backends),
         host=host,
         port=port,
+        http="h11",
         ws="none",
         access_log=False,
         proxy_headers=True,
+        # Hugging Face's proxy is on another machine, and nothing reaches a Space but through it.
+        forwarded_allow_ips="*" if os.environ.get("SPACE_ID") else None,
+        limit_concurrency=1000,
+        h11_max_incomplete_event_size=16 * 1024,
         log_config=None,
         timeout_graceful_shutdown=5,
     )

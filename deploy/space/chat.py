@@ -6,7 +6,9 @@ Nothing is kept between two calls: whoever calls sends the history along.
 import asyncio
 import contextlib
 import inspect
+import json
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ import gradio as gr
 from backend import Backends
 from message import turns, unpacked
 from refusal import Refusal
+from visitor import turn
 from words import WAITING
 
 from snb.errors import SNBError
@@ -24,6 +27,9 @@ log = logging.getLogger("space")
 BEAT = 1.0
 """Seconds without text after which Gradio is given a sign of life. It looks whether the caller is still there
 only when an endpoint yields, so without it a tab closed during a cold boot would be answered to the end."""
+
+ECHO = 256 * 1024
+"""Characters a second at most of the history that `chat_function` says again with each piece."""
 
 Endpoint = Callable[..., AsyncIterator[Any]]
 
@@ -92,10 +98,14 @@ def chat_function_of(backends: Backends) -> Endpoint:
             inputs = {**unpacked(message), "history": turns(history)}
         except Refusal as refusal:
             raise refusal.shown() from None
-        text = ""
+        text, due = "", 0.0
+        pause = len(json.dumps(history)) / ECHO
         async for piece in streamed(backends, inputs):
             text += piece
-            yield "", [*history, [message, text]]
+            if time.monotonic() >= due:
+                due = time.monotonic() + pause
+                yield "", [*history, [message, text]]
+        yield "", [*history, [message, text]]
 
     return published(chat_function, str, list[list[str]])
 
@@ -117,11 +127,13 @@ async def streamed(backends: Backends, inputs: dict[str, Any]) -> AsyncGenerator
     said: list[str] = []
     try:
         request = checked(inputs)
-        async with contextlib.aclosing(with_beats(backends.ask(request, notice(said)))) as pieces:
-            async for piece in pieces:
-                yield piece
+        with turn():
+            async with contextlib.aclosing(with_beats(backends.ask(request, notice(said)))) as pieces:
+                async for piece in pieces:
+                    yield piece
     except Refusal as refusal:
-        log.info("no answer: %s", refusal)
+        if refusal.code in ("UNAUTHORIZED", "BACKEND_FAILED"):  # others are the visitors' own
+            log.info("no answer: %s", refusal)
         raise refusal.shown() from None
 
 

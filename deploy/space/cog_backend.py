@@ -7,6 +7,7 @@ from typing import Any
 
 from http_backend import Http, later
 from refusal import Refusal, of_prediction
+from visitor import visitor
 
 
 class Cog:
@@ -23,10 +24,10 @@ class Cog:
     async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. See `backend.Backend`."""
         path = f"/predictions/{secrets.token_hex(16)}"
-        body = {"input": inputs}
+        body, caller = {"input": inputs}, {"X-Caller": visitor()}
         running = False
         try:
-            async with self._http.events("PUT", path, json=body) as events:
+            async with self._http.events("PUT", path, caller, json=body) as events:
                 running = True
                 async for event in events:
                     if event.event == "output":

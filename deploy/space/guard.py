@@ -1,11 +1,13 @@
-"""The door of the page: the paths that it needs and no others, bodies of bounded size, and strict headers.
+"""The door of the page: the paths that it needs and no others, bounded bodies, and strict headers.
 
 Gradio serves more than this page uses: uploads, files of this machine, a proxy to other Spaces, calls past
 its queue, monitoring, a code editor. There is no switch for most of them, so they are not let through.
 """
 
+import asyncio
+import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -13,15 +15,30 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-MAX_BODY = 1_000_000
-"""Bytes of a request. A model's context holds a hundredth of it, so history far beyond it is of no use."""
+MAX_BODY = 512 * 1024
+"""Bytes of a request, as at the front of Cog's server."""
+MAX_VALUES = 5_000
+"""Values in its JSON; 200 turns as Gradio 6 writes them have 2,000. The three bytes of an empty list take 64
+in memory, and Gradio makes copies, which wait in its queue."""
+MAX_QUERY = 200
+"""Bytes."""
+PATIENCE = 15.0
+"""Seconds for a body to arrive."""
+NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
+"""What a session or an event may be called: Gradio keeps the names of those that nobody reads."""
+FIELDS = {"data": list, "fn_index": int, "session_hash": str, "event_id": str}
+"""What Gradio is told of a request; what else it knows is for other apps."""
 
 ALLOWED = re.compile(
-    r"/(?:page/[\w.-]+|config|favicon\.ico|robots\.txt|theme\.css)?"
-    r"|/(?:assets|static|svelte)/(?!.*\.\.)[\w./-]+"
+    r"/(?:page/[\w.-]{1,64}|config|favicon\.ico|robots\.txt|theme\.css)?"
+    r"|/(?:assets|static|svelte)/(?!.*\.\.)[\w./-]{1,128}"
     r"|/gradio_api/(?:info|openapi\.json|app_id|startup-events|theme\.css|queue/(?:join|data|status)|cancel|reset"
-    r"|login_check|heartbeat/\w+|call/(?:v2/)?(?:answer|chat_function)(?:/\w+)?)/?"
+    r"|login_check|heartbeat/[\w-]{1,64}|call/(?:v2/)?(?:answer|chat_function)(?:/\w{1,64})?)/?",
+    re.ASCII,
 )
+ORIGIN = re.compile(rb"[\w.:, \[\]-]{1,255}")
+"""Of the headers by which Gradio tells its own address, and which it repeats in its pages."""
+ORIGINS = (b"host", b"x-forwarded-host", b"x-forwarded-proto")
 
 HEADERS = {
     "Referrer-Policy": "no-referrer",
@@ -38,6 +55,14 @@ LOOSE = "default-src 'self' 'unsafe-inline' data: blob:"
 """For Gradio's own API page, which has its configuration and its styles inline."""
 
 
+class TurnedAway(Exception):
+    """A request that Gradio does not see, with its HTTP status and one sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
 class Guard:
     """Wraps the whole app."""
 
@@ -46,13 +71,16 @@ class Guard:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request, as ASGI calls it."""
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send) if scope["type"] == "lifespan" else None
-        if not ALLOWED.fullmatch(scope["path"]):
-            return await refuse(send, 404, b"There is nothing here.")
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            return await refuse(send, 413, b"The request is too large.")
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            try:
+                await self._pass(scope, await checked(scope, receive), send)
+            except TurnedAway as error:
+                await refuse(send, error.status, error.sentence.encode())
+
+    async def _pass(self, scope: Message, receive: Receive, send: Send) -> None:
+        scope["headers"] = list(believable(scope["headers"]))
         policy = f"{LOOSE}; {FRAMES}" if b"view=" in scope["query_string"] else STRICT
 
         async def with_headers(message: Message) -> None:
@@ -61,20 +89,80 @@ class Guard:
                 message["headers"] = [*message["headers"], *encoded(more)]
             await send(message)
 
-        return await self._app(scope, bounded(receive), with_headers)
+        try:
+            await self._app(scope, receive, with_headers)
+        except RuntimeError:
+            # Gradio 6.31.0 lets the stream of a session that it does not know end with an error after its
+            # last event, which uvicorn would log each time. Delete this when it answers 404.
+            await send({"type": "http.response.body"})
 
 
-def bounded(receive: Receive) -> Receive:
-    """Ends a body that says nothing of its length, or less than the truth, at the bound."""
-    read = 0
+async def checked(scope: Message, receive: Receive) -> Receive:
+    """What the app is to receive: of a POST its JSON, written anew.
 
-    async def counted() -> Message:
-        nonlocal read
+    Raises:
+        TurnedAway: the request is none of this page's.
+    """
+    if not ALLOWED.fullmatch(scope["path"]) or len(scope["query_string"]) > MAX_QUERY:
+        raise TurnedAway(404, "There is nothing here.")
+    if scope["method"] != "POST":
+        return receive
+    try:
+        async with asyncio.timeout(PATIENCE):
+            document = json.loads(await read(receive))
+    except TimeoutError:
+        raise TurnedAway(408, "The request did not arrive in time.") from None
+    except (ValueError, RecursionError):
+        raise TurnedAway(400, "The request is not JSON.") from None
+    if not isinstance(document, dict) or more_values(document, MAX_VALUES):
+        raise TurnedAway(422, f"The request is not an object of at most {MAX_VALUES} values.")
+    # A session of a caller of /call would mix its answers; /call/v2 has the endpoint's inputs by name.
+    if "/call/v2/" not in scope["path"]:
+        fields = ("data",) if "/call/" in scope["path"] else tuple(FIELDS)
+        document = {name: field(name, document[name]) for name in fields if document.get(name) is not None}
+    messages = [{"type": "http.request", "body": json.dumps(document).encode()}]
+
+    async def replayed() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replayed
+
+
+async def read(receive: Receive) -> bytes:
+    """A whole body."""
+    body = bytearray()
+    while True:
         message = await receive()
-        read += len(message.get("body", b""))
-        return message if read <= MAX_BODY else {"type": "http.disconnect"}
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY:
+            raise TurnedAway(413, "The request is too large.")
+        if not message.get("more_body"):
+            return bytes(body)
 
-    return counted
+
+def more_values(document: Any, most: int) -> bool:
+    """Whether there are more than `most` values in a JSON document, at whatever depth."""
+    left, count = [document], 0
+    while left and count <= most:
+        value = left.pop()
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        count += len(inner)
+        left.extend(one for one in inner if isinstance(one, dict | list))
+    return count > most
+
+
+def field(name: str, value: Any) -> Any:
+    """A field of a request to Gradio, if it may be one."""
+    if not isinstance(value, FIELDS[name]) or (isinstance(value, str) and not NAME.fullmatch(value)):
+        raise TurnedAway(422, f"{name} is not what it has to be.")
+    return value
+
+
+def believable(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    """Without those that name an address which cannot be one."""
+    for name, value in headers:
+        if name != b"x-gradio-server" and (name not in ORIGINS or ORIGIN.fullmatch(value)):
+            yield name, value
 
 
 def encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,9 +41,11 @@ class Http:
             return response.json()
 
     @contextlib.asynccontextmanager
-    async def events(self, method: str, path: str, **request: Any) -> AsyncIterator[httpx2.EventSource]:
+    async def events(
+        self, method: str, path: str, headers: Mapping[str, str] = {}, **request: Any
+    ) -> AsyncIterator[httpx2.EventSource]:
         """The server-sent events of one reply, as they come; leaving drops the connection."""
-        headers = {"Accept": "text/event-stream"}
+        headers = {**headers, "Accept": "text/event-stream"}
         with told_apart():
             async with self._client.stream(method, path, headers=headers, **request) as response:
                 if not response.is_success:

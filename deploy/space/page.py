@@ -10,11 +10,13 @@ import gradio as gr
 from backend import Backends
 from chat import answer_of, chat_function_of
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from gradio.events import api
 from guard import Guard
 from refusal import Refusal
 from starlette.routing import Match, Route
+from visitor import VISITORS
 from words import ERRORS, PHILOSOPHERS, STATES
 
 from snb.request import MAX_MESSAGE
@@ -23,10 +25,6 @@ HERE = Path(__file__).resolve().parent
 FILES = {file.name: file for file in (HERE / "page").iterdir()}
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
-VISITORS = 64
-"""Answers at once: two classes. By default Gradio gives one at a time for each endpoint, behind which thirty
-queue whatever the backend can do; and 40 for all, which waiting questions fill too. An endpoint here is a
-coroutine that waits for its backend, so one more costs little; what a backend cannot take waits there."""
 OPEN_DOCUMENTATION = """<script>
   const look = setInterval(() => {
     const button = document.querySelector("footer .show-api");
@@ -42,23 +40,60 @@ QUEUE = 200
 """Questions that wait for a place; who comes later is told to come back."""
 
 
-class Endpoints(gr.Blocks):
-    """Gradio's app, which takes the defaults for inputs that a caller of /call left out at the end.
+SESSIONS = 2 * VISITORS + QUEUE
+"""Of which Gradio keeps what it knows: all that can be under way, and some that wait for their reader."""
+UNCLEAR = (RequestValidationError, KeyError, TypeError)
+"""What Gradio's routes raise where a number, a session or the name of an input is none."""
 
-    Gradio 6.31.0 itself refuses them, and prints all that it received, a pupil's question too, into the log.
+
+class Endpoints(gr.Blocks):
+    """Gradio's app, whose endpoints take and give JSON as it is.
+
+    Gradio 6.31.0 itself looks for files in it, which it fetches from wherever they say, prints what it does
+    not like, a pupil's question too, and keeps the last inputs and outputs of 10,000 sessions.
     """
 
-    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
-        """See Gradio's; extends `inputs` in place."""
-        missing = gr.utils.get_function_params(block_fn.fn)[len(inputs) :]
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *_: Any) -> list[Any]:
+        """See Gradio's; the defaults stand for inputs that a caller of /call left out at the end."""
+        parameters = gr.utils.get_function_params(block_fn.fn)
+        missing = parameters[len(inputs) :]
         if any(not has_default for _, has_default, *_ in missing):
             raise Refusal("BAD_INPUT", f"{missing[0][0]} is missing").shown()
-        inputs.extend(default for _, _, default, _ in missing)
+        if len(inputs) > len(parameters):
+            raise Refusal("BAD_INPUT", f"there are {len(parameters)} inputs, not {len(inputs)}").shown()
+        return [*inputs, *(default for _, _, default, _ in missing)]
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, _: Any) -> list[Any]:
+        """See Gradio's."""
+        return list(predictions) if len(block_fn.outputs) > 1 else [predictions]
+
+
+class Unread(gr.utils.LRUCache[str, Any]):
+    """What Gradio has to say to each session, by its name.
+
+    Gradio 6.31.0 keeps 2,000, forgets the oldest and not the least recently used, so that a flood ends the
+    answers of others, and never forgets the sessions' names. Delete this when it does.
+    """
+
+    def __init__(self, queue: Any) -> None:
+        super().__init__(SESSIONS)
+        self._events = queue.pending_event_ids_session
+
+    def __getitem__(self, session: str) -> Any:
+        self.move_to_end(session)
+        return super().__getitem__(session)
+
+    def popitem(self, last: bool = True) -> tuple[str, Any]:
+        """See OrderedDict's."""
+        session, messages = super().popitem(last)
+        self._events.pop(session, None)
+        return session, messages
 
 
 def gradio_app(backends: Backends) -> gr.Blocks:
     """The endpoints, and nothing else."""
     blocks = Endpoints(title="Trois philosophes", analytics_enabled=False)
+    blocks.state_session_capacity = SESSIONS
     with blocks:
         for endpoint in (answer_of(backends), chat_function_of(backends)):
             api(endpoint, api_name=endpoint.__name__, concurrency_limit=VISITORS, concurrency_id="answers")
@@ -67,6 +102,7 @@ def gradio_app(backends: Backends) -> gr.Blocks:
     blocks.max_threads = VISITORS
     # Not past the queue: /run would answer without its bounds.
     blocks.queue(max_size=QUEUE, api_open=False)
+    blocks._queue.pending_messages_per_session = Unread(blocks._queue)
     return blocks
 
 
@@ -100,7 +136,8 @@ def web(backends: Backends) -> Guard:
     app.router.routes.append(Page("/", lambda _: served("index.html"), methods=["GET", "HEAD"]))
     app.router.routes.append(Route("/page/site.json", lambda _: JSONResponse(site(blocks))))
     app.router.routes.append(Route("/page/{name}", lambda request: served(request.path_params["name"])))
-    options = {"run_history": False, "enable_monitoring": False, "pwa": False, "mcp_server": False}
+    options: dict[str, Any] = {"run_history": False, "enable_monitoring": False, "pwa": False}
+    options |= {"mcp_server": False, "app_kwargs": {"exception_handlers": dict.fromkeys(UNCLEAR, unclear)}}
     theme = gr.themes.Base(font=["Georgia", "serif"], font_mono=["monospace"])  # no fonts of other hosts
     gr.mount_gradio_app(
         app,
@@ -114,6 +151,11 @@ def web(backends: Backends) -> Guard:
         **options,
     )
     return Guard(app)
+
+
+async def unclear(*_: Any) -> JSONResponse:
+    """FastAPI's own words repeat what was sent, and Gradio prints it."""
+    return JSONResponse({"detail": "The request is not understood."}, 422)
 
 
 def served(name: str) -> Any:

@@ -9,5 +9,5 @@ The path of a boot, in order:
 
 Beside it: `prepared` (weights that were merged and quantised before, which `loader` takes instead), `hub`
 (downloads and their retries), `lock` (what a complete download holds), `checkpoint` (whether a folder can be
-served).
+served), `document` (JSON, read within bounds).
 """

@@ -1,9 +1,9 @@
 """The LoRA adapter: reads it, checks it against a base model, and adds it to one weight at a time."""
 
-import json
 import logging
 import math
 import re
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -12,18 +12,23 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+import regex
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft.utils import INCLUDE_LINEAR_LAYERS_SHORTHAND
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.errors import AdapterMismatch, AdapterUnsupported, WeightsMissing
+from snb.weights import document
 
 log = logging.getLogger(__name__)
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ITS_BASE = "Use the base model that the adapter was trained on"
+AGAIN = "Download the adapter again"
+LIST = "List the modules by name"
 
 Shape = tuple[int, ...]
 
@@ -31,7 +36,7 @@ MERGED = {
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias"),
     *("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern"),
 }
-"""Fields that say what to merge; every value of them is handled."""
+"""Fields that say what to merge; every value of them is handled, within the bounds below."""
 IRRELEVANT = {
     *("auto_mapping", "base_model_name_or_path", "eva_config", "inference_mode", "lora_dropout"),
     *("peft_version", "revision", "task_type"),
@@ -43,6 +48,17 @@ LIMITED = {
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
 """Fields of which these values are handled. The initialisations left out change the base or the merge."""
+
+SEARCHED = ("target_modules", "exclude_modules")
+"""Fields that may be an expression, which a module's whole name has to match."""
+NAMED = ("modules_to_save", "layers_pattern", "rank_pattern", "alpha_pattern")
+"""Fields whose entries PEFT makes expressions of; here they have to be names, which cannot backtrack."""
+NAME = re.compile(r"[\w.\\^$-]{1,200}")
+MOST_NAMED, MOST_LISTED, LONGEST = 500, 4096, 10_000
+"""Different entries of NAMED, entries of any other field, and characters of one. PEFT holds each against each
+module of the base, and `re` keeps 512 expressions compiled: twice as many took minutes for 48 layers."""
+PATIENCE = 2.0
+"""Seconds that one expression may take for all modules; usual ones take milliseconds."""
 
 PREFIX = "base_model.model."
 PARTS = {
@@ -96,11 +112,10 @@ class Adapter:
         if absent:
             raise WeightsMissing(absent, f"Name a folder with {CONFIG} and {WEIGHTS}")
         try:
-            stored = dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
             tensors: Any = safe_open(folder / WEIGHTS, framework="pt")
-        except (TypeError, ValueError, SafetensorError) as error:
-            raise WeightsMissing(f"the adapter is damaged: {error}", "Download it again") from error
-        return cls(supported(stored), tensors, _changes(tensors.keys()))
+        except (OSError, SafetensorError) as error:
+            raise WeightsMissing(f"{WEIGHTS} is truncated or damaged: {error}", AGAIN) from error
+        return cls(supported(document.read(folder / CONFIG, AGAIN)), tensors, _changes(tensors.keys()))
 
     def fitted(self, base: Qwen2Config) -> Self:
         """Checks the adapter against a base, and returns it as PEFT's model of that base would load it.
@@ -110,9 +125,9 @@ class Adapter:
         read; the adapter's tensors are read once.
 
         Raises:
+            AdapterUnsupported: an expression of the configuration cannot be matched in seconds.
             AdapterMismatch: with every tensor that is absent, not asked for, misshapen, not finite or
-                different from its own copy; or for a scaling that is not finite, or an adapter that adds only
-                zeros.
+                different from its own copy; or for an adapter that adds only zeros.
         """
         parameters, wanted, allowed = self._asked(base)
         held = {key: name for name, parts in self.changes.items() for key in parts.values()}
@@ -186,13 +201,26 @@ class Adapter:
             warnings.simplefilter("ignore")  # what PEFT warns about is an error here or is merged exactly
             model = Qwen2ForCausalLM(untied)
             parameters = {name for name, _ in model.named_parameters()}
+            config = self._spelt_out([name for name, _ in model.named_modules()])
             try:
-                wrapped = get_peft_model(model, deepcopy(self.config))
-            except (AttributeError, TypeError, ValueError, re.error) as error:
+                wrapped = get_peft_model(model, config)
+            except Exception as error:  # PEFT and torch raise what they meet
                 raise AdapterMismatch(f"PEFT cannot apply {CONFIG}: {error}", ITS_BASE) from error
             wanted = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
             allowed = get_peft_model_state_dict(wrapped, save_embedding_layers=True)
         return parameters, wanted, {key: tuple(tensor.shape) for key, tensor in allowed.items()}
+
+    def _spelt_out(self, modules: list[str]) -> LoraConfig:
+        """The configuration with names in place of expressions: `re`, which PEFT uses, has no time limit."""
+        config = deepcopy(self.config)
+        for field in SEARCHED:
+            expression = getattr(config, field)
+            if isinstance(expression, str) and expression != INCLUDE_LINEAR_LAYERS_SHORTHAND:
+                try:
+                    setattr(config, field, _matching(expression, modules))
+                except (regex.error, RecursionError, TimeoutError) as error:
+                    raise AdapterUnsupported(f"{field} cannot be matched: {error}", LIST) from error
+        return config
 
     def _settled(self, wanted: Set[str], tied: bool) -> dict[str, dict[str, str]]:
         """The changes, where a saved weight that the configuration does not ask for replaces the base's.
@@ -221,8 +249,6 @@ class Adapter:
         works = False
         for name, parts in self.changes.items():
             scaling = self._scaling(name.rpartition(".")[0])
-            if not math.isfinite(scaling):
-                yield f"lora_alpha and r scale {name} by {scaling}"
             saved, copy = parts.get("saved"), parts.get("copy")
             if saved and copy and not torch.equal(*map(self.tensors.get_tensor, (saved, copy))):
                 yield f"{copy} differs from {saved}, of which it is a copy"
@@ -239,7 +265,7 @@ def supported(stored: Mapping[str, Any]) -> LoraConfig:
         AdapterUnsupported: with every field that is none of these.
     """
     cure = f"{CONFIG} must describe a LoRA that leaves its base as it was"
-    if faults := _unsupported({"peft_type": None, **stored}):
+    if faults := [*_unsupported({"peft_type": None, **stored}), *_unbounded(stored), *_uncountable(stored)]:
         raise AdapterUnsupported(faults, cure)
     try:
         return LoraConfig(**{f.name: stored[f.name] for f in fields(LoraConfig) if f.name in stored})
@@ -259,6 +285,44 @@ def _unsupported(stored: Mapping[str, Any]) -> list[str]:
         elif value != default and (value or default):
             faults.append(f"{name} is {value!r}, and this cannot be merged")
     return sorted(faults)
+
+
+def _matching(expression: str, modules: list[str]) -> list[str]:
+    """The modules whose whole names match. Raises TimeoutError, or regex.error for what is no expression."""
+    end = time.monotonic() + PATIENCE
+    return [m for m in modules if regex.fullmatch(expression, m, timeout=max(end - time.monotonic(), 0.001))]
+
+
+def _unbounded(stored: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each field of another type than PEFT's own, or that it could search with for hours."""
+    entries = {name: _entries(stored.get(name)) for name in (*SEARCHED, *NAMED)}
+    for name, texts in entries.items():
+        if len(texts) > MOST_LISTED or not all(isinstance(text, str) for text in texts):
+            yield f"{name} is no list of at most {MOST_LISTED:,} names"
+        elif any(len(text) > LONGEST for text in texts):
+            yield f"{name} has an entry of more than {LONGEST:,} characters"
+        elif name in NAMED and not all(map(NAME.fullmatch, texts)):
+            yield f"{name} has an entry that is no module's name"
+    if len({str(text) for name in NAMED for text in entries[name]}) > MOST_NAMED:
+        yield f"{', '.join(NAMED)} have more than {MOST_NAMED} entries"
+    layers = _entries(stored.get("layers_to_transform"))
+    if len(layers) > MOST_LISTED or not all(isinstance(layer, int) for layer in layers):
+        yield f"layers_to_transform is no list of at most {MOST_LISTED:,} numbers"
+
+
+def _entries(value: Any) -> list[Any]:
+    return list(value or ()) if isinstance(value, list | dict | None) else [value]
+
+
+def _uncountable(stored: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each rank and each alpha that is no number, or too large for a shape or for fp32."""
+    for name, pattern, kinds in (("r", "rank_pattern", int), ("lora_alpha", "alpha_pattern", int | float)):
+        own = stored.get(pattern)
+        values = [stored.get(name, 1), *(own.values() if isinstance(own, dict) else ())]
+        if not all(isinstance(value, kinds) and abs(value) < 1 << 31 for value in values):
+            yield f"{name} or an entry of {pattern} is no number below 2³¹"
+        elif name == "r" and min(values) < 1:
+            yield "r or an entry of rank_pattern is less than 1"
 
 
 def _changes(keys: Iterable[str]) -> dict[str, dict[str, str]]:

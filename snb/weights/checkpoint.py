@@ -1,18 +1,19 @@
 """Checks a folder before anything is loaded from it: complete files, no code, a model that is served."""
 
-import json
 import logging
-from collections.abc import Mapping, Set
+import re
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import BitsAndBytesConfig, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from snb.errors import WeightsMissing
 from snb.prompt import END, START
-from snb.weights import adapter
+from snb.weights import adapter, document
 
 log = logging.getLogger(__name__)
 Role = Literal["base", "adapter", "prepared"]
@@ -29,23 +30,32 @@ WHOLE: dict[Role, str] = {
     "prepared": "model.safetensors",
 }
 INDEX = "model.safetensors.index.json"
+GENERATION = "generation_config.json"
+SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
-LONGEST_HEADER = 100_000_000
-"""Bytes; the safetensors library's own limit."""
+MOST_LAYERS = 256
+"""Three times those of the largest Qwen2. Each takes 3 ms to build, even without weights (on two cores)."""
+
+Shape = tuple[int, ...]
 
 
-def inspect(folder: Path, role: Role) -> None:
+def inspect(folder: Path, role: Role, names: Set[str] | None = None) -> None:
     """Checks every file that the loader will read, without hashing.
+
+    Args:
+        folder: the one that the weights are in.
+        role: what they are.
+        names: those of its files that may be loaded; None for all.
 
     Raises:
         WeightsMissing: with every fault of the folder.
         AdapterUnsupported: the adapter is of a kind that cannot be merged.
     """
-    names = {path.name for path in folder.iterdir() if path.is_file()}
+    if names is None:
+        names = {path.name for path in folder.iterdir() if path.is_file()}
     faults = description_faults(folder, role, names)
     if not faults:
-        each = (shard_fault(folder / name) for name in sorted(shards(folder, role)))
-        faults = [fault for fault in each if fault]
+        faults = list(_tensor_faults(folder, role))
     if faults:
         raise WeightsMissing(faults, f"Repair {folder}, or name a hub repository instead")
 
@@ -63,9 +73,9 @@ def description_faults(folder: Path, role: Role, names: Set[str]) -> list[str]:
     """
     faults = [f"{name} is absent" for name in REQUIRED[role] if name not in names]
     described: dict[str, dict[str, Any]] = {}
-    for name in sorted(names & {*REQUIRED[role], INDEX}):
+    for name in sorted(names & {*REQUIRED[role], INDEX, GENERATION}):
         try:
-            described[name] = _read(folder / name)
+            described[name] = document.read(folder / name)
             if "auto_map" in described[name]:
                 faults.append(f"{name} wants code from the repository to run (auto_map), which is refused")
         except WeightsMissing as error:
@@ -75,39 +85,61 @@ def description_faults(folder: Path, role: Role, names: Set[str]) -> list[str]:
         adapter.supported(described[adapter.CONFIG])
     elif not faults:
         faults += model_faults(folder, described["config.json"], prepared=role == "prepared")
+        faults += _generation_faults(described.get(GENERATION, {}))
     return faults
 
 
 def shards(folder: Path, role: Role) -> set[str]:
-    """The files that hold the tensors: a single one, or those that the index names.
+    """The files that hold the tensors: those that the index names, or where there is none the whole one.
 
     Raises:
-        WeightsMissing: the index is malformed.
+        WeightsMissing: the index is malformed, or names something that is no safetensors file in the folder.
     """
-    if role == "adapter" or (folder / WHOLE[role]).exists() or not (folder / INDEX).exists():
+    if role == "adapter" or not (folder / INDEX).exists():
         return {WHOLE[role]}
-    named = _read(folder / INDEX).get("weight_map")
-    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-        raise WeightsMissing(f"{INDEX} names no shards")
-    return set(named.values())
+    named = document.read(folder / INDEX).get("weight_map")
+    files = list(named.values()) if isinstance(named, dict) else []
+    if not files or not all(isinstance(name, str) and SHARD.fullmatch(name) for name in files):
+        raise WeightsMissing(f"{INDEX} names no shards, or something else than .safetensors files beside it")
+    return set(files)
 
 
-def shard_fault(path: Path) -> str | None:
-    """Compares a file's size with what its header declares; only the header is read.
+def tensor_shapes(path: Path) -> dict[str, Shape]:
+    """The shape of each tensor in a file, of which only the header is read.
 
-    The layout is 8 bytes of header length (little-endian), a JSON header whose `data_offsets` count from the
-    header's end, then the tensors: https://huggingface.co/docs/safetensors/index#format
+    Raises:
+        WeightsMissing: it is no safetensors file, it is truncated, or its header is not that of its bytes.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
+    except (OSError, SafetensorError) as error:
+        raise WeightsMissing(f"{path.name} is truncated or damaged: {error}") from error
+
+
+def _tensor_faults(folder: Path, role: Role) -> Iterator[str]:
+    """Faults that the headers of the weights show, before memory is spent on what config.json says."""
+    stored: dict[str, Shape] = {}
+    for name in sorted(shards(folder, role)):
         try:
-            header = json.loads(file.read(min(length, LONGEST_HEADER)))
-            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-            declared = 8 + length + max(ends)
-        except (ValueError, TypeError, LookupError, AttributeError):
-            return f"{path.name} is truncated in its header or is no safetensors file"
-    return None if size == declared else f"{path.name} has {size} bytes where its header declares {declared}"
+            stored |= tensor_shapes(folder / name)
+        except WeightsMissing as error:
+            yield from error.faults
+    if role == "adapter" or not stored:
+        return
+    config = document.read(folder / "config.json")
+    for name, shape in model_shapes(_config(config)).items():
+        if name not in stored:
+            yield f"{name} is absent"
+        elif stored[name] != shape and not config.get("quantization_config"):
+            yield f"{name} has shape {stored[name]}, and config.json says {shape}"
+
+
+def model_shapes(config: Qwen2Config) -> dict[str, Shape]:
+    """The shape of each parameter of a model; a tied embedding is there once."""
+    with torch.device("meta"):
+        model = Qwen2ForCausalLM(config)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def _weight_faults(folder: Path, role: Role, names: Set[str]) -> list[str]:
@@ -121,16 +153,15 @@ def _weight_faults(folder: Path, role: Role, names: Set[str]) -> list[str]:
     return [f"{name}, which holds weights, is absent" for name in absent]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict):
-        raise WeightsMissing(f"{path.name} is not a readable JSON object")
-    return content
-
-
+FIELDS = {
+    *("architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "hidden_act"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps", "tie_word_embeddings"),
+    *("max_position_embeddings", "rope_parameters", "rope_scaling", "rope_theta", "layer_types"),
+    *("use_sliding_window", "sliding_window", "max_window_layers", "dtype", "torch_dtype"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "quantization_config", "snb_notice"),
+}
+"""What is taken from config.json: the model. Others are switches of transformers 5.23, which load other files
+(`transformers_weights`), change code (`fusion_config`) or make lists of any length (`num_labels`)."""
 SERVED = {
     "architectures": ("Qwen2ForCausalLM",),
     "layer_types": ("full_attention",),
@@ -156,8 +187,10 @@ def model_faults(folder: Path, stored: Mapping[str, Any], prepared: bool) -> lis
     """
     served = {**SERVED, "quant_method": ("none", "bitsandbytes")} if prepared else SERVED
     try:
-        config = Qwen2Config.from_dict(dict(stored))
+        config = _config(stored)
         quantization = getattr(config, "quantization_config", None) or {"quant_method": "none"}
+        if prepared and quantization["quant_method"] == "bitsandbytes":
+            BitsAndBytesConfig.from_dict(quantization)
         asked = {
             "architectures": config.architectures or ["none"],
             "layer_types": config.layer_types,
@@ -166,14 +199,14 @@ def model_faults(folder: Path, stored: Mapping[str, Any], prepared: bool) -> lis
         }
         unserved = {field: {*values} - {*served[field]} for field, values in asked.items()}
         if not any(unserved.values()):
-            with torch.device("meta"):
-                Qwen2ForCausalLM(config)
+            model_shapes(config)
+            _positions(config)
             return _tokenizer_faults(folder / "tokenizer.json", config.vocab_size)
     except Exception as error:  # a KeyError, a ValueError or whatever transformers raises for a wrong field
         reason = " ".join(str(error).split())
         return [f"config.json describes no Qwen2 model: {type(error).__name__} {reason}"]
     return [
-        f"{field} in config.json is {', '.join(sorted(values))}, not {' or '.join(served[field])}"
+        f"{field} in config.json is {', '.join(sorted(map(str, values)))}, not {' or '.join(served[field])}"
         f"{HINTS.get(field, '')}"
         for field, values in unserved.items()
         if values
@@ -200,9 +233,43 @@ def read_config(folder: Path, context: int = 0) -> Qwen2Config:
 
     That is no error: rotary positions have no limit, and answers only get worse beyond the trained ones.
     """
-    config = Qwen2Config.from_pretrained(folder, local_files_only=True)
-    rope, positions = config.rope_parameters, config.max_position_embeddings
-    stretched = rope.get("factor", 1) * rope.get("original_max_position_embeddings", positions)
-    if context > (most := max(positions, int(stretched))):
+    config = _config(document.read(folder / "config.json"))
+    if context > (most := _positions(config)):
         log.warning("SNB_CONTEXT is %d, and the model knows %d positions: lower it to that", context, most)
     return config
+
+
+def read_generation(folder: Path) -> GenerationConfig | None:
+    """What an inspected folder says of generating; None if nothing."""
+    file = folder / GENERATION
+    return GenerationConfig.from_dict(document.read(file)) if file.exists() else None
+
+
+def _config(stored: Mapping[str, Any]) -> Qwen2Config:
+    """The configuration that the content of a config.json describes. Raises whatever transformers raises."""
+    if isinstance(layers := stored.get("num_hidden_layers"), int) and layers > MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {layers}, more than {MOST_LAYERS}")
+    taken = {name: value for name, value in stored.items() if name in FIELDS}
+    if not taken.get("quantization_config"):
+        taken.pop("quantization_config", None)
+    config = Qwen2Config.from_dict(taken)
+    if not isinstance(config.dtype, torch.dtype | None):
+        raise TypeError(f"dtype is {config.dtype!r}")
+    return config
+
+
+def _positions(config: Qwen2Config) -> float:
+    rope, positions = config.rope_parameters, config.max_position_embeddings
+    return float(
+        max(positions, rope.get("factor", 1) * rope.get("original_max_position_embeddings", positions))
+    )
+
+
+def _generation_faults(stored: Mapping[str, Any]) -> list[str]:
+    """Why no GenerationConfig can be made of a file, or why it names no end tokens."""
+    try:
+        ends = GenerationConfig.from_dict(dict(stored)).eos_token_id
+    except Exception as error:  # transformers raises what it meets
+        return [f"{GENERATION} is refused: {type(error).__name__} {' '.join(str(error).split())}"]
+    sound = all(end is None or isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends]))
+    return [] if sound else [f"{GENERATION} has no valid eos_token_id"]

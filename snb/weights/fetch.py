@@ -17,7 +17,7 @@ from snb.settings import ROOT, Settings
 from snb.weights.adapter import Adapter
 from snb.weights.checkpoint import Role, description_faults, inspect, read_config, shards
 from snb.weights.hub import Hub
-from snb.weights.lock import NAME, Lock, alone, verify
+from snb.weights.lock import NAME, Lock, alone, strays, verify
 
 logger = logging.getLogger(__name__)
 PINS: dict[str, Any] = json.loads((ROOT / "weights" / "pins.json").read_text(encoding="utf-8"))
@@ -120,7 +120,8 @@ def check(source: Source, settings: Settings) -> Path:
         WeightsMissing: with every fault of the folder, or because there is none.
     """
     if source.folder:
-        inspect(source.folder, source.role)
+        locked = verify(source.folder) if (source.folder / NAME).exists() else None
+        inspect(source.folder, source.role, locked)
         return source.folder
     if not source.fetchable:
         raise WeightsMissing(
@@ -133,8 +134,7 @@ def check(source: Source, settings: Settings) -> Path:
             f"{source.name} at {source.revision} is not in {settings.weights_dir}",
             "Run scripts/download-weights",
         )
-    verify(folder)
-    inspect(folder, source.role)
+    inspect(folder, source.role, verify(folder))
     return folder
 
 
@@ -161,7 +161,9 @@ def _download(source: Source, settings: Settings, hub: Hub, approve: Callable[[P
     if source.role == "base":
         _fit(settings, folder)
     entries |= hub.fetch(listing, shards(folder, source.role), folder)
-    inspect(folder, source.role)
+    inspect(folder, source.role, set(entries))
+    if unwanted := strays(folder, entries):
+        raise WeightsMissing(unwanted, f"Leave nothing else in {folder}")
     Lock(source.name, source.revision, listing.commit, entries).write(folder)
     return folder
 

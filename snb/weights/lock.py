@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,9 +14,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from snb.errors import WeightsMissing
+from snb.weights import document
 
 log = logging.getLogger(__name__)
 NAME = "snb.lock.json"
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+"""A file's name that leads out of no folder."""
+SHA256 = re.compile("[0-9a-f]{64}")
+READ = (".json", ".safetensors")
+"""Endings of what a boot reads; no file of another kind is ever opened."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,11 @@ class Entry:
 
     size: int
     sha256: str
+
+    @property
+    def sound(self) -> bool:
+        """Whether these can be a size and a sha256."""
+        return type(self.size) is int and self.size >= 0 and bool(SHA256.fullmatch(self.sha256))
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,14 @@ class Lock:
 
     @classmethod
     def read(cls, folder: Path) -> "Lock | None":
-        """The folder's lock, or None where there is none or it is damaged."""
+        """The folder's lock, or None where there is none or it is damaged; one that names no files is."""
         try:
-            fields = json.loads((folder / NAME).read_text(encoding="utf-8"))
+            fields = document.read(folder / NAME)
             files = {name: Entry(**entry) for name, entry in fields.pop("files").items()}
-            return cls(**fields, files=files)
-        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            sound = all(PLAIN.fullmatch(name) and entry.sound for name, entry in files.items())
+            texts = all(isinstance(value, str) for value in fields.values())
+            return cls(**fields, files=files) if files and sound and texts else None
+        except (WeightsMissing, TypeError, LookupError, AttributeError):
             return None
 
     def write(self, folder: Path) -> None:
@@ -78,15 +92,19 @@ def alone(path: Path) -> Iterator[bool]:
         yield waited
 
 
-def verify(folder: Path, cure: str = "") -> None:
+def verify(folder: Path, cure: str = "") -> set[str]:
     """Checks presence and size of every file first, which cost nothing, then the sha256 of those that pass.
 
     Args:
         folder: the one that holds the lock.
         cure: what the error says to do; if empty, to download again.
 
+    Returns:
+        The names of the files, which are all that may be loaded.
+
     Raises:
-        WeightsMissing: with every fault, or because the folder has no lock.
+        WeightsMissing: with every fault, a file that is not in the lock among them, or because there is no
+            lock.
     """
     lock = Lock.read(folder)
     if lock is None:
@@ -96,10 +114,17 @@ def verify(folder: Path, cure: str = "") -> None:
     for name, digest in zip(sized, digests(folder / name for name in sized), strict=True):
         if digest != lock.files[name].sha256:
             faults[name] = f"{name} was altered: its sha256 is not the recorded one"
-    problems = [fault for fault in faults.values() if fault]
+    problems = [*(fault for fault in faults.values() if fault), *strays(folder, lock.files)]
     if problems:
         again = f"Run scripts/download-weights to fetch these again into {folder}"
         raise WeightsMissing(problems, cure or again)
+    return set(lock.files)
+
+
+def strays(folder: Path, names: Iterable[str]) -> list[str]:
+    """A sentence for each file that would be read, or be taken for weights, and is not one of these."""
+    read = {path.name for path in folder.iterdir() if path.suffix.lower() in READ}
+    return [f"{name} is beside what {NAME} lists: remove it" for name in sorted(read - {NAME, *names})]
 
 
 def digests(paths: Iterable[Path]) -> list[str]:

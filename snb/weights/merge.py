@@ -2,13 +2,13 @@
 
 import ctypes
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, conversion_mapping
 from transformers.core_model_loading import ConversionOps, WeightConverter
@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from snb.errors import AdapterMismatch, WeightsMissing
 from snb.weights.adapter import EMBEDDING, HEAD, Adapter
+from snb.weights.checkpoint import read_config, read_generation, shards
 
 log = getLogger(__name__)
 
@@ -45,9 +46,7 @@ def load_merged(folder: Path, adapter: Adapter | None, **options: Any) -> Qwen2F
         AdapterMismatch: the adapter does not fit the base, or the base is quantised already.
         WeightsMissing: a file or a weight of the base is absent, damaged, unknown or misshapen.
     """
-    if not (folder / "config.json").is_file():
-        raise WeightsMissing("config.json is absent", AGAIN)
-    config = Qwen2Config.from_pretrained(folder, local_files_only=True)
+    config = read_config(folder)
     if adapter is None:
         return _load(folder, config, options)
     if getattr(config, "quantization_config", None) is not None:
@@ -178,13 +177,22 @@ class _Interrupted(BaseException):
 
 
 def _load(folder: Path, config: Qwen2Config, options: Mapping[str, Any]) -> Qwen2ForCausalLM:
+    """Loads the tensors of `shards`, and nothing that transformers would find in the folder by itself.
+
+    In a folder transformers 5.23 prefers model.safetensors to the shards of an index, and to both a file that
+    config.json names as `transformers_weights`; and it adds an adapter that lies beside them.
+    """
     try:
-        with _no_report():
+        with _no_report(), ExitStack() as stack:
+            files = [
+                stack.enter_context(safe_open(folder / name, framework="pt"))
+                for name in sorted(shards(folder, "base"))
+            ]
             model, info = Qwen2ForCausalLM.from_pretrained(
-                folder,
+                None,
                 config=config,
-                local_files_only=True,
-                use_safetensors=True,
+                generation_config=read_generation(folder),
+                state_dict={name: file.get_slice(name) for file in files for name in sorted(file.keys())},
                 ignore_mismatched_sizes=True,  # they are all refused here, together
                 output_loading_info=True,
                 **options,

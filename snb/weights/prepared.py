@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from snb.errors import PreparedMismatch, WeightsMissing
-from snb.settings import ROOT, Settings
+from snb.settings import PRECISIONS, ROOT, Settings
+from snb.weights import document
 from snb.weights.checkpoint import CARD, Role, inspect, shards
 from snb.weights.fetch import Source, check, ensure, sources
 from snb.weights.hub import Hub
@@ -67,6 +67,8 @@ def fingerprint(folder: Path, role: Role) -> str:
     described = ("adapter_config.json",) if role == "adapter" else ("config.json", "tokenizer.json")
     total = hashlib.sha256()
     for name in sorted({*described, *shards(folder, role)}):
+        if not (folder / name).is_file():
+            raise WeightsMissing(f"{folder / name} is absent", "Name a whole folder, or a hub repository")
         with (folder / name).open("rb") as file:
             start = hashlib.sha256(file.read(START[role]))
         total.update(f"{name} {(folder / name).stat().st_size} {start.hexdigest()}\n".encode())
@@ -120,15 +122,18 @@ class Card:
             PreparedMismatch: its format is newer than what this version reads.
         """
         try:
-            stored: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            stored = document.read(folder / CARD)
             newer = stored["format"] > FORMAT
             if not newer:
                 if stored["quality"] == UNMEASURED:
                     stored["quality"] = None
                 for name, kind in (("base", Origin), ("adapter", Origin), ("quality", Quality)):
-                    stored[name] = stored[name] and kind(**stored[name])
-                return cls(**stored)
-        except (OSError, ValueError, TypeError, LookupError) as error:
+                    stored[name] = None if stored[name] is None else kind(**stored[name])
+                card = cls(**stored)
+                if card.precision not in PRECISIONS or not f"{card} {card.quality}":
+                    raise ValueError("of a kind that nothing can be made of")
+                return card
+        except (WeightsMissing, ValueError, TypeError, LookupError) as error:
             raise WeightsMissing(f"{folder} has no readable {CARD}", CURE) from error
         raise PreparedMismatch(
             f"{folder} has format {stored['format']}, and this version reads up to {FORMAT}",
@@ -191,8 +196,7 @@ def find(settings: Settings, hub: Hub | None = None, download: bool = True) -> P
         folder = ensure(source, settings, hub, fitting) if download else check(source, settings)
         return Prepared(folder, fitting(folder))
     card = _fitting(source.folder, settings)  # before gigabytes are hashed
-    verify(source.folder, CURE)
-    inspect(source.folder, "prepared")
+    inspect(source.folder, "prepared", verify(source.folder, CURE))
     return Prepared(source.folder, card)
 
 

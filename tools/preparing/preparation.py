@@ -26,6 +26,7 @@ from transformers.quantizers import AutoHfQuantizer
 from snb.card import FLOATS, Device, Footprint, quantization
 from snb.errors import DiskFull, WeightsMissing
 from snb.settings import Settings
+from snb.weights import document
 from snb.weights.adapter import EMBEDDING, HEAD, Adapter
 from snb.weights.checkpoint import CARD, INDEX, read_config, shards
 from snb.weights.fetch import PINS, ensure, sources
@@ -209,7 +210,7 @@ def _describe(recipe: Recipe, draft: Path, lock: Lock) -> None:
     for name in {*PINS["base"]["files"]} - {INDEX, "config.json"}:
         if (recipe.base / name).exists():
             shutil.copyfile(recipe.base / name, draft / name)
-    config: dict[str, Any] = json.loads((recipe.base / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = document.read(recipe.base / "config.json")
     config.pop("torch_dtype", None)
     config["dtype"] = str(recipe.dtype).removeprefix("torch.")
     config["tie_word_embeddings"] = recipe.config.tie_word_embeddings

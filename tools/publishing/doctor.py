@@ -47,15 +47,8 @@ def weights(project: Project) -> Iterator[Finding]:
 Check = Callable[[Project], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
     *(contract.config, installed.programs, installed.login, contract.settings, contract.inputs),
-    *(
-        published.inputs,
-        weights,
-        secret_scan.check,
-        limits.size,
-        limits.build,
-        limits.setup_time,
-        limits.card,
-    ),
+    *(published.inputs, weights, secret_scan.check),
+    *(limits.size, limits.build, limits.setup_time, limits.card),
 )
 
 

@@ -22,7 +22,7 @@ FILES = {
 }
 """Each with its groups of pyproject.toml; the others start from the versions of the first."""
 TARGET = ("--python-version=3.11", "--python-platform=x86_64-unknown-linux-gnu")
-STYLE = ("--quiet", "--no-header", "--annotation-style=line", "--no-emit-package=pip")
+STYLE = ("--quiet", "--no-header", "--annotation-style=line")
 HEADER = "# Written by scripts/pin-packages from pyproject.toml, where the reasons are.\n"
 LEFT_TO_TORCH = re.compile(r"^(?:nvidia|cuda|triton)\b.*\n", re.MULTILINE)
 """torch pins these itself, others in each of its builds, and none in the one for the CPU."""

@@ -5,6 +5,8 @@
  */
 
 const API = "gradio_api";
+const TAB = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+let questions = 0; // each in a session of its own; by the tab the server tells its visitors apart
 
 export class Refused extends Error {
   /** @param {string} code as deploy/space/refusal.py has them, or CONNECTION */
@@ -23,7 +25,7 @@ export class Refused extends Error {
  */
 export async function ask(endpoint, given, signal, on) {
   const data = endpoint.inputs.map(([name, value]) => given[name] ?? value);
-  const session = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const session = `${TAB}-${++questions}`;
   const job = { session_hash: session, fn_index: endpoint.number };
   // Not aborted: once it is sent the question is asked, and only the reply says by which id it can be canceled.
   const joined = await post("queue/join", { ...job, data });

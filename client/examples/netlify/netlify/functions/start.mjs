@@ -3,9 +3,10 @@
 import { startSNB } from "snb-client";
 
 export default async (request) => {
+  const caller = request.headers.get("x-nf-client-connection-ip"); // Netlify's own; only its hash goes on
   const { philosopher, ragContext = "", userMessage, history = [] } = await request.json();
   try {
-    return Response.json({ handle: await startSNB(philosopher, ragContext, userMessage, { history }) });
+    return Response.json({ handle: await startSNB(philosopher, ragContext, userMessage, { history, caller }) });
   } catch (error) {
     return Response.json({ error: error.code ?? "BACKEND_FAILED" });
   }

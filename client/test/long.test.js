@@ -1,0 +1,67 @@
+/** The longest answer at each backend: begun, looked at until its end and beyond, or streamed and broken; made once.
+ *
+ * Each takes tens of seconds on two cores: some 2,000 tokens are made. */
+
+import assert from "node:assert/strict";
+import { after, before, beforeEach, test } from "node:test";
+import { Cog } from "../src/cog.js";
+import { Gradio } from "../src/gradio.js";
+import { Replicate } from "../src/replicate.js";
+import { environment, open, until } from "./doors.js";
+
+let doors;
+before(async () => (doors = await open()));
+after(() => doors.close());
+beforeEach(() => environment({ REPLICATE_API_BASE_URL: doors.replicate }));
+
+const replicate = () => new Replicate("owner/spinoza", "r8_test");
+const BACKENDS = {
+  // Each of another length, by which the servers' log tells it. Cog's own server forgets an answer when it ends.
+  "Cog's server": [2045, () => new Cog(new URL(doors.cog), ""), false],
+  "the front": [2046, () => new Cog(new URL(doors.locked), doors.key), true],
+  "the page": [2047, () => new Gradio(new URL(doors.page), "/gradio_api"), true],
+  Replicate: [2048, replicate, true],
+};
+const long = (tokens) => ({ user_message: "Raconte.", max_tokens: tokens, min_tokens: tokens, seed: 1 });
+
+for (const [name, [tokens, backend, kept]] of Object.entries(BACKENDS)) {
+  test(`${name}: an answer of ${tokens} tokens is looked at until its end`, async () => {
+    const [host, inputs] = [backend(), long(tokens)];
+    const id = await host.start(inputs);
+    let look = { text: "" };
+    await until(async () => {
+      const next = await host.look(id, inputs, { patience: 3000 });
+      assert.ok(next.text.startsWith(look.text));
+      look = next;
+      return look.status === "succeeded";
+    }, 600_000);
+    assert.ok(look.text.length > tokens);
+    if (kept) assert.deepEqual(await host.look(id, inputs, { patience: 3000 }), look);
+    assert.equal(doors.made(tokens), 1);
+  });
+}
+
+/** Breaks the first stream of events after so many chunks. */
+function breaking(t, chunks) {
+  const { fetch } = globalThis;
+  let left = chunks;
+  t.mock.method(globalThis, "fetch", async (url, init) => {
+    const response = await fetch(url, init);
+    if (left <= 0 || !/event-stream/.test(response.headers.get("content-type"))) return response;
+    const transform = (chunk, stream) => (left-- > 0 ? stream.enqueue(chunk) : stream.error(new TypeError("terminated")));
+    return new Response(response.body.pipeThrough(new TransformStream({ transform })), response);
+  });
+  return () => left < 0;
+}
+
+for (const [name, tokens, backend] of [["the front", 2043, BACKENDS["the front"][1]], ["Replicate", 2044, replicate]]) {
+  test(`${name}: a stream of ${tokens} tokens that breaks goes on where it stopped`, async (t) => {
+    const broke = breaking(t, 100);
+    let text = "";
+    const options = { left: () => 600_000, share: () => 600_000, streaming: true, progress() {} };
+    for await (const piece of backend().ask(long(tokens), options)) text += piece;
+    assert.ok(broke());
+    assert.ok(text.length > tokens);
+    assert.equal(doors.made(tokens), 1);
+  });
+}

@@ -1,0 +1,53 @@
+"""Who asks, as far as that can be told, and how many answers one visitor has at once."""
+
+import contextlib
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+
+from gradio.context import LocalContext
+from refusal import Refusal
+
+VISITORS = 64
+"""Answers at once: two classes. By default Gradio gives one at a time for each endpoint, behind which thirty
+queue whatever the backend can do; and 40 for all, which waiting questions fill too. An endpoint here is a
+coroutine that waits for its backend, so one more costs little; what a backend cannot take waits there."""
+OF_ONE_VISITOR = 4
+"""Answers that a visitor always has, where there is room; beyond them, no more than there are free places."""
+KEY = secrets.token_bytes(16)
+"""Of this process, so that nobody finds an address by its hash."""
+
+_answers: Counter[str] = Counter()
+
+
+def visitor() -> str:
+    """A hash of the tab, as the page names its sessions `tab-number`, of the session, or of the address.
+
+    Gradio's /call has no session: it is called by programs, one of which may ask for a whole class.
+    """
+    request = LocalContext.request.get(None)
+    if request is None:
+        return ""
+    session = request.session_hash if request.session_hash != LocalContext.event_id.get(None) else ""
+    name = session.partition("-")[0] if session else request.client.host
+    return hashlib.blake2b(name.encode(), key=KEY, digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def turn() -> Iterator[None]:
+    """While this visitor is answered.
+
+    Raises:
+        Refusal: BUSY, where the places that are left are for others.
+    """
+    who = visitor()
+    if _answers[who] >= max(OF_ONE_VISITOR, VISITORS - _answers.total()):
+        raise Refusal("BUSY", "the places that are free are for other visitors")
+    _answers[who] += 1
+    try:
+        yield
+    finally:
+        _answers[who] -= 1
+        if not _answers[who]:
+            del _answers[who]
