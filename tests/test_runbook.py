@@ -2,8 +2,8 @@
 
 A block runs alone, as in a new terminal, with stand-ins on PATH that write down how they were called. Each of
 these calls is then given to its tool, installed from its registry, without a network: `hf`, `vastai`, `sky`,
-`netlify`, `docker`, Compose, `curl`, `git`, `npm`, `pip` and our own scripts. Requests are held against RunPod's
-own schema, in its MCP server, and Replicate's own types, in its client. What goes to `cog` nobody reads here:
+`netlify`, `docker`, Compose, `curl`, `git`, `npm`, `pip` and our own scripts. Requests are held against the
+schema in RunPod's own MCP server, and the types of its client for Replicate. What goes to `cog` nobody reads here:
 its program is in no registry.
 """
 
@@ -36,8 +36,8 @@ PROGRAMS = ("cog", "curl", "docker", "git", "hf", "netlify", "npm", "pip", "pyth
 INLINE = re.compile(rf"`((?:\w+=\S+ )?(?:scripts/[\w-]+|{'|'.join(PROGRAMS)}) [^`…\n]+)`")
 STAND_IN = f"""#!{sys.executable}
 import json, os, pathlib, sys
-name = os.path.relpath(sys.argv[0], os.environ["DESK"])
-call = [name.removeprefix("bin/"), sys.argv[1:], sys.stdin.read(), dict(os.environ)]
+name = os.path.relpath(os.path.realpath(sys.argv[0]), os.environ["DESK"])
+call = [name.removeprefix("bin/"), sys.argv[1:], sys.stdin.read()]
 with (pathlib.Path(os.environ["DESK"]) / "calls").open("a") as calls:
     calls.write(json.dumps(call) + "\\n")
 print('{{"id":"qwen/qwen"}}')
@@ -57,7 +57,8 @@ CAPITALS = re.compile(
 )
 NO_NETWORK = ("unshare", "--map-root-user", "--net")
 UNKNOWN = "--an-option-that-nobody-has"
-Call = tuple[str, list[str], str, dict[str, str]]
+Call = tuple[str, list[str], str]
+"""The program, its arguments, and what came through its standard input."""
 
 
 def blocks() -> list[str]:
@@ -143,7 +144,7 @@ def calls(desk: Path) -> list[Call]:
 
 def of(calls: Sequence[Call], name: str) -> Iterator[list[str]]:
     """The arguments of each call of a program."""
-    found = [arguments for called, arguments, *_ in calls if called == name]
+    found = [arguments for called, arguments, _ in calls if called == name]
     assert found, f"the page does not call {name}"
     yield from found
 
@@ -182,7 +183,7 @@ def test_after_a_card_that_is_taken_come_others_and_all_regions(calls: list[Call
     loops = [text for text in blocks() if "for CARTE in" in text]
     for block in loops:
         _, _, called = typed(block.replace("&& break", "|| true; false && break"), desk)
-        bodies = [json.loads(given) for _, _, given, _ in called]
+        bodies = [json.loads(given) for _, _, given in called]
         assert len({body["gpu"]["id"] for body in bodies}) >= 3
         assert len({len(body.get("dataCenterIds", ())) for body in bodies}) == (
             2 if "REGIONS" in block else 1
@@ -193,7 +194,7 @@ def test_after_a_card_that_is_taken_come_others_and_all_regions(calls: list[Call
 def test_our_own_scripts_understand_their_command_lines(
     calls: list[Call], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = [(name.removeprefix("scripts/"), arguments) for name, arguments, *_ in calls if "/" in name]
+    own = [(name.removeprefix("scripts/"), arguments) for name, arguments, _ in calls if "/" in name]
     assert own
     for name, arguments in own:
         # All else was right, or argparse would have named that first.
@@ -237,14 +238,14 @@ def test_a_rented_container_serves_and_deletes_itself_after_six_hours(calls: lis
     for command in commands:
         code, output, called = typed(command.replace("/workspace", str(desk)), desk, **own)
         assert code == 0, output
-        by_name = {name: arguments for name, arguments, *_ in called}
+        by_name = {name: arguments for name, arguments, _ in called}
         assert by_name["sleep"] == ["6h"]
         assert by_name["curl"][:4] == ["--request", "DELETE", "--oauth2-bearer", "k"]
         assert re.fullmatch(
             r"https://(api\.runpod\.io/v2/pods/it|console\.vast\.ai/\S+/it/)", by_name["curl"][4]
         )
         serve = by_name.get("python", by_name.get("scripts/serve", []))
-        assert serve[-4:] == ["--host", "0.0.0.0", "--port", "7860"]
+        assert serve[-4:] == ["--host", "0.0.0.0", "--port", "7860"], [name for name, *_ in called]
 
 
 def test_skypilot_understands_its_commands_and_ends_a_machine_by_itself(
@@ -321,7 +322,7 @@ def test_the_settings_that_the_page_writes_are_those_that_compose_reads(
 
 
 def test_curl_understands_its_commands_and_shows_a_refusal(calls: list[Call], desk: Path) -> None:
-    for name, arguments, given, _ in calls:
+    for name, arguments, given in calls:
         if name == "curl":
             code, output = alone("curl", *arguments, desk=desk, given=given)
             assert code == 6, (arguments, output)  # cannot resolve the host; 2 is a bad command line
@@ -330,7 +331,7 @@ def test_curl_understands_its_commands_and_shows_a_refusal(calls: list[Call], de
 
 def bodies(calls: Sequence[Call], url: str) -> Iterator[tuple[str, Any]]:
     """The method and the body of each request to a URL that begins so."""
-    for name, arguments, given, _ in calls:
+    for name, arguments, given in calls:
         if name == "curl" and any(argument.startswith(url) for argument in arguments):
             data = arguments[arguments.index("--data") + 1] if "--data" in arguments else None
             method = (
