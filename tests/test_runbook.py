@@ -3,8 +3,8 @@
 A block runs alone, as in a new terminal, with stand-ins on PATH that write down how they were called. Each of
 these calls is then given to its tool, installed from its registry, without a network: `hf`, `vastai`, `sky`,
 `netlify`, `docker`, Compose, `curl`, `git`, `npm`, `pip` and our own scripts. Requests are held against the
-schema in RunPod's own MCP server, and the types of its client for Replicate. What goes to `cog` nobody reads here:
-its program is in no registry.
+schema in RunPod's own MCP server and the types of Replicate's own client. What goes to `cog` nobody reads
+here: its program is in no registry.
 """
 
 import json
