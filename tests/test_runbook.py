@@ -1,22 +1,417 @@
-"""docs/repli.md: the commands of this package that it names take the options that it gives them."""
+"""docs/repli.md: each block is typed as a reader would, and each command is read by the tool that it names.
 
+A block runs alone, as in a new terminal, with stand-ins on PATH that write down how they were called. Each of
+these calls is then given to its tool, installed from its registry, without a network: `hf`, `vastai`, `sky`,
+`netlify`, `docker`, Compose, `curl`, `git`, `npm`, `pip` and our own scripts. Requests are held against the
+schema in RunPod's own MCP server and the types of Replicate's own client. What goes to `cog` nobody reads
+here: its program is in no registry.
+"""
+
+import json
+import os
 import re
 import shlex
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
+from replicate.deployment import Deployments
 
 from snb.settings import ROOT
 from tests import scripts
+from tests.hosts import node, npm_tools, tools
 
-LINE = re.compile(r"^ *(?:\w+=\S+ )*scripts/([\w-]+)(.*)$", re.MULTILINE)
+pytestmark = pytest.mark.slow  # a dozen tools, most of which take a second to start
+
+NAMES = "|| (umask 077 && cat > ~/.spinoza.env)"
+"""Only the block that writes the file has this."""
+TEXT = (ROOT / "docs" / "repli.md").read_text(encoding="utf-8")
+PROSE = re.sub(r"^( *)```sh\n.*?^\1```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+PROGRAMS = ("cog", "curl", "docker", "git", "hf", "netlify", "npm", "pip", "python3", "sky", "vastai")
+INLINE = re.compile(rf"`((?:\w+=\S+ )?(?:scripts/[\w-]+|{'|'.join(PROGRAMS)}) [^`…\n]+)`")
+STAND_IN = f"""#!{sys.executable}
+import json, os, pathlib, sys
+name = os.path.relpath(os.path.realpath(sys.argv[0]), os.environ["DESK"])
+call = [name.removeprefix("bin/"), sys.argv[1:], sys.stdin.read()]
+with (pathlib.Path(os.environ["DESK"]) / "calls").open("a") as calls:
+    calls.write(json.dumps(call) + "\\n")
+print('{{"id":"qwen/qwen"}}')
+"""
+FILL = f"""#!{sys.executable}
+import pathlib, re, sys
+file = pathlib.Path(sys.argv[1])
+text = file.read_text().replace("IMAGE= ", "IMAGE=ghcr.io/owner/spinoza:1 ")
+file.write_text(re.sub(r"=(?= |$)", "=owner", text, flags=re.MULTILINE))
+"""
+"""The reader's editor: it gives every empty name a value."""
+PUT_IN = {"OFFRE": "1", "INSTANCE": "1", "VERSION": 64 * "0"}
+"""What a reader puts in the place of capitals, where not just any word will do."""
+CAPITALS = re.compile(
+    r"(?<![\w${])(?:ADRESSE|PREMIERE_ADRESSE|SECONDE_ADRESSE|VERSION|POD|OFFRE|INSTANCE|DOMAINE|COMPTE"
+    r"|CLE_VAST|IMAGE_SANS_POIDS|DEPOT|CLE|JETON)(?![\w=:}])"
+)
+NO_NETWORK = ("unshare", "--map-root-user", "--net")
 UNKNOWN = "--an-option-that-nobody-has"
+Call = tuple[str, list[str], str]
+"""The program, its arguments, and what came through its standard input."""
 
 
-@pytest.mark.parametrize("line", LINE.findall((ROOT / "docs" / "repli.md").read_text(encoding="utf-8")))
-def test_a_command_of_the_runbook_is_understood(
-    line: tuple[str, str], capsys: pytest.CaptureFixture[str]
+def blocks() -> list[str]:
+    """The shell blocks of the page, without their indentation; then the commands within its sentences."""
+    found = re.finditer(r"^( *)```sh\n(.*?)^\1```$", TEXT, re.MULTILINE | re.DOTALL)
+    texts = [re.sub(rf"^{match[1]}", "", match[2], flags=re.MULTILINE) for match in found]
+    texts.sort(key=lambda text: NAMES not in text)  # what the page says to do before anything else
+    texts += [f". ~/.spinoza.env\n{command}" for command in INLINE.findall(PROSE)]
+    return [CAPITALS.sub(lambda word: PUT_IN.get(word[0], "owner"), text) for text in texts]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the project's, and the reader's home; scripts and programs in it are stand-ins."""
+    folder = tmp_path_factory.mktemp("desk")
+    for name in ("bin", "scripts", "weights/prepared", "build/page"):  # the reader has these by then
+        (folder / name).mkdir(parents=True)
+    (folder / "spinoza").symlink_to(folder)  # what `git clone` makes
+    shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("space"))
+    shutil.copytree(ROOT / "client", folder / "client", ignore=shutil.ignore_patterns("node_modules"))
+    own = re.findall(r"scripts/([\w-]+)", TEXT)
+    for path in [
+        *(folder / "bin" / name for name in (*PROGRAMS, "python", "sleep")),
+        *(folder / "scripts" / name for name in own),
+    ]:
+        program(path, STAND_IN)
+    program(folder / "bin" / "editor", FILL)
+    return folder
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def typed(block: str, desk: Path, **more: str) -> tuple[int, str, list[Call]]:
+    """A block in a terminal of its own: how it ends, what it shows, and what it called."""
+    log = desk / "calls"
+    log.unlink(missing_ok=True)
+    environment = {
+        "PATH": f"{desk / 'bin'}:/usr/bin:/bin",
+        "HOME": str(desk),
+        "DESK": str(desk),
+        "EDITOR": "editor",
+    }
+    done = run("bash", "-euo", "pipefail", "-c", block, cwd=desk, environment={**environment, **more})
+    return *done, [tuple(json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def run(*command: str | Path, cwd: Path, environment: dict[str, str], given: str = "") -> tuple[int, str]:
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def alone(*command: str | Path, desk: Path, given: str = "", **more: str) -> tuple[int, str]:
+    """A real tool, to which the kernel gives no network at all."""
+    if run(*NO_NETWORK, "true", cwd=desk, environment=dict(os.environ))[0]:
+        pytest.skip("this machine has no `unshare --map-root-user --net`")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(desk), "NO_COLOR": "1", **more}
+    return run(*NO_NETWORK, *command, cwd=desk, environment=environment, given=given)
+
+
+@pytest.fixture(scope="module")
+def calls(desk: Path) -> list[Call]:
+    """Every call of a program on the page, block by block, each block in a new terminal."""
+    called: list[Call] = []
+    for block in blocks():
+        code, output, these = typed(block, desk)
+        assert code == 0, (block, output)
+        assert these or NAMES in block, f"calls no program that this test knows: {block}"
+        called += these
+    return called
+
+
+def of(calls: Sequence[Call], name: str) -> Iterator[list[str]]:
+    """The arguments of each call of a program."""
+    found = [arguments for called, arguments, _ in calls if called == name]
+    assert found, f"the page does not call {name}"
+    yield from found
+
+
+def test_the_names_are_written_once_for_the_reader_alone(calls: list[Call], desk: Path) -> None:
+    file = desk / ".spinoza.env"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    [key] = re.findall(r"^export SNB_API_KEY=(\w{64}) ", file.read_text(), re.MULTILINE)
+    assert typed(blocks()[0], desk)[0] == 0
+    assert key in file.read_text(), "the step, typed again, made another key"
+
+
+def test_a_name_without_a_value_ends_its_block(calls: list[Call], desk: Path) -> None:
+    file = desk / ".spinoza.env"
+    kept = file.read_text()
+    try:
+        for name in re.findall(r"^export ((?!PATH)\w+)=", kept, re.MULTILINE):
+            file.write_text(re.sub(rf"^(export {name}=)\S*", r"\1", kept, flags=re.MULTILINE))
+            for block in (text for text in blocks()[1:] if f"${{{name}" in text):
+                code, output, _ = typed(block, desk)
+                assert code, (name, block)
+                assert f"{name}: " in output, (name, output)
+    finally:
+        file.write_text(kept)
+
+
+def test_every_name_that_a_block_uses_is_in_the_file_and_may_not_be_empty() -> None:
+    first, *others = blocks()
+    used = re.findall(r"(?<!\\)\$\{?((?!CONTAINER)[A-Z_]+)(\W\W)", "\n".join(others))
+    own = {"CARTE", "REGIONS"}
+    assert {name for name, _ in used} - own <= {*re.findall(r"^export (\w+)=", first, re.MULTILINE)}
+    assert {after for name, after in used if name not in own} == {":?"}
+
+
+def test_after_a_card_that_is_taken_come_others_and_all_regions(calls: list[Call], desk: Path) -> None:
+    loops = [text for text in blocks() if "for CARTE in" in text]
+    for block in loops:
+        _, _, called = typed(block.replace("&& break", "|| true; false && break"), desk)
+        bodies = [json.loads(given) for _, _, given in called]
+        assert len({body["gpu"]["id"] for body in bodies}) >= 3
+        assert len({len(body.get("dataCenterIds", ())) for body in bodies}) == (
+            2 if "REGIONS" in block else 1
+        )
+    assert len(loops) == 2
+
+
+def test_our_own_scripts_understand_their_command_lines(
+    calls: list[Call], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, options = line[0], re.sub(r"\$\w+", "owner/name", line[1])
-    # All else was right, or argparse would have named that first.
-    assert scripts.code(name, *shlex.split(options, comments=True), UNKNOWN) == 2
-    assert capsys.readouterr().err.rstrip().endswith(f"unrecognized arguments: {UNKNOWN}")
+    own = [(name.removeprefix("scripts/"), arguments) for name, arguments, _ in calls if "/" in name]
+    assert own
+    for name, arguments in own:
+        # All else was right, or argparse would have named that first.
+        assert scripts.code(name, *arguments, UNKNOWN) == 2, (name, arguments)
+        assert capsys.readouterr().err.rstrip().endswith(f"unrecognized arguments: {UNKNOWN}"), (
+            name,
+            arguments,
+        )
+
+
+def test_hugging_face_understands_its_commands(calls: list[Call], desk: Path) -> None:
+    for arguments in of(calls, "hf"):
+        code, output = alone(Path(sys.executable).with_name("hf"), *arguments, desk=desk, HF_TOKEN="hf_x")
+        assert code == 1, (arguments, output)
+        assert re.search("connect|resolve|network", output, re.IGNORECASE), (arguments, output)
+
+
+def test_vast_understands_its_commands(calls: list[Call], desk: Path) -> None:
+    for arguments in of(calls, "vastai"):
+        code, output = alone(tools() / "vastai", "--api-key", "x", "--retry", "1", *arguments, desk=desk)
+        assert code != 2, (arguments, output)
+        assert not re.search("usage:|unrecognized", output, re.IGNORECASE), (arguments, output)
+        assert "vast.ai" in output or "set api-key" in " ".join(arguments), (arguments, output)
+
+
+def test_vast_is_asked_for_what_the_model_needs_and_leaves_nothing_to_pay(calls: list[Call]) -> None:
+    query = next(arguments for arguments in of(calls, "vastai") if arguments[:2] == ["search", "offers"])[2]
+    names = ("cuda_vers>=", "inet_down>=", "disk_space>=", "direct_port_count>=", "reliability>")
+    assert all(name in query for name in names)
+    assert len(re.findall(r"gpu_name in \[([^]]+)", query)[0].split(",")) >= 3
+    create = next(arguments for arguments in of(calls, "vastai") if arguments[0] == "create")
+    assert "--cancel-unavail" in create
+
+
+def test_a_rented_container_serves_and_deletes_itself_after_six_hours(calls: list[Call], desk: Path) -> None:
+    commands = [body["args"] for _, body in bodies(calls, "https://api.runpod.io/v2/pods") if body]
+    [create] = [arguments for arguments in of(calls, "vastai") if arguments[0] == "create"]
+    commands.append(shlex.join(create[create.index("--args") + 1 :]))
+    own = {"RUNPOD_POD_ID": "it", "RUNPOD_API_KEY": "k", "CONTAINER_ID": "it", "CONTAINER_API_KEY": "k"}
+    assert len(commands) == 3
+    for command in commands:
+        code, output, called = typed(command.replace("/workspace", str(desk)), desk, **own)
+        assert code == 0, output
+        by_name = {name: arguments for name, arguments, _ in called}
+        assert by_name["sleep"] == ["6h"]
+        assert by_name["curl"][:4] == ["--request", "DELETE", "--oauth2-bearer", "k"]
+        assert re.fullmatch(
+            r"https://(api\.runpod\.io/v2/pods/it|console\.vast\.ai/\S+/it/)", by_name["curl"][4]
+        )
+        serve = by_name.get("python", by_name.get("scripts/serve", []))
+        assert serve[-4:] == ["--host", "0.0.0.0", "--port", "7860"], [name for name, *_ in called]
+
+
+def test_skypilot_understands_its_commands_and_ends_a_machine_by_itself(
+    calls: list[Call], desk: Path
+) -> None:
+    parse = """if True:
+        import json, sys
+        from sky import clouds
+        from sky.client.cli.command import cli
+        for arguments in json.loads(sys.argv[1]):
+            context, command = cli.make_context("sky", [], resilient_parsing=True), cli
+            while hasattr(command, "commands"):
+                _, command, arguments = command.resolve_command(context, arguments)
+            parameters = command.make_context("sky", arguments).params
+            if command.name == "launch":
+                assert parameters["down"] and parameters["wait_for"] == "none", parameters
+                assert parameters["idle_minutes_to_autostop"] == 360, parameters
+        down = clouds.CloudImplementationFeatures.AUTODOWN
+        for cloud in (clouds.AWS, clouds.GCP, clouds.Azure, clouds.RunPod, clouds.Vast):
+            assert down not in getattr(cloud, "_CLOUD_UNSUPPORTED_FEATURES", {}), cloud
+    """
+    given = list(of(calls, "sky"))
+    assert any(arguments[0] == "launch" for arguments in given)
+    code, output = alone(tools() / "python", "-c", parse, json.dumps(given), desk=desk)
+    assert code == 0, output
+    assert alone(tools() / "python", "-c", parse, json.dumps([["down", UNKNOWN]]), desk=desk)[0]
+
+
+def test_netlify_understands_its_commands(calls: list[Call], desk: Path) -> None:
+    wrong = (
+        "unknown (option|command)|missing required argument|too many arguments|cannot be used|non-development"
+    )
+    netlify = [node(), npm_tools() / "netlify-cli" / "bin" / "run.js"]
+    site = {"NETLIFY_AUTH_TOKEN": "x", "NETLIFY_SITE_ID": "site", "CI": "1"}
+    for arguments in of(calls, "netlify"):
+        assert not re.search(wrong, alone(*netlify, *arguments, desk=desk, **site)[1]), arguments
+    # What it says of a wrong line, the page's own of before among them.
+    for arguments in (["env:set", "A", "b", "--secret"], ["deploy", UNKNOWN]):
+        assert re.search(wrong, alone(*netlify, *arguments, desk=desk, **site)[1]), arguments
+
+
+def test_the_site_gets_both_keys_as_secrets_and_loses_the_first_spaces_prefix(calls: list[Call]) -> None:
+    given = [*of(calls, "netlify")]
+    assert {arguments[1] for arguments in given if "--secret" in arguments} == {
+        *("SNB_API_KEY", "REPLICATE_API_TOKEN", "SNB_OPENAI_TOKEN")
+    }
+    assert given.count(["env:unset", "SNB_API_PREFIX", "--force"]) == given.count(
+        ["deploy", "--trigger", "--prod"]
+    )
+
+
+def test_docker_and_compose_understand_their_commands(calls: list[Call], desk: Path) -> None:
+    [compose] = tools().parent.glob("lib/python3*/site-packages/compose/docker-compose")
+    for arguments in of(calls, "docker"):
+        command, rest = (compose, arguments[1:]) if arguments[0] == "compose" else ("docker", arguments)
+        if not shutil.which(command):
+            continue  # the client alone is enough; a machine without it cannot say
+        code, output = alone(command, *rest, "--help", desk=desk)
+        assert code == 0, (arguments, output)
+        assert alone(command, *rest, UNKNOWN, "--help", desk=desk)[0], arguments
+
+
+def test_the_settings_that_the_page_writes_are_those_that_compose_reads(
+    calls: list[Call], desk: Path
+) -> None:
+    [compose] = tools().parent.glob("lib/python3*/site-packages/compose/docker-compose")
+    code, output = alone(compose, "--file", desk / "deploy" / "compose.yaml", "config", desk=desk)
+    assert code == 0, output
+    assert "SNB_WEIGHTS_DIR: /src/weights" in output
+    assert "image: ghcr.io/owner/spinoza:1" in output
+    assert re.search(r"SNB_API_KEY: [0-9a-f]{64}", output)
+    assert stat.S_IMODE((desk / "deploy" / ".env").stat().st_mode) == 0o600
+    assert run("git", "check-ignore", "deploy/.env", cwd=ROOT, environment=dict(os.environ))[0] == 0
+
+
+def test_curl_understands_its_commands_and_shows_a_refusal(calls: list[Call], desk: Path) -> None:
+    for name, arguments, given in calls:
+        if name == "curl":
+            code, output = alone("curl", *arguments, desk=desk, given=given)
+            assert code == 6, (arguments, output)  # cannot resolve the host; 2 is a bad command line
+            assert "--fail-with-body" in arguments
+
+
+def bodies(calls: Sequence[Call], url: str) -> Iterator[tuple[str, Any]]:
+    """The method and the body of each request to a URL that begins so."""
+    for name, arguments, given in calls:
+        if name == "curl" and any(argument.startswith(url) for argument in arguments):
+            data = arguments[arguments.index("--data") + 1] if "--data" in arguments else None
+            method = (
+                arguments[arguments.index("--request") + 1]
+                if "--request" in arguments
+                else "POST"
+                if data
+                else "GET"
+            )
+            yield method, json.loads(given if data == "@-" else data) if data else None
+
+
+def test_replicates_own_client_has_the_fields_that_are_sent(calls: list[Call]) -> None:
+    kinds = {"POST": Deployments.CreateDeploymentParams, "PATCH": Deployments.UpdateDeploymentParams}
+    sent = [*bodies(calls, "https://api.replicate.com/v1/deployments")]
+    assert [method for method, _ in sent] == ["POST", "PATCH", "PATCH"]
+    for method, body in sent:
+        kinds_of = get_type_hints(kinds[method])
+        assert all(isinstance(value, kinds_of[name]) for name, value in body.items())
+    assert sent[-1][1] == {"min_instances": 0, "max_instances": 0}
+
+
+def test_runpods_own_schema_takes_what_is_sent(calls: list[Call], desk: Path) -> None:
+    server = npm_tools() / "@runpod" / "mcp-server" / "dist" / "stdio.mjs"
+    hello = {
+        "protocolVersion": "2025-03-26",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }
+    messages: list[dict[str, Any]] = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
+    ]
+    given = "".join(json.dumps(message) + "\n" for message in messages)
+    _, output = alone(node(), server, desk=desk, given=given, RUNPOD_API_KEY="x")
+    [listing] = [
+        json.loads(line) for line in output.splitlines() if line.startswith("{") and '"id":2' in line
+    ]
+    schemas = {tool["name"]: tool["inputSchema"] for tool in listing["result"]["tools"]}
+    validate = """if True:
+        import json, jsonschema, sys
+        schema, bodies = json.load(sys.stdin)
+        for body in bodies:
+            jsonschema.Draft202012Validator(schema).validate({"body": body})
+    """
+    for path, tool in (("pods", "create-pod"), ("registries", "create-registry")):
+        sent = [
+            body for method, body in bodies(calls, f"https://api.runpod.io/v2/{path}") if method == "POST"
+        ]
+        assert sent
+        for known, extra in ((True, {}), (False, {"terminateAfter": "6h"})):
+            text = json.dumps([schemas[tool], [body | extra for body in sent]])
+            code, output = alone(tools() / "python", "-c", validate, desk=desk, given=text)
+            assert (code == 0) is known, output
+
+
+def test_git_npm_pip_and_python_understand_their_commands(calls: list[Call], desk: Path) -> None:
+    assert all(alone("git", *arguments, desk=desk)[0] == 128 for arguments in of(calls, "git"))  # 129: usage
+    for arguments in of(calls, "python3"):
+        assert alone("python3", *arguments, "--help", desk=desk)[0] == 0
+    for arguments in of(calls, "pip"):
+        code, output = alone(
+            sys.executable, "-m", "pip", *arguments, "--dry-run", "--retries", "0", desk=desk
+        )
+        assert code != 2, output
+        assert "Invalid requirement" not in output
+    if shutil.which("npm"):
+        for arguments in of(calls, "npm"):
+            assert (
+                "Unknown cli config" not in alone("npm", *arguments, "--dry-run", "--offline", desk=desk)[1]
+            )
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    titles = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= anchors
+
+
+def test_punctuation_does_not_begin_a_line_of_the_page() -> None:
+    prose = re.sub(r"`[^`]*`|https?:\S+|^\|[-| ]+\|$", "", PROSE, flags=re.MULTILINE)
+    assert not re.findall(r".{9}(?<![\u202f ])[ ](?=[;:!?»])|«[ ]", prose)
