@@ -314,7 +314,6 @@ def test_the_settings_that_the_page_writes_are_those_that_compose_reads(
     [compose] = tools().parent.glob("lib/python3*/site-packages/compose/docker-compose")
     code, output = alone(compose, "--file", desk / "deploy" / "compose.yaml", "config", desk=desk)
     assert code == 0, output
-    assert "SNB_WEIGHTS_DIR: /src/weights" in output
     assert "image: ghcr.io/owner/spinoza:1" in output
     assert re.search(r"SNB_API_KEY: [0-9a-f]{64}", output)
     assert stat.S_IMODE((desk / "deploy" / ".env").stat().st_mode) == 0o600

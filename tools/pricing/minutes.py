@@ -7,12 +7,11 @@ from snb.card import Footprint
 from snb.settings import Settings
 from snb.weights import fetch, prepared
 from tools.benchmarking.bounds import QWEN_14B
+from tools.publishing.layers import CODE
 from tools.table import number, table
 
 HERE, HOST = (100e6, 1e9), (1e9, 2e9)
 """Bits a second of a school's line, and of a host's to registries and hubs: slow and fast; assumptions."""
-IMAGE = 9.0e9
-"""Bytes of the image without weights: its packages, and CUDA with the system, which are assumed."""
 PACKAGES = 4.1e9
 """Bytes of the large wheels of scripts/packages-gpu.txt, CUDA's and torch's above all; PyPI, 2026-11-27."""
 START, MERGE = 34, 9.5 + 3 * 2.0
@@ -76,12 +75,12 @@ def ways(ready: float, source: float) -> list[Way]:
     """
     machine = Step("a machine is found and starts", seconds=None)
     download = Step("download base and adapter", source)
-    pull, unpack = Step("pull the image", IMAGE + ready), Step("unpack it", seconds=None)
+    pull, unpack = Step("pull the image", sum(CODE) + ready), Step("unpack it", seconds=None)
     end = Step("start to first text", seconds=START), Step("tell the site, deploy it", seconds=None)
     install = Step("download the packages", PACKAGES), Step("install them", seconds=None)
     merge = Step("hash, merge, quantise", seconds=MERGE)
     return [
-        Way("the week before", HERE, (download, Step("push the image", IMAGE + ready))),
+        Way("the week before", HERE, (download, Step("push the image", sum(CODE) + ready))),
         Way("(a) image in a registry", HOST, (machine, pull, unpack, *end)),
         Way("(a) the same on a line as here", HERE, (pull, unpack, *end)),
         Way("(a) image pulled, or a volume", HOST, (machine, Step("read the weights", ready), *end)),
@@ -122,7 +121,7 @@ def report() -> str:
     lines = (
         f"Prepared weights: {ready / 1e9:.2f} GB, {of_ready}",
         f"Base and adapter: {source / 1e9:.2f} GB, {of_source}",
-        f"Image without weights: {IMAGE / 1e9:.1f} GB, more than half of it assumed",
+        f"Image without weights: {sum(CODE) / 1e9:.1f} GB, more than half of it assumed",
         "Slow: 100 Mbit/s here, 1 Gbit/s at a host. Fast: 1 Gbit/s here, 2 Gbit/s at a host.",
         table(header, rows),
         "Computed; start and merge as measured on one H200, 2026-11-26. A dash: nobody has timed it.",
