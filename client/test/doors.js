@@ -28,7 +28,8 @@ export async function open() {
 
 /** Sets the client's variables for one test, and no others. */
 export function environment(variables) {
-  const names = ["SNB_HANDLE_SECRET", "SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_API_KEY", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"];
+  const own = ["SNB_HANDLE_SECRET", "SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_API_KEY", "SNB_OPENAI_TOKEN", "HF_TOKEN"];
+  const names = [...own, "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"];
   for (const name of names) delete process.env[name];
   Object.assign(process.env, { SNB_HANDLE_SECRET: "a-secret-of-the-tests", ...variables });
 }
