@@ -2,15 +2,21 @@
 
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
+/** Starts Python in the project's folder, until its standard input ends. */
+export function python(args, options) {
+  const program = existsSync(`${ROOT}.venv/bin/python`) ? `${ROOT}.venv/bin/python` : "python3";
+  return spawn(program, args, { cwd: ROOT, stdio: ["pipe", "pipe", "inherit"], ...options });
+}
+
 /** Starts all servers; resolves to their addresses, and to `close()`, which ends them. */
 export async function start() {
-  const python = existsSync(`${ROOT}.venv/bin/python`) ? `${ROOT}.venv/bin/python` : "python3";
-  const child = spawn(python, ["-m", "tests.doors"], { cwd: ROOT, stdio: ["pipe", "pipe", "inherit"] });
+  const child = python(["-m", "tests.doors"]);
   const close = () => new Promise((resolve) => child.once("exit", resolve).stdin.end());
   for await (const line of createInterface({ input: child.stdout })) {
     if (line.startsWith("{")) return { urls: JSON.parse(line), close };
@@ -24,6 +30,18 @@ export async function open() {
   const canceled = () => readFileSync(urls.log, "utf8").split("canceled after").length - 1; // answers, so far
   const made = (tokens) => readFileSync(urls.log, "utf8").split(`after ${tokens} tokens`).length - 1; // answers, so far
   return { ...urls, canceled, made, close };
+}
+
+/** A host on a free port for as long as `body` runs. */
+export async function host(handler, body) {
+  const server = createServer(handler).listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  try {
+    return await body(`http://127.0.0.1:${server.address().port}`);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
 }
 
 /** Sets the client's variables for one test, and no others. */
