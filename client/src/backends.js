@@ -49,7 +49,7 @@ function backend(spec, prefix) {
 }
 
 function made(spec, prefix) {
-  if (PLACEHOLDER.test(spec)) throw unusable(spec, "still has the example's word in it: write your own");
+  if (PLACEHOLDER.test(spec)) throw unusable(spec, `still has the example's word in it: write your own, such as ${EXAMPLE}`);
   const [, kind, rest] = /^(?:(replicate|openai):)?([^]*)$/i.exec(spec);
   if (!kind) return host(address(rest), prefix);
   const remote = kind.toLowerCase() === "openai" ? general(rest) : new Replicate(rest);

@@ -45,7 +45,8 @@ for (const prefix of ["/gradio_api", "gradio_api", "/gradio_api/", '"/gradio_api
   test(`with SNB_API_PREFIX=${prefix} Gradio is asked, and so is a host that is Cog now`, async (t) => {
     const warn = t.mock.method(console, "warn", () => {}).mock;
     for (const url of [doors.page, doors.cog, doors.locked]) {
-      environment({ SNB_BACKEND_URL: url, SNB_API_PREFIX: prefix, ...(url === doors.locked && { SNB_API_KEY: doors.key }) });
+      const fresh = { SNB_OPENAI_TOKEN: prefix }; // nothing is known yet of a host under another configuration
+      environment({ SNB_BACKEND_URL: url, SNB_API_PREFIX: prefix, SNB_API_KEY: url === doors.locked ? doors.key : "", ...fresh });
       assert.equal(await ask(), expected, url);
       assert.equal(await ask(), expected, url);
     }
@@ -140,6 +141,7 @@ test("a host that is of the other kind now is asked as what it is", async () => 
     assert.equal(await ask(), expected);
   }
   await host.close();
+  await assert.rejects(ask(), { code: "BACKEND_FAILED" }); // by a connection that was kept
   await assert.rejects(ask(), /ECONNREFUSED/);
   host.to(doors.cog);
   await host.reopen();
