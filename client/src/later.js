@@ -80,12 +80,16 @@ async function begun(handle, options) {
   let waiting;
   for (const { name, open, forget } of candidates) {
     const next = { ...handle, backend: name, since: Date.now(), attempts };
+    const start = async () => (await open(AbortSignal.timeout(PATIENCE))).start(inputs, { caller });
     try {
-      return { ...next, id: await (await open(AbortSignal.timeout(PATIENCE))).start(inputs, { caller }), waiting: undefined };
+      const id = await start().catch((error) => {
+        if (error.gone && forget()) return start(); // it may be of the other kind by now
+        throw error;
+      });
+      return { ...next, id, waiting: undefined };
     } catch (error) {
       if (!(error instanceof SNBError) && error.name !== "TimeoutError") throw error;
       if (error.code === "BAD_INPUT") throw error;
-      if (error.gone) forget();
       if (WAITING[error.code]) waiting ??= { ...next, id: null, waiting: WAITING[error.code] };
       else rest(name);
       attempts.push({ backend: name, code: error.code ?? "TIMEOUT", reason: error.message });

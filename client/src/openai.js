@@ -10,7 +10,7 @@ import { bearer, bytes, milliseconds, parsed, refused, send } from "./http.js";
 import { message, persona } from "./prompt.js";
 import { Started } from "./started.js";
 
-const NOTICE = "Un modèle général joue ici le philosophe : ce n’est pas celui que le professeur a entraîné.";
+const NOTICE = "Un modèle général joue ici le philosophe : ce n’est pas celui que le professeur a entraîné.";
 const TOO_LONG = /context[ _](?:length|window|size)|too long|too many tokens/i;
 
 export class OpenAI {

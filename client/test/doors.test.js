@@ -53,7 +53,7 @@ test("who calls is told to Cog's server alone", async (t) => {
 });
 
 test("a bad token is told as such, and the next backend is asked", async () => {
-  use(`replicate:deployments/owner/refused,${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
+  use(`replicate:deployments/owner/classe,${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
   const stream = streamSNB("kant", "", QUESTION, OPTIONS);
   for await (const _ of stream);
   assert.deepEqual((await stream.result).attempts.map(({ code }) => code), ["UNAUTHORIZED", "OK"]);

@@ -154,7 +154,6 @@ test("so it is by who asks later", async () => {
   process.env.SNB_BACKEND_URL = host.url;
   assert.equal(await ask(), expected);
   host.to(doors.page);
-  await assert.rejects(startSNB("kant", "", "Bonjour", OPTIONS), { code: "BACKEND_FAILED" });
   const handle = await startSNB("kant", "", "Bonjour", OPTIONS);
   assert.notEqual((await pollSNB(handle)).status, "failed");
   await host.close();
