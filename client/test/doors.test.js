@@ -53,11 +53,12 @@ test("who calls is told to Cog's server alone", async (t) => {
 });
 
 test("a bad token is told as such, and the next backend is asked", async () => {
-  use(`replicate:deployments/owner/classe,${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
+  const model = "replicate:deployments/owner/classe"; // which rests then, and no other test needs
+  use(`${model},${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
   const stream = streamSNB("kant", "", QUESTION, OPTIONS);
   for await (const _ of stream);
   assert.deepEqual((await stream.result).attempts.map(({ code }) => code), ["UNAUTHORIZED", "OK"]);
-  use(MODEL, { REPLICATE_API_TOKEN: "wrong" });
+  use(model, { REPLICATE_API_TOKEN: "wrong" });
   await assert.rejects(callSNB("kant", "", QUESTION, OPTIONS), { code: "UNAUTHORIZED" });
 });
 
