@@ -6,6 +6,8 @@ export type History = Array<{ role: "user" | "assistant"; content: string } | [s
 
 export type ErrorCode =
   | "BAD_INPUT"
+  /** A variable of the site cannot work: the log says which, and what to write. Nothing was asked. */
+  | "BAD_SETTING"
   | "UNAUTHORIZED"
   | "BUSY"
   | "COLD_START"
@@ -54,6 +56,7 @@ export interface Attempt {
 export interface Result {
   text: string;
   backend: string;
+  /** Of the backend; `notice`, where there is one, is a sentence about who really answered. */
   metrics: Record<string, unknown>;
   attempts: Attempt[];
 }

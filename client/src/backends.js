@@ -1,64 +1,120 @@
 /** Which backends there are: from the options, else from the environment. */
 
 import { Cog } from "./cog.js";
-import { SNBError } from "./error.cjs";
+import { SNBError, badSetting } from "./error.cjs";
 import { Gradio } from "./gradio.js";
-import { bearer, json } from "./http.js";
+import { OpenAI } from "./openai.js";
 import { Replicate } from "./replicate.js";
 
-const DEFAULT = { urls: "fjdaz-spinoza-nb.hf.space", prefix: "/gradio_api" };
-const SECRETS = ["REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL", "SNB_API_KEY", "HF_TOKEN"];
+const DEFAULT = "fjdaz-spinoza-nb.hf.space";
+const PREFIX = "/gradio_api"; // since Gradio 5
+const SECRETS = ["REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL", "SNB_API_KEY", "HF_TOKEN", "SNB_OPENAI_TOKEN"];
+const HOSTNAME = /^(\[[\da-f:.]+\]|[\w-]+(\.[\w-]+)*\.?)$/; // no empty label, nothing of a shell's variable
+const PLACEHOLDER = /\b(POD|HOST|COMPTE|ADRESSE|MODEL)\b|\b(ton|votre)-(pod|space|serveur)\b/;
+const EXAMPLE = "https://abc123-5000.proxy.runpod.net";
+const PAGES = {
+  "huggingface.co": (owner, name) => `${`${owner}-${name}`.replace(/[_.]/g, "-").toLowerCase()}.hf.space`,
+  "replicate.com": (owner, name) => `replicate:${owner}/${name}`,
+};
 const known = new Map();
 
 /**
- * In order of preference, each `{name, open(signal)}`; `open` resolves to a Cog, a Replicate or a Gradio.
+ * In order of preference, each `{name, open(signal), forget()}`; `open` resolves to a Cog, a Gradio, a Replicate or an
+ * OpenAI, and `forget` tells whether something had been learned of the host.
  *
  * `SNB_BACKEND_URL` is one or several, separated by commas: `replicate:owner/name[:version]`,
- * `replicate:deployments/owner/name`, a URL or a host's name. With `SNB_API_PREFIX` every host is a Gradio app.
+ * `replicate:deployments/owner/name`, `openai:https://host/v1#model`, a URL or a host's name.
+ *
+ * @throws {SNBError} BAD_SETTING
  */
 export function configuredBackends({ backends } = {}) {
-  const { SNB_BACKEND_URL: urls, SNB_API_PREFIX: prefix } = process.env;
-  const listed = backends ?? urls ?? DEFAULT.urls;
-  const specs = (Array.isArray(listed) ? listed : listed.split(",")).map((spec) => spec.trim()).filter(Boolean);
-  if (!specs.length) throw new SNBError("BAD_INPUT", "SNB_BACKEND_URL names no backend");
-  const fallback = backends || urls ? undefined : DEFAULT.prefix;
-  return specs.map((spec) => backend(spec, prefix || fallback));
+  const { SNB_BACKEND_URL: urls, SNB_API_PREFIX } = process.env;
+  const specs = listed(backends ?? urls ?? "");
+  if (!specs.length && backends) throw badSetting("the option backends names no backend");
+  const path = plain(SNB_API_PREFIX ?? "").replace(/^\/+|\/+$/g, "");
+  const prefix = path ? `/${path}` : undefined;
+  return specs.length ? specs.map((spec) => backend(spec, prefix)) : [backend(DEFAULT, prefix ?? PREFIX)];
 }
+
+const listed = (value) => (Array.isArray(value) ? value : plain(value).split(",")).map(plain).filter(Boolean);
+
+/** Without the spaces and quotation marks that were pasted with a value. */
+const plain = (text) => text.replace(/^[\s"'“”‘’«»]+|[\s"'“”‘’«»]+$/g, "");
 
 /** One object for each configuration, so that what was learned of a host is learned once. */
 function backend(spec, prefix) {
   const key = JSON.stringify([spec, prefix, ...SECRETS.map((name) => process.env[name])]);
-  if (!known.has(key)) known.set(key, spec.startsWith("replicate:") ? remote(spec) : host(spec, prefix));
+  if (!known.has(key)) known.set(key, made(spec, prefix));
   return known.get(key);
 }
 
-function remote(spec) {
-  const replicate = new Replicate(spec.slice("replicate:".length));
-  return { name: replicate.name, open: async () => replicate };
+function made(spec, prefix) {
+  if (PLACEHOLDER.test(spec)) throw unusable(spec, `still has the example's word in it: write your own, such as ${EXAMPLE}`);
+  const [, kind, rest] = /^(?:(replicate|openai):)?([^]*)$/i.exec(spec);
+  if (!kind) return host(address(rest), prefix);
+  const remote = kind.toLowerCase() === "openai" ? general(rest) : new Replicate(rest);
+  return { name: remote.name, open: async () => remote, forget: () => false };
 }
 
-function host(spec, prefix) {
+function general(spec) {
+  const [base, model] = spec.split(/#([^]*)/);
+  const url = address(base);
+  if (!model) throw unusable(spec, `names no model: write openai:${url.href}#, and the model's name there`);
+  return new OpenAI(url, model);
+}
+
+/** The URL of an entry, with `https://` where it has no scheme. */
+function address(text) {
   let url;
   try {
-    url = new URL(/^https?:\/\//.test(spec) ? spec : `https://${spec}`);
+    url = new URL(/^[a-z][a-z\d+.-]*:(?!\d)/i.test(text) ? text : `https://${text}`);
   } catch {
-    throw new SNBError("BAD_INPUT", "SNB_BACKEND_URL: an entry is neither a host nor a URL");
+    throw unusable(text, `is no address: write one such as ${EXAMPLE}`);
   }
-  let opened;
-  const open = async (signal) => (opened ??= prefix ? new Gradio(url, prefix) : await identified(url, signal));
-  return { name: new Cog(url).name, open };
+  const { protocol, hostname, origin, pathname, username, search, hash } = url;
+  if (!/^https?:$/.test(protocol) || !HOSTNAME.test(hostname) || /^\/\/./.test(pathname)) {
+    throw unusable(text, `is no host that can be asked: write an address such as ${EXAMPLE}`);
+  }
+  const page = /^\/(?:spaces\/)?([\w.-]+)\/([\w.-]+)/.exec(pathname);
+  if (page && PAGES[hostname]) throw unusable(text, `is a page about it: write ${PAGES[hostname](page[1], page[2])}`);
+  if (username || search || hash) throw unusable(text, `holds more than an address: write ${origin}${pathname}`);
+  return url;
 }
 
-/** Asks a host what it is: Cog's `GET /` and Gradio's `/gradio_api/info` name themselves. */
-async function identified(url, signal) {
-  const base = url.href.replace(/\/$/, "");
-  const [root, info] = await Promise.allSettled([
-    json(`${base}/`, { signal, headers: { ...bearer(process.env.SNB_API_KEY), Accept: "application/json" } }),
-    json(`${base}/gradio_api/info`, { signal }),
-  ]);
-  if (root.value?.cog_version) return new Cog(url);
-  if (info.value?.named_endpoints) return new Gradio(url, "/gradio_api");
-  const { reason } = root;
-  if (reason && !/ 40[34]\b/.test(reason.message)) throw reason;
+/** Shows the entry without a password, and without what may be a key behind `?`. */
+const unusable = (text, fault) =>
+  badSetting(`SNB_BACKEND_URL: ${text.replace(/\/\/[^/]*@/, "//").replace(/[?#][^]*/, "")} ${fault}`);
+
+/** A host, which is asked whether it is Cog or Gradio; what was learned of it can be forgotten. */
+function host(url, prefix) {
+  const cog = new Cog(url);
+  const gradio = new Gradio(url, PREFIX);
+  const expected = prefix && (prefix === PREFIX ? gradio : new Gradio(url, prefix));
+  let opened;
+  let warned = false;
+  const open = async (signal) => {
+    opened ??= await identified({ cog, gradio, expected }, signal);
+    if (expected && opened !== expected && !warned) {
+      const kind = opened === cog ? "a Cog server" : `a Gradio app at ${PREFIX}`;
+      console.warn(`snb: SNB_API_PREFIX (${prefix}) is not used for ${url.host}, which is ${kind}: remove it`);
+      warned = true;
+    }
+    return opened;
+  };
+  const forget = () => {
+    const learned = Boolean(opened);
+    opened = undefined;
+    return learned;
+  };
+  return { name: cog.name, open, forget };
+}
+
+/** Asks a host what it is. With SNB_API_PREFIX it is taken for Gradio first, and then gets no key of Cog's. */
+async function identified({ cog, gradio, expected }, signal) {
+  if (await expected?.recognised(signal).catch(() => false)) return expected;
+  const [root, info] = await Promise.allSettled([cog.recognised(signal), gradio.recognised(signal)]);
+  if (root.value) return cog;
+  if (info.value) return gradio;
+  if (root.reason && !/ 404 /.test(root.reason.message)) throw root.reason;
   throw new SNBError("BACKEND_FAILED", "the host answers neither as Cog nor as Gradio");
 }

@@ -18,6 +18,12 @@ export class Cog {
   #url;
   #key;
 
+  /** Whether the host answers as Cog. */
+  async recognised(signal) {
+    const root = await json(`${this.#url}/`, { signal, headers: { ...bearer(this.#key), Accept: "application/json" } });
+    return Boolean(root.cog_version);
+  }
+
   /**
    * Yields the answer's text and returns its metrics. The prediction has an id of ours, so that asking again after a
    * lost reply joins what is running and pays nothing twice. Leaving the stream cancels the prediction.

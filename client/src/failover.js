@@ -5,7 +5,7 @@ import { backoff, sleep } from "./wait.js";
 
 const TIMEOUT = 55_000; // ms; a Netlify function has 60 s
 const BUSY_BUDGET = 4000; // ms of asking a full server again while another backend could answer
-const FINAL = ["BAD_INPUT", "UNAUTHORIZED", "CANCELED"]; // another backend would not help
+const FINAL = ["BAD_INPUT", "CANCELED"]; // another backend would not help
 const WAITING = ["BUSY", "COLD_START"]; // the same backend may answer later
 const REST = { first: 10_000, longest: 60_000 }; // ms that a failed backend is left alone
 const SILENCE = 10_000; // ms between two pieces of an answer after which another backend is asked instead
@@ -70,6 +70,7 @@ async function* attempt(backend, inputs, others, state) {
       if (state.shown) options.onRestart();
       state.shown = false;
       const wait = backoff(tries, error.retryAfter);
+      if (error.gone && backend.forget() && tries === 0) continue; // it may be of the other kind by now
       const again = error.code === "BUSY" && others > 1 && Date.now() + wait < patience;
       if (!again) {
         if (error.code !== "BUSY") rest(backend.name);

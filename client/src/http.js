@@ -2,15 +2,15 @@
 
 import { SNBError } from "./error.cjs";
 
-/** Sends a request; resolves to a response that is 2xx, or rejects with an SNBError. */
-export async function send(url, init = {}) {
+/** Sends a request; resolves to a response that is 2xx, or rejects with an SNBError, that of `refusal`. */
+export async function send(url, init = {}, refusal = refused) {
   let response;
   try {
     response = await fetch(url, init);
   } catch (error) {
     throw broken(error, init.signal);
   }
-  if (!response.ok) throw await refused(response);
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 
@@ -49,7 +49,7 @@ export function broken(error, signal) {
   if (error instanceof SNBError) return error;
   const code = error?.cause?.code ?? error?.code ?? "network error";
   const unreached = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"].includes(code);
-  return new SNBError("BACKEND_FAILED", `the connection failed (${code})`, { lost: !unreached });
+  return new SNBError("BACKEND_FAILED", `the connection failed (${code})`, { lost: !unreached, gone: unreached });
 }
 
 /** An SNBError for a response that is not 2xx. */
@@ -68,7 +68,8 @@ export async function refused(response) {
     return new SNBError("COLD_START", "the model is being loaded", { retryAfter });
   }
   const meaning = { 402: "billing", 404: "nothing there", 524: "a proxy gave up waiting" }[status];
-  return new SNBError("BACKEND_FAILED", `the server answered ${status}${meaning ? ` (${meaning})` : ""}`, { retryAfter });
+  const details = { retryAfter, gone: status === 404 };
+  return new SNBError("BACKEND_FAILED", `the server answered ${status}${meaning ? ` (${meaning})` : ""}`, details);
 }
 
 /** The inputs that a 422 names; their values, which it may repeat, are left out. */

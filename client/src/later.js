@@ -51,7 +51,7 @@ export async function cancelSNB(text, options = {}) {
 async function lost(handle, error, options) {
   if (!(error instanceof SNBError)) throw error;
   if (WAITING[error.code]) return seen({ ...handle, id: null }, { status: WAITING[error.code], text: "" });
-  if (handle.backend && ["BACKEND_FAILED", "TIMEOUT"].includes(error.code)) {
+  if (handle.backend && ["BACKEND_FAILED", "TIMEOUT", "UNAUTHORIZED"].includes(error.code)) {
     rest(handle.backend);
     try {
       const next = await moved(handle, options, error);
@@ -78,13 +78,18 @@ async function begun(handle, options) {
   const { candidates } = inOrder(all.filter(({ name }) => !handle.tried.includes(name)));
   const attempts = [...handle.attempts];
   let waiting;
-  for (const { name, open } of candidates) {
+  for (const { name, open, forget } of candidates) {
     const next = { ...handle, backend: name, since: Date.now(), attempts };
+    const start = async () => (await open(AbortSignal.timeout(PATIENCE))).start(inputs, { caller });
     try {
-      return { ...next, id: await (await open(AbortSignal.timeout(PATIENCE))).start(inputs, { caller }), waiting: undefined };
+      const id = await start().catch((error) => {
+        if (error.gone && forget()) return start(); // it may be of the other kind by now
+        throw error;
+      });
+      return { ...next, id, waiting: undefined };
     } catch (error) {
       if (!(error instanceof SNBError) && error.name !== "TimeoutError") throw error;
-      if (["BAD_INPUT", "UNAUTHORIZED"].includes(error.code)) throw error;
+      if (error.code === "BAD_INPUT") throw error;
       if (WAITING[error.code]) waiting ??= { ...next, id: null, waiting: WAITING[error.code] };
       else rest(name);
       attempts.push({ backend: name, code: error.code ?? "TIMEOUT", reason: error.message });
@@ -99,7 +104,14 @@ function found(handle, options) {
   const backend = configuredBackends(options).find(({ name }) => name === handle.backend);
   if (!backend) throw new SNBError("BAD_INPUT", "the handle's backend is not configured any more");
   return {
-    look: async (...args) => (await backend.open(AbortSignal.timeout(PATIENCE))).look(...args),
+    look: async (...args) => {
+      try {
+        return await (await backend.open(AbortSignal.timeout(PATIENCE))).look(...args);
+      } catch (error) {
+        if (error.gone) backend.forget();
+        throw error;
+      }
+    },
     open: () => backend.open(AbortSignal.timeout(PATIENCE)),
   };
 }

@@ -2,7 +2,7 @@
 
 import Client from "replicate";
 import { finished } from "./cog.js";
-import { SNBError } from "./error.cjs";
+import { SNBError, badSetting } from "./error.cjs";
 import { events } from "./events.js";
 import { broken, bytes, refused, send } from "./http.js";
 import { backoff, sleep } from "./wait.js";
@@ -20,7 +20,7 @@ export class Replicate {
     const [, deployment, owner, name, version] =
       /^(deployments\/)?([\w.-]+)\/([\w.-]+)(?::([\w.-]+))?$/.exec(model) ?? [];
     if (!owner) {
-      throw new SNBError("BAD_INPUT", "SNB_BACKEND_URL: replicate: must be followed by owner/name[:version] or deployments/owner/name");
+      throw badSetting(`SNB_BACKEND_URL: write replicate:owner/name[:version] or replicate:deployments/owner/name, not ${model}`);
     }
     this.name = `replicate:${model}`;
     this.#model = { owner, name, version, deployment };

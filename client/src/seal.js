@@ -4,7 +4,7 @@
  */
 
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from "node:crypto";
-import { SNBError } from "./error.cjs";
+import { SNBError, badSetting } from "./error.cjs";
 
 const LIFE = 30 * 60_000; // ms from the first seal
 const CIPHER = "aes-256-gcm";
@@ -12,7 +12,7 @@ const IV = 12; // bytes, as is the tag below what NIST SP 800-38D recommends for
 const TAG = 16;
 const LONGEST_CALLER = 256; // characters
 const UNSET = randomBytes(32); // hashes callers where nothing is set, until this process ends
-const SECRETS = ["SNB_HANDLE_SECRET", "SNB_API_KEY", "REPLICATE_API_TOKEN", "HF_TOKEN"]; // the first that is set
+const SECRETS = ["SNB_HANDLE_SECRET", "SNB_API_KEY", "REPLICATE_API_TOKEN", "HF_TOKEN", "SNB_OPENAI_TOKEN"]; // the first that is set
 
 /** A handle as a text for URLs and JSON. */
 export function sealed(handle) {
@@ -38,9 +38,9 @@ export function unsealed(text) {
   return handle;
 }
 
-/** What handles are sealed with; BAD_INPUT where nothing is set that could be. */
+/** What handles are sealed with; BAD_SETTING where nothing is set that could be. */
 export function key() {
-  if (!secret()) throw new SNBError("BAD_INPUT", "SNB_HANDLE_SECRET is not set: handles are sealed with it");
+  if (!secret()) throw badSetting("SNB_HANDLE_SECRET is not set: handles are sealed with it");
   return Buffer.from(hkdfSync("sha256", secret(), "", "snb-client handle", 32));
 }
 

@@ -104,7 +104,7 @@ test("a handle says nothing, and one that is made up, altered, of another secret
   process.env.SNB_HANDLE_SECRET = "another";
   assert.equal((await pollSNB(handle)).error.code, "BAD_INPUT");
   delete process.env.SNB_HANDLE_SECRET;
-  await assert.rejects(startSNB("kant", "", QUESTION), { code: "BAD_INPUT", message: /SNB_HANDLE_SECRET/ });
+  await assert.rejects(startSNB("kant", "", QUESTION), { code: "BAD_SETTING", message: /SNB_HANDLE_SECRET/ });
   environment({ SNB_BACKEND_URL: doors.cog });
   const now = Date.now();
   t.mock.method(Date, "now", () => now + 31 * 60_000);

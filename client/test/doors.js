@@ -2,15 +2,21 @@
 
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
+/** Starts Python in the project's folder, until its standard input ends. */
+export function python(args, options) {
+  const program = existsSync(`${ROOT}.venv/bin/python`) ? `${ROOT}.venv/bin/python` : "python3";
+  return spawn(program, args, { cwd: ROOT, stdio: ["pipe", "pipe", "inherit"], ...options });
+}
+
 /** Starts all servers; resolves to their addresses, and to `close()`, which ends them. */
 export async function start() {
-  const python = existsSync(`${ROOT}.venv/bin/python`) ? `${ROOT}.venv/bin/python` : "python3";
-  const child = spawn(python, ["-m", "tests.doors"], { cwd: ROOT, stdio: ["pipe", "pipe", "inherit"] });
+  const child = python(["-m", "tests.doors"]);
   const close = () => new Promise((resolve) => child.once("exit", resolve).stdin.end());
   for await (const line of createInterface({ input: child.stdout })) {
     if (line.startsWith("{")) return { urls: JSON.parse(line), close };
@@ -26,9 +32,22 @@ export async function open() {
   return { ...urls, canceled, made, close };
 }
 
+/** A host on a free port for as long as `body` runs. */
+export async function host(handler, body) {
+  const server = createServer(handler).listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  try {
+    return await body(`http://127.0.0.1:${server.address().port}`);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
 /** Sets the client's variables for one test, and no others. */
 export function environment(variables) {
-  const names = ["SNB_HANDLE_SECRET", "SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_API_KEY", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"];
+  const own = ["SNB_HANDLE_SECRET", "SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_API_KEY", "SNB_OPENAI_TOKEN", "HF_TOKEN"];
+  const names = [...own, "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"];
   for (const name of names) delete process.env[name];
   Object.assign(process.env, { SNB_HANDLE_SECRET: "a-secret-of-the-tests", ...variables });
 }

@@ -52,8 +52,13 @@ test("who calls is told to Cog's server alone", async (t) => {
   assert.ok(told());
 });
 
-test("a bad token is not taken for a host that is down", async () => {
-  use(`${MODEL},${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
+test("a bad token is told as such, and the next backend is asked", async () => {
+  const model = "replicate:deployments/owner/classe"; // which rests then, and no other test needs
+  use(`${model},${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
+  const stream = streamSNB("kant", "", QUESTION, OPTIONS);
+  for await (const _ of stream);
+  assert.deepEqual((await stream.result).attempts.map(({ code }) => code), ["UNAUTHORIZED", "OK"]);
+  use(model, { REPLICATE_API_TOKEN: "wrong" });
   await assert.rejects(callSNB("kant", "", QUESTION, OPTIONS), { code: "UNAUTHORIZED" });
 });
 

@@ -1,10 +1,10 @@
 /** What goes wrong on the way: hosts that are made to fail stand before, or instead of, a real Cog server. */
 
 import assert from "node:assert/strict";
-import { createServer, request } from "node:http";
+import { request } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
 import { callSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
-import { environment, open } from "./doors.js";
+import { environment, host, open } from "./doors.js";
 
 const QUESTION = "Qu’est-ce que le temps ?";
 const OPTIONS = { seed: 2, maxTokens: 40, philosopher: "kant" };
@@ -17,18 +17,6 @@ before(async () => {
 });
 after(() => doors.close());
 beforeEach(() => environment({}));
-
-/** A host on a free port for as long as `body` runs. */
-async function host(handler, body) {
-  const server = createServer(handler).listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  try {
-    return await body(`http://127.0.0.1:${server.address().port}`);
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
-}
 
 /** Passes everything on to the Cog server; `change(event, response, said)` may spoil a prediction's stream, `said` being the pieces before. */
 function relay(change) {

@@ -1,0 +1,52 @@
+/**
+ * Answers of hosts that end one when its reader leaves: who started it reads it on, and shows what there is. A host
+ * whose functions share no process finds nothing there at the next look.
+ */
+
+import { randomUUID } from "node:crypto";
+import { SNBError } from "./error.cjs";
+
+const KEPT = 10 * 60_000; // ms for which an answer that ended can be looked at again, as at the front of Cog's server
+
+export class Started {
+  #answers = new Map();
+
+  /**
+   * Reads an answer to its end; returns its id.
+   *
+   * @param {AsyncGenerator<string>} source yields the text and returns metrics
+   * @param {AbortController} stop ends it
+   */
+  read(source, stop) {
+    const id = randomUUID();
+    const answer = { text: "", stop };
+    this.#answers.set(id, answer);
+    answer.ended = (async () => {
+      for (;;) {
+        const { value, done } = await source.next();
+        if (done) return (answer.metrics = value);
+        answer.text += value;
+      }
+    })()
+      .catch((error) => (answer.error = error))
+      .finally(() => setTimeout(() => this.#answers.delete(id), KEPT).unref());
+    return id;
+  }
+
+  /** What there is of an answer after at most `patience` ms. */
+  async look(id, patience) {
+    const answer = this.#answers.get(id);
+    if (!answer) throw new SNBError("BACKEND_FAILED", "the answer was started by another process");
+    let timer;
+    await Promise.race([answer.ended, new Promise((resolve) => (timer = setTimeout(resolve, patience)))]);
+    clearTimeout(timer);
+    const { text, metrics, error } = answer;
+    if (error) throw error;
+    return metrics ? { status: "succeeded", text, metrics } : { status: "processing", text };
+  }
+
+  cancel(id) {
+    this.#answers.get(id)?.stop.abort(new SNBError("CANCELED", "the caller left"));
+    this.#answers.delete(id);
+  }
+}

@@ -1,0 +1,160 @@
+/** The variables as people write them, before the real servers. */
+
+import assert from "node:assert/strict";
+import { createServer, request } from "node:http";
+import { after, before, beforeEach, test } from "node:test";
+import { callSNB, pollSNB, startSNB } from "../src/index.js";
+import { environment, open } from "./doors.js";
+
+const OPTIONS = { seed: 7, maxTokens: 12 };
+const ask = () => callSNB("kant", "", "Que puis-je savoir ?", OPTIONS);
+let doors;
+let expected;
+before(async () => {
+  doors = await open();
+  environment({ SNB_BACKEND_URL: doors.cog });
+  expected = await ask();
+});
+after(() => doors.close());
+beforeEach(() => environment({}));
+
+test("quotation marks, spaces, capitals and a slash round an address do no harm", async () => {
+  const { cog } = doors;
+  const spellings = [`${cog}/`, ` ${cog}\n`, `"${cog}"`, `'${cog}/'`, `«\u00a0${cog}\u00a0»`, `“${cog}”, `, `"${cog}","${cog}"`];
+  for (const url of [...spellings, cog.replace("http", "HTTP")]) {
+    process.env.SNB_BACKEND_URL = url;
+    assert.equal(await ask(), expected, url);
+  }
+});
+
+test("a host's bare name and HTTPS:// are asked by https", async (t) => {
+  const { fetch } = globalThis;
+  const asked = t.mock.method(globalThis, "fetch", (url, init) => {
+    assert.match(String(url), /^https:/);
+    return fetch(String(url).replace("https:", "http:"), init); // in place of a host that ends TLS
+  }).mock;
+  const { host } = new URL(doors.cog);
+  for (const url of [host, `${host}/`, `HTTPS://${host}`, `https://${host}/`]) {
+    process.env.SNB_BACKEND_URL = url;
+    assert.equal(await ask(), expected, url);
+  }
+  assert.ok(asked.callCount());
+});
+
+for (const prefix of ["/gradio_api", "gradio_api", "/gradio_api/", '"/gradio_api"', "/somewhere"]) {
+  test(`with SNB_API_PREFIX=${prefix} Gradio is asked, and so is a host that is Cog now`, async (t) => {
+    const warn = t.mock.method(console, "warn", () => {}).mock;
+    for (const url of [doors.page, doors.cog, doors.locked]) {
+      const fresh = { SNB_OPENAI_TOKEN: prefix }; // nothing is known yet of a host under another configuration
+      environment({ SNB_BACKEND_URL: url, SNB_API_PREFIX: prefix, SNB_API_KEY: url === doors.locked ? doors.key : "", ...fresh });
+      assert.equal(await ask(), expected, url);
+      assert.equal(await ask(), expected, url);
+    }
+    const warned = warn.calls.map(({ arguments: [line] }) => line);
+    assert.equal(warned.length, prefix === "/somewhere" ? 3 : 2, warned.join());
+    assert.match(warned.at(-1), new RegExp(`SNB_API_PREFIX.*${new URL(doors.locked).host}.*Cog`));
+  });
+}
+
+test("where SNB_API_PREFIX fits, the key of Cog is not sent", async (t) => {
+  const fetch = t.mock.method(globalThis, "fetch").mock;
+  environment({ SNB_BACKEND_URL: `${doors.page}/`, SNB_API_PREFIX: "/gradio_api", SNB_API_KEY: doors.key });
+  assert.equal(await ask(), expected);
+  assert.ok(!fetch.calls.some(({ arguments: [, init] }) => new Headers(init?.headers).has("authorization")));
+});
+
+for (const nothing of [undefined, "", " ", '""']) {
+  test(`with ${JSON.stringify(nothing)} for an address it is the Space of the plan`, async (t) => {
+    const fetch = t.mock.method(globalThis, "fetch", async () => new Response("", { status: 500 })).mock;
+    if (nothing !== undefined) process.env.SNB_BACKEND_URL = nothing;
+    const error = await ask().catch((error) => error);
+    assert.equal(error.attempts[0].backend, "fjdaz-spinoza-nb.hf.space");
+    assert.equal(String(fetch.calls[0].arguments[0]), "https://fjdaz-spinoza-nb.hf.space/gradio_api/info");
+  });
+}
+
+for (const [value, hint] of [
+  ["https://ton-pod...", /ton-pod\.\.\..*https:\/\/abc123-5000/],
+  ["https://ton-pod…", /ton-pod…/],
+  ["https://POD-7860.proxy.runpod.net", /POD-7860/],
+  ["replicate:deployments/COMPTE/spinoza", /COMPTE/],
+  ["https://$SNB", /\$SNB/],
+  ["https://${POD}-5000.proxy.runpod.net", /\$\{POD\}/],
+  ["<adresse>", /<adresse>/],
+  ["htps://a.example", /htps/],
+  ["https//a.example", /https\/\/a/],
+  ["https://a b.example", /a b/],
+  ["https://a.example:99999", /99999/],
+  ["https://name:Secret@a.example", /write https:\/\/a\.example/],
+  ["https://a.example/?key=Secret", /write https:\/\/a\.example/],
+  ["https://huggingface.co/spaces/FJDaz/spinoza_nb", /write fjdaz-spinoza-nb\.hf\.space/],
+  ["https://replicate.com/owner/name", /write replicate:owner\/name/],
+  ["replicate:owner", /replicate:owner\/name/],
+  ["openai:https://a.example/v1", /write openai:https:\/\/a\.example\/v1#/],
+  ["openai:#model", /SNB_BACKEND_URL/],
+]) {
+  test(`${value} is refused before anyone is asked, with what to write instead`, async (t) => {
+    const fetch = t.mock.method(globalThis, "fetch").mock;
+    const log = t.mock.method(console, "error", () => {}).mock;
+    process.env.SNB_BACKEND_URL = `${doors.cog},${value}`;
+    for (const asked of [ask, () => startSNB("kant", "", "Bonjour")]) {
+      await assert.rejects(asked(), (error) => {
+        assert.equal(error.code, "BAD_SETTING");
+        assert.match(error.message, /SNB_BACKEND_URL/);
+        assert.match(error.message, hint);
+        assert.doesNotMatch(error.message, /Secret/);
+        return true;
+      });
+    }
+    assert.equal(fetch.callCount(), 0);
+    assert.match(log.calls[0].arguments[0], hint);
+  });
+}
+
+/** A host of one address for whichever server is behind it. */
+async function moving() {
+  const state = { upstream: doors.cog };
+  const pass = (incoming, outgoing) => {
+    const upstream = request(state.upstream + incoming.url, { method: incoming.method, headers: incoming.headers }, (reply) => {
+      outgoing.writeHead(reply.statusCode, reply.headers);
+      reply.pipe(outgoing);
+    });
+    upstream.on("error", () => outgoing.destroy());
+    incoming.pipe(upstream);
+  };
+  let server;
+  const listen = async (port) => {
+    server = createServer(pass).listen(port, "127.0.0.1");
+    await new Promise((resolve) => server.once("listening", resolve));
+    return server.address().port;
+  };
+  const port = await listen(0);
+  const close = () => new Promise((resolve) => (server.close(resolve), server.closeAllConnections()));
+  return { url: `http://127.0.0.1:${port}`, to: (upstream) => (state.upstream = upstream), close, reopen: () => listen(port) };
+}
+
+test("a host that is of the other kind now is asked as what it is", async () => {
+  const host = await moving();
+  process.env.SNB_BACKEND_URL = host.url;
+  for (const upstream of [doors.cog, doors.page, doors.cog, doors.page]) {
+    host.to(upstream);
+    assert.equal(await ask(), expected);
+  }
+  await host.close();
+  await assert.rejects(ask(), { code: "BACKEND_FAILED" }); // by a connection that was kept
+  await assert.rejects(ask(), /ECONNREFUSED/);
+  host.to(doors.cog);
+  await host.reopen();
+  assert.equal(await ask(), expected);
+  await host.close();
+});
+
+test("so it is by who asks later", async () => {
+  const host = await moving();
+  process.env.SNB_BACKEND_URL = host.url;
+  assert.equal(await ask(), expected);
+  host.to(doors.page);
+  const handle = await startSNB("kant", "", "Bonjour", OPTIONS);
+  assert.notEqual((await pollSNB(handle)).status, "failed");
+  await host.close();
+});
