@@ -62,6 +62,6 @@ def test_every_probe_is_true_only_where_questions_are_answered_and_answers_strea
 
         # One that will not come back ends itself.
         (folder / "sick").touch()
-        assert server.join() == 1
+        assert server.join(600) == 1
         assert seen()[1:] == (False, 0, 503)
         assert "Setup" in ask(NAMES[0]).json()["error"]

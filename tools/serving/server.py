@@ -102,9 +102,9 @@ class Server:
         self._log.seek(0)
         return f"{self._log.read()[-TAIL:]}\n"
 
-    def join(self) -> int:
-        """Returns when the server has ended; its exit code."""
-        return self._process.wait()
+    def join(self, patience: float | None = None) -> int:
+        """Returns when the server has ended; its exit code. TimeoutExpired after so many seconds."""
+        return self._process.wait(patience)
 
     def stream(self, **inputs: Any) -> Iterator[tuple[str, Any]]:
         """Runs one prediction; yields its server-sent events as (event, data) as they come.
