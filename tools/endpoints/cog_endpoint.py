@@ -9,6 +9,15 @@ from tools.endpoints import dialect
 from tools.endpoints.endpoint import Failed, Http, Piece, Running, end
 
 
+def own_key() -> str:
+    """SNB_API_KEY; empty where there is none. Raises Failed: it is set and empty, as in a shell that lost it."""
+    value = os.environ.get("SNB_API_KEY")
+    if value is not None and not value.strip():
+        cure = "type . ~/.spinoza.env to read it, or unset SNB_API_KEY if there is none"
+        raise Failed(f"SNB_API_KEY is set and empty: {cure}")
+    return value or ""
+
+
 class Cog:
     """Reads once which inputs the model has.
 
@@ -21,7 +30,7 @@ class Cog:
 
     def __init__(self, name: str, url: str, key: str | None = None) -> None:
         self.name, self.url = name, url
-        self._http = Http(url, key=os.environ.get("SNB_API_KEY", "") if key is None else key)
+        self._http = Http(url, key=own_key() if key is None else key)
         self.known = dialect.properties(self._http.json("GET", "/openapi.json"))
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:

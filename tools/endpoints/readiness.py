@@ -1,6 +1,5 @@
 """Waits until something at a URL can be asked, and tells at once when that will never be."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import httpx2
 
 from snb.front.cog_server import DEAD
+from tools.endpoints.cog_endpoint import own_key
 from tools.endpoints.endpoint import Failed, Http
 from tools.endpoints.gradio_endpoint import INFO
 
@@ -63,7 +63,7 @@ def status(url: str) -> str:
         Absent: it may come.
         Failed: it will not, or not for this caller.
     """
-    key = os.environ.get("SNB_API_KEY", "")
+    key = own_key()
     response = look(Http(url, LOOK), "/health-check")
     health = document(response)
     if "status" not in health:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from snb.philosophers import names
 from tools.command import say
-from tools.endpoints.cog_endpoint import Cog
+from tools.endpoints.cog_endpoint import Cog, own_key
 from tools.endpoints.endpoint import LOOPBACK, Busy, Failed
 from tools.endpoints.gradio_endpoint import Gradio
 from tools.endpoints.readiness import await_ready
@@ -42,7 +42,8 @@ are: at temperature 0 the seed would have no say."""
 NEEDED = {"philosopher", "user_message", "max_tokens", "min_tokens", "seed"}
 """Inputs without which these checks mean nothing."""
 OF_REPLIES = (checks.stream, checks.metrics, checks.language, checks.times)
-EMPTY = "SNB_API_KEY is set and empty: read it again (. ~/.spinoza.env), or type unset SNB_API_KEY if there is none"
+    "SNB_API_KEY is set and empty: type . ~/.spinoza.env to read it, or unset SNB_API_KEY if there is none"
+)
 BOOT = 600.0
 """Seconds for a server that says that it is starting, unless --boot says otherwise."""
 EXCERPT = 60
@@ -58,10 +59,8 @@ def verdicts(address: str, limit: float, boot: float | None = None) -> Iterator[
             says that it is starting.
     """
     patient, boot = boot is not None, BOOT if boot is None else boot
-    if os.environ.get("SNB_API_KEY") == "":
-        yield Verdict(FAILED, "key", EMPTY)
-        return
     try:
+        own_key()
         if url := url_of(address):
             yield Verdict(OK, "ready", await_ready(url, boot, say, patient))
             boot = 0  # where nothing tells, the first answer waits for it
@@ -113,7 +112,7 @@ def beyond(endpoint: Remote, replies: Sequence[Reply]) -> list[str]:
 
 def keys(endpoint: Cog) -> Iterator[Check]:
     """Where there is a key nothing else may open; where there is none, who reaches the server may ask."""
-    if os.environ.get("SNB_API_KEY"):
+    if own_key():
         yield from (partial(checks.key, endpoint, key) for key in ("not-the-key-of-this-endpoint", ""))
     elif urlsplit(endpoint.url).hostname not in LOOPBACK:
         yield lambda: (WARNING, "answers whoever finds it: set SNB_API_KEY there, and here")

@@ -95,6 +95,8 @@ class Server:
             state = self.status()
         if state == "SETUP_FAILED":
             raise SetupFailed(f"{self._tail()}setup() failed")
+        if self._process.poll() is not None:
+            raise SetupFailed(f"{self._tail()}another server is on port {self.port}; choose another port")
 
     def _tail(self) -> str:
         if not self._log.readable():
