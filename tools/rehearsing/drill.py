@@ -1,7 +1,7 @@
 """Rehearses the switch: a class asks, the first of two backends is taken away, and nothing may be lost.
 
-scripts/drill                            two on this machine: a Gradio Space of the old kind, which is killed, and
-                                         the program that the image with a door runs
+scripts/drill                            two on this machine: a Gradio Space of the old kind, which is killed,
+                                         and the program that the image with a door runs
 scripts/drill --how hang                 it stays there and says nothing more; stop: it is shut down in order
 scripts/drill --backends URL URL         two that run already; you are told when to take the first away and
                                          when to bring it back. replicate:owner/name will do for a URL

@@ -1,7 +1,7 @@
 """A real Gradio app with the existing Space's `chat_function(message, history)`, before a real Cog server.
 
-Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. As a program
-it starts that server too, as `tools.serving.server.Server` starts one: it listens on PORT.
+Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. As a
+program it starts that server too, and listens on PORT, as `tools.serving.server.Server` has it.
 """
 
 import os

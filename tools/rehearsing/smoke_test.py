@@ -42,8 +42,6 @@ are: at temperature 0 the seed would have no say."""
 NEEDED = {"philosopher", "user_message", "max_tokens", "min_tokens", "seed"}
 """Inputs without which these checks mean nothing."""
 OF_REPLIES = (checks.stream, checks.metrics, checks.language, checks.times)
-    "SNB_API_KEY is set and empty: type . ~/.spinoza.env to read it, or unset SNB_API_KEY if there is none"
-)
 BOOT = 600.0
 """Seconds for a server that says that it is starting, unless --boot says otherwise."""
 EXCERPT = 60
