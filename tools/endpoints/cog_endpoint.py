@@ -10,7 +10,7 @@ from tools.endpoints.endpoint import Failed, Http, Piece, Running, end
 
 
 def own_key() -> str:
-    """SNB_API_KEY; empty where there is none. Raises Failed: it is set and empty, as where a shell lost it."""
+    """SNB_API_KEY, or "" for none. Raises Failed: it is set and empty, as a new shell may have it."""
     value = os.environ.get("SNB_API_KEY")
     if value is not None and not value.strip():
         cure = "type . ~/.spinoza.env to read it, or unset SNB_API_KEY if there is none"

@@ -48,8 +48,9 @@ class OldSpace:
         self._blocks, self._port = app(cog), port
 
     def __enter__(self) -> Self:
-        where = {"server_name": "127.0.0.1", "server_port": self._port}
-        _, url, _ = self._blocks.launch(**where, prevent_thread_lock=True, quiet=True)
+        _, url, _ = self._blocks.launch(
+            server_name="127.0.0.1", server_port=self._port, prevent_thread_lock=True, quiet=True
+        )
         self.url = url.rstrip("/")
         return self
 

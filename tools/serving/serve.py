@@ -24,12 +24,13 @@ def main() -> int:
     where = "address to listen on (default: this machine only)"
     parser.add_argument("--host", type=IPv4Address, default=IPv4Address("127.0.0.1"), help=where)
     options = parser.parse_args()
-    check_public(str(options.host), Settings.from_environment().api_key)
-    why = local.standin_reason()
+    chosen, why = Settings.from_environment(), local.standin_reason()
+    check_public(str(options.host), chosen.api_key)
     if why and has_gpu() and not options.host.is_loopback:
         again = f"scripts/serve --host {options.host} --port {options.port}"
         raise Fault(f"{why}, and a class would get a stand-in: type scripts/download-weights && {again}")
-    what = f"a 135M stand-in and no philosopher: {why}" if why else "the weights that are set or lie here"
+    weights = f"{chosen.base_model} with adapter {chosen.adapter}"
+    what = f"a 135M stand-in, which is no philosopher: {why}" if why else weights
     try:
         with Server(local.settings(), port=options.port, host=str(options.host), module=FRONT) as server:
             server.wait()
