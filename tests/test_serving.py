@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,8 @@ def test_a_class_gets_no_stand_in_from_a_machine_with_a_gpu(settings: Settings, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serve, "has_gpu", local.has_gpu)
         patch.delenv("SNB_BASE_MODEL", raising=False)
-        patch.delenv("SNB_API_KEY", raising=False)
+        for name in ("SNB_API_KEY", "HF_TOKEN"):
+            patch.delenv(name, raising=False)
         with pytest.raises(BadSetting, match="SNB_API_KEY is not set"):
             scripts.code("serve", "--host", "0.0.0.0")
         patch.setenv("SNB_API_KEY", "porte-etroite-0123456789")
@@ -124,6 +126,8 @@ def test_a_class_gets_no_stand_in_from_a_machine_with_a_gpu(settings: Settings, 
         with pytest.raises(Fault, match=cure):
             scripts.code("serve", "--host", "0.0.0.0", "--port", "7860")
         assert "has no weights" in local.standin_reason()
+        patch.setenv("HF_TOKEN", "hf_token")
+        assert serve.chosen(IPv4Address("0.0.0.0"), 7860)[0] == {}
         patch.setattr(local, "has_gpu", lambda: False)
         assert local.standin_reason() == "there is no GPU here"
         patch.setenv("SNB_BASE_MODEL", "owner/name")
