@@ -115,7 +115,7 @@ def test_a_mistyped_setting_is_named_before_anything_is_built(monkeypatch: pytes
 def test_a_class_gets_no_stand_in_from_a_machine_with_a_gpu(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / prepared.FOLDER).rename(tmp_path / "elsewhere")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serve, "has_gpu", local.has_gpu)
+        patch.setattr(serve, "has_gpu", lambda: True)
         patch.delenv("SNB_BASE_MODEL", raising=False)
         for name in ("SNB_API_KEY", "HF_TOKEN"):
             patch.delenv(name, raising=False)
