@@ -77,6 +77,14 @@ class Gradio:
         return list({**self._parameters, **dialect.adapt(inputs, self.known)}.values())
 
 
+def is_gradio(http: Http) -> bool:
+    """Whether a Gradio app of version 5 or later answers there."""
+    try:
+        return "named_endpoints" in http.look(INFO).json()
+    except (Failed, ValueError, TypeError):
+        return False
+
+
 def newest(outputs: Any) -> str:
     """The newest answer in an endpoint's outputs: a text, `[[question, answer], …]` or `[{content}, …]`."""
     if len(outputs) == 1 and isinstance(outputs[0], list) and isinstance(outputs[0][-1], list):

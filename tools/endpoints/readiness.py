@@ -9,7 +9,7 @@ import httpx2
 from snb.front.cog_server import DEAD
 from tools.endpoints.cog_endpoint import own_key
 from tools.endpoints.endpoint import Failed, Http
-from tools.endpoints.gradio_endpoint import INFO
+from tools.endpoints.gradio_endpoint import is_gradio
 
 POLL, LOOK = 0.5, 10.0
 """Seconds between two looks at a server that boots; and for one, since such a host can swallow packets."""
@@ -63,11 +63,11 @@ def status(url: str) -> str:
         Absent: it may come.
         Failed: it will not, or not for this caller.
     """
-    key = own_key()
-    response = look(Http(url, LOOK), "/health-check")
+    key, http = own_key(), Http(url, LOOK)
+    response = look(http, "/health-check")
     health = document(response)
     if "status" not in health:
-        if "named_endpoints" in document(look(Http(url, LOOK), INFO)):
+        if is_gradio(http):
             return GRADIO
         to = f", which redirects to {response.headers['location']}" if response.is_redirect else ""
         raise Absent(

@@ -14,7 +14,7 @@ from typing import IO
 from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Endpoint, Failed, Http
-from tools.endpoints.gradio_endpoint import INFO, Gradio
+from tools.endpoints.gradio_endpoint import Gradio, is_gradio
 from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
@@ -85,7 +85,7 @@ def reached(address: str) -> Cog | Gradio | Replicate:
     """
     if url := url_of(address):
         name = "".join(filter(None, URL.fullmatch(url).groups()))  # type: ignore[union-attr]
-        return Gradio(name, url) if Http(url).reaches(INFO) else Cog(name, url)
+        return Gradio(name, url) if is_gradio(Http(url)) else Cog(name, url)
     named = MODEL.fullmatch(address)
     if not named:
         raise Failed(f"{address} is neither a host (https://…) nor owner/name on Replicate")

@@ -37,7 +37,7 @@ from tools.benchmarking.benchmark_record import machine, versions
 from tools.command import say
 from tools.endpoints.cog_endpoint import own_key
 from tools.endpoints.endpoint import Failed, Http
-from tools.endpoints.gradio_endpoint import INFO
+from tools.endpoints.gradio_endpoint import is_gradio
 from tools.rehearsing.course import NEVER, Answer, Course
 from tools.serving import local
 from tools.serving.server import FRONT, Server
@@ -83,7 +83,7 @@ class OldSpace(Server):
 
     def status(self) -> str:
         """Gradio knows no state but to be there."""
-        return "READY" if Http(self.url, silence=10).reaches(INFO) else "DOWN"
+        return "READY" if is_gradio(Http(self.url, silence=10)) else "DOWN"
 
 
 class Local:
