@@ -1,10 +1,11 @@
 """What the endpoint costs on every host of the fallback plan, by the prices in tools/pricing/prices.toml.
 
-scripts/costs options                                             prices and their dates
+scripts/costs options                                             prices, their dates, and what ends a bill
 scripts/costs request --tokens 150                                one answer: alone, shared, cold
 scripts/costs demonstration --hours 3 --pupils 30 --questions 5   one class
 scripts/costs month --demonstrations 4 --requests-a-day 20        with single requests in between
 scripts/costs break-even                                          by the second, the hour or the month
+scripts/costs minutes                                             to the first answer, by way and step
 
 A card holds what a boot would choose there: SNB_PRECISION, SNB_SLOTS and SNB_CONTEXT count here too.
 docs/costs.md explains the columns.
@@ -12,8 +13,8 @@ docs/costs.md explains the columns.
 
 import argparse
 import json
+import math
 import sys
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,17 +24,12 @@ from typing import Any
 from snb.card import choose, gib
 from snb.errors import SNBError
 from snb.settings import Settings
-from tools.benchmarking import bounds
 from tools.benchmarking.bounds import QWEN_14B, Bounds
 from tools.command import Fault
+from tools.pricing import minutes
+from tools.pricing.prices import ACTIVE, CARDS, HOUR, MONTH, MONTH_HOURS, MOST, SECOND, SECONDS, read
 from tools.table import number, table
 
-FILE = Path(__file__).with_name("prices.toml")
-CARDS = {card.name: card for card in bounds.CARDS}
-ACTIVE, SECOND, HOUR, MONTH = "active second", "second", "hour", "month"
-MONTH_HOURS = 730
-SECONDS = {ACTIVE: 1, SECOND: 1, HOUR: 3600, MONTH: 3600 * MONTH_HOURS}
-CURE = "its first lines explain its fields"
 PROMPT = 874
 """Tokens of persona, passages and question."""
 
@@ -88,7 +84,7 @@ def arguments() -> argparse.Namespace:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     add = parser.add_argument
-    add("command", choices=("options", "request", "demonstration", "month", "break-even"))
+    add("command", choices=("options", "request", "demonstration", "month", "break-even", "minutes"))
     add("--hours", type=float, default=3.0, help="that a machine is up, boot included (default 3)")
     add("--pupils", type=int, default=30, help="who ask at once (default 30)")
     add("--questions", type=int, default=5, help="of each pupil (default 5)")
@@ -101,23 +97,10 @@ def arguments() -> argparse.Namespace:
     asked = parser.parse_args()
     if bool(asked.benchmark) != bool(asked.card):
         parser.error("--benchmark and --card go together: the file does not say which card answered")
-    if asked.tokens < 1 or min(value for value in vars(asked).values() if isinstance(value, int | float)) < 0:
-        parser.error("numbers are not negative, and --tokens is at least 1")
+    numbers = [value for value in vars(asked).values() if isinstance(value, int | float)]
+    if asked.tokens < 1 or not all(0 <= value <= MOST for value in numbers):
+        parser.error(f"numbers are from 0 to {MOST:,}, and --tokens is at least 1")
     return asked
-
-
-def read(file: Path = FILE) -> dict[str, Any]:
-    """The prices. Raises Fault where they are no TOML, or not of cards and ways to pay that are known."""
-    try:
-        listed = tomllib.loads(file.read_text(encoding="utf-8"))
-        hosts = listed["hosts"].values()
-        unknown = {name for host in hosts for name in host["prices"]} - {*CARDS}
-        unknown |= {unit for host in hosts for unit in host.get("paid_by", ())} - {*SECONDS}
-    except (ValueError, KeyError) as error:
-        raise Fault(f"{file.name}: {error}; {CURE}") from error
-    if unknown:
-        raise Fault(f"{file.name}: unknown are {', '.join(sorted(unknown))}; {CURE}")
-    return listed
 
 
 def machines(listed: dict[str, Any], asked: argparse.Namespace) -> Iterator[Machine]:
@@ -137,8 +120,8 @@ def machines(listed: dict[str, Any], asked: argparse.Namespace) -> Iterator[Mach
             size = model.footprint.weights(choice.precision if asked.prepared else "bf16")
             boot = size / (listed["gigabits_per_second"] * 1e9 / 8)
             held_in = f"{choice.precision}, {gib(choice.need.total)} of {gib(card.device.free)}"
-            dollars = price * (listed["dollars_per_euro"] if terms.get("currency") == "EUR" else 1)
-            for unit in terms.get("paid_by", [HOUR]):
+            dollars = price * (listed["dollars_per_euro"] if terms["currency"] == "EUR" else 1)
+            for unit in terms["paid_by"]:
                 idle = 60 * listed["idle_minutes"]
                 yield Machine(host, name, held_in, unit, dollars, at_once, seconds, boot, idle)
 
@@ -152,9 +135,9 @@ def rates(file: Path, tokens: int) -> tuple[int, Callable[[int], float]]:
         figures = json.loads(file.read_text(encoding="utf-8"))["tables"]["figures"]
         levels = [one for one in figures if one["kind"] == "at once" and not one["failed"]]
         ours = [one for one in levels if all(one[key] == levels[0][key] for key in ("server", "workload"))]
-        of = {one["pupils"]: float(one["tokens_per_second_in_all"]) for one in ours}
-        most, least = max(of), min(of)
-    except (ValueError, KeyError, TypeError) as error:
+        of = {int(one["pupils"]): float(one["tokens_per_second_in_all"]) for one in ours}
+        most, least, _ = max(of), min(of), [1 / rate for rate in of.values()]
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
         cure = "scripts/benchmark --output FOLDER writes FOLDER/benchmark.json"
         raise Fault(f"{file.name} has no level at which every request was answered; {cure}") from error
     return most, lambda rows: rows * tokens / of[max({least} | {n for n in of if n <= rows})]
@@ -169,11 +152,11 @@ def columns(asked: argparse.Namespace, chosen: list[Machine]) -> dict[str, Calla
     def hourly(one: Machine) -> float:
         return 3600 * one.per_second
 
-    cheapest = min(one.price for one in chosen if one.unit == MONTH)
+    cheapest = min((one.price for one in chosen if one.unit == MONTH), default=math.inf)
     tables: dict[str, dict[str, Callable[[Machine], float | str]]] = {
         "options": {
             "$/h": hourly,
-            "$ a day if forgotten": lambda one: 24 * hourly(one) if one.unit == HOUR else "–",
+            "$ a day if forgotten": lambda one: 24 * hourly(one) if one.unit != ACTIVE else "–",
             "held in, GiB of free": lambda one: one.held_in,
             "at once": lambda one: str(one.at_once),
             "boot s": lambda one: one.boot,
@@ -201,7 +184,11 @@ def columns(asked: argparse.Namespace, chosen: list[Machine]) -> dict[str, Calla
 
 
 def main() -> int:
-    asked, listed = arguments(), read()
+    asked = arguments()
+    if asked.command == "minutes":
+        print(minutes.report())
+        return 0
+    listed = read()
     chosen = list(machines(listed, asked))
     shown = columns(asked, chosen)
     if asked.command == "break-even":
@@ -216,7 +203,8 @@ def main() -> int:
         print(f"{heading}:")
     print(table(["host", "card", "price", *shown], rows))
     if asked.command == "options":
-        print(*(f"{host}: read {of['read']}" for host, of in listed["hosts"].items()), sep="\n")
+        for host, of in listed["hosts"].items():
+            print(f"{host}: read {of['read']}. Forgotten: {of['limit']}")
     but = f" but on {asked.card}, which was measured" if asked.card else ""
     euro = listed["dollars_per_euro"]
     print(f"Computed by the roofline{but}: a real card takes longer. A euro is ${euro:g}.")
