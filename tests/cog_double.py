@@ -26,12 +26,23 @@ class Handler(BaseHTTPRequestHandler):
     server: "Double"
 
     def do_GET(self) -> None:
-        """One answer for `/`, /health-check and /openapi.json."""
+        """One answer for `/`, /health-check and /openapi.json; /page is a page, and /old has moved."""
         faults = self.server.faults
+        self.server.looks += 1
+        if self.path.startswith("/page"):
+            self.send_error(404)
+            return
+        if self.path.startswith("/old"):
+            self.send_response(301)
+            self.send_header("Location", "http://elsewhere")
+            self.end_headers()
+            return
         inputs: dict[str, Any] = {name: {} for name in INPUTS if f"no {name}" not in faults}
-        status = "SETUP_FAILED" if "setup failed" in faults else "READY"
+        status = "SETUP_FAILED" if "setup failed" in faults else "STARTING" if "starts" in faults else "READY"
+        setup = {"logs": "loading\nSetup failed: setup failed: WEIGHTS_MISSING: no such folder"}
         schemas = {"Input": {"properties": inputs}}
-        self._json({"cog_version": "0.23.1", "status": status, "components": {"schemas": schemas}})
+        document = {"cog_version": "0.23.1", "status": status, "components": {"schemas": schemas}}
+        self._json({**document, "setup": setup if "setup failed" in faults else {}})
 
     def do_POST(self) -> None:
         """A cancel."""
@@ -96,6 +107,7 @@ class Double(ThreadingHTTPServer):
         self.running: set[str] = set()
         self.canceled: set[str] = set()
         self.over = threading.Event()
+        self.looks = 0
         self._asked = 0
 
     def refused(self, inputs: dict[str, Any]) -> str:

@@ -36,9 +36,9 @@ def main() -> None:
         locked = stack.enter_context(Server({**settings, "SNB_API_KEY": KEY}, log=log, module=FRONT))
         page = SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log")
         replicate = stack.enter_context(ReplicateServer(cog.url))
-        from tests.gradio_space import GradioSpace  # takes seconds to import
+        from tools.rehearsing.old_space import OldSpace  # takes seconds to import
 
-        space = stack.enter_context(GradioSpace(cog))
+        space = stack.enter_context(OldSpace(cog))
         stack.enter_context(page)
         for server in (cog, locked):
             server.wait()

@@ -63,6 +63,9 @@ def test_serve_says_when_it_is_ready_and_a_signal_ends_it_with_its_worker(
     ) as serve:
         assert serve.stdout
         assert serve.stdout.readline().decode().strip() == f"Ready: http://127.0.0.1:{port}"
+        assert (
+            serve.stdout.readline().decode() == f"Serving {environment['SNB_BASE_MODEL']} with adapter none\n"
+        )
         assert httpx.get(f"http://127.0.0.1:{port}/health-check").json()["status"] == "READY"
         assert len(started_with(tmp_path)) >= 3  # itself, the server and its worker
         serve.send_signal(number)

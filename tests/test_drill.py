@@ -30,10 +30,11 @@ needs_node = pytest.mark.skipif(
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """A tiny model, and a setting of the client's own, with which a server would not boot."""
+    """A tiny model, and what the plan has left in a shell."""
     base = save_tiny(tmp_path / "base", max_position_embeddings=4096)
-    own = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_TIMEOUT_MS": "1"}
-    return {**os.environ, **own, "SNB_SCRIPTS": "any"}
+    own = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SCRIPTS": "any"}
+    plan = {"SNB_BACKEND_URL": "usual.invalid,replicate:owner/name", "SNB_API_PREFIX": "/gradio_api"}
+    return {**os.environ, **own, **plan, "SNB_API_KEY": "another-key-0123456789"}
 
 
 def answered(record: str) -> list[int]:
@@ -43,7 +44,7 @@ def answered(record: str) -> list[int]:
     return list(map(int, counts.groups()))
 
 
-# Three servers boot, and the client leaves one that failed alone for ten seconds and more.
+# A Space and a server boot, the Space twice, and the client leaves who failed alone for ten seconds and more.
 @needs_node
 @pytest.mark.server
 def test_a_class_loses_nothing_when_the_first_backend_is_killed_and_returns_to_it(
@@ -56,20 +57,21 @@ def test_a_class_loses_nothing_when_the_first_backend_is_killed_and_returns_to_i
     assert file.read_text(encoding="utf-8") == done.stdout
     assert "**Nothing was lost:**" in done.stdout
     assert "SIGKILL" in done.stdout
+    assert "asked a Gradio Space of the old kind and python -m snb.front with a key" in done.stdout
     asked, first, second = answered(done.stdout)
     assert asked == first + second
     assert min(first, second) >= 2
     assert not started_with(tmp_path)
 
 
-# Two servers boot.
+# A Space and a server boot.
 @needs_node
 @pytest.mark.server
 def test_ctrl_c_ends_everything_that_was_started(environment: dict[str, str], tmp_path: Path) -> None:
     with subprocess.Popen(DRILL, env=environment, stderr=subprocess.PIPE, text=True) as drill:
         assert drill.stderr
         assert any("pupils ask" in line for line in drill.stderr)
-        assert len(started_with(tmp_path)) > 4  # itself, two servers with a worker each, the class
+        assert len(started_with(tmp_path)) > 6  # itself, a Space, two servers with a worker each, the class
         drill.send_signal(signal.SIGINT)
         assert drill.wait(timeout=60) == 130
         assert "Traceback" not in drill.stderr.read()
@@ -94,6 +96,15 @@ def test_a_person_is_told_when_to_take_the_first_away_and_when_to_bring_it_back(
     assert drill.returncode == 0, written
     assert "by hand" in written
     assert min(answered(written)) > 0
+
+
+@needs_node
+def test_an_empty_key_is_told_before_anybody_asks(environment: dict[str, str]) -> None:
+    command = [*DRILL, "--backends", "a.invalid", "b.invalid"]
+    environment["SNB_API_KEY"] = ""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "SNB_API_KEY is set and empty" in done.stderr
 
 
 @needs_node

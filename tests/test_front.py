@@ -58,6 +58,17 @@ def test_a_public_address_without_a_key_is_refused(
     check_public("127.0.0.1", None)
 
 
+def test_a_port_that_is_taken_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        monkeypatch.setattr(sys, "argv", ["snb.front", "--port", port])
+        assert main() == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert (port in line, "Choose another port" in line) == (True, True)
+
+
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=8, max_position_embeddings=8192)

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from snb.front import process_group
 from snb.settings import Settings
 from snb.weights import prepared
 from snb.weights.lock import Entry, Lock
+from tests import scripts
 from tests.hosts import PREDICTOR, puppet, puppet_server
 from tests.waiting import running, until
-from tools.serving import local
+from tools.command import Fault
+from tools.serving import local, serve
 from tools.serving.server import Server, SetupFailed, free_port
 
 STARTS = """
@@ -59,7 +62,7 @@ def test_one_that_does_not_listen_is_ended_by_force_with_what_it_started() -> No
 def test_where_nothing_can_listen_is_said_before_a_server_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(SetupFailed, match="in use; choose another port"):
+        with pytest.raises(SetupFailed, match="another server has"):
             Server({}, port=port)
     for port in (-1, 65536):
         with pytest.raises(SetupFailed, match="0-65535"):
@@ -107,3 +110,25 @@ def test_a_mistyped_setting_is_named_before_anything_is_built(monkeypatch: pytes
     monkeypatch.setattr(local, "build_standin", lambda: pytest.fail("it was built"))
     with pytest.raises(BadSetting, match="SNB_SLOTS"):
         local.settings()
+
+
+def test_a_class_gets_no_stand_in_from_a_machine_with_a_gpu(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / prepared.FOLDER).rename(tmp_path / "elsewhere")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "has_gpu", lambda: True)
+        patch.delenv("SNB_BASE_MODEL", raising=False)
+        for name in ("SNB_API_KEY", "HF_TOKEN"):
+            patch.delenv(name, raising=False)
+        with pytest.raises(BadSetting, match="SNB_API_KEY is not set"):
+            scripts.code("serve", "--host", "0.0.0.0")
+        patch.setenv("SNB_API_KEY", "porte-etroite-0123456789")
+        cure = "type scripts/download-weights && scripts/serve --host 0.0.0.0 --port 7860"
+        with pytest.raises(Fault, match=cure):
+            scripts.code("serve", "--host", "0.0.0.0", "--port", "7860")
+        assert "has no weights" in local.standin_reason()
+        patch.setenv("HF_TOKEN", "hf_token")
+        assert serve.chosen(IPv4Address("0.0.0.0"), 7860)[0] == {}
+        patch.setattr(local, "has_gpu", lambda: False)
+        assert local.standin_reason() == "there is no GPU here"
+        patch.setenv("SNB_BASE_MODEL", "owner/name")
+        assert not local.standin_reason()

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from snb.settings import ROOT
 from tests.cog_double import FRENCH, Double
 from tests.conftest import NOTICE
 from tests.replicate_server import ReplicateServer
+from tests.space_page import SpacePage
 from tests.tiny import save_tiny
+from tests.waiting import until
 from tools.endpoints.endpoint import Failed
+from tools.endpoints.readiness import ENDS, POLL
 from tools.rehearsing import checks, smoke_test
 from tools.rehearsing.reply import Reply
 from tools.rehearsing.verdict import FAILED, NOTE, OK, WARNING, Verdict
-from tools.serving.server import FRONT, Server
+from tools.serving.server import FRONT, Server, free_port
 
 pytestmark = pytest.mark.slow  # every test runs the whole smoke test against a server
 
@@ -38,16 +43,16 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "LEFT", 0.3)
 
 
-def command(address: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(address: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command, as a user runs it."""
-    words = [sys.executable, str(ROOT / "scripts" / "smoke-test"), address]
+    words = [sys.executable, str(ROOT / "scripts" / "smoke-test"), address, *options]
     return subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
 def checked(server: Double, limit: float = 30) -> dict[str, Verdict]:
     """The last verdict on each subject; of several, one that failed."""
     verdicts: dict[str, Verdict] = {}
-    for verdict in smoke_test.verdicts(server.url, boot=1, limit=limit):
+    for verdict in smoke_test.verdicts(server.url, limit):
         if verdict.subject not in verdicts or verdicts[verdict.subject].state != FAILED:
             verdicts[verdict.subject] = verdict
     return verdicts
@@ -86,7 +91,7 @@ def test_a_version_that_is_not_there_and_a_token_that_is_wrong_are_refused(
         monkeypatch.setenv("REPLICATE_API_BASE_URL", api.url)
         for token, address, status in ((TOKEN, "owner/spinoza:abc", 404), ("r8_no", "owner/spinoza", 401)):
             monkeypatch.setenv("REPLICATE_API_TOKEN", token)
-            [verdict] = smoke_test.verdicts(address, boot=1, limit=30)
+            [verdict] = smoke_test.verdicts(address, 30)
             assert (verdict.state, f"HTTP {status}" in verdict.seen) == (FAILED, True)
 
 
@@ -96,13 +101,49 @@ def test_a_server_with_a_key_is_asked_with_it_and_lets_no_other_in(tmp_path: Pat
     settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "4", "SNB_API_KEY": KEY}
     with (tmp_path / "log").open("w") as file, Server(settings, log=file, module=FRONT) as server:
         # Not waited for: that is the command's first job.
-        inside = command(server.url, SNB_API_KEY=KEY)
-        outside = command(server.url)
+        inside = command(server.url, "--boot", "300", SNB_API_KEY=KEY)
+        outside, wrong = command(server.url), command(server.url, SNB_API_KEY=f"{KEY}-d-hier")
     assert inside.returncode == 0, inside.stdout
     assert inside.stdout.count("\nok       key") == 2
-    assert outside.returncode == 1
-    assert "UNAUTHORIZED" in outside.stdout
     assert KEY not in inside.stdout + inside.stderr
+    assert (outside.returncode, wrong.returncode) == (1, 1)
+    assert "UNAUTHORIZED: set SNB_API_KEY" in outside.stdout
+    assert "UNAUTHORIZED: SNB_API_KEY here is not the server's" in wrong.stdout
+
+
+class French:
+    """What a Space asks for its answers, in place of a model that speaks the language."""
+
+    def stream(self, **_: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield from (("output", {"chunk": f"{word} "}) for word in FRENCH.split())
+        yield "completed", {"status": "succeeded"}
+
+
+def test_a_space_of_the_old_kind_passes_and_what_it_cannot_do_is_a_note(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tools.rehearsing.old_space import OldSpace  # takes seconds to import
+
+    monkeypatch.setenv("SNB_API_KEY", KEY)  # of the second backend
+    with OldSpace(French()) as space:  # type: ignore[arg-type]
+        verdicts = list(smoke_test.verdicts(f"{space.url}/", 30))
+    ok = [verdict.subject for verdict in verdicts if verdict.state == OK]
+    assert ok == ["ready", "bergson", "kant", "spinoza", "stream", "language"]
+    assert [verdict.subject for verdict in verdicts if verdict.state != OK] == ["times", "left out"]
+    assert "seed" in verdicts[-1].seen
+
+
+# The page starts, before a server.
+@pytest.mark.server
+def test_the_page_passes_with_seed_and_bad_inputs(cog: Server, tmp_path: Path) -> None:
+    with SpacePage({"SNB_BACKEND_URL": cog.url}, tmp_path / "log") as page:
+        verdicts = list(smoke_test.verdicts(page.url, 60))
+    states = {verdict.subject: verdict.state for verdict in verdicts}
+    del states["language"]  # of a random model; Gradio has no metric that says so
+    assert states == {
+        **dict.fromkeys(("ready", "bergson", "kant", "spinoza", "stream", "seed", "bad input"), OK),
+        **dict.fromkeys(("times", "left out"), NOTE),
+    }, verdicts
 
 
 def test_a_double_without_a_fault_passes() -> None:
@@ -115,7 +156,7 @@ def test_a_double_without_a_fault_passes() -> None:
 @pytest.mark.parametrize(
     ("fault", "subject", "words"),
     [
-        ("setup failed", "reach", "SETUP_FAILED"),
+        ("setup failed", "reach", "SETUP_FAILED: WEIGHTS_MISSING: no such folder"),
         ("no seed", "schema", "no input seed"),
         ("cut", "spinoza", "stream ended before the answer"),
         ("forgets the seed", "seed", "three different answers"),
@@ -165,18 +206,71 @@ def test_every_failure_is_listed_again_at_the_end_and_the_exit_is_1() -> None:
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("http://127.0.0.1:9", "not ready within 1 s"),
+        ("http://127.0.0.1:9", "Connection refused; if a server is still booting there, add --boot"),
+        ("127.0.0.1:9/", "Connection refused"),
+        ("no-such-host.invalid", "Name or service not known"),
         ("owner/spinoza", "set REPLICATE_API_TOKEN"),
-        ("127.0.0.1:5000", "neither a URL"),
-        ("http://[", "neither a URL"),
-        ("ftp://host", "neither a URL"),
-        ("a/b/c", "neither a URL"),
+        ("replicate:owner/spinoza", "set REPLICATE_API_TOKEN"),
+        ("http://[", "neither a host"),
+        ("ftp://host", "neither a host"),
+        ("a/b/c", "neither a host"),
     ],
 )
-def test_what_cannot_be_asked_fails_and_says_why(address: str, reason: str) -> None:
-    [verdict] = smoke_test.verdicts(address, boot=1, limit=1)
+def test_what_cannot_be_asked_fails_at_once_and_says_why(
+    address: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [verdict] = smoke_test.verdicts(address, 1)
     assert verdict.state == FAILED
     assert reason in verdict.seen
+    assert not capsys.readouterr().err  # it has not waited
+
+
+@pytest.mark.parametrize(
+    ("scheme", "path", "reason"),
+    [
+        ("http", "/page", "GET /health-check has HTTP 404"),
+        ("http", "/old", "HTTP 301, which redirects to http://elsewhere"),
+        ("https", "", "a server without TLS needs http:// in front"),
+    ],
+)
+def test_a_host_that_is_something_else_is_told(scheme: str, path: str, reason: str) -> None:
+    with Double() as server:
+        [verdict] = smoke_test.verdicts(f"{scheme}://127.0.0.1:{server.server_port}{path}", 1)
+    assert (verdict.state, reason in verdict.seen) == (FAILED, True), verdict
+
+
+def test_an_empty_key_is_a_fault_wherever_one_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNB_API_KEY", "")
+    with Double() as server:
+        [verdict] = smoke_test.verdicts(server.url, 30)
+    assert (verdict.state, "set and empty" in verdict.seen) == (FAILED, True)
+
+
+def test_an_open_server_that_others_reach_is_a_warning() -> None:
+    with Double() as server:
+        verdicts = list(smoke_test.verdicts(f"http://127.1:{server.server_port}", 30))
+    assert [verdict.subject for verdict in verdicts if verdict.state == WARNING] == ["key"]
+
+
+# A server boots for some seconds, and is looked at twice a second.
+def test_a_container_that_boots_is_waited_for_until_it_ends_again_and_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    port = free_port()
+
+    def boot() -> None:
+        """Comes and goes, as a container whose setup fails."""
+        for _ in range(ENDS):
+            with Double("starts", port=port) as server:
+                until(lambda: server.looks > 1)
+            time.sleep(2 * POLL)
+
+    threading.Thread(target=boot, daemon=True).start()
+    [verdict] = smoke_test.verdicts(f"http://127.0.0.1:{port}", 30, boot=120)
+    assert (verdict.state, "ended while it was booting" in verdict.seen) == (FAILED, True), verdict
+    told = capsys.readouterr().err
+    assert told.count("waiting for the server: STARTING") == ENDS
+    assert "Connection refused" in told
 
 
 def reply(text: str = FRENCH, came: float = 4.0, **metrics: Any) -> Reply:

@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -44,14 +45,12 @@ class Server(uvicorn.Server):
         yield
 
 
-async def serve(host: str, port: int, settings: Settings) -> str:
+async def serve(listening: socket.socket, settings: Settings) -> str:
     """Returns when it was told to end; the reason, when it has ended itself."""
     async with CogServer() as cog:
         answers = Answers(cog.client, cog.places)
         config = uvicorn.Config(
             Front(cog, answers).app(settings.api_key),
-            host=host,
-            port=port,
             http=Connection,
             ws="none",
             lifespan="off",
@@ -63,7 +62,7 @@ async def serve(host: str, port: int, settings: Settings) -> str:
             timeout_graceful_shutdown=int(settings.deadline) + 10,
         )
         server = Server(config)
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve([listening]))
         watching = asyncio.create_task(failure(cog, answers))
         await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
         reason = watching.result() if watching.done() else ""
@@ -97,6 +96,15 @@ def check_public(host: str, key: str | None) -> None:
         raise BadSetting(fault, "Set it to what callers have to send: openssl rand -hex 32")
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises BadSetting: it cannot, which uvicorn 0.54 tells with a traceback."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise BadSetting(f"nothing can listen on {host}:{port}: {error}", "Choose another port") from error
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m snb.front", description=__doc__)
     add: Any = parser.add_argument
@@ -108,7 +116,7 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
         check_public(options.host, settings.api_key)
-        reason = asyncio.run(serve(options.host, options.port, settings))
+        reason = asyncio.run(serve(listen(options.host, options.port), settings))
     except (SNBError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,16 +2,20 @@
 
 import os
 import secrets
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
-from snb.front.cog_server import DEAD
 from tools.endpoints import dialect
 from tools.endpoints.endpoint import Failed, Http, Piece, Running, end
 
-POLL, LOOK = 0.5, 10.0
-"""Seconds between two looks at a server that boots; and for one, since such a host can swallow packets."""
+
+def own_key() -> str:
+    """SNB_API_KEY, or "" for none. Raises Failed: it is set and empty, as a new shell may have it."""
+    value = os.environ.get("SNB_API_KEY")
+    if value is not None and not value.strip():
+        cure = "type . ~/.spinoza.env to read it, or unset SNB_API_KEY if there is none"
+        raise Failed(f"SNB_API_KEY is set and empty: {cure}")
+    return value or ""
 
 
 class Cog:
@@ -26,7 +30,7 @@ class Cog:
 
     def __init__(self, name: str, url: str, key: str | None = None) -> None:
         self.name, self.url = name, url
-        self._http = Http(url, key=os.environ.get("SNB_API_KEY", "") if key is None else key)
+        self._http = Http(url, key=own_key() if key is None else key)
         self.known = dialect.properties(self._http.json("GET", "/openapi.json"))
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
@@ -51,30 +55,9 @@ class Cog:
         raise Failed("the stream ended before the answer did")
 
 
-def await_ready(url: str, limit: float, say: Callable[[str], None]) -> float:
-    """Seconds until the Cog server at `url` took predictions; `say` is told each new state.
-
-    One that does not answer yet is waited for: a container that boots does not listen from its first second.
-
-    Raises:
-        Failed: its setup failed, or it is not ready after `limit` seconds.
-    """
-    began, http, before = time.monotonic(), Http(url, LOOK), ""
-    while (state := status(http)) not in ("READY", "BUSY"):
-        if state in DEAD:
-            raise Failed(f"the server says {state}; its log says why")
-        if time.monotonic() - began + POLL > limit:
-            raise Failed(f"not ready within {limit:g} s: {state}")
-        if state != before:
-            say(f"waiting for the server: {state}")
-        before = state
-        time.sleep(POLL)
-    return time.monotonic() - began
-
-
 def status(http: Http) -> str:
     """What the server says of itself, or `DOWN` and why."""
     try:
-        return str(http.json("GET", "/health-check", whatever=True)["status"])
+        return str(http.look("/health-check").json()["status"])
     except Exception as error:  # whatever it is, the next look may find better
         return f"DOWN ({error})"

@@ -99,13 +99,17 @@ class Http:
             trust_env=urlsplit(base).hostname not in LOOPBACK,  # no proxy on the way to this machine
         )
 
-    def json(self, method: str, path: str, body: Any = None, whatever: bool = False) -> Any:
-        """The JSON of one reply; with `whatever`, of one with any status."""
+    def json(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON of one reply."""
         with faults():
             response = self._client.request(method, path, json=body)
-            if not whatever:
-                check(response)
+            check(response)
             return response.json()
+
+    def look(self, path: str) -> httpx2.Response:
+        """The reply to a GET, whatever its status."""
+        with faults():
+            return self._client.get(path, headers={"Accept": "application/json"})
 
     def reaches(self, path: str) -> bool:
         """Whether the server answers there, and well."""
@@ -130,7 +134,7 @@ def faults() -> Iterator[None]:
         yield
     except httpx2.ReadTimeout as error:
         raise Failed("the server fell silent") from error
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, LookupError, TypeError, AttributeError) as error:
         raise Failed(f"{type(error).__name__}: {error}") from error
 
 

@@ -13,7 +13,8 @@ from typing import IO
 
 from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import Cog
-from tools.endpoints.endpoint import Endpoint, Failed
+from tools.endpoints.endpoint import Endpoint, Failed, Http
+from tools.endpoints.gradio_endpoint import Gradio, is_gradio
 from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
@@ -21,6 +22,8 @@ OURS, REFERENCE = "ours", "reference"
 SLOTS = "32"
 """As many as the largest level asks for, unless SNB_SLOTS says otherwise."""
 URL = re.compile(r"https?://(?:\S+@)?(\[[\da-f:]+\]|[\w.-]+)(:\d+)?(?:/\S*)?")
+HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+(?::\d+)?|[\w-]+:\d+)(?:/\S*)?")
+"""An address without its scheme: before the first slash it has a dot or a port, which no owner's name has."""
 MODEL = re.compile(r"(?:replicate:)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
 """A model or a deployment on Replicate, as people write them."""
 
@@ -62,8 +65,17 @@ def remote(address: str) -> Iterator[Started]:
     yield Started(reached(address))
 
 
-def reached(address: str) -> Cog | Replicate:
-    """The endpoint at the URL of a Cog server, or of a model or deployment on Replicate.
+def url_of(address: str) -> str:
+    """The URL of a host as people write it, with https unless they say otherwise, as the client takes it.
+
+    Empty for what is no host, but perhaps a model on Replicate.
+    """
+    address = f"https://{address}" if HOST.fullmatch(address) else address
+    return address.rstrip("/") if URL.fullmatch(address) else ""
+
+
+def reached(address: str) -> Cog | Gradio | Replicate:
+    """The endpoint at the address of a Cog server or a Gradio app, or of a model or deployment on Replicate.
 
     There `owner/name` will do, with `:version` or after `deployments/` or `replicate:`. The token is
     REPLICATE_API_TOKEN, and REPLICATE_API_BASE_URL is asked in place of Replicate's own API.
@@ -71,11 +83,12 @@ def reached(address: str) -> Cog | Replicate:
     Raises:
         Failed: it does not answer, the address is neither, or there is no token.
     """
-    if url := URL.fullmatch(address):
-        return Cog("".join(filter(None, url.groups())), address)
+    if url := url_of(address):
+        name = "".join(filter(None, URL.fullmatch(url).groups()))  # type: ignore[union-attr]
+        return Gradio(name, url) if is_gradio(Http(url)) else Cog(name, url)
     named = MODEL.fullmatch(address)
     if not named:
-        raise Failed(f"{address} is neither a URL (http://… or https://…) nor owner/name on Replicate")
+        raise Failed(f"{address} is neither a host (https://…) nor owner/name on Replicate")
     if not (token := os.environ.get("REPLICATE_API_TOKEN")):
         raise Failed("set REPLICATE_API_TOKEN to ask Replicate")
     base = os.environ.get("REPLICATE_API_BASE_URL", "")

@@ -138,7 +138,7 @@ def cancel(endpoint: Remote) -> Seen:
     raise Failed("a canceled answer went on to its end")
 
 
-def left(endpoint: Cog) -> Seen:
+def left(endpoint: Remote) -> Seen:
     """An answer whose reader has left is over, so that to cancel it finds nothing."""
     _, running = opened(endpoint, LONG)
     running.pieces.close()

@@ -1,7 +1,7 @@
 /**
- * A class that asks through the project's own client, for scripts/drill. Its one argument is JSON: `{backends, pupils,
- * questions: [{number, philosopher, message, seed, maxTokens}], rounds}`, and without `rounds` it goes on until it is
- * ended. Neighbours ask different questions. Each line that it prints is an answer as JSON; times are in seconds.
+ * A class that asks through the project's own client, for scripts/drill. Its one argument is JSON: `{pupils, rounds,
+ * questions: [{number, philosopher, message, seed, maxTokens}]}`, and without `rounds` it goes on until it is ended. The
+ * backends are those of the environment. Neighbours ask different questions. Each line that it prints is an answer as JSON; times are in seconds.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -10,8 +10,8 @@ import { answer } from "../../client/src/failover.js";
 import { checkedInputs } from "../../client/src/inputs.js";
 
 const PAUSE = 500; // ms between two questions of a pupil
-const { questions, pupils, rounds, ...options } = JSON.parse(process.argv[2]);
-const backends = configuredBackends(options);
+const { questions, pupils, rounds } = JSON.parse(process.argv[2]);
+const backends = configuredBackends();
 console.info = () => {}; // the client logs a line for each question
 
 // callSNB, except that it also says who answered.

@@ -1,6 +1,7 @@
 """Rehearses the switch: a class asks, the first of two backends is taken away, and nothing may be lost.
 
-scripts/drill                            two Cog servers on this machine, the first of which is killed
+scripts/drill                            two on this machine: a Gradio Space of the old kind, which is killed,
+                                         and the program that the image with a door runs
 scripts/drill --how hang                 it stays there and says nothing more; stop: it is shut down in order
 scripts/drill --backends URL URL         two that run already; you are told when to take the first away and
                                          when to bring it back. replicate:owner/name will do for a URL
@@ -15,13 +16,14 @@ import itertools
 import json
 import math
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,10 +35,12 @@ from snb.settings import ROOT
 from tools.benchmarking import workload
 from tools.benchmarking.benchmark_record import machine, versions
 from tools.command import say
-from tools.endpoints.endpoint import Failed
+from tools.endpoints.cog_endpoint import own_key
+from tools.endpoints.endpoint import Failed, Http
+from tools.endpoints.gradio_endpoint import is_gradio
 from tools.rehearsing.course import NEVER, Answer, Course
 from tools.serving import local
-from tools.serving.server import Server
+from tools.serving.server import FRONT, Server
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM, "hang": signal.SIGSTOP}
 """`kill`: the host is gone from one moment to the next; `stop`: it is shut down in order; `hang`: it is
@@ -44,8 +48,6 @@ there, and says nothing any more."""
 SHARED = {"SNB_SLOTS": "4", "OMP_WAIT_POLICY": "PASSIVE"}
 """For two servers on one machine, unless the environment says otherwise: few slots, and threads that do not
 spin while they wait for each other, which on few cores makes a busy machine many times slower."""
-OWN = ("SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_TIMEOUT_MS")
-"""Settings of the client, which a drill makes itself."""
 CLIENT = ROOT / "client"
 DISTINCT, TOKENS = 6, 32
 """Questions that are asked again and again, so that their answers can be compared; tokens of an answer."""
@@ -61,7 +63,8 @@ class ByHand:
     deed = "by hand"
 
     def __init__(self, urls: list[str]) -> None:
-        self.urls = urls
+        self.urls, self.names = urls, urls
+        self.settings = {"SNB_API_KEY": key} if (key := own_key()) else {}
 
     def take(self) -> None:
         """The first is taken away."""
@@ -72,8 +75,19 @@ class ByHand:
         say(f"\a>>> Bring the first backend back now: {self.urls[0]}")
 
 
+class OldSpace(Server):
+    """The usual first address: a Gradio Space of the old kind, with its model behind it."""
+
+    def __init__(self, settings: Mapping[str, str], port: int, log: IO[str]) -> None:
+        super().__init__(settings, port=port, log=log, module="tools.rehearsing.old_space")
+
+    def status(self) -> str:
+        """Gradio knows no state but to be there."""
+        return "READY" if is_gradio(Http(self.url, silence=10)) else "DOWN"
+
+
 class Local:
-    """Two real Cog servers on loopback, as `ByHand`; `stack` ends them.
+    """The two of the plan on loopback, as `ByHand`, and its settings of the client; `stack` ends them.
 
     Raises:
         SetupFailed: one of them does not boot.
@@ -83,11 +97,15 @@ class Local:
         self.deed = f"{SIGNALS[how].name} to its process group"
         self._signal, self._stack, self._log = SIGNALS[how], stack, log
         shared = {name: os.environ.get(name, value) for name, value in SHARED.items()}
-        self._settings = {**local.settings(), **shared}
-        servers = [self._start(), self._start()]
-        for server in servers:
+        self._settings, key = {**local.settings(), **shared}, secrets.token_hex(16)
+        self._first = self._start()
+        second = Server({**self._settings, "SNB_API_KEY": key}, log=log, module=FRONT)
+        stack.enter_context(second)
+        for server in (self._first, second):
             server.wait(BOOT)
-        self._first, self.urls = servers[0], [server.url for server in servers]
+        self.urls = [self._first.url, second.url]
+        self.names = ["a Gradio Space of the old kind", f"python -m {FRONT} with a key"]
+        self.settings = {"SNB_API_KEY": key, "SNB_API_PREFIX": "/gradio_api"}
 
     def take(self) -> None:
         """The first and its worker get the signal."""
@@ -101,8 +119,8 @@ class Local:
         self._first = self._start(self._first.port)
         self._first.wait(BOOT)
 
-    def _start(self, port: int = 0) -> Server:
-        return self._stack.enter_context(Server(self._settings, port=port, log=self._log))
+    def _start(self, port: int = 0) -> OldSpace:
+        return self._stack.enter_context(OldSpace(self._settings, port, self._log))
 
 
 def questions() -> list[dict[str, Any]]:
@@ -115,10 +133,12 @@ def questions() -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def asking(backends: list[str], pupils: int, rounds: int | None = None) -> Iterator[Iterator[Answer]]:
+def asking(
+    urls: list[str], settings: Mapping[str, str], pupils: int, rounds: int | None = None
+) -> Iterator[Iterator[Answer]]:
     """The answers to a class, as they come: a Node program, which ends with the block."""
-    asked = {"backends": backends, "pupils": pupils, "rounds": rounds, "questions": questions()}
-    environment = {name: value for name, value in os.environ.items() if name not in OWN}
+    asked = {"pupils": pupils, "rounds": rounds, "questions": questions()}
+    environment = {**os.environ, **settings, "SNB_BACKEND_URL": ",".join(urls)}
     program = ["node", str(Path(__file__).with_name("drill.mjs")), json.dumps(asked)]
     process = process_group.start(program, stdout=subprocess.PIPE, text=True, env=environment)
     lines = SimpleQueue[str]()
@@ -136,15 +156,15 @@ def asking(backends: list[str], pupils: int, rounds: int | None = None) -> Itera
         process_group.end(process)
 
 
-def references(backends: list[str]) -> dict[int, str]:
+def references(backends: ByHand | Local) -> dict[int, str]:
     """The text of each answer, of either backend alone.
 
     Raises:
         Failed: one of them is down from the start; a drill would show nothing.
     """
     texts: dict[int, str] = {}
-    for which, url, pupils in zip(("second", "first"), reversed(backends), (1, DISTINCT), strict=True):
-        with asking([url], pupils, rounds=1) as answers:
+    for which, url, pupils in zip(("second", "first"), reversed(backends.urls), (1, DISTINCT), strict=True):
+        with asking([url], backends.settings, pupils, rounds=1) as answers:
             for answer in answers:
                 if answer.failure:
                     raise Failed(f"the {which} backend does not answer before the drill: {answer.failure}")
@@ -155,7 +175,7 @@ def references(backends: list[str]) -> dict[int, str]:
 def rehearse(course: Course, backends: ByHand | Local, pupils: int) -> None:
     """The whole drill; fills `course` as it goes, so that one that fails has something to show."""
     say(f"{pupils} pupils ask …")
-    with asking(backends.urls, pupils) as answers:
+    with asking(backends.urls, backends.settings, pupils) as answers:
 
         def hear(over: Callable[[], bool]) -> None:
             """Keeps answers until something has come true, or for PATIENCE; then one more of each pupil."""
@@ -216,17 +236,15 @@ def main() -> int:
     add("--output", type=Path, metavar="FILE", help="also writes the record there")
     options = parser.parse_args()
     check_client()
-    for name in OWN:
-        os.environ.pop(name, None)  # a server here is no client
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
         if not options.backends:
             say("two servers boot …")
         two = ByHand(options.backends) if options.backends else Local(stack, log, options.how)
-        course = Course(references(two.urls))
+        course = Course(references(two))
         try:
             rehearse(course, two, options.pupils)
         finally:
-            asked = f"{options.pupils} pupils asked {' and '.join(two.urls)} through the JavaScript client"
+            asked = f"{options.pupils} pupils asked {' and '.join(two.names)} through the JavaScript client"
             written = record(course, f"{asked}; the first was taken away: {two.deed}")
             print(written, end="")
             if options.output:

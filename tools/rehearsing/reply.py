@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Busy, Failed, Piece, Running
+from tools.endpoints.gradio_endpoint import Gradio
 from tools.endpoints.replicate_endpoint import Replicate
 
-Remote = Cog | Replicate
+Remote = Cog | Gradio | Replicate
 T = TypeVar("T")
 AGAIN = 0.5
 """Seconds, about, between two tries at a full server."""

@@ -18,18 +18,23 @@ STANDIN = Path(os.environ.get("SNB_STANDIN") or CACHE / "standin")
 def settings() -> dict[str, str]:
     """The environment for a server here, on top of this process's own; builds the stand-in if it is wanted.
 
-    Whoever sets SNB_BASE_MODEL has chosen already.
-
     Raises:
         BadSetting: the environment is not what a server would boot with.
     """
-    chosen = Settings.from_environment()
-    if os.environ.get("SNB_BASE_MODEL") or (has_gpu() and present(chosen)):
+    if not standin_reason():
         return {}
     build_standin()
     standin = {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}
     # Prepared weights that lie in weights/ are the philosopher's; whoever names others has chosen.
     return {"SNB_PREPARED": "none", **standin} if "SNB_PREPARED" not in os.environ else standin
+
+
+def standin_reason() -> str:
+    """Why the stand-in is served here; empty where it is not, as where SNB_BASE_MODEL names another."""
+    chosen = Settings.from_environment()
+    if os.environ.get("SNB_BASE_MODEL") or (has_gpu() and present(chosen)):
+        return ""
+    return f"{chosen.weights_dir} has no weights" if has_gpu() else "there is no GPU here"
 
 
 def build_standin() -> None:

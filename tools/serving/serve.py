@@ -1,11 +1,16 @@
 """Serves the philosophers on this machine until Ctrl-C or SIGTERM.
 
-For this machine alone without a key; with --host for others too, who send SNB_API_KEY in the header
-`Authorization: Bearer …`."""
+Without a GPU, or without their weights, a small stand-in answers here, which it says. For this machine alone
+without a key; with --host for others too, who send SNB_API_KEY in the header `Authorization: Bearer …`. They
+never get the stand-in of a machine with a GPU: with HF_TOKEN the server downloads the weights first."""
 
 import argparse
 from ipaddress import IPv4Address
 
+from snb.front.__main__ import check_public
+from snb.settings import Settings
+from tools.command import Fault, say
+from tools.machine import has_gpu
 from tools.serving import local
 from tools.serving.server import FRONT, Server
 
@@ -16,12 +21,32 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=5000, help="TCP port (default 5000)")
     where = "address to listen on (default: this machine only)"
-    parser.add_argument("--host", type=IPv4Address, default="127.0.0.1", help=where)
+    parser.add_argument("--host", type=IPv4Address, default=IPv4Address("127.0.0.1"), help=where)
     options = parser.parse_args()
+    environment, served = chosen(options.host, options.port)
     try:
-        with Server(local.settings(), port=options.port, host=str(options.host), module=FRONT) as server:
+        with Server(environment, port=options.port, host=str(options.host), module=FRONT) as server:
             server.wait()
-            print(f"Ready: {server.url}", flush=True)
+            print(f"Ready: {server.url}\nServing {served}", flush=True)
             return server.join()
     except KeyboardInterrupt:
         return 0
+
+
+def chosen(host: IPv4Address, port: int) -> tuple[dict[str, str], str]:
+    """The environment of the server, and what it serves.
+
+    Raises:
+        Fault: a class would get the stand-in.
+        BadSetting: strangers could ask, or the environment is not what a server would boot with.
+    """
+    settings, why = Settings.from_environment(), local.standin_reason()
+    check_public(str(host), settings.api_key)
+    if why and (host.is_loopback or not has_gpu()):
+        return local.settings(), f"a 135M stand-in, which is no philosopher: {why}"
+    if why and not settings.hf_token:
+        cure = f"set HF_TOKEN, or type scripts/download-weights && scripts/serve --host {host} --port {port}"
+        raise Fault(f"{why}, and a class would get a stand-in: {cure}")
+    if why:
+        say(f"{why}: the server downloads them first …")
+    return {}, f"{settings.base_model} with adapter {settings.adapter}"

@@ -135,11 +135,25 @@ def before(name: str, folder: Path) -> str:
 
 
 def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """As `snb.front.port.reserve`. Raises SetupFailed: nothing can listen there."""
+    """As `snb.front.port.reserve`. Raises SetupFailed: nothing can listen there, or something else does.
+
+    That a port can be reserved is no proof of the latter: macOS gives it on one address to another as well.
+    """
+    if port and answers(host, port):
+        raise SetupFailed(f"another server has {host}:{port}; choose another port")
     try:
         return front_port.reserve(host, port)
     except (OSError, OverflowError) as error:
         raise SetupFailed(f"nothing can listen on {host}:{port}: {error}; choose another port") from error
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether a server takes connections there."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def free_port(host: str = "127.0.0.1", port: int = 0) -> int:

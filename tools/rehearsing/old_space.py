@@ -1,11 +1,14 @@
 """A real Gradio app with the existing Space's `chat_function(message, history)`, before a real Cog server.
 
-Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`.
+Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. As a
+program it starts that server too, and listens on PORT, as `tools.serving.server.Server` has it.
 """
 
 import os
+import signal
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
@@ -38,16 +41,30 @@ def app(cog: Server) -> gr.Blocks:
     return blocks
 
 
-class GradioSpace:
+class OldSpace:
     """Serves the app until it is left."""
 
-    def __init__(self, cog: Server) -> None:
-        self._blocks = app(cog)
+    def __init__(self, cog: Server, port: int | None = None) -> None:
+        self._blocks, self._port = app(cog), port
 
-    def __enter__(self) -> "GradioSpace":
-        _, url, _ = self._blocks.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+    def __enter__(self) -> Self:
+        _, url, _ = self._blocks.launch(
+            server_name="127.0.0.1", server_port=self._port, prevent_thread_lock=True, quiet=True
+        )
         self.url = url.rstrip("/")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._blocks.close(verbose=False)
+
+
+def main() -> None:
+    with Server({}) as cog:
+        cog.wait()
+        with OldSpace(cog, int(os.environ["PORT"])):
+            cog.join()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was started ends too
+    main()

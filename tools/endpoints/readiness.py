@@ -1,0 +1,105 @@
+"""Waits until something at a URL can be asked, and tells at once when that will never be."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx2
+
+from snb.front.cog_server import DEAD
+from tools.endpoints.cog_endpoint import own_key
+from tools.endpoints.endpoint import Failed, Http
+from tools.endpoints.gradio_endpoint import is_gradio
+
+POLL, LOOK = 0.5, 10.0
+"""Seconds between two looks at a server that boots; and for one, since such a host can swallow packets."""
+READY, GRADIO = ("READY", "BUSY"), "a Gradio app"
+ENDS = 3
+"""Times that a server has ended while it was booting after which its next boot is not waited for."""
+
+
+class Absent(Failed):
+    """What answers there cannot be asked, or nothing answers; before a container listens that is usual."""
+
+
+def await_ready(url: str, limit: float, say: Callable[[str], None], patient: bool = False) -> str:
+    """What could be asked at `url`, and after how many seconds; `say` is told each new state.
+
+    Args:
+        limit: seconds to be ready in.
+        patient: waits also for a server that does not answer yet, or whose host answers for it.
+
+    Raises:
+        Failed: it is not ready after `limit` seconds, or never will be.
+    """
+    began, before, ended = time.monotonic(), "", 0
+    while True:
+        try:
+            state = status(url)
+        except Absent as absent:
+            state = str(absent)
+            ended += before == "STARTING"
+            if ended == (ENDS if patient else 1):
+                raise Failed(
+                    f"the server has ended while it was booting; its log says why ({state})"
+                ) from absent
+            if not patient:
+                raise Failed(f"{state}; if a server is still booting there, add --boot 1800") from absent
+        elapsed = time.monotonic() - began
+        if state in (*READY, GRADIO):
+            return f"{state} after {elapsed:.1f} s"
+        if elapsed + POLL > limit:
+            raise Failed(f"not ready within {limit:g} s: {state}")
+        if state != before:
+            say(f"waiting for the server: {state}")
+        before = state
+        time.sleep(POLL)
+
+
+def status(url: str) -> str:
+    """What the server says of itself.
+
+    Raises:
+        Absent: it may come.
+        Failed: it will not, or not for this caller.
+    """
+    key, http = own_key(), Http(url, LOOK)
+    response = look(http, "/health-check")
+    health = document(response)
+    if "status" not in health:
+        if is_gradio(http):
+            return GRADIO
+        to = f", which redirects to {response.headers['location']}" if response.is_redirect else ""
+        raise Absent(
+            f"neither Cog nor Gradio is there: GET /health-check has HTTP {response.status_code}{to}"
+        )
+    if health["status"] in DEAD:
+        raise Failed(f"the server says {health['status']}: {reason(health)}")
+    if look(Http(url, LOOK, key), "/").status_code in (401, 403):
+        cure = "SNB_API_KEY here is not the server's" if key else "set SNB_API_KEY to the server's key"
+        raise Failed(f"UNAUTHORIZED: {cure}")
+    return str(health["status"])
+
+
+def look(http: Http, path: str) -> httpx2.Response:
+    """The reply to a GET; Absent where there is none."""
+    try:
+        return http.look(path)
+    except Failed as failed:
+        cure = "; a server without TLS needs http:// in front" if "SSL" in str(failed) else ""
+        raise Absent(f"nothing answers there: {failed}{cure}") from failed
+
+
+def document(response: httpx2.Response) -> Mapping[str, Any]:
+    """The JSON object of a reply; empty where it has none."""
+    try:
+        value = response.json()
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def reason(health: Mapping[str, Any]) -> str:
+    """Why a setup failed: Cog says it at the end of the boot's log, the front in its container's log only."""
+    logs = (health.get("setup") or {}).get("logs") or ""
+    return logs.strip().rpartition("\n")[2].rpartition("etup failed: ")[2] or "the container's log says why"
