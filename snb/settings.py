@@ -72,7 +72,7 @@ class Settings:
     """A branch, tag or commit; None: the one in weights/pins.json."""
     prepared: str = _setting("auto", "SNB_PREPARED", _text)
     """Weights that scripts/prepare-weights made of base and adapter: a folder, a hub repository, or `none`;
-    `auto` takes `prepared` in the weights' folder where it exists."""
+    `auto` takes `prepared` in the weights' folder, or in the image's own, where it exists."""
     prepared_revision: str | None = _setting(None, "SNB_PREPARED_REVISION", _text)
     """A branch, tag or commit of that repository; None: `main`."""
     precision: str = _setting("auto", "SNB_PRECISION", _choice(*PRECISIONS))

@@ -24,12 +24,14 @@ import yaml
 from safetensors.torch import save
 
 from snb.settings import ROOT, Settings
-from snb.weights import fetch
+from snb.weights import fetch, prepared
 from snb.weights.hub import Hub
+from snb.weights.lock import NAME, Entry, Lock, digests
+from snb.weights.prepared import Card, Origin
 from tests.hub import LoopbackHub, loopback_hub
 from tests.replicate_server import MODEL, ReplicateServer
 from tests.tiny import save_tiny
-from tools.publishing import doctor
+from tools.publishing import doctor, image, layers
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 
@@ -41,7 +43,7 @@ STANDIN = """#!{python}
 import json, pathlib, sys
 here = pathlib.Path.cwd()
 call = {{"program": {name!r}, "words": sys.argv[1:]}}
-if sys.argv[1:2] == ["push"]:
+if {name!r} == "cog" and sys.argv[1] in ("push", "build"):
     call["sent"] = sorted(p.relative_to(here).as_posix() for p in here.rglob("*") if p.is_file())
     pathlib.Path({pushed!r}).touch()
 with open({record!r}, "a") as file:
@@ -110,6 +112,20 @@ class Sound:
         file.write_text(text, encoding="utf-8")
         file.chmod(0o755)
 
+    def prepare(self, precision: str) -> Path:
+        """Prepared weights in form: the base's files, with a card and a lock of their own."""
+        folder = self.root / "weights" / prepared.FOLDER
+        shutil.copytree(self.weights(BASE), folder, ignore=shutil.ignore_patterns(".cache", NAME))
+        base, adapter = (Origin(n, "main", self.hub.commits[n, "main"], "") for n in (BASE, ADAPTER))
+        Card(precision, base, adapter, tools={}, device="cpu").write(folder)
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        shas = zip(files, digests(files), strict=True)
+        Lock("prepared", precision, "", {p.name: Entry(p.stat().st_size, sha) for p, sha in shas}).write(
+            folder
+        )
+        self.configure({"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": ADAPTER})
+        return folder
+
     def log_in(self, **config: Any) -> None:
         """Writes Docker's configuration."""
         file = self.home / ".docker" / "config.json"
@@ -172,4 +188,6 @@ def sound(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Sound]:
         for name, value in variables.items():
             patch.setenv(name, value)
         patch.setattr(doctor, "ROOT", made.root)
+        patch.setattr(image, "ROOT", made.root)
+        patch.setattr(layers, "_free", lambda: ("/disk", 10**11))
         yield made

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 
 from snb.settings import ROOT
-from snb.weights import prepared
 from snb.weights.checkpoint import CARD
-from snb.weights.lock import NAME, Entry, Lock, digests
-from snb.weights.prepared import Card, Origin
 from tests.hub import Fault
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, LOGIN, Sound, sound
-from tools.publishing import contract, doctor, image, installed, secret_scan
+from tools.publishing import contract, doctor, installed, layers, limits, secret_scan
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 from tools.publishing.published import narrowed
@@ -122,7 +119,7 @@ def test_the_command_prints_a_line_for_each_finding_and_ends_with_the_worst(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["doctor", f"r8.im/{MODEL}", "--hardware", "t4"])
     assert doctor.main() == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "error: 0, not checked: 0, warning: 0, ok: 13"
+    assert capsys.readouterr().out.splitlines()[-1] == "error: 0, not checked: 0, warning: 0, ok: 14"
     lose_private_adapter(made)
     assert doctor.main() == 1
     assert "error        WEIGHTS_PRIVATE: adapter school/adapter" in capsys.readouterr().out
@@ -178,7 +175,7 @@ def test_a_hub_that_does_not_answer_is_no_verdict(made: Sound, monkeypatch: pyte
     made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
     assert weights(made) == [("not checked", "WEIGHTS_UNASKED"), ("ok", "WEIGHTS")]
     made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
-    assert [finding.code for finding in image.setup_time(made.project())] == ["SETUP_TIME_UNKNOWN"]
+    assert [finding.code for finding in limits.setup_time(made.project())] == ["SETUP_TIME_UNKNOWN"]
 
 
 def test_a_repository_that_setup_would_refuse_is_refused_before_it_is_published(made: Sound) -> None:
@@ -202,31 +199,21 @@ def test_a_folder_may_be_named_as_in_the_image(made: Sound) -> None:
     assert weights(made) == [("ok", "WEIGHTS")]
 
 
-def prepare(made: Sound, precision: str) -> Path:
-    """Prepared weights in form: the base's files, with a card and a lock of their own."""
-    folder = made.root / "weights" / prepared.FOLDER
-    shutil.copytree(made.weights(BASE), folder, ignore=shutil.ignore_patterns(".cache", NAME))
-    base, adapter = (Origin(name, "main", made.hub.commits[name, "main"], "") for name in (BASE, ADAPTER))
-    Card(precision, base, adapter, tools={}, device="cpu").write(folder)
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    entries = {p.name: Entry(p.stat().st_size, sha) for p, sha in zip(files, digests(files), strict=True)}
-    Lock("prepared", precision, "", entries).write(folder)
-    made.configure({"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": ADAPTER})
-    return folder
-
-
 def test_prepared_weights_are_all_that_a_boot_reads_and_decide_the_precision(made: Sound) -> None:
-    folder = prepare(made, "bf16")
+    folder = made.prepare("bf16")
     assert {Path(name).parent.name for name in made.project().sent_weights} == {folder.name}
-    assert errors(image.card(made.project("t4"))) == ["CARD_CANNOT"]
-    made.write(f"weights/{made.weights(BASE).name}/more.safetensors", "\0", 5 * 10**9)
-    [finding] = image.size(made.project())
-    assert finding.code == "CONTEXT_TOO_LARGE"
-    assert "more.safetensors (5.0 GB)" in finding.text
+    assert errors(limits.card(made.project("t4"))) == ["CARD_CANNOT"]
+    made.write(f"weights/{made.weights(BASE).name}/more.safetensors", "\0", 29 * 10**9)
+    project = made.project()
+    assert [finding.code for finding in limits.size(project)] == ["CONTEXT"]
+    assert not [
+        name for name in project.context.files if name.startswith(f"weights/{made.weights(BASE).name}")
+    ]
+    assert "weights/pins.json" in project.context.files
 
 
 def test_prepared_weights_for_something_else_or_damaged_are_named(made: Sound) -> None:
-    folder = prepare(made, "nf4")
+    folder = made.prepare("nf4")
     made.configure({"SNB_BASE_MODEL": "school/other", "SNB_ADAPTER": ADAPTER})
     assert weights(made) == [("error", "WEIGHTS_MISMATCH")]
     made.configure({"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": ADAPTER})
@@ -248,7 +235,30 @@ def test_what_dockerignore_and_cog_leave_out_is_not_sent(made: Sound) -> None:
 
 def test_bytes_that_would_take_longer_than_a_boot_may_are_an_error(made: Sound) -> None:
     made.write("a.bin", "\0", 200 * 10**9)
-    assert errors(image.setup_time(made.project())) == ["SETUP_TOO_SLOW"]
+    assert errors(limits.setup_time(made.project())) == ["SETUP_TOO_SLOW"]
+
+
+@pytest.mark.parametrize(
+    ("shards", "codes"),
+    [
+        ([2_200_000_000] + [1_100_000_000] * 7, ["BUILD", "LAYERS"]),
+        ([10_000_000_001], ["BUILD", "LAYER_TOO_LARGE"]),
+        ([4_000_000_000] * 80, ["DISK_FULL", "LAYERS"]),
+    ],
+)
+def test_an_image_that_disk_or_registry_would_not_take_is_refused_before_it_is_built(
+    made: Sound, shards: list[int], codes: list[str]
+) -> None:
+    findings = [*layers.build(shards), *layers.registry(shards)]
+    assert [finding.code for finding in findings] == codes
+
+
+def test_minutes_of_upload_and_disk_are_computed_from_the_layers(made: Sound) -> None:
+    [build] = layers.build([9_000_000_000])
+    assert "computed: 45.0 GB of disk" in build.text
+    assert "a first push of 18.0 GB takes 24 min at 100 Mbit/s and 2 min at 1 Gbit/s" in build.text
+    [registry] = layers.registry([1_000_000_000] * 9)
+    assert "so it takes 160 Mbit/s, or 64 with" in registry.text
 
 
 @pytest.mark.parametrize(
@@ -268,7 +278,7 @@ def test_the_14b_on_each_card(made: Sound, hardware: str | None, precision: str,
     files = {**made.hub.trees[made.hub.commits[BASE, "main"]], "config.json": json.dumps(config).encode()}
     made.hub.push("school/14b", files)
     made.configure({"SNB_BASE_MODEL": "school/14b", "SNB_ADAPTER": "none", "SNB_PRECISION": precision})
-    [finding] = image.card(made.project(hardware))
+    [finding] = limits.card(made.project(hardware))
     assert finding.code == code
 
 

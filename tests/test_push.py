@@ -1,4 +1,4 @@
-"""scripts/push: doctor, `cog push`, the version, the smoke test; up to where Docker and an account begin.
+"""scripts/push and scripts/image, up to where Docker and an account begin.
 
 Cog, Docker and the smoke test are stand-ins that record how they were called. Replicate's API is the test
 server, whose model has a new version once the stand-in has "pushed".
@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from snb.errors import WeightsMissing
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, NEW, OLD, TOKEN, Sound, sound
-from tools.publishing import build_context, push
+from tools.publishing import build_context, image, push
+from tools.publishing.image import NotBuilt
 from tools.publishing.published import ApiSilent
 from tools.publishing.push import NotPublished
 
+IMAGE = "host/owner/spinoza:1"
 pytestmark = pytest.mark.slow  # every test reads a whole project
 
 
@@ -150,3 +153,49 @@ def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
     assert f"\n{fault:<11}  " in written.err
     assert written.err.endswith("Nothing was pushed.\n")
     assert pushes(made) == []
+
+
+# scripts/image
+
+
+def built(made: Sound, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[int, list[list[str]]]:
+    """How scripts/image ends, and what it asks Docker to build."""
+    monkeypatch.setattr("sys.argv", ["image", IMAGE, *options])
+    code = image.main()
+    return code, [call["words"][1:] for call in made.calls("docker") if call["words"][0] == "build"]
+
+
+def test_an_image_is_built_of_the_code_then_of_prepared_weights_then_its_door(
+    made: Sound, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, deploy = made.prepare("nf4"), made.root / "deploy"
+    code, commands = built(made, monkeypatch)
+    out, said = capsys.readouterr()
+    assert (code, out.split()) == (0, [IMAGE, f"{IMAGE}-porte"])
+    assert "BUILD: computed" in said
+    [cog] = [call for call in made.calls("cog") if call["words"][0] == "build"]
+    assert cog["words"] == ["build", "--tag", f"{IMAGE}-code"]
+    assert [name for name in cog["sent"] if name.startswith("weights/")] == ["weights/pins.json"]
+    door = deploy / "huggingface"
+    assert commands == [
+        [*f"--file {deploy}/Dockerfile --tag {IMAGE} --build-arg CODE={IMAGE}-code".split(), str(weights)],
+        [*f"--file {door}/Dockerfile --tag {IMAGE}-porte --build-arg IMAGE={IMAGE}".split(), str(door)],
+    ]
+
+
+def test_an_image_without_weights_is_asked_for_by_name(made: Sound, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsMissing, match="there are none"):
+        built(made, monkeypatch)
+    code, [whole, _] = built(made, monkeypatch, "--without-weights")
+    assert code == 0
+    assert whole[-3:-1] == ["--target", "code"]
+
+
+def test_nothing_is_built_of_a_project_with_a_fault(made: Sound, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.prepare("nf4")
+    made.write(".env", "A=1\n")
+    assert built(made, monkeypatch) == (1, [])
+    (made.root / ".env").unlink()
+    made.program("docker", "sys.exit(sys.argv[1] == 'build' and 4 or print('28.0.0'))")
+    with pytest.raises(NotBuilt, match="docker build ended with 4"):
+        built(made, monkeypatch)

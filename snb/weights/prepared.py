@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from snb.errors import PreparedMismatch, WeightsMissing
-from snb.settings import PRECISIONS, Settings
+from snb.settings import PRECISIONS, ROOT, Settings
 from snb.weights import document
 from snb.weights.checkpoint import CARD, Role, inspect, shards
 from snb.weights.fetch import Source, check, ensure, sources
@@ -19,7 +19,7 @@ from snb.weights.lock import Lock, verify
 FORMAT = 1
 """Version of the folder's format: raised when the previous version of this package could not load it."""
 FOLDER = "prepared"
-"""Its default name in the weights' folder."""
+"""Its default name in the weights' folder, or in the image's."""
 UNMEASURED = "not measured"
 TOOLS = ("torch", "transformers", "peft", "bitsandbytes")
 START: dict[Role, int] = {"base": 1 << 22, "adapter": -1}
@@ -206,8 +206,10 @@ def named(settings: Settings) -> Source | None:
         return None
     if settings.prepared != "auto":
         return Source.of("prepared", settings.prepared, settings.prepared_revision)
-    default = settings.weights_dir / FOLDER
-    return Source.of("prepared", str(default), None) if default.is_dir() else None
+    for place in (settings.weights_dir, ROOT / "weights"):  # the image's own are found whatever is set
+        if (place / FOLDER).is_dir():
+            return Source.of("prepared", str(place / FOLDER), None)
+    return None
 
 
 def tools() -> dict[str, str]:

@@ -145,7 +145,11 @@ def _write_shards(recipe: Recipe, draft: Path) -> Lock:
     for number, (name, source) in enumerate(names.items(), 1):
         if name not in files:
             part = draft / f"{name}.part"
+            part.touch()
+            mode = part.stat().st_mode
             save_file(dict(making.tensors(recipe.base / source)), part, {"format": "pt"})
+            # safetensors 0.8.0 leaves 0600, whatever the umask, and in an image another user reads it.
+            part.chmod(mode)
             os.replace(part, draft / name)
             files[name] = _entry(draft / name)
             lock.write(draft)

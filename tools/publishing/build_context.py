@@ -1,14 +1,19 @@
-"""What Docker would send for a build, and a folder that holds nothing else, for `cog push` to run in."""
+"""What Docker would send for a build, and a folder that holds nothing else, for Cog to run in."""
 
 import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from docker.utils.build import exclude_paths
+
+from snb.weights.lock import alone
+from tools.command import say
 
 COG = ".cog"
 """Cog's own folder, which it never sends, whatever .dockerignore says (cog, pkg/image/build.go)."""
@@ -37,10 +42,23 @@ class BuildContext:
         links = frozenset(name for name, one in status.items() if stat.S_ISLNK(one.st_mode))
         return cls(root, {name: s.st_size for name, s in status.items() if stat.S_ISREG(s.st_mode)}, links)
 
+    def where(self, kept: Callable[[str], bool]) -> "BuildContext":
+        """Only the files and links of some names."""
+        files = {name: size for name, size in self.files.items() if kept(name)}
+        return BuildContext(self.root, files, frozenset(filter(kept, self.links)))
+
     def inside(self, folder: Path) -> dict[str, str]:
         """The files of a folder that are sent: their names there, and here."""
         names = {path.name: os.path.relpath(path, self.root) for path in folder.iterdir()}
         return {name: sent for name, sent in names.items() if sent in self.files}
+
+    def cog(self, *words: str) -> int:
+        """Runs Cog in a folder that holds what is sent; its exit code. Its output goes to stderr."""
+        # With this one Cog would embed the schema of another file than predict.py.
+        variables = {name: value for name, value in os.environ.items() if name != "COG_OPENAPI_SCHEMA"}
+        say(" ".join(["cog", *words]))
+        with self.staged() as folder:
+            return subprocess.run(["cog", *words], cwd=folder, env=variables, stdout=sys.stderr).returncode
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[Path]:
@@ -52,18 +70,19 @@ class BuildContext:
         looks at .dockerignore there. Cog's own cache stays, by which equal weights are not built again.
         """
         stage = self.root / STAGE
-        stage.mkdir(parents=True, exist_ok=True)
-        _clear(stage)
-        try:
-            for name in [*self.files, *self.links]:
-                (stage / name).parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    os.link(self.root / name, stage / name, follow_symlinks=False)
-                except OSError:  # another disk, or one without hard links
-                    shutil.copy2(self.root / name, stage / name, follow_symlinks=False)
-            yield stage
-        finally:
+        with alone(stage.with_name("push.lock")):
+            stage.mkdir(parents=True, exist_ok=True)
             _clear(stage)
+            try:
+                for name in [*self.files, *self.links]:
+                    (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                    try:
+                        os.link(self.root / name, stage / name, follow_symlinks=False)
+                    except OSError:  # another disk, or one without hard links
+                        shutil.copy2(self.root / name, stage / name, follow_symlinks=False)
+                yield stage
+            finally:
+                _clear(stage)
 
 
 def _clear(stage: Path) -> None:

@@ -12,11 +12,11 @@ without a token, as setup() on Replicate does.
 import argparse
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from snb.errors import SNBError
 from snb.settings import ROOT
-from tools.publishing import contract, image, installed, published, secret_scan
+from tools.publishing import contract, installed, limits, published, secret_scan
 from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
 
@@ -34,18 +34,35 @@ def options(description: str | None, **model: str) -> Project:
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     add = parser.add_argument
     add("model", type=_model, metavar="owner/name", **model)  # type: ignore[arg-type]
-    add("--hardware", choices=image.HARDWARE, help="what Replicate runs it on; without it, each is judged")
+    add("--hardware", choices=limits.HARDWARE, help="what Replicate runs it on; without it, each is judged")
     asked = parser.parse_args()
     return Project(ROOT, asked.model, asked.hardware)
 
 
-def findings(project: Project) -> Iterator[Finding]:
-    """Of every check, as they come. A fault that keeps several checks from looking is told once."""
+def weights(project: Project) -> Iterator[Finding]:
+    """What the image will find of weights."""
+    yield from (held.finding for held in project.weights)
+
+
+Check = Callable[[Project], Iterator[Finding]]
+CHECKS: tuple[Check, ...] = (
+    *(contract.config, installed.programs, installed.login, contract.settings, contract.inputs),
+    *(
+        published.inputs,
+        weights,
+        secret_scan.check,
+        limits.size,
+        limits.build,
+        limits.setup_time,
+        limits.card,
+    ),
+)
+
+
+def findings(project: Project, checks: Iterable[Check] = CHECKS) -> Iterator[Finding]:
+    """Of these checks, as they come. A fault that keeps several checks from looking is told once."""
     told: set[str] = set()
-    for check in (
-        *(contract.config, installed.programs, installed.login, contract.settings, contract.inputs),
-        *(published.inputs, weights, secret_scan.check, image.size, image.setup_time, image.card),
-    ):
+    for check in checks:
         try:
             yield from check(project)
         except SNBError as failure:
@@ -55,17 +72,12 @@ def findings(project: Project) -> Iterator[Finding]:
             told.add(str(failure))
 
 
-def weights(project: Project) -> Iterator[Finding]:
-    """What the image will find of weights."""
-    yield from (held.finding for held in project.weights)
-
-
-def report(project: Project, line: Callable[[str], None]) -> set[Level]:
+def report(project: Project, line: Callable[[str], None], checks: Iterable[Check] = CHECKS) -> set[Level]:
     """Hands on a line for each finding, then how many there are of each level; returns those levels."""
     logging.disable(logging.WARNING)  # of libraries and of retries: the findings say what matters
     levels: list[Level] = []
     try:
-        for finding in findings(project):
+        for finding in findings(project, checks):
             line(str(finding))
             levels.append(finding.level)
     finally:

@@ -1,91 +1,79 @@
-"""Whether the image is of a size, boots in a time and needs a card that Replicate has."""
+"""Builds the image for every host but Replicate, with prepared weights in it, and the same behind its door.
 
-import dataclasses
-from collections import Counter
-from collections.abc import Iterator
+scripts/image ghcr.io/owner/spinoza:2026-11
 
-from transformers import Qwen2Config
+IMAGE starts Cog's server, as root. IMAGE-porte starts the check of the key, as user 1000 on port 7860, for
+hosts whose address is public. What it takes of disk and upload is said first, and what a registry would
+refuse is not built. --without-weights is for an image that everybody may read: its boots download what
+SNB_PREPARED names. Both names go to stdout, all else to stderr; exits with 1 where there is no such image.
+"""
 
-from snb.card import CARDS, choose
-from snb.errors import DeviceUnusable, OutOfMemory
-from snb.settings import Settings
-from tools.publishing.finding import LEVELS, Finding
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from snb.errors import SNBError, WeightsMissing
+from snb.settings import ROOT
+from snb.weights import prepared
+from tools.command import say
+from tools.publishing import contract, doctor, installed, layers, limits, secret_scan
 from tools.publishing.project import Project
 
-NEEDLESS = 50 * 10**6
-"""Bytes beside the weights that nobody is asked about. What this project sends has 0.2 MB (counted)."""
-TOO_LARGE = 2 * 10**9
-"""Bytes beside the weights that no code has: every cold boot would pull them, 8 s at 2 Gbit/s (computed)."""
-RATE = 2e9 / 8
-"""Bytes a second at which an image or weights arrive; an assumption."""
-SETUP = 600
-"""Seconds after which Replicate gives up a boot: https://replicate.com/docs/topics/predictions/lifecycle"""
-_LARGE = "A100 or H100 (80 GB)"
-_NAMES = {"t4": "T4 (16 GB)", "l40s": "A40 or L40S (48 GB)", "a100": _LARGE, "h100": _LARGE}
-HARDWARE = {key: next(card for card in CARDS if card.name == name) for key, name in _NAMES.items()}
-"""What Replicate rents."""
+DOOR = Path("deploy", "huggingface")
+CHECKS: tuple[doctor.Check, ...] = (
+    *(contract.config, installed.programs, contract.settings, contract.inputs),
+    *(secret_scan.check, limits.size),
+)
 
 
-def size(project: Project) -> Iterator[Finding]:
-    """How much of the build context no boot needs."""
-    sent = project.context.files
-    needless = {name: size for name, size in sent.items() if name not in project.sent_weights}
-    rest, whole = sum(needless.values()), sum(sent.values())
-    text = f"Docker would send {_shown(whole)}, of which a boot reads {_shown(whole - rest)} as weights"
-    if rest <= NEEDLESS:
-        yield Finding("ok", "CONTEXT", text)
-        return
-    largest = ", ".join(f"{name} ({_shown(size)})" for name, size in Counter(needless).most_common(5))
-    cure = "Name what no boot needs in .dockerignore, or move it out of the project"
-    text = f"{text}, and {_shown(rest)} else: {largest}"
-    if rest > TOO_LARGE:
-        yield Finding("error", "CONTEXT_TOO_LARGE", text, cure)
-    else:
-        yield Finding("warning", "CONTEXT_NEEDLESS", text, cure)
+class NotBuilt(SNBError):
+    """Cog or Docker has failed."""
+
+    code = "NOT_BUILT"
 
 
-def setup_time(project: Project) -> Iterator[Finding]:
-    """How long the bytes of a first boot take; loading comes on top, and depends on the card."""
-    pull = sum(project.context.files.values()) / RATE
-    download = sum(held.download for held in project.weights) / RATE
-    text = f"computed at 2 Gbit/s: {pull:.0f} s to pull what is sent, {download:.0f} s to download weights"
-    if pull + download > SETUP:
-        cure = "Run scripts/prepare-weights --precision nf4 and send that alone: a third of the bytes"
-        yield Finding("error", "SETUP_TOO_SLOW", f"{text}; Replicate gives a boot {SETUP} s", cure)
-    elif not all(held.names or held.download for held in project.weights):
-        cure = "Do first what the lines on weights say"
-        yield Finding("not checked", "SETUP_TIME_UNKNOWN", f"{text}; not all weights are known", cure)
-    else:
-        yield Finding("ok", "SETUP_TIME", f"{text}, of {SETUP} s to set up")
+def main() -> int:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("image", help="what a registry calls it: HOST/OWNER/NAME:TAG")
+    parser.add_argument("--without-weights", action="store_true", help="the code alone")
+    asked = parser.parse_args()
+    project = Project(ROOT, bare=True)
+    weights = None if asked.without_weights else prepared_weights(project)
+    sizes = layers.of_weights(weights) if weights else []
+    checks = (*CHECKS, lambda _: layers.build(sizes), lambda _: layers.registry(sizes))
+    if {"error", "not checked"} & doctor.report(project, say, checks):
+        say("Nothing was built.")
+        return 1
+    build(project, asked.image, weights)
+    print(f"{asked.image}\n{asked.image}-porte")
+    return 0
 
 
-def card(project: Project) -> Iterator[Finding]:
-    """Whether the chosen hardware holds the model, by the estimator that a boot asks too; or which does."""
-    model = next((held for held in project.weights if held.config), None)
-    if model is None or model.config is None:
-        text = "whether a card is large enough: the base's config.json could not be read"
-        yield Finding("not checked", "CARD_UNKNOWN", text, "Do first what the lines on weights say")
-        return
-    precision = model.precision or project.settings.precision
-    settings = dataclasses.replace(project.settings, precision=precision)
-    each = [_judged(one, model.config, settings) for one in HARDWARE if project.hardware in (None, one)]
-    best = max(each, key=lambda finding: LEVELS.index(finding.level))
-    yield dataclasses.replace(best, text="; ".join(finding.text for finding in each))
+def prepared_weights(project: Project) -> Path:
+    """The folder of prepared weights that a boot would take, verified. Raises WeightsMissing without one."""
+    found = prepared.find(project.settings, download=False)
+    if found is None:
+        cure = "Run scripts/prepare-weights --precision nf4, or take --without-weights"
+        raise WeightsMissing("an image carries prepared weights, and there are none", cure)
+    return found.folder
 
 
-def _judged(hardware: str, config: Qwen2Config, settings: Settings) -> Finding:
-    try:
-        choice = choose(config, settings, HARDWARE[hardware])
-    except (DeviceUnusable, OutOfMemory) as failure:
-        code = "CARD_TOO_SMALL" if isinstance(failure, OutOfMemory) else "CARD_CANNOT"
-        cure = f"{failure.cure}; prepared weights are made again by scripts/prepare-weights --precision"
-        return Finding("error", code, f"{hardware}: {'; '.join(failure.faults)}", cure)
-    text = f"{hardware}: {choice.precision}, {choice.slots} of {settings.slots} slots, {choice.need}"
-    if choice.slots < settings.slots:
-        cure = f"SNB_SLOTS={choice.slots} in `environment:` of cog.yaml says so, or take a larger card"
-        return Finding("warning", "CARD_FEWER_SLOTS", text, cure)
-    return Finding("ok", "CARD", text)
+def build(project: Project, image: str, weights: Path | None) -> None:
+    """Makes IMAGE and IMAGE-porte; without weights, of the code alone. Raises NotBuilt."""
+    code, door = f"{image}-code", project.root / DOOR
+    if status := project.context.cog("build", "--tag", code):
+        raise NotBuilt(f"cog build ended with {status}", "Cure what its last lines name")
+    target = [] if weights else ["--target", "code"]
+    _docker(door.parent, image, "--build-arg", f"CODE={code}", *target, str(weights or door))
+    _docker(door, f"{image}-porte", "--build-arg", f"IMAGE={image}", str(door))
 
 
-def _shown(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 10**9 else f"{size / 1e6:.1f} MB"
+def _docker(folder: Path, image: str, *words: str) -> None:
+    command = ["docker", "build", "--file", str(folder / "Dockerfile"), "--tag", image, *words]
+    say(" ".join(command))
+    engine = {**os.environ, "DOCKER_BUILDKIT": "1"}  # a Docker without it has no --link and no --chmod
+    if status := subprocess.run(command, env=engine, stdout=sys.stderr).returncode:
+        raise NotBuilt(f"docker build ended with {status}", "Cure what its last lines name")

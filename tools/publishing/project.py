@@ -1,6 +1,7 @@
 """The project that is to be published: its folder, cog.yaml, settings, build context and weights."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from tools.publishing.build_context import BuildContext
 from tools.publishing.weights import Held, survey
 from tools.serving import schema
 
+WEIGHTS = re.compile("weights/.+/")
+"""What begins so lies in a folder of weights/."""
 SOURCE = "/src/"
 """Where Cog puts the project in the image."""
 
@@ -32,7 +35,9 @@ class Project:
     model: str | None = None
     """`owner/name` on Replicate."""
     hardware: str | None = None
-    """A key of `image.HARDWARE`."""
+    """A key of `limits.HARDWARE`."""
+    bare: bool = False
+    """Whether it is sent without weights: scripts/image adds them in layers of their own."""
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -81,15 +86,22 @@ class Project:
 
     @cached_property
     def context(self) -> BuildContext:
-        """What Docker would send."""
+        """What is sent: of the folders below weights/ only the files that a boot reads."""
+        visible, read = self._visible, self.sent_weights
+        return visible.where(lambda name: name in read or not WEIGHTS.match(name))
+
+    @cached_property
+    def _visible(self) -> BuildContext:
+        """What .dockerignore lets through."""
         return BuildContext.of(self.root)
 
     @cached_property
     def weights(self) -> tuple[Held, ...]:
         """Base and adapter, or prepared weights, as a boot on Replicate would find them; hashed once."""
-        return tuple(survey(self.settings, self.context))
+        return tuple(survey(self.settings, self._visible))
 
-    @property
+    @cached_property
     def sent_weights(self) -> frozenset[str]:
-        """The files of the build context that a boot reads as weights."""
-        return frozenset[str]().union(*(held.names for held in self.weights))
+        """The files that are sent and that a boot reads as weights."""
+        held = () if self.bare else self.weights
+        return frozenset[str]().union(*(source.names for source in held))

@@ -9,7 +9,6 @@ goes to stderr. Exits with 1 where there is no such version.
 """
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -70,15 +69,10 @@ def _latest_id(model: str) -> str | None:
 
 def _cog_push(project: Project, before: str | None) -> None:
     apart = ["--separate-weights"] if project.sent_weights else []
-    command = ["cog", "push", f"{REGISTRY}/{project.model}", *apart]
-    # With this one Cog would embed the schema of another file than predict.py.
-    variables = {name: value for name, value in os.environ.items() if name != "COG_OPENAPI_SCHEMA"}
-    say(" ".join(command))
-    with project.context.staged() as folder:
-        done = subprocess.run(command, cwd=folder, env=variables, stdout=sys.stderr)
-    if done.returncode:
+    code = project.context.cog("push", f"{REGISTRY}/{project.model}", *apart)
+    if code:
         raise NotPublished(
-            f"cog push ended with {done.returncode}; the latest version is still {before or 'none'}",
+            f"cog push ended with {code}; the latest version is still {before or 'none'}",
             "Cure what its last lines name, and run scripts/push again",
         )
 

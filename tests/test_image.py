@@ -1,0 +1,147 @@
+"""scripts/image, and its Dockerfiles executed step by step: booted as user 1000 from prepared weights."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snb.settings import Settings
+from tests.hosts import DEPLOY, GIVEN, KEY, composed, environment, tools
+from tests.image_root import NAMESPACES, Container, Image
+from tests.test_prepared import made_of
+from tests.waiting import until
+from tools.preparing import preparation
+from tools.publishing import layers
+
+pytestmark = pytest.mark.server  # two images are built, and started three times
+
+DOOR = DEPLOY / "huggingface" / "Dockerfile"
+USER = 1000
+ORIGIN = {"SNB_BASE_MODEL": "/nowhere/base", "SNB_ADAPTER": "/nowhere/adapter"}
+"""What the weights were prepared from, by name; neither is in the image, which has no network."""
+HEADERS = ("--header", f"Authorization: Bearer {KEY}", "--header", "Content-Type: application/json")
+QUESTION = json.dumps({"input": {"user_message": "Bonjour", "max_tokens": 3}})
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared in nf4, with the modes of the umask."""
+    settings = made_of(tmp_path_factory.mktemp("made"))
+    before = os.umask(0o022)
+    try:
+        preparation.prepare(preparation.Recipe.of(settings, "nf4"), settings.weights_dir / "prepared")
+    finally:
+        os.umask(before)
+    return settings.weights_dir / "prepared"
+
+
+@pytest.fixture(scope="module")
+def image(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """IMAGE of scripts/image, of shards that only root may read, as safetensors leaves them."""
+    if os.geteuid() or subprocess.run([*NAMESPACES, "ip", "link"], capture_output=True).returncode:
+        pytest.skip("only root of a machine with unshare, chroot and ip can make an image's root")
+    folder = tmp_path_factory.mktemp("image")
+    private = shutil.copytree(weights, folder / "weights")
+    for shard in private.iterdir():
+        shard.chmod(0o600)
+    code = Image.of_cog(folder / "code")
+    return code.built(folder / "whole", DEPLOY / "Dockerfile", private)
+
+
+@pytest.fixture(scope="module")
+def door(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """IMAGE-porte."""
+    return image.built(tmp_path_factory.mktemp("door") / "image", DOOR, DOOR.parent)
+
+
+def answer(container: Container, url: str) -> None:
+    """Waits until a container is ready, and asks it one question."""
+
+    def ready() -> bool:
+        assert container.process.poll() is None, "it has ended"
+        return '"READY"' in container.asked(f"{url}/health-check")
+
+    until(ready)
+    assert (
+        json.loads(container.asked(f"{url}/predictions", *HEADERS, "--data", QUESTION))["status"]
+        == "succeeded"
+    )
+    assert '"error"' in container.asked(f"{url}/predictions", *HEADERS[2:], "--data", QUESTION)
+
+
+def test_prepared_weights_are_as_open_as_the_umask_says(weights: Path) -> None:
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in weights.iterdir()}
+    assert set(modes.values()) == {0o644}, modes
+
+
+def test_every_prepared_file_is_in_one_layer(image: Image, weights: Path) -> None:
+    held = image.folder / "upper" / "src" / "weights" / "prepared"
+    assert {path.name for path in held.iterdir()} == {path.name for path in weights.iterdir()}
+    shards = [path.stat().st_size for path in weights.glob("*.safetensors")]
+    assert sorted(layers.of_weights(weights)) == sorted(shards)  # each in a layer of its own
+
+
+def test_the_door_boots_as_user_1000_from_its_own_weights_and_again_after_a_stop(
+    door: Image, tmp_path: Path
+) -> None:
+    Settings.from_environment(door.environment)
+    log = tmp_path / "log"
+    for _ in range(2):
+        with log.open("w") as file, door.started(file, {**ORIGIN, "SNB_API_KEY": KEY}) as container:
+            answer(container, "http://127.0.0.1:7860")
+            assert Path("/proc", str(container.pid)).stat().st_uid == USER
+            os.kill(container.pid, signal.SIGTERM)
+            assert container.process.wait(timeout=60) == 0
+        assert "Traceback" not in log.read_text()
+        assert "prepared nf4" in log.read_text()
+
+
+def test_a_file_that_user_1000_may_not_read_stops_the_build_by_name(image: Image, tmp_path: Path) -> None:
+    closed = Image(tmp_path / "closed", image)
+    closed.run("install --mode 600 /dev/null /src/snb/closed.py")
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        closed.built(tmp_path / "door", DOOR, DOOR.parent)
+    assert "may not read /src/snb/closed.py." in failure.value.stderr
+    assert "chmod -R a+rX" in failure.value.stderr
+
+
+@pytest.fixture
+def model(image: Image, tmp_path: Path) -> Iterator[Container]:
+    """Compose's service of that name."""
+    service = composed(tmp_path, {**GIVEN, **ORIGIN})["services"]["model"]
+    given = {name: value for name, value in service["environment"].items() if value is not None}
+    assert service["read_only"]
+    with (
+        (tmp_path / "log").open("w") as log,
+        image.started(log, given, service["command"], user=service["user"], option="ro") as container,
+    ):
+        yield container
+
+
+def test_compose_finds_the_image_s_own_weights_without_a_setting_behind_caddy(
+    model: Container, tmp_path: Path
+) -> None:
+    url = "http://127.0.0.1:8080"
+    settings = environment(tmp_path, SNB_HOST=url, SNB_UPSTREAM="127.0.0.1:5000")
+    command = [
+        *model.inside,
+        tools() / "caddy",
+        "run",
+        "--adapter",
+        "caddyfile",
+        "--config",
+        DEPLOY / "Caddyfile",
+    ]
+    with (tmp_path / "caddy").open("w") as log, subprocess.Popen(command, env=settings, stderr=log) as caddy:
+        try:
+            answer(model, url)
+            assert re.search("weights: prepared nf4", (tmp_path / "log").read_text())
+        finally:
+            caddy.kill()

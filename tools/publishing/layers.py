@@ -1,0 +1,77 @@
+"""What an image weighs, layer by layer, and what that asks of a disk, a line and a registry; all computed."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from snb.settings import ROOT
+from tools.publishing.finding import Finding
+
+CODE = (4.8e9, 4.2e9)
+"""Bytes of the layers below the project's own files, packed as a registry keeps them: CUDA with its compilers
+and the system, an assumption, and Python's packages, the sum of the wheels of requirements.txt on PyPI."""
+UNPACKED = 2
+"""Times that size, which those layers take on a disk, an assumption; weights cannot be packed."""
+COPIES = 3
+"""Of weights on the disk of Docker's engine: what it was sent, the layer, and the layer as it is pushed."""
+LARGEST = 10e9
+"""Bytes of a layer, and LONGEST seconds of an upload, that ghcr.io takes:
+https://docs.github.com/packages/working-with-a-github-packages-registry/working-with-the-container-registry"""
+LONGEST = 600
+AT_ONCE = 5
+"""Layers that Docker uploads at once: `max-concurrent-uploads` of dockerd."""
+RATES = {"100 Mbit/s": 100e6 / 8, "1 Gbit/s": 1e9 / 8}
+"""Bytes a second of an upload."""
+
+
+def of_weights(folder: Path) -> list[int]:
+    """Bytes of each layer that deploy/Dockerfile makes of the shards in a folder."""
+    text = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    patterns = re.findall(r"^COPY .* (model-\S+)", text, re.MULTILINE)
+    sizes = (sum(shard.stat().st_size for shard in folder.glob(pattern)) for pattern in patterns)
+    return [size for size in sizes if size]
+
+
+def build(weights: Sequence[int]) -> Iterator[Finding]:
+    """Whether these layers of weights and the code fit the engine's disk, and how long a first push takes."""
+    (place, free), needed = _free(), UNPACKED * sum(CODE) + COPIES * sum(weights)
+    whole = sum(CODE) + sum(weights)
+    times = " and ".join(f"{whole / rate / 60:.0f} min at {name}" for name, rate in RATES.items())
+    text = f"computed: {shown(needed)} of disk to build, of {shown(free)} free at {place}"
+    if free < needed:
+        cure = "Free some, as docker system prune does, or move the engine's data-root to a larger disk"
+        yield Finding("error", "DISK_FULL", text, cure)
+    else:
+        yield Finding("ok", "BUILD", f"{text}; a first push of {shown(whole)} takes {times}")
+
+
+def registry(weights: Sequence[int]) -> Iterator[Finding]:
+    """Whether ghcr.io takes the layers, and from which bandwidth on."""
+    sizes = sorted([*CODE, *weights])
+    text = f"{len(weights)} layers of weights; the largest of all has {shown(sizes[-1])}"
+    if sizes[-1] > LARGEST:
+        cure = "Prepare the weights with --precision nf4, or from a base in smaller shards"
+        yield Finding("error", "LAYER_TOO_LARGE", f"{text}, and registries take {shown(LARGEST)}", cure)
+        return
+    together, alone = (sum(sizes[-count:]) * 8 / LONGEST / 1e6 for count in (AT_ONCE, 1))
+    limit = f"ghcr.io ends an upload after {LONGEST / 60:.0f} minutes, so it takes {together:.0f} Mbit/s"
+    option = 'with "max-concurrent-uploads": 1 in /etc/docker/daemon.json'
+    yield Finding("ok", "LAYERS", f"{text}; {limit}, or {alone:.0f} {option}")
+
+
+def _free() -> tuple[str, int]:
+    """Where Docker's engine keeps images, and the bytes free there; here, where that cannot be seen."""
+    command = ["docker", "info", "--format", "{{.DockerRootDir}}"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        asked = ""
+    folder = asked if asked.startswith("/") and Path(asked).is_dir() else str(ROOT)
+    return folder, shutil.disk_usage(folder).free
+
+
+def shown(size: float) -> str:
+    """A size for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

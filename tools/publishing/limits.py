@@ -1,0 +1,100 @@
+"""Whether the image can be built here, boots in the time and needs a card that Replicate has."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+
+from transformers import Qwen2Config
+
+from snb.card import CARDS, choose
+from snb.errors import DeviceUnusable, OutOfMemory
+from snb.settings import Settings
+from tools.publishing import layers
+from tools.publishing.finding import LEVELS, Finding
+from tools.publishing.layers import shown
+from tools.publishing.project import Project
+
+NEEDLESS = 50 * 10**6
+"""Bytes beside the weights that nobody is asked about. What this project sends has 0.2 MB (counted)."""
+TOO_LARGE = 2 * 10**9
+"""Bytes beside the weights that no code has: every cold boot would pull them, 8 s at 2 Gbit/s (computed)."""
+RATE = 2e9 / 8
+"""Bytes a second at which an image or weights arrive; an assumption."""
+SETUP = 600
+"""Seconds after which Replicate gives up a boot: https://replicate.com/docs/topics/predictions/lifecycle"""
+_LARGE = "A100 or H100 (80 GB)"
+_NAMES = {"t4": "T4 (16 GB)", "l40s": "A40 or L40S (48 GB)", "a100": _LARGE, "h100": _LARGE}
+HARDWARE = {key: next(card for card in CARDS if card.name == name) for key, name in _NAMES.items()}
+"""What Replicate rents."""
+
+
+def size(project: Project) -> Iterator[Finding]:
+    """How much of the build context no boot needs."""
+    sent = project.context.files
+    needless = {name: size for name, size in sent.items() if name not in project.sent_weights}
+    rest, whole = sum(needless.values()), sum(sent.values())
+    text = f"Docker would send {shown(whole)}, of which a boot reads {shown(whole - rest)} as weights"
+    if rest <= NEEDLESS:
+        yield Finding("ok", "CONTEXT", text)
+        return
+    largest = ", ".join(f"{name} ({shown(size)})" for name, size in Counter(needless).most_common(5))
+    cure = "Name what no boot needs in .dockerignore, or move it out of the project"
+    text = f"{text}, and {shown(rest)} else: {largest}"
+    if rest > TOO_LARGE:
+        yield Finding("error", "CONTEXT_TOO_LARGE", text, cure)
+    else:
+        yield Finding("warning", "CONTEXT_NEEDLESS", text, cure)
+
+
+def build(project: Project) -> Iterator[Finding]:
+    """Whether the image fits the disk, and how long it takes to push."""
+    sent = project.context.files
+    return layers.build([sum(sent[name] for name in project.sent_weights)])
+
+
+def setup_time(project: Project) -> Iterator[Finding]:
+    """How long the bytes of a first boot take; loading comes on top, and depends on the card."""
+    below = sum(layers.CODE) / RATE
+    pull = sum(project.context.files.values()) / RATE
+    download = sum(held.download for held in project.weights) / RATE
+    text = (
+        f"computed at 2 Gbit/s: {below:.0f} s to pull Cog's layers where they are not there yet, "
+        f"{pull:.0f} s what is sent, {download:.0f} s to download weights"
+    )
+    pull += below
+    if pull + download > SETUP:
+        cure = "Run scripts/prepare-weights --precision nf4 and send that alone: a third of the bytes"
+        yield Finding("error", "SETUP_TOO_SLOW", f"{text}; Replicate gives a boot {SETUP} s", cure)
+    elif not all(held.names or held.download for held in project.weights):
+        cure = "Do first what the lines on weights say"
+        yield Finding("not checked", "SETUP_TIME_UNKNOWN", f"{text}; not all weights are known", cure)
+    else:
+        yield Finding("ok", "SETUP_TIME", f"{text}, of {SETUP} s to set up")
+
+
+def card(project: Project) -> Iterator[Finding]:
+    """Whether the chosen hardware holds the model, by the estimator that a boot asks too; or which does."""
+    model = next((held for held in project.weights if held.config), None)
+    if model is None or model.config is None:
+        text = "whether a card is large enough: the base's config.json could not be read"
+        yield Finding("not checked", "CARD_UNKNOWN", text, "Do first what the lines on weights say")
+        return
+    precision = model.precision or project.settings.precision
+    settings = dataclasses.replace(project.settings, precision=precision)
+    each = [_judged(one, model.config, settings) for one in HARDWARE if project.hardware in (None, one)]
+    best = max(each, key=lambda finding: LEVELS.index(finding.level))
+    yield dataclasses.replace(best, text="; ".join(finding.text for finding in each))
+
+
+def _judged(hardware: str, config: Qwen2Config, settings: Settings) -> Finding:
+    try:
+        choice = choose(config, settings, HARDWARE[hardware])
+    except (DeviceUnusable, OutOfMemory) as failure:
+        code = "CARD_TOO_SMALL" if isinstance(failure, OutOfMemory) else "CARD_CANNOT"
+        cure = f"{failure.cure}; prepared weights are made again by scripts/prepare-weights --precision"
+        return Finding("error", code, f"{hardware}: {'; '.join(failure.faults)}", cure)
+    text = f"{hardware}: {choice.precision}, {choice.slots} of {settings.slots} slots, {choice.need}"
+    if choice.slots < settings.slots:
+        cure = f"SNB_SLOTS={choice.slots} in `environment:` of cog.yaml says so, or take a larger card"
+        return Finding("warning", "CARD_FEWER_SLOTS", text, cure)
+    return Finding("ok", "CARD", text)
