@@ -2,15 +2,20 @@
 
 import dataclasses
 import re
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from snb.errors import SNBError
 from snb.settings import Settings
+from tools.machine import pins
 from tools.publishing.build_context import BuildContext
 from tools.publishing.weights import Held, survey
 from tools.serving import schema
@@ -19,10 +24,11 @@ WEIGHTS = re.compile("weights/.+/")
 """What begins so lies in a folder of weights/."""
 SOURCE = "/src/"
 """Where Cog puts the project in the image."""
+PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([0-9][A-Za-z0-9.]*)")
 
 
 class BadConfig(SNBError):
-    """cog.yaml cannot be read as what Cog wants."""
+    """cog.yaml cannot be read as what Cog wants, or pyproject.toml not at all."""
 
     code = "CONFIG_UNREADABLE"
 
@@ -52,13 +58,36 @@ class Project:
         return dict(config)
 
     @cached_property
+    def needs(self) -> tuple[SpecifierSet, list[Requirement]]:
+        """What pyproject.toml asks of Python, and of packages. Raises BadConfig."""
+        try:
+            text = (self.root / "pyproject.toml").read_text(encoding="utf-8")
+            table = tomllib.loads(text)["project"]
+            return SpecifierSet(table["requires-python"]), [*map(Requirement, table["dependencies"])]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            fault = f"pyproject.toml cannot be read: {type(error).__name__}"
+            raise BadConfig(fault, "Run git checkout -- pyproject.toml") from error
+
+    @cached_property
+    def pins(self) -> list[str]:
+        """The lines of `python_requirements`."""
+        file = self.root / str(self.config["build"].get("python_requirements", ""))
+        return pins(file) if file.is_file() else []
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of each package that the image installs, where it is pinned."""
+        matches = filter(None, map(PIN.fullmatch, self.pins))
+        return {canonicalize_name(match[1]): match[2] for match in matches}
+
+    @cached_property
     def schema(self) -> schema.Part:
         """The schema that `cog build` would derive. Raises BadContract where it could not."""
         file, _, class_name = str(self.config.get("predict", "")).partition(":")
         try:
             source = (self.root / file).read_text(encoding="utf-8")
             return schema.derive(source, class_name, str(self.config["build"].get("sdk_version")))
-        except (OSError, SyntaxError, UnicodeDecodeError) as failure:
+        except (OSError, SyntaxError, ValueError) as failure:
             text = f"{file or '`predict` of cog.yaml'} cannot be read as Python: {type(failure).__name__}"
             raise schema.BadContract(text, 'Write predict: "FILE:CLASS" into cog.yaml') from failure
 
