@@ -8,14 +8,20 @@ Set IMAGE_PINS=1 to install the image's own torch on a machine without a GPU. Se
 registry: nothing is installed, and the running interpreter's packages are taken, whatever their versions.
 """
 
+import os
+import signal
+import sys
+
+if os.path.realpath(sys.argv[0]).startswith(os.path.dirname(os.path.realpath(__file__))):
+    # Until a command runs there is nothing to tidy, so Ctrl-C ends a script without a word, imports included.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
 import argparse
 import ast
 import fcntl
-import os
 import shutil
-import signal
 import subprocess
-import sys
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -98,14 +104,8 @@ def enter() -> None:
         return
     if Path(sys.prefix) == VENV or not PYTHON.exists():
         build()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the new interpreter is in `run`
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the new interpreter is here again
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
-
-
-def end_quietly() -> None:
-    """Ctrl-C ends the process without a word: until a command runs there is nothing to tidy."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def run(module: str) -> None:
@@ -129,6 +129,5 @@ def run(module: str) -> None:
 
 
 if __name__ == "__main__":
-    end_quietly()
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     enter()
