@@ -53,9 +53,10 @@ def test_help_and_a_wrong_option_run_nothing(name: str, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.startswith("usage:")
 
 
-@pytest.mark.parametrize("name", ["test", "environment.py"])
-def test_scripts_of_another_kind_have_a_help_that_runs_nothing_too(name: str) -> None:
-    done = subprocess.run([ROOT / "scripts" / name, "--help"], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("words", [["bash", "test"], [sys.executable, "environment.py"]])
+def test_scripts_of_another_kind_have_a_help_that_runs_nothing_too(words: list[str]) -> None:
+    command = [*words, "--help"]
+    done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) > 3
 
