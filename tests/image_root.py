@@ -60,13 +60,14 @@ class Image:
         for name in ("upper", "work", "root"):
             (folder / name).mkdir(parents=True)
         self.environment: dict[str, str] = dict(below.environment) if below else {}
-        self.user, self.command = (below.user, below.command) if below else ("0:0", [])
+        self.user: str = below.user if below else "0:0"
+        self.command: list[str] = below.command if below else []
         if below:  # a copy: overlayfs takes no two lower folders of which one is in the other
             subprocess.run(["cp", "--archive", below.folder / "upper", folder], check=True)
 
     @classmethod
     def of_cog(cls, folder: Path) -> "Image":
-        """As Cog 0.23.1 builds it (pkg/dockerfile/standard_generator.go), of files that only root may read."""
+        """As Cog 0.23.1 builds it (pkg/dockerfile/standard_generator.go), of files that only root reads."""
         image = cls(folder)
         source = folder / "upper" / "src"
         with Project(ROOT, bare=True).context.staged() as stage:
@@ -124,12 +125,11 @@ class Image:
 
     @contextlib.contextmanager
     def started(
-        self, log: IO[str], environment: Mapping[str, str], command: list[str] | None = None, **options: str
+        self, log: IO[str], environment: Mapping[str, str], option: str = "rw"
     ) -> Iterator["Container"]:
-        """A container of it; `user` and `option` (`ro`) as those of its host."""
-        variables = {**self.environment, **environment}
-        words = self._command(command or self.command, variables, options.pop("user", self.user), **options)
-        process = start(words, stdout=log, stderr=subprocess.STDOUT)
+        """A container of it, with more variables; its root is mounted with an option."""
+        command = self._command(self.command, {**self.environment, **environment}, self.user, option)
+        process = start(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             until(lambda: len(children.read_text().split()) == 2)  # the watcher of process_group, and this

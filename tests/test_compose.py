@@ -45,6 +45,9 @@ def test_the_model_has_a_card_and_images_are_those_that_were_tested(services: di
     [device] = services["model"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
     assert services["model"]["image"] == GIVEN["SNB_IMAGE"]
+    assert services["model"]["restart"].startswith(
+        "on-failure:"
+    )  # else `up --wait` waits for a boot that fails
     caddy = subprocess.run([tools() / "caddy", "version"], capture_output=True, text=True, check=True)
     tested = f"caddy:{caddy.stdout.split()[0].removeprefix('v')}"
     assert services["door"]["image"] == tested

@@ -1,13 +1,13 @@
 """The front before the real Cog server: who gets in, what a request may be, and what ends the whole."""
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +17,18 @@ import httpx
 import httpx2
 import psutil
 import pytest
+import uvicorn
+from starlette.responses import Response
 
 from snb.errors import BadSetting
 from snb.front import answers
-from snb.front.__main__ import HURRY, check_public, main
+from snb.front import connection as front_connection
+from snb.front.__main__ import check_public, main
 from snb.front.answers import FOLDERS
 from snb.front.cog_server import disk_full
+from snb.front.connection import Connection
 from snb.settings import Settings
+from tests.hosts import puppet, puppet_server
 from tests.tiny import save_tiny
 from tests.waiting import until
 from tools.serving.server import FRONT, Server
@@ -256,25 +261,99 @@ def test_one_caller_does_not_take_all_places(caller: httpx.Client) -> None:
         assert caller.post(f"/predictions/{name}/cancel").status_code == 200
 
 
+HEALTH = b"GET /health-check HTTP/1.1\r\nHost: a\r\n\r\n"
+HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
+CHUNKED = b"POST /predictions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+SLOW = {
+    "a head": (HEAD, b"a"),
+    "a second head": (HEALTH + HEAD, b"a"),
+    "a body that nobody wants": (CHUNKED, b"1\r\na\r\n"),
+    "replies unread": (HEALTH * 200_000, HEALTH),
+}
+
+
 @pytest.mark.server
-def test_who_does_not_say_what_he_wants_is_dropped(front: Server, caller: httpx.Client) -> None:
-    """Takes HURRY seconds, and those of a body, by its subject."""
-    begun = "POST /predictions HTTP/1.1\r\nHost: a\r\n"
-    heads = ["", begun, f"{begun}Authorization: Bearer {KEY}\r\nContent-Length: 9\r\n\r\n{{"]
-    connections = [socket.create_connection(("127.0.0.1", front.port), 20 * HURRY) for _ in heads]
-    for connection, head in zip(connections, heads, strict=True):
-        connection.sendall(head.encode())
-    replies = []
-    for connection in connections:
-        with connection:
-            replies.append(connection.recv(1000)[9:12])
-    assert replies == [b"", b"", b"408"]
+def test_a_body_that_does_not_come_is_given_up(front: Server) -> None:
+    """Takes 15 s, by its subject."""
+    with socket.create_connection(("127.0.0.1", front.port), 200) as connection:
+        connection.sendall(KEYED + b"Content-Length: 9\r\n\r\n{")
+        assert connection.recv(1000)[9:12] == b"408"
 
 
 @pytest.mark.server
 def test_a_head_has_a_bound_though_it_comes_at_once(caller: httpx.Client) -> None:
     for length, status in ((12_000, 200), (24_000, 400)):
         assert caller.get("/", headers={"X": "x" * length}).status_code == status
+
+
+@pytest.mark.server
+def test_who_keeps_the_front_waiting_is_dropped(front: Server) -> None:
+    """Takes HURRY seconds, by its subject."""
+    with contextlib.ExitStack() as stack:
+        slow: list[tuple[socket.socket, bytes]] = []
+        for begun, more in SLOW.values():
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", front.port))
+            connection.setblocking(False)
+            connection.send(begun)
+            slow.append((connection, more))
+        until(lambda: sum(dropped(*one) for one in slow) == len(SLOW))
+
+
+def dropped(connection: socket.socket, more: bytes) -> bool:
+    """Whether the other end takes no more of what is sent so slowly."""
+    try:
+        connection.send(more)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def test_of_too_many_who_say_nothing_the_first_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_connection, "MOST", 3)
+
+    async def crowd() -> None:
+        config = uvicorn.Config(Response(), lifespan="off")
+        state, loop = uvicorn.server.ServerState(), asyncio.get_running_loop()
+        async with await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1") as listening:
+            address = listening.sockets[0].getsockname()
+            callers = [await asyncio.open_connection(*address) for _ in range(4)]
+            assert await callers[0][0].read() == b""
+            callers[1][1].write(HEALTH)
+            assert (await callers[1][0].readline()).startswith(b"HTTP/1.1 200")
+            for _, writer in callers:
+                writer.close()
+
+    asyncio.run(crowd())
+
+
+KEYED = b"POST /predictions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n" % KEY.encode()
+BROKEN = [
+    b"G",
+    HEALTH.replace(b"Host", b"Host "),
+    HEALTH.replace(b"Host: a", b"Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade"),
+    CHUNKED + b"G",
+    CHUNKED + b"-1\r\n" + HEALTH,
+    KEYED + b"Transfer-Encoding: chunked\r\n\r\nG",
+    KEYED + b"Content-Length: 9\r\n\r\n{",
+]
+
+
+@pytest.mark.server
+def test_what_is_no_http_leaves_nothing_in_the_log(front: Server, caller: httpx.Client, log: Path) -> None:
+    size = log.stat().st_size
+    for sent in BROKEN * 3:
+        with socket.create_connection(("127.0.0.1", front.port)) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                while connection.recv(4096):
+                    pass
+    assert caller.get("/health-check").status_code == 200
+    assert log.stat().st_size == size
 
 
 @pytest.mark.server
@@ -360,13 +439,35 @@ def lose_a_place(server: Server, name: str) -> None:
         (FOLDERS / name).unlink(missing_ok=True)
 
 
-def test_a_temporary_folder_that_cannot_be_written_to_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert not disk_full()
-    monkeypatch.setattr(tempfile, "tempdir", "/dev/full")
-    assert disk_full().startswith("the temporary folder cannot be written to: ")
+@pytest.mark.server
+def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
+    """Cog's server says that an answer has ended a moment before it has its place back."""
+    folder = puppet(tmp_path, "set-up")
+    with puppet_server(folder) as server, httpx.Client(timeout=600) as client:
+        server.wait()
+        [cog, _] = cog_processes(server)
+        [port] = {one.laddr.port for one in cog.net_connections() if one.status == psutil.CONN_LISTEN}
+        # One of the two places is taken, and the front does not know.
+        taken, begun = f"http://127.0.0.1:{port}/predictions/{'1' * 32}", {"Prefer": "respond-async"}
+        assert client.put(taken, json={"input": {}}, headers=begun).status_code == 202
+        assert client.post(f"{server.url}/predictions", json={"input": {}}, headers=begun).status_code == 202
+        told: list[tuple[str, Any]] = []
+        name = "f" * 32
+        asks = threading.Thread(target=lambda: listen(server, {"id": name, "input": {}}, told))
+        asks.start()
+        until(lambda: client.get(f"{server.url}/predictions/{name}").status_code == 200)
+        assert client.get(f"http://127.0.0.1:{port}/health-check").json()["status"] == "BUSY"
+        assert client.post(f"{taken}/cancel").status_code == 200
+        until(lambda: told)
+        (folder / "go-on").touch()
+        asks.join()
+        assert told[-1][0] == "completed"
+        assert server.status() == "READY"
+
+
+def test_a_temporary_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    assert not disk_full(str(tmp_path))
+    assert disk_full("/dev/full").startswith("the temporary folder cannot be written to: ")
 
 
 def listen(server: Server, body: dict[str, Any], told: list[tuple[str, Any]]) -> None:

@@ -89,6 +89,16 @@ def written(settings: Settings) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in Path(settings.prepared).glob("*.safetensors")}
 
 
+def modes(folder: Path) -> set[int]:
+    return {path.stat().st_mode for path in folder.iterdir() if path.is_file()}
+
+
+def open_mode(folder: Path) -> int:
+    """What the umask gives a file that a program simply opens."""
+    (folder / "opened").touch()
+    return (folder / "opened").stat().st_mode
+
+
 def edit(settings: Settings, **changes: Any) -> None:
     card = Path(settings.prepared) / CARD
     card.write_text(json.dumps({**json.loads(card.read_text()), **changes}))
@@ -163,6 +173,19 @@ def test_the_default_folder_is_taken_where_it_exists_and_the_log_says_so(
     assert prepared.find(replace(settings, prepared="none")) is None
 
 
+def test_the_image_s_own_are_found_wherever_downloads_are_kept_unless_there_are_others(
+    kept: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "ROOT", tmp_path)
+    settings, own = replace(kept, weights_dir=tmp_path / "home", prepared="auto"), tmp_path / "weights"
+    assert prepared.find(settings) is None
+    for place in (own, settings.weights_dir):
+        shutil.copytree(kept.prepared, place / prepared.FOLDER)
+        found = prepared.find(settings)
+        assert found
+        assert found.folder.parent == place
+
+
 def test_weights_prepared_on_another_machine_need_neither_base_nor_adapter(
     kept: Settings, tmp_path: Path
 ) -> None:
@@ -189,6 +212,7 @@ def test_prepared_weights_on_the_hub_are_fetched_whole_and_used_again_or_refused
         assert found
         assert found.folder == tmp_path / f"eva--spinoza-nf4@{commit[:12]}"
         assert not (found.folder / "README.md").exists()
+        assert modes(found.folder) == modes(Path(kept.prepared)) == {open_mode(tmp_path)}
         assert differing(loader.load_prepared(found, settings).model, loader.load(kept).model) == []
         server.requests.clear()
         assert prepared.find(settings, hub) == found

@@ -166,11 +166,11 @@ def built(made: Sound, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[
 
 
 def test_an_image_is_built_of_the_code_then_of_prepared_weights_then_its_door(
-    made: Sound, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     weights, deploy = made.prepare("nf4"), made.root / "deploy"
     code, commands = built(made, monkeypatch)
-    out, said = capsys.readouterr()
+    out, said = capfd.readouterr()
     assert (code, out.split()) == (0, [IMAGE, f"{IMAGE}-porte"])
     assert "BUILD: computed" in said
     [cog] = [call for call in made.calls("cog") if call["words"][0] == "build"]

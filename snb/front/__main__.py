@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from snb.errors import BadSetting, SNBError
 from snb.front.answers import Answers
 from snb.front.app import Front
 from snb.front.cog_server import CogServer, disk_full
+from snb.front.connection import HEAD, Connection
 from snb.settings import Settings
 
 LOOK = 2.0
@@ -29,30 +29,7 @@ STRIKES = 3
 """Looks in a row at which it has no place although it should."""
 LAST = 10.0
 """Seconds that answers have for their end when the server ends itself."""
-HURRY = 10.0
-"""Seconds that the head of a request may take."""
-HEAD, PIECE = 16 * 1024, 4 * 1024
-"""Bytes of a head, and those that h11 is given at a time: 0.16 bounds only what is not a whole head yet."""
 log = logging.getLogger("snb.front")
-
-
-class Protocol(H11Protocol):
-    """HTTP, for callers who say within HURRY seconds what they want; uvicorn 0.54 waits for ever."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See asyncio.Protocol."""
-        super().connection_made(transport)
-        self.loop.call_later(HURRY, self._drop_the_slow)
-
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
-        for start in range(0, len(data), PIECE):
-            if not self.transport.is_closing():
-                super().data_received(data[start : start + PIECE])
-
-    def _drop_the_slow(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -75,13 +52,13 @@ async def serve(host: str, port: int, settings: Settings) -> str:
             Front(cog, answers).app(settings.api_key),
             host=host,
             port=port,
-            http=Protocol,
+            http=Connection,
             ws="none",
             lifespan="off",
             access_log=False,
             log_config=None,
+            log_level="error",  # a warning for each bad request would fill the log
             server_header=False,
-            limit_concurrency=1000,
             h11_max_incomplete_event_size=HEAD,
             timeout_graceful_shutdown=int(settings.deadline) + 10,
         )
@@ -106,9 +83,10 @@ async def failure(cog: CogServer, answers: Answers) -> str:
     while True:
         if reason := await cog.look() or disk_full():
             return reason
-        strikes = strikes + 1 if cog.state == "BUSY" and not answers.full else 0
+        full = answers.peak() == cog.places
+        strikes = strikes + 1 if cog.state == "BUSY" and not full else 0
         if answers.lost or strikes == STRIKES:
-            return "Cog's server has lost a place"
+            return f"Cog's server has lost a place: {answers.lost or 'it is busy, and not with answers'}"
         await asyncio.sleep(LOOK)
 
 

@@ -19,8 +19,10 @@ GRACE = 1.0
 """Seconds for which an answer goes on without a reader: a caller whose connection broke comes back to it."""
 CANCEL = 5.0
 """Seconds for which a caller waits for the end of what it cancels."""
-KEPT, KEPT_SECONDS = 1000, 600.0
-"""Answers that ended and can still be read: at most so many, for so long."""
+FREED = 5.0
+"""Seconds within which Cog's server has the place of an answer back that has ended."""
+KEPT, KEPT_SECONDS = 1000, 1800.0
+"""Answers that ended and can still be read: at most so many, for as long as a handle of the client lives."""
 FOLDERS = Path("/tmp/coglet/predictions")
 """coglet 0.23.1 leaves every prediction's folder there, so `_make` removes it. Delete both when Cog does."""
 LOST = ("Slot dropped", "Failed to create output dir")
@@ -116,13 +118,19 @@ class Answers:
         self._cog, self._places = cog, places
         self._all: dict[str, Answer] = {}
         self._tasks: dict[Answer, asyncio.Task[None]] = {}
-        self.lost = 0
-        """Places that Cog's server has not given back."""
+        self._peak = 0
+        self.lost = ""
+        """How it shows that Cog's server has not given a place back; else empty."""
 
     @property
     def full(self) -> bool:
         """Whether as many answers are being made as Cog's server takes."""
         return len(self._tasks) >= self._places
+
+    def peak(self) -> int:
+        """The most answers that were being made at once since the last call."""
+        peak, self._peak = self._peak, len(self._tasks)
+        return peak
 
     def known(self, name: str) -> Answer | None:
         """An answer by its id. Forgets those that ended too long ago."""
@@ -148,6 +156,7 @@ class Answers:
             self._check_room(caller)
             answer = self._all[name] = Answer(name, digest, caller)
             self._tasks[answer] = asyncio.create_task(self._make(answer, question))
+            self._peak = max(self._peak, len(self._tasks))
         elif answer.question != digest:
             raise Refused(409, "another question has this id")
         await asyncio.shield(answer.accepted)
@@ -162,12 +171,14 @@ class Answers:
 
     async def _make(self, answer: Answer, question: bytes) -> None:
         try:
-            await self._read(answer, question)
-            if not answer.ended.is_set():
-                self._lose(answer, "the answer ended before its end")
-            self.lost += answer.error.startswith(LOST)
+            deadline = time.monotonic() + FREED
+            while not await self._read(answer, question, time.monotonic() < deadline):
+                await asyncio.sleep(0.1)
+            answer.end("failed", "the answer ended before its end")
+            if answer.error.startswith(LOST):
+                self.lost = answer.error
         except httpx2.HTTPError:
-            self._lose(answer, "Cog's server dropped the answer")
+            answer.end("failed", "Cog's server dropped the answer")
         except Refused as refusal:
             self._all.pop(answer.id, None)
             answer.end("failed")
@@ -175,19 +186,23 @@ class Answers:
         finally:
             answer.end("canceled")
             if not answer.accepted.done():
-                answer.accepted.set_exception(Refused(503, "the server is ending"))
+                answer.accepted.set_exception(Refused(503, answer.error or "the server is ending"))
             answer.accepted.exception()  # nobody may have asked
             del self._tasks[answer]
             shutil.rmtree(FOLDERS / answer.id, ignore_errors=True)
 
-    async def _read(self, answer: Answer, question: bytes) -> None:
+    async def _read(self, answer: Answer, question: bytes, patient: bool) -> bool:
+        """Whether Cog's server has taken the question, which it answers; a patient one may be put again."""
         headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
         path = f"/predictions/{answer.id}"
         async with self._cog.stream("PUT", path, content=question, headers=headers) as response:
+            if response.status_code == 409 and patient:
+                return False
             if not response.is_success:
                 raise self._refusal(response.status_code, await response.aread())
             async for event in httpx2.EventSource(response):
                 answer.take(event.event, event.json())  # type: ignore[arg-type]
+        return True
 
     def _refusal(self, status: int, body: bytes) -> Refused:
         """What the caller is told; Cog's own words repeat what was sent, so they are not passed on."""
@@ -200,14 +215,8 @@ class Answers:
         if status < 500 and status != 409:
             return Refused(400, "Cog's server does not take this")
         # There was a place by our own count, so one is lost, or Cog's server is beside itself.
-        self.lost += 1
+        self.lost = f"HTTP {status} where {len(self._tasks)} of {self._places} answers are being made"
         return Refused(503, "the server has lost a place and restarts")
-
-    def _lose(self, answer: Answer, reason: str) -> None:
-        self.lost += 1
-        answer.end("failed", reason)
-        if not answer.accepted.done():
-            answer.accepted.set_exception(Refused(503, reason))
 
     @contextlib.contextmanager
     def reading(self, answer: Answer) -> Iterator[None]:

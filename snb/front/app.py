@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -78,8 +78,10 @@ class Front:
             Route(one, self.look),
             Route(f"{one}/cancel", self.cancel, methods=["POST"]),
         ]
-        handlers: dict[Any, Callable[..., Any]] = {HTTPException: failed, Refused: refused}
+        handlers: dict[Any, Callable[..., Any]]
+        handlers = {HTTPException: failed, Refused: refused, ClientDisconnect: gone}
         app = Starlette(routes=routes, exception_handlers=handlers)
+        app.router.redirect_slashes = False  # to whatever Host a caller names
         return KeyCheck(app, key) if key else app
 
     async def health(self, _: Request) -> Response:
@@ -223,3 +225,8 @@ async def refused(_: Request, error: Refused) -> Response:
     key = "detail" if error.status == 422 else "error"
     again = {"Retry-After": AGAIN[error.status]} if error.status in AGAIN else {}
     return Reply({key: error.reason}, error.status, again)
+
+
+async def gone(_: Request, __: ClientDisconnect) -> Response:
+    """Nobody reads it."""
+    return Response()

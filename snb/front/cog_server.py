@@ -82,10 +82,13 @@ class CogServer:
         await self.close()
 
 
-def disk_full() -> str:
-    """Why nothing can be written to the temporary folder, without which no prediction begins; or nothing."""
+def disk_full(folder: str = "/tmp") -> str:
+    """Why nothing can be written to the temporary folder, without which no prediction begins; or nothing.
+
+    coglet 0.23.1 writes to /tmp, whatever TMPDIR says.
+    """
     try:
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
             file.flush()
     except OSError as error:

@@ -38,7 +38,7 @@ def size(project: Project) -> Iterator[Finding]:
         yield Finding("ok", "CONTEXT", text)
         return
     largest = ", ".join(f"{name} ({shown(size)})" for name, size in Counter(needless).most_common(5))
-    cure = "Name what no boot needs in .dockerignore, or move it out of the project"
+    cure = f"If no boot needs it, run echo '{max(needless, key=needless.__getitem__)}' >> .dockerignore"
     text = f"{text}, and {shown(rest)} else: {largest}"
     if rest > TOO_LARGE:
         yield Finding("error", "CONTEXT_TOO_LARGE", text, cure)

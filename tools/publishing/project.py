@@ -20,8 +20,8 @@ from tools.publishing.build_context import BuildContext
 from tools.publishing.weights import Held, survey
 from tools.serving import schema
 
-WEIGHTS = re.compile("weights/.+/")
-"""What begins so lies in a folder of weights/."""
+WEIGHTS = re.compile(r"weights/(?!pins\.json$)")
+"""Begins the names of what is sent only where a boot reads it: git holds the exception."""
 SOURCE = "/src/"
 """Where Cog puts the project in the image."""
 PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([0-9][A-Za-z0-9.]*)")
@@ -54,7 +54,9 @@ class Project:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             # What the parser says may quote a line, and a line may hold a secret.
             fault = f"cog.yaml cannot be read, or has no table `build`: {type(error).__name__}"
-            raise BadConfig(fault, "Write it as https://cog.run/yaml has it") from error
+            raise BadConfig(
+                fault, "Run git checkout -- cog.yaml, or write it as https://cog.run/yaml has it"
+            ) from error
         return dict(config)
 
     @cached_property
@@ -115,7 +117,7 @@ class Project:
 
     @cached_property
     def context(self) -> BuildContext:
-        """What is sent: of the folders below weights/ only the files that a boot reads."""
+        """What is sent: of weights/ only what a boot reads."""
         visible, read = self._visible, self.sent_weights
         return visible.where(lambda name: name in read or not WEIGHTS.match(name))
 

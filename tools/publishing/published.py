@@ -44,7 +44,7 @@ def latest(model: str | None) -> Version | None:
         NoModel: there is none.
         ApiSilent: there is no token, the API did not answer or refused it, or answered something else.
     """
-    cure = "Name owner/name and set REPLICATE_API_TOKEN, where Replicate can be reached"
+    cure = "Run export REPLICATE_API_TOKEN=…, and scripts/doctor owner/name where there is a network"
     if not model or not os.environ.get("REPLICATE_API_TOKEN"):
         raise ApiSilent("Replicate was not asked what is published", cure)
     try:
@@ -72,7 +72,7 @@ def inputs(project: Project) -> Iterator[Finding]:
 def narrowed(before: Part, after: Part) -> Iterator[Finding]:
     """Every input that refuses what it took; a change of title, description or order is none."""
     old, new = _inputs(before), _inputs(after)
-    cure = "Callers break: bring it back, or publish under another name"
+    cure = "Callers break: bring it back, as git diff predict.py shows, or run scripts/push with another name"
     for name in sorted(old.keys() - new.keys()):
         yield Finding("error", "INPUT_REMOVED", f"the input {name} was published and is gone", cure)
     for name, form in sorted(new.items()):

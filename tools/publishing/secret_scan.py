@@ -75,7 +75,7 @@ def _in_config(project: Project) -> Iterator[Finding]:
     for name, value in project.environment.items():
         if VARIABLE.search(name) and value.strip():
             text = f"cog.yaml, `environment:` sets {name}, which everybody who may see the model can read"
-            cure = "Take it out and revoke it; on Replicate no secret reaches setup()"
+            cure = f"Delete the line {name}=… and revoke it; on Replicate no secret reaches setup()"
             yield Finding("error", "SECRET_IN_CONFIG", text, cure)
 
 
