@@ -1,6 +1,7 @@
 """scripts/doctor names what is wrong with a project, each fault by its code, and nothing of a sound one."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,10 @@ from tools.serving.schema import derive
 pytestmark = pytest.mark.slow  # every test reads a whole project
 
 SECRET = "hf_" + "abcDEF0123456789" * 2  # of no account
+
+
+TYPED = re.compile(r"\b([Rr]un|[Ww]rite|Delete the line|scripts/|SNB_\w+=)|Settings: SNB_")
+"""What a cure has that can be typed: a command, or what to write where."""
 
 
 @pytest.fixture
@@ -173,7 +178,7 @@ def test_each_broken_project_is_named_by_its_own_code(
     findings = made.findings()
     assert set(errors(findings)) == {code}
     for finding in findings:
-        assert finding.level == "ok" or finding.cure
+        assert finding.level == "ok" or TYPED.search(finding.cure), finding
         assert LOGIN not in str(finding)
         assert SECRET not in str(finding)
 

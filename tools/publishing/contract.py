@@ -26,7 +26,9 @@ def config(project: Project) -> Iterator[Finding]:
         unknown |= {"`environment` but as a list of NAME=value"}
     if unknown:
         text = f"cog.yaml: Cog knows no {', '.join(sorted(map(str, unknown)))}, and builds nothing"
-        yield Finding("error", "CONFIG_UNKNOWN", text, f"It knows {', '.join(sorted(KEYS | BUILD))}")
+        yield Finding(
+            "error", "CONFIG_UNKNOWN", text, f"Write one that it knows: {', '.join(sorted(KEYS | BUILD))}"
+        )
     elif faults := [key for key in ("gpu", "python_version", "sdk_version", "cuda") if not build.get(key)]:
         text = f"cog.yaml: {', '.join(f'build.{key}' for key in faults)} is absent"
         yield Finding("error", "CONFIG_UNPINNED", text, f"Write into `build`, of these: {DEFAULTS}")

@@ -22,7 +22,7 @@ from tools.publishing import doctor, installed, layers, limits, secret_scan
 from tools.publishing.project import Project
 
 DOOR = Path("deploy", "huggingface")
-CHECKS: tuple[doctor.Check, ...] = (*(*doctor.CODE, installed.programs, secret_scan.check, limits.size),)
+CHECKS: tuple[doctor.Check, ...] = (*doctor.CODE, installed.programs, secret_scan.check, limits.size)
 
 
 class NotBuilt(SNBError):

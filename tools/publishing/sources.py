@@ -37,7 +37,7 @@ def imports(project: Project) -> Iterator[Finding]:
             continue
         if not file or not (member in {None, "*"} | members(file) or list(path.glob(f"{member}*"))):
             text = f"{name} imports {member or 'all'} of {module}, which is not there"
-            cure = f"Mend one of them, or bring back the other: git checkout -- {PACKAGE}"
+            cure = f"Mend one of them, or run git checkout -- {PACKAGE}"
             yield Finding("error", "IMPORT_ABSENT", text, cure)
 
 
