@@ -8,12 +8,20 @@ Set IMAGE_PINS=1 to install the image's own torch on a machine without a GPU. Se
 registry: nothing is installed, and the running interpreter's packages are taken, whatever their versions.
 """
 
+import os
+import signal
+import sys
+
+if os.path.realpath(sys.argv[0]).startswith(os.path.dirname(os.path.realpath(__file__))):
+    # Until a command runs there is nothing to tidy, so Ctrl-C ends a script without a word, imports included.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
 import argparse
 import ast
-import os
+import fcntl
 import shutil
 import subprocess
-import sys
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -51,7 +59,17 @@ def installed(name: str) -> str:
 
 
 def build() -> None:
-    """Creates `.venv` if it is absent and installs what differs from the pins. Output goes to stderr."""
+    """Creates `.venv` if it is absent and installs what differs from the pins. Output goes to stderr.
+
+    One script at a time: one that had to wait installs nothing, and looks again when it starts again.
+    """
+    folder = os.open(SCRIPTS, os.O_RDONLY)  # held until this process ends or starts again
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Another script is installing into .venv; waiting for it …", file=sys.stderr)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        return
     if not PYTHON.exists():
         python = shutil.which("python3.11") or sys.executable
         if subprocess.run([python, "-m", "venv", str(VENV)], stdout=sys.stderr).returncode:
@@ -68,7 +86,10 @@ def install(*what: str) -> None:
         backend = "cpu" if "cpu" in lock().name else "auto"
         command = [uv, "pip", "install", "--python", str(PYTHON), "--torch-backend", backend]
     if subprocess.run([*command, "--quiet", *what], stdout=sys.stderr).returncode:
-        sys.exit("The reason is above; AS_IS=1 in front runs with the packages that are installed")
+        sys.exit(
+            "NOT_INSTALLED: the reason is above; with no network, AS_IS=1 in front still runs whatever the "
+            "packages that are here can do"
+        )
 
 
 def enter() -> None:
@@ -83,17 +104,28 @@ def enter() -> None:
         return
     if Path(sys.prefix) == VENV or not PYTHON.exists():
         build()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the new interpreter is here again
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
 
 
 def run(module: str) -> None:
     """Runs a command: the `main()` of a module of `tools`."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # until there is something to tidy, Ctrl-C needs no traceback
     file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    if {"-h", "--help"} & {*sys.argv[1:]} and not PYTHON.exists() and differing():
+    incomplete = Path(sys.prefix) == VENV or not PYTHON.exists()
+    if {"-h", "--help"} & {*sys.argv[1:]} and incomplete and differing():
         print(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
-        sys.exit(print("The options are listed once .venv is there; any call without --help makes it."))
+        sys.exit(print("The options are listed once .venv is whole; any call without --help makes it so."))
     enter()
-    sys.exit(import_module("tools.command").run(module))
+    try:
+        status = import_module("tools.command").run(module)
+    except SyntaxError as error:
+        name = os.path.relpath(error.filename or "", ROOT)
+        cure = f"Mend it, or run git checkout -- {name}"
+        sys.exit(f"SOURCE_BROKEN: {name}, line {error.lineno}, is not Python. {cure}")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

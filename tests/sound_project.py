@@ -38,7 +38,14 @@ from tools.publishing.project import Project
 BASE, ADAPTER = "school/base", "school/adapter"
 LOGIN, TOKEN = "login-that-is-never-shown", "r8_of_no_account"
 OLD, NEW = "a" * 64, "b" * 64
-COPIED = (".dockerignore", "cog.yaml", "predict.py", "requirements.txt", "weights/pins.json")
+COPIED = (
+    ".dockerignore",
+    "cog.yaml",
+    "predict.py",
+    "pyproject.toml",
+    "requirements.txt",
+    "weights/pins.json",
+)
 STANDIN = """#!{python}
 import json, pathlib, sys
 here = pathlib.Path.cwd()
@@ -175,6 +182,7 @@ def sound(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Sound]:
         for name in COPIED:
             (made.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, made.root / name)
+        shutil.copytree(ROOT / "snb", made.root / "snb", ignore=shutil.ignore_patterns("__pycache__"))
         made.configure({"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": ADAPTER, "SNB_PREPARED": "none"})
         shutil.copytree(downloaded(), made.root / "weights", dirs_exist_ok=True)
         made.program("cog", "print('cog version 0.23.1')")

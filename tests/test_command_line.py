@@ -1,6 +1,7 @@
 """What every script does alike: help, wrong options, one line for an error, and a tidy end."""
 
 import ast
+import fcntl
 import os
 import re
 import shutil
@@ -8,12 +9,19 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import environment
 import pytest
 
+from snb.errors import SNBError
 from snb.settings import ROOT
 from tests import scripts
+from tests.waiting import until
+from tools.command import Fault
+from tools.serving import make_standin
+from tools.supplying import audit
 
 SCRIPTS = sorted(file for file in (ROOT / "scripts").iterdir() if file.is_file() and not file.suffix)
 PYTHON = [file.name for file in SCRIPTS if "python3" in file.read_text(encoding="utf-8").splitlines()[0]]
@@ -45,20 +53,97 @@ def test_help_and_a_wrong_option_run_nothing(name: str, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.startswith("usage:")
 
 
-def test_help_needs_no_package(tmp_path: Path) -> None:
-    scripts = tmp_path / "scripts"
-    scripts.mkdir()
-    shutil.copy(ROOT / "scripts" / "environment.py", scripts)
+@pytest.mark.parametrize("words", [["bash", "test"], [sys.executable, "environment.py"]])
+def test_scripts_of_another_kind_have_a_help_that_runs_nothing_too(words: list[str]) -> None:
+    command = [*words, "--help"]
+    done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) > 3
+
+
+def script(folder: Path, pins: str, source: str) -> Path:
+    """A script of a project whose one command has this source."""
+    (folder / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "environment.py", folder / "scripts")
     for name in ("cpu", "gpu"):
-        (scripts / f"packages-{name}.txt").write_text("absent-package==1\n")
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "command.py").write_text('"""What it does."""\nimport absent_package\n')
-    script = scripts / "script"
-    script.write_text('import environment\nenvironment.run("tools.command")\n')
+        (folder / "scripts" / f"packages-{name}.txt").write_text(pins)
+    (folder / "tools").mkdir()
+    (folder / "tools" / "__init__.py").touch()
+    (folder / "tools" / "command.py").write_text(source)
+    file = folder / "scripts" / "script"
+    file.write_text('import environment\nenvironment.run("tools.command")\n')
+    return file
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_help_needs_no_package_and_installs_none(stale: bool, tmp_path: Path) -> None:
+    file = script(tmp_path, "absent-package==1\n", '"""What it does."""\nimport absent_package\n')
+    interpreter = Path(sys.executable)
+    if stale:
+        (tmp_path / ".venv").symlink_to(sys.prefix)
+        interpreter = tmp_path / ".venv" / "bin" / "python"
     variables = {**os.environ, "PIP_NO_INDEX": "1", "AS_IS": ""}
-    done = subprocess.run([sys.executable, script, "-h"], env=variables, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "What it does.")
-    assert not (tmp_path / ".venv").exists()
+    done = subprocess.run([interpreter, file, "-h"], env=variables, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[0], done.stderr) == (0, "What it does.", "")
+    assert (tmp_path / ".venv").exists() == stale
+
+
+def test_a_file_that_is_not_python_is_named_by_every_script(tmp_path: Path) -> None:
+    file = script(tmp_path, "", "import os\n<<<<<<< HEAD\n")
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, file], env=variables, capture_output=True, text=True)
+    cure = "Mend it, or run git checkout -- tools/command.py"
+    assert done.stderr == f"SOURCE_BROKEN: tools/command.py, line 2, is not Python. {cure}\n"
+
+
+def test_two_scripts_do_not_install_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(environment, "install", lambda *what: pytest.fail("it was installed twice"))
+    with ThreadPoolExecutor() as pool:
+        first = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = pool.submit(environment.build)
+        until(lambda: "waiting for it" in capfd.readouterr().err)
+        assert not second.done()
+        os.close(first)
+        second.result()
+
+
+OFFLINE = [
+    ("download-weights", "DOWNLOAD_FAILED: no network", "HF_HUB_OFFLINE=1 serves"),
+    ("make-standin", "DOWNLOAD_FAILED: ", "no network, SNB_BASE_MODEL=FOLDER"),
+    ("pin-packages", "NOT_PINNED: ", "still install"),
+    ("audit", "NOT AUDITED: no network", "--database FILE"),
+]
+
+
+# pip looks for its index, and imports itself, for a second.
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "code", "cure"), OFFLINE)
+def test_without_a_network_one_line_says_so_and_what_still_works(
+    name: str,
+    code: str,
+    cure: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    nowhere = "http://127.0.0.1:1"
+    variables = {"HF_ENDPOINT": nowhere, "PIP_INDEX_URL": nowhere, "PIP_RETRIES": "0", "PATH": str(tmp_path)}
+    for variable, value in {**variables, "SNB_WEIGHTS_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between tries
+    monkeypatch.setattr(make_standin, "STANDIN", tmp_path)
+    monkeypatch.setattr(audit, "EXPORT", nowhere)
+    try:
+        scripts.code(name)
+        lines = capfd.readouterr().out.splitlines()
+    except (SNBError, Fault) as error:
+        lines = [str(error)]
+    assert lines[-1].startswith(code)
+    assert cure in lines[-1]
 
 
 def command(body: str) -> str:
@@ -102,6 +187,17 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         program.stdout.close()
         program.stdin.close()
         assert program.stderr.read() == ""
+
+
+def test_ctrl_c_before_a_command_runs_needs_no_word() -> None:
+    argument = f"import sys; sys.argv[0] = {str(ROOT / 'scripts' / 'doctor')!r}\n"
+    waits = "import environment, time; print('ready', flush=True); time.sleep(600)"
+    with python(argument + waits) as program:
+        assert program.stdout
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGINT)
+        assert program.communicate() == ("", "")
+    assert program.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -26,12 +26,13 @@ def say(line: str) -> None:
 def run(module: str) -> int:
     """Runs `main()` of a module; its exit code, which is 130 after Ctrl-C, `kill` or a closed terminal."""
     atexit.register(flush)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
-        code: int = import_module(module).main()
+        main = import_module(module).main  # which takes seconds, and leaves nothing to tidy
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
+        code: int = main()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

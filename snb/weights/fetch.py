@@ -1,12 +1,10 @@
 """Base model and adapter: finds, downloads and verifies the folder of each."""
 
-import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import HFValidationError
@@ -14,13 +12,14 @@ from huggingface_hub.utils import validate_repo_id
 
 from snb.errors import DownloadFailed, WeightsMissing
 from snb.settings import ROOT, Settings
+from snb.weights import document
 from snb.weights.adapter import Adapter
 from snb.weights.checkpoint import Role, description_faults, inspect, read_config, shards
 from snb.weights.hub import Hub
 from snb.weights.lock import NAME, Lock, alone, strays, verify
 
 logger = logging.getLogger(__name__)
-PINS: dict[str, Any] = json.loads((ROOT / "weights" / "pins.json").read_text(encoding="utf-8"))
+PINS = document.read(ROOT / "weights" / "pins.json", "Run git checkout -- weights/pins.json")
 
 
 @dataclass(frozen=True)

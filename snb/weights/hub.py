@@ -166,6 +166,9 @@ class Hub:
             cure = "A login page, a proxy or a partial mirror answers for the hub: see it, and HF_ENDPOINT"
         else:
             cure = "Run scripts/download-weights again: the files that are whole are kept"
+            if any(isinstance(link, httpx2.ConnectError) for link in _chain(error)):
+                what = f"no network to the hub; {what}"
+                cure += ", and with all of them here HF_HUB_OFFLINE=1 serves without it"
         return DownloadFailed(f"{what}: {reason(error)}", cure)
 
 

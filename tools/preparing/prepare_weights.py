@@ -41,8 +41,8 @@ def main() -> int:
     try:
         with alone(output.with_name(f"{output.name}.lock")):
             preparation.prepare(recipe, output)
-        if not (options.skip_quality or Card.read(output).quality):
-            preparation.measure(output)
+            if not (options.skip_quality or Card.read(output).quality):
+                preparation.measure(output)
     except SafetensorError as failure:  # of a shard that cannot be written
         raise Fault(failure) from failure
     except Failed as failure:

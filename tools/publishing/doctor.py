@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from snb.errors import SNBError
 from snb.settings import ROOT
-from tools.publishing import contract, installed, limits, published, secret_scan
+from tools.publishing import contract, installed, limits, published, secret_scan, sources, unlocked, versions
 from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
 
@@ -45,10 +45,14 @@ def weights(project: Project) -> Iterator[Finding]:
 
 
 Check = Callable[[Project], Iterator[Finding]]
+CODE: tuple[Check, ...] = (
+    *(contract.config, versions.packages, versions.sdk, versions.python, versions.cuda),
+    *(contract.settings, contract.inputs, sources.files, sources.imports, sources.personas),
+)
+"""What any host's image needs."""
 CHECKS: tuple[Check, ...] = (
-    *(contract.config, installed.programs, installed.login, contract.settings, contract.inputs),
-    *(published.inputs, weights, secret_scan.check),
-    *(limits.size, limits.build, limits.setup_time, limits.card),
+    *(*CODE, installed.programs, installed.login, published.inputs, weights, unlocked.check),
+    *(secret_scan.check, limits.size, limits.build, limits.setup_time, limits.card),
 )
 
 

@@ -21,9 +21,9 @@ writes, makes a layer that does not depend on those below: that keeps weights ap
 def programs(project: Project) -> Iterator[Finding]:
     """Whether Cog is here and not older than the SDK that the image gets, and Docker's engine answers."""
     sdk = str(project.config["build"].get("sdk_version", ""))
-    yield _program("COG", ["cog", "--version"], sdk, "https://cog.run says how to install it")
+    yield _program("COG", ["cog", "--version"], sdk, "Run sh <(curl -fsSL https://cog.run/install.sh)")
     command = ["docker", "version", "--format", "{{.Server.Version}}"]
-    cure = "Install it, start it, or look at DOCKER_HOST and the rights to its socket: docker version"
+    cure = "Run docker version, which says why; https://docs.docker.com/engine/install has it for each system"
     yield _program("ENGINE", command, ENGINE, cure)
 
 

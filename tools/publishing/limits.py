@@ -38,7 +38,7 @@ def size(project: Project) -> Iterator[Finding]:
         yield Finding("ok", "CONTEXT", text)
         return
     largest = ", ".join(f"{name} ({shown(size)})" for name, size in Counter(needless).most_common(5))
-    cure = "Name what no boot needs in .dockerignore, or move it out of the project"
+    cure = f"If no boot needs it, run echo '{max(needless, key=needless.__getitem__)}' >> .dockerignore"
     text = f"{text}, and {shown(rest)} else: {largest}"
     if rest > TOO_LARGE:
         yield Finding("error", "CONTEXT_TOO_LARGE", text, cure)
@@ -66,7 +66,7 @@ def setup_time(project: Project) -> Iterator[Finding]:
         cure = "Run scripts/prepare-weights --precision nf4 and send that alone: a third of the bytes"
         yield Finding("error", "SETUP_TOO_SLOW", f"{text}; Replicate gives a boot {SETUP} s", cure)
     elif not all(held.names or held.download for held in project.weights):
-        cure = "Do first what the lines on weights say"
+        cure = "Run what the lines on weights say first"
         yield Finding("not checked", "SETUP_TIME_UNKNOWN", f"{text}; not all weights are known", cure)
     else:
         yield Finding("ok", "SETUP_TIME", f"{text}, of {SETUP} s to set up")
@@ -77,7 +77,7 @@ def card(project: Project) -> Iterator[Finding]:
     model = next((held for held in project.weights if held.config), None)
     if model is None or model.config is None:
         text = "whether a card is large enough: the base's config.json could not be read"
-        yield Finding("not checked", "CARD_UNKNOWN", text, "Do first what the lines on weights say")
+        yield Finding("not checked", "CARD_UNKNOWN", text, "Run what the lines on weights say first")
         return
     precision = model.precision or project.settings.precision
     settings = dataclasses.replace(project.settings, precision=precision)

@@ -2,15 +2,20 @@
 
 import dataclasses
 import re
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from snb.errors import SNBError
 from snb.settings import Settings
+from tools.machine import pins
 from tools.publishing.build_context import BuildContext
 from tools.publishing.weights import Held, survey
 from tools.serving import schema
@@ -19,10 +24,11 @@ WEIGHTS = re.compile(r"weights/(?!pins\.json$)")
 """Begins the names of what is sent only where a boot reads it: git holds the exception."""
 SOURCE = "/src/"
 """Where Cog puts the project in the image."""
+PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([0-9][A-Za-z0-9.]*)")
 
 
 class BadConfig(SNBError):
-    """cog.yaml cannot be read as what Cog wants."""
+    """cog.yaml cannot be read as what Cog wants, or pyproject.toml not at all."""
 
     code = "CONFIG_UNREADABLE"
 
@@ -48,8 +54,33 @@ class Project:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             # What the parser says may quote a line, and a line may hold a secret.
             fault = f"cog.yaml cannot be read, or has no table `build`: {type(error).__name__}"
-            raise BadConfig(fault, "Write it as https://cog.run/yaml has it") from error
+            raise BadConfig(
+                fault, "Run git checkout -- cog.yaml, or write it as https://cog.run/yaml has it"
+            ) from error
         return dict(config)
+
+    @cached_property
+    def needs(self) -> tuple[SpecifierSet, list[Requirement]]:
+        """What pyproject.toml asks of Python, and of packages. Raises BadConfig."""
+        try:
+            text = (self.root / "pyproject.toml").read_text(encoding="utf-8")
+            table = tomllib.loads(text)["project"]
+            return SpecifierSet(table["requires-python"]), [*map(Requirement, table["dependencies"])]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            fault = f"pyproject.toml cannot be read: {type(error).__name__}"
+            raise BadConfig(fault, "Run git checkout -- pyproject.toml") from error
+
+    @cached_property
+    def pins(self) -> list[str]:
+        """The lines of `python_requirements`."""
+        file = self.root / str(self.config["build"].get("python_requirements", ""))
+        return pins(file) if file.is_file() else []
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of each package that the image installs, where it is pinned."""
+        matches = filter(None, map(PIN.fullmatch, self.pins))
+        return {canonicalize_name(match[1]): match[2] for match in matches}
 
     @cached_property
     def schema(self) -> schema.Part:
@@ -58,7 +89,7 @@ class Project:
         try:
             source = (self.root / file).read_text(encoding="utf-8")
             return schema.derive(source, class_name, str(self.config["build"].get("sdk_version")))
-        except (OSError, SyntaxError, UnicodeDecodeError) as failure:
+        except (OSError, SyntaxError, ValueError) as failure:
             text = f"{file or '`predict` of cog.yaml'} cannot be read as Python: {type(failure).__name__}"
             raise schema.BadContract(text, 'Write predict: "FILE:CLASS" into cog.yaml') from failure
 

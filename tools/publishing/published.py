@@ -44,7 +44,7 @@ def latest(model: str | None) -> Version | None:
         NoModel: there is none.
         ApiSilent: there is no token, the API did not answer or refused it, or answered something else.
     """
-    cure = "Name owner/name and set REPLICATE_API_TOKEN, where Replicate can be reached"
+    cure = "Run export REPLICATE_API_TOKEN=…, and scripts/doctor owner/name where there is a network"
     if not model or not os.environ.get("REPLICATE_API_TOKEN"):
         raise ApiSilent("Replicate was not asked what is published", cure)
     try:
@@ -55,6 +55,8 @@ def latest(model: str | None) -> Version | None:
             create = "If it is new, create it: https://replicate.com/create"
             raise NoModel(f"{model} is not on Replicate, or not for this token", create) from error
         raise ApiSilent(f"Replicate's API answered {error.status}", cure) from error
+    except httpx.ConnectError as error:
+        raise ApiSilent("there is no network to Replicate's API", cure) from error
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:  # whose text may quote the token
         raise ApiSilent(f"Replicate's API did not answer: {type(error).__name__}", cure) from error
 
@@ -70,7 +72,7 @@ def inputs(project: Project) -> Iterator[Finding]:
 def narrowed(before: Part, after: Part) -> Iterator[Finding]:
     """Every input that refuses what it took; a change of title, description or order is none."""
     old, new = _inputs(before), _inputs(after)
-    cure = "Callers break: bring it back, or publish under another name"
+    cure = "Callers break: bring it back, as git diff predict.py shows, or run scripts/push with another name"
     for name in sorted(old.keys() - new.keys()):
         yield Finding("error", "INPUT_REMOVED", f"the input {name} was published and is gone", cure)
     for name, form in sorted(new.items()):

@@ -1,7 +1,8 @@
 """Secrets in what would be sent: files that are one by their name, and lines of text that hold one.
 
-detect-secrets does the reading. It knows neither Hugging Face's nor Replicate's tokens, nor what is in this
-shell, so those are looked for here. A finding names the file and the line, and never repeats what is there.
+detect-secrets does the reading. Tried with what each host of docs/repli.md gives out, in scripts, dotfiles
+and Python, it missed the forms that are looked for here; nor does it know what is in this shell. A finding
+names the file and the line, and never repeats what is there.
 """
 
 import os
@@ -18,21 +19,45 @@ from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 
 FILES = (
-    *("*.env", ".env.*", ".netrc", ".npmrc", ".pypirc", ".git-credentials", "id_rsa", "id_ed25519"),
+    *(
+        "*.env",
+        ".env.*",
+        ".envrc",
+        "*_history",
+        "*api_key",
+        ".netrc",
+        ".npmrc",
+        ".pypirc",
+        ".git-credentials",
+    ),
     *("*.pem", "*.key", "*.p12", "*.pfx", "secrets.*", "credentials.json", "service-account*.json"),
+    *("id_rsa", "id_ed25519"),
 )
-FOLDERS = {".docker", ".aws", ".ssh", ".kube", ".git", ".huggingface"}
+FOLDERS = {".docker", ".aws", ".ssh", ".kube", ".git", ".huggingface", ".config", ".runpod", ".sky"}
 EXAMPLES = (".example", ".sample", ".template")
-TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:api_org|hf|r8)_[A-Za-z0-9]{16,}")
-VARIABLE = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(API|PRIVATE|ACCESS)_?KEY", re.IGNORECASE)
-OWN = ("HF_TOKEN", "REPLICATE_API_TOKEN", "SNB_API_KEY")
+FORMS = {
+    "a token of Hugging Face, Replicate or RunPod": re.compile(
+        r"(?<![A-Za-z0-9])(?:api_org|hf|r8|rpa)_[A-Za-z0-9]{16,}"
+    ),
+    "a token of Netlify, GitHub or OpenAI": re.compile(
+        r"(?<![A-Za-z0-9])(?:nf[bcopu]_\w{36}|github_pat_\w{40}|sk-[\w-]{20})"
+    ),
+    "a key that a command is given": re.compile(
+        r"(?:--?auth|api-?key)[ =:\"']+(?=\S*\d)[\w-]{20,}", re.IGNORECASE
+    ),
+    "a key in a header": re.compile(r"Bearer +(?=\S*[-\d])[^\s\"'$`{<(…]{8,}(?=[\s\"']|$)"),
+    "a variable's secret value": re.compile(
+        r"\b[A-Z_]*(?:TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|KEY)[A-Z_]*=(\"?'?)[^\s\"'$`{<(…*]{8,}(?=\1(?:\s|$))"
+    ),
+}
+VARIABLE = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|(API|PRIVATE|ACCESS)_?KEY", re.IGNORECASE)
 SHORTEST = 8
 """Characters of a value of this shell that is looked for: a shorter one is in many files by chance."""
 GUESSES = {"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"}
 """Of detect-secrets: to these a pinned commit and an address are secrets too."""
 LARGEST = 1_000_000
 """Bytes of a text that is read: detect-secrets reads 50,000 to 140,000 a second (measured)."""
-CURE = "Take it out and revoke it, or name the file in .dockerignore; an image is read by whoever may run it"
+CURE = "Take it out and revoke it, or run echo '{}' >> .dockerignore; who may run an image may read it"
 
 
 def check(project: Project) -> Iterator[Finding]:
@@ -50,20 +75,27 @@ def _in_config(project: Project) -> Iterator[Finding]:
     for name, value in project.environment.items():
         if VARIABLE.search(name) and value.strip():
             text = f"cog.yaml, `environment:` sets {name}, which everybody who may see the model can read"
-            cure = "Take it out and revoke it; on Replicate no secret reaches setup()"
+            cure = f"Delete the line {name}=… and revoke it; on Replicate no secret reaches setup()"
             yield Finding("error", "SECRET_IN_CONFIG", text, cure)
 
 
 def _in_file(name: str, path: Path, size: int) -> Iterator[Finding]:
     if FOLDERS & {*Path(name).parts} or any(fnmatch(path.name, form) for form in FILES):
         if path.suffix not in EXAMPLES:
-            yield Finding("error", "SECRET_FILE", f"{name} would be sent, and such files hold secrets", CURE)
+            yield Finding(
+                "error",
+                "SECRET_FILE",
+                f"{name} would be sent, and such files hold secrets",
+                CURE.format(name),
+            )
     elif size > LARGEST and _is_text(path):
         text = f"{name} is too large to be searched for secrets"
-        yield Finding("warning", "SECRETS_SKIMMED", text, "Leave it out if no boot needs it")
+        yield Finding(
+            "warning", "SECRETS_SKIMMED", text, f"If no boot needs it, run echo '{name}' >> .dockerignore"
+        )
     elif size and _is_text(path):
         for number, kind in sorted(_lines(path).items()):
-            yield Finding("error", "SECRET_IN_FILE", f"{name}, line {number}: {kind}", CURE)
+            yield Finding("error", "SECRET_IN_FILE", f"{name}, line {number}: {kind}", CURE.format(name))
 
 
 def _is_text(path: Path) -> bool:
@@ -74,11 +106,10 @@ def _is_text(path: Path) -> bool:
 def _lines(path: Path) -> dict[int, str]:
     """The numbers of the lines that hold a secret, and its kind."""
     kinds = {secret.line_number: secret.type for secret in scan_file(str(path))}
-    own = {name: value for name in OWN if len(value := os.environ.get(name, "")) >= SHORTEST}
+    own = {name: value for name, value in os.environ.items() if VARIABLE.search(name)}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
-        if TOKEN.search(line):
-            kinds[number] = "a token of Hugging Face or Replicate"
+        kinds.update((number, kind) for kind, form in FORMS.items() if form.search(line))
         for name, value in own.items():
-            if value in line:
+            if len(value) >= SHORTEST and value in line:
                 kinds[number] = f"the value of this shell's {name}"
     return kinds

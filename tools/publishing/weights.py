@@ -73,7 +73,7 @@ def _in_the_image(
     files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix not in PICKLES}
     if absent := sorted(files - sent.keys()):
         text = f"{shown}: {', '.join(absent)} would not be in the image"
-        cure = "Look at .dockerignore, and put files in the place of links"
+        cure = "Run echo '!weights/**' >> .dockerignore, and put files in the place of links"
         finding = Finding("error", "WEIGHTS_INCOMPLETE", text, cure)
     return Held(finding, names, 0, config, precision)
 
@@ -81,7 +81,9 @@ def _in_the_image(
 def _on_the_hub(source: Source, name: str) -> Held:
     """Asks without a token for what `setup()` would read before it moves gigabytes."""
     if not source.fetchable:
-        cure = "Send it, or name another in `environment:` of cog.yaml, or SNB_PREPARED=none"
+        cure = (
+            "Name another in `environment:` of cog.yaml, as SNB_BASE_MODEL=owner/name, or SNB_PREPARED=none"
+        )
         return Held(Finding("error", "WEIGHTS_ABSENT", f"{name}, and no hub repository is called so", cure))
     try:
         return _published(source, name)
@@ -89,11 +91,20 @@ def _on_the_hub(source: Source, name: str) -> Held:
         fault = f"{name}, and setup() cannot fetch it without HF_TOKEN: {'; '.join(failure.faults)}"
         codes = {401: "WEIGHTS_PRIVATE", 403: "WEIGHTS_PRIVATE", 404: "WEIGHTS_ABSENT"}
         if code := codes.get(status(failure) or 0):
-            return Held(Finding("error", code, fault, f"Check name and revision. {BAKE}"))
-        return Held(Finding("not checked", "WEIGHTS_UNASKED", fault, "Look again where the hub answers"))
+            return Held(Finding("error", code, fault, f"Check name and revision in cog.yaml. {BAKE}"))
+        return Held(
+            Finding("not checked", "WEIGHTS_UNASKED", fault, "Run scripts/doctor again where the hub answers")
+        )
     except SNBError as failure:
         fault = f"{name}, and cannot be served: {'; '.join(failure.faults)}"
-        return Held(Finding("error", "WEIGHTS_UNUSABLE", fault, "Name another repository"))
+        return Held(
+            Finding(
+                "error",
+                "WEIGHTS_UNUSABLE",
+                fault,
+                "Name another in `environment:` of cog.yaml, as SNB_ADAPTER=owner/name",
+            )
+        )
 
 
 def _published(source: Source, name: str) -> Held:

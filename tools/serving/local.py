@@ -7,7 +7,6 @@ from pathlib import Path
 
 from snb.settings import ROOT, Settings
 from snb.weights import fetch, prepared
-from tools.command import Fault
 from tools.machine import has_gpu
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spinoza-niveau-b"
@@ -38,9 +37,9 @@ def standin_reason() -> str:
 
 
 def build_standin() -> None:
-    """Builds what is not there of the stand-in. Raises Fault where that fails."""
-    if subprocess.run([ROOT / "scripts" / "make-standin"], stdout=sys.stderr).returncode:
-        raise Fault("there is no stand-in: set SNB_BASE_MODEL to a folder with a model")
+    """Builds what is not there of the stand-in; ends where that fails, of which it has said the reason."""
+    if status := subprocess.run([ROOT / "scripts" / "make-standin"], stdout=sys.stderr).returncode:
+        raise SystemExit(status)
 
 
 def present(settings: Settings) -> bool:

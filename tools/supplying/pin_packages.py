@@ -10,10 +10,12 @@ Delete a line, or a file, to have its newest version. Needs uv 0.9 or later, and
 import argparse
 import re
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from snb.settings import ROOT
+from tools.command import Fault
 
 FILES = {
     "scripts/packages-cpu.txt": ("cpu", "tools", "dev"),
@@ -24,26 +26,47 @@ FILES = {
 TARGET = ("--python-version=3.11", "--python-platform=x86_64-unknown-linux-gnu")
 STYLE = ("--quiet", "--no-header", "--annotation-style=line")
 HEADER = "# Written by scripts/pin-packages from pyproject.toml, where the reasons are.\n"
+CURE = "uv is absent, or found no network or no such version; the pins of before stand, and still install"
 LEFT_TO_TORCH = re.compile(r"^(?:nvidia|cuda|triton)\b.*\n", re.MULTILINE)
 """torch pins these itself, others in each of its builds, and none in the one for the CPU."""
 
 
-def resolve(file: Path, groups: Sequence[str], preferred: str) -> str:
-    """Writes one file of pins, with the versions of `preferred` where they serve; returns its text."""
-    file.write_text(preferred, encoding="utf-8")
-    extras = [f"--extra={group}" for group in groups]
-    command = ["uv", "pip", "compile", "pyproject.toml", *extras, *TARGET, *STYLE, f"--output-file={file}"]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    pins = LEFT_TO_TORCH.sub("", file.read_text(encoding="utf-8"))
-    file.write_text(HEADER + pins.removeprefix(HEADER), encoding="utf-8")
-    return re.sub(r"(?m)^torch==.*\n", "", pins)
+def resolve(groups: Sequence[str], preferred: str) -> str:
+    """The pins of some groups, with the versions of `preferred` where they serve.
+
+    Raises:
+        Fault: uv is not here, or could not resolve them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pins.txt"
+        file.write_text(preferred, encoding="utf-8")
+        extras = [f"--extra={group}" for group in groups]
+        command = [
+            "uv",
+            "pip",
+            "compile",
+            "pyproject.toml",
+            *extras,
+            *TARGET,
+            *STYLE,
+            f"--output-file={file}",
+        ]
+        try:
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise Fault(f"NOT_PINNED: {CURE}") from error
+        return LEFT_TO_TORCH.sub("", file.read_text(encoding="utf-8"))
 
 
 def main() -> int:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    pins = (ROOT / next(iter(FILES))).read_text(encoding="utf-8")
+    preferred = (ROOT / next(iter(FILES))).read_text(encoding="utf-8")
+    pins = {}
     for name, groups in FILES.items():
-        pins = resolve(ROOT / name, groups, pins)
+        pins[name] = resolve(groups, preferred)
+        preferred = re.sub(r"(?m)^torch==.*\n", "", pins[name])
+    for name, text in pins.items():
+        (ROOT / name).write_text(HEADER + text.removeprefix(HEADER), encoding="utf-8")
     return 0

@@ -1,0 +1,100 @@
+"""Whether the image gets the code that it runs: every file of it, and a persona for each choice."""
+
+import ast
+import symtable
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tools.publishing.finding import Finding
+from tools.publishing.project import Project
+
+PACKAGE, PINS = "snb", "weights/pins.json"
+PERSONAS = f"{PACKAGE}/philosophers"
+SHOW = rf"Run printf '!%s\n' predict.py {PACKAGE} {PINS} >> .dockerignore"
+
+
+def files(project: Project) -> Iterator[Finding]:
+    """Whether everything that the image runs is sent, and all of it is Python."""
+    names = _names(project)
+    if hidden := [name for name in names if name not in project.context.files]:
+        text = f"{len(hidden)} files would not be in the image: {', '.join(hidden[:3])}"
+        cure = f"{SHOW}, and put files in the place of links"
+        yield Finding("error", "FILE_NOT_SENT", f"{text}{' …' * (len(hidden) > 3)}", cure)
+    for name in names:
+        line = broken(project.root / name)
+        if line is not None and name.startswith(PACKAGE):  # of predict.py, the schema says it
+            text = f"{name}, line {line}, is not Python, and nothing would boot"
+            yield Finding("error", "SOURCE_BROKEN", text, f"Mend it, or run git checkout -- {name}")
+
+
+def imports(project: Project) -> Iterator[Finding]:
+    """Whether all that the code imports of itself is there."""
+    for name, module, member in imported(project):
+        path = project.root.joinpath(*module.split("."))
+        file = next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
+        if module.split(".")[0] != PACKAGE or (file and broken(file) is not None):
+            continue
+        if not file or not (member in {None, "*"} | members(file) or list(path.glob(f"{member}*"))):
+            text = f"{name} imports {member or 'all'} of {module}, which is not there"
+            cure = f"Mend one of them, or run git checkout -- {PACKAGE}"
+            yield Finding("error", "IMPORT_ABSENT", text, cure)
+
+
+def personas(project: Project) -> Iterator[Finding]:
+    """Whether each choice of `philosopher` has a persona, and each persona a choice."""
+    choices = {*project.schema["components"]["schemas"].get("philosopher", {}).get("enum", [])}
+    texts = {path.stem: path for path in (project.root / PERSONAS).glob("*.txt")}
+    for name in sorted(choices - texts.keys()):
+        text = f"predict.py offers {name}, and {PERSONAS}/{name}.txt is not there"
+        cure = f"Run git checkout -- {PERSONAS}, or take {name} out of `choices` in predict.py"
+        yield Finding("error", "PERSONA_ABSENT", text, cure)
+    for name in sorted(texts.keys() - choices if choices else ()):
+        text = f"{PERSONAS}/{name}.txt is there, and predict.py does not offer {name}"
+        cure = f'Write "{name}" into `choices` of philosopher in predict.py, or run rm {PERSONAS}/{name}.txt'
+        yield Finding("error", "PERSONA_NO_CHOICE", text, cure)
+    for name, path in sorted(texts.items()):
+        cure = f"Write it in UTF-8, or run git checkout -- {PERSONAS}/{name}.txt"
+        try:
+            if not path.read_text(encoding="utf-8").strip():
+                yield Finding("error", "PERSONA_EMPTY", f"{PERSONAS}/{name}.txt is empty", cure)
+        except UnicodeDecodeError:
+            yield Finding("error", "PERSONA_UNREADABLE", f"{PERSONAS}/{name}.txt is not UTF-8", cure)
+
+
+def imported(project: Project) -> Iterator[tuple[str, str, str | None]]:
+    """Each import of the code that can be read: its file, the module, and what is taken of it."""
+    for name in _names(project):
+        if not name.endswith(".py") or broken(project.root / name) is not None:
+            continue
+        for node in ast.walk(ast.parse((project.root / name).read_bytes())):
+            if isinstance(node, ast.Import):
+                yield from ((name, alias.name, None) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield from ((name, node.module, alias.name) for alias in node.names)
+
+
+@cache
+def broken(file: Path) -> int | None:
+    """The line in which a file is not Python; 0 where none is to blame, None where there is no fault."""
+    try:
+        compile(file.read_bytes() if file.suffix == ".py" else b"", file, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return error.lineno or 0
+    except (OSError, ValueError):
+        return 0
+    return None
+
+
+@cache
+def members(file: Path) -> set[str]:
+    """The names that a module defines."""
+    symbols = symtable.symtable(file.read_text(encoding="utf-8"), file.name, "exec").get_symbols()
+    return {one.get_name() for one in symbols if one.is_assigned() or one.is_imported()}
+
+
+def _names(project: Project) -> list[str]:
+    """The files that the image cannot do without, and that are here: code, personas and pins."""
+    paths = [path for path in (project.root / PACKAGE).rglob("*") if "__pycache__" not in path.parts]
+    paths += [project.root / PINS, project.root / str(project.config.get("predict", "")).partition(":")[0]]
+    return sorted(path.relative_to(project.root).as_posix() for path in paths if path.is_file())
