@@ -109,6 +109,8 @@ def _named(spec: str, environ: Mapping[str, str]) -> Backend:
             raise ValueError("SNB_BACKEND_URL names Replicate: set the secret REPLICATE_API_TOKEN")
         api = environ.get("REPLICATE_API_BASE_URL", "")
         return Replicate(spec.removeprefix("replicate:"), token, api)
+    if spec.startswith("openai:"):
+        raise ValueError("SNB_BACKEND_URL: openai: is for the JavaScript client, the page does not speak it")
     url = spec if "://" in spec else f"https://{spec}"
     where = urlsplit(url)
     if where.scheme not in ("http", "https") or not where.hostname:

@@ -5,6 +5,7 @@ const LATER = ["COLD_START", "TIMEOUT", "BUSY", "ALL_BACKENDS_FAILED", "CUT"];
 const ERRORS = {
   BAD_INPUT: "Cette question ne peut pas être posée telle quelle : raccourcis-la ou reformule-la.",
   UNAUTHORIZED: "Le philosophe refuse la clé du site. Préviens ton professeur.",
+  BAD_SETTING: "Le site est mal réglé. Préviens ton professeur.",
   BUSY: "Trop d’élèves parlent en même temps. Attends une minute, puis repose ta question.",
   CANCELED: "Réponse arrêtée.",
 };
@@ -57,6 +58,7 @@ async function streamed(question, answer, signal) {
     for (const line of lines) {
       const part = JSON.parse(line);
       if (part.error) throw new Error(part.error);
+      if (part.notice) bubble(part.notice, "notice");
       if (part.done) return;
       show(answer, part.restart ? "" : answer.textContent + part.text);
     }

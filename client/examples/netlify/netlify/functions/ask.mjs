@@ -1,6 +1,6 @@
 /**
  * Streams an answer as lines of JSON: `{"text"}` as it comes, `{"restart"}` where another backend begins it anew, then
- * `{"done"}` or `{"error"}` with a code.
+ * `{"done"}`, with a notice where it was not the trained model, or `{"error"}` with a code.
  */
 
 import { streamSNB } from "snb-client";
@@ -16,7 +16,7 @@ export default async (request) => {
         const options = { history, caller, signal: request.signal, onRestart };
         const answer = streamSNB(philosopher, ragContext, userMessage, options);
         for await (const text of answer) line({ text });
-        line({ done: true });
+        line({ done: true, notice: (await answer.result).metrics.notice });
       } catch (error) {
         line({ error: error.code ?? "BACKEND_FAILED" });
       }
