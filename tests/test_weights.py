@@ -38,6 +38,8 @@ from tests.hub import Fault, LoopbackHub, loopback_hub
 from tests.tiny import save_tiny, tiny_model
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow  # every test makes a model's files, and most fetch them from a hub on loopback
+
 BASE, ADAPTER = "school/base", "school/adapter"
 SHARD = "model-00002-of-00006.safetensors"
 LISTING = "/revision/main"
