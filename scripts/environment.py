@@ -110,9 +110,6 @@ def enter() -> None:
 
 def run(module: str) -> None:
     """Runs a command: the `main()` of a module of `tools`."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # until there is something to tidy, Ctrl-C needs no traceback
     file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     incomplete = Path(sys.prefix) == VENV or not PYTHON.exists()
     if {"-h", "--help"} & {*sys.argv[1:]} and incomplete and differing():

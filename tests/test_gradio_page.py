@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 from gradio_client import Client  # type: ignore[import-untyped]
 
+from snb.front.connection import HURRY
 from snb.settings import ROOT
 from tests.hosts import puppet, puppet_server
 from tests.replicate_server import ReplicateServer
@@ -161,6 +164,15 @@ def test_no_reply_and_no_log_grows_with_what_was_sent(page: SpacePage, client: h
     assert len(page.log.read_text()) == before
     for name in ("Host", "X-Forwarded-Host", "X-Gradio-Server"):
         assert SECRET * 40 not in client.get("/?view=api", headers={name: SECRET * 40}).text
+
+
+@pytest.mark.server
+def test_who_does_not_say_what_is_wanted_is_dropped(page: SpacePage) -> None:
+    """Takes HURRY seconds, by its subject."""
+    where = urlsplit(page.url)
+    with socket.create_connection((where.hostname, where.port), 20 * HURRY) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        assert connection.recv(1) == b""
 
 
 @pytest.mark.server

@@ -20,6 +20,7 @@ from page import web
 from visitor import VISITORS
 
 from snb.errors import SNBError
+from snb.front.connection import HEAD, Connection
 
 
 class Line(logging.Formatter):
@@ -52,14 +53,13 @@ def main() -> int:
         web(backends),
         host=host,
         port=port,
-        http="h11",
+        http=Connection,
         ws="none",
         access_log=False,
         proxy_headers=True,
         # Hugging Face's proxy is on another machine, and nothing reaches a Space but through it.
         forwarded_allow_ips="*" if os.environ.get("SPACE_ID") else None,
-        limit_concurrency=1000,
-        h11_max_incomplete_event_size=16 * 1024,
+        h11_max_incomplete_event_size=HEAD,
         log_config=None,
         timeout_graceful_shutdown=5,
     )
