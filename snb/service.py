@@ -64,6 +64,7 @@ class Service:
         self._notice = loaded.notice
         self._chatml = ChatML(loaded.tokenizer)
         self._deadline, self._french = settings.deadline, settings.scripts == "french"
+        self._interval = settings.piece_ms / 1000
         prefixes = [self._chatml.prefix(persona(name)) for name in names()]
         probe = self._chatml.prompt(persona("spinoza"), PROBE, settings.context).ids
 
@@ -117,7 +118,7 @@ class Service:
             record("notice", self._notice)
         if warnings := self.boot.self_test.of("doubt"):
             record("boot_warning", "; ".join(warnings))
-        return joined(_metered(generation, prompt, record, arrived))
+        return joined(_metered(generation, self._interval, prompt, record, arrived))
 
 
 def joined(pieces: Iterator[str]) -> Iterator[str]:
@@ -142,13 +143,15 @@ def _log_to_stderr() -> None:
     logging.getLogger("snb").setLevel(logging.INFO)
 
 
-def _metered(generation: Generation, prompt: Prompt, record: Record, arrived: float) -> Iterator[str]:
+def _metered(
+    generation: Generation, interval: float, prompt: Prompt, record: Record, arrived: float
+) -> Iterator[str]:
     """The pieces of an answer; records its metrics. `arrived` is in monotonic seconds."""
     record("input_token_count", len(prompt.ids))
     record("rag_context_truncated_tokens", prompt.rag_truncated)
     first = True
     try:
-        for piece in generation:
+        for piece in generation.pieces(interval):
             if first:
                 record("time_to_first_token", time.monotonic() - arrived)
                 first = False

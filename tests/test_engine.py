@@ -182,6 +182,16 @@ def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(talker: Engine) -
     assert len(cut.tokens) < 24
 
 
+def test_pieces_are_the_first_text_at_once_and_all_the_rest_at_the_end_where_the_interval_is_long(
+    talker: Engine,
+) -> None:
+    text = "".join(talker.generate([5], GREEDY, seed=0))
+    first, *rest = talker.generate([5], GREEDY, seed=0).pieces(interval=3600)
+    assert text.startswith(first)
+    assert len(rest) <= 1
+    assert first + "".join(rest) == text
+
+
 def test_the_deadline_ends_an_answer_with_what_there_is_and_before_any_text_with_an_error(
     talker: Engine,
 ) -> None:

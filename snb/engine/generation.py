@@ -1,6 +1,7 @@
 """One request inside the engine: its tokens, its text, and why it ended."""
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ POLL = 1.0
 
 @dataclass(eq=False)
 class Generation:
-    """A request; its caller iterates over it to get the text in pieces, which the engine's thread adds.
+    """A request; its caller reads the text in pieces, which the engine's thread adds.
 
     After the last piece `finish_reason` is `stop` (the model ended), `stop_sequence`, `length` (`max_tokens`
     or the context), `deadline`, `loop` (runaway repetition) or `canceled`.
@@ -42,22 +43,41 @@ class Generation:
     """Tokens of this request that are in its row of the cache."""
     canceled: bool = False
     _spoke: bool = False
-    _pieces: "queue.SimpleQueue[str | SNBError | None]" = field(default_factory=queue.SimpleQueue)
+    _queue: "queue.SimpleQueue[str | SNBError | None]" = field(default_factory=queue.SimpleQueue)
+    _over: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self._stops = StopStrings(self.sampling.stop_sequences)
 
     def __iter__(self) -> Iterator[str]:
-        """Raises EngineDown or DeadlinePassed."""
-        while (piece := self._next()) is not None:
-            if isinstance(piece, SNBError):
-                raise piece
-            yield piece
+        """The text as it comes; raises as `pieces` does."""
+        return self.pieces(interval=0)
+
+    def pieces(self, interval: float) -> Iterator[str]:
+        """The first text at once; what has come since every `interval` seconds, and at the end.
+
+        A server sends a message for each piece, and a caller who sleeps leaves the interpreter to the engine.
+
+        Raises:
+            EngineDown: the decode loop has died.
+            DeadlinePassed: there was no text in time.
+        """
+        while True:
+            arrived = [self._next()]
+            while not self._queue.empty():
+                arrived.append(self._queue.get())
+            if text := "".join(piece for piece in arrived if isinstance(piece, str)):
+                yield text
+            if isinstance(end := arrived[-1], SNBError):
+                raise end
+            if end is None:
+                return
+            self._over.wait(interval)
 
     def _next(self) -> str | SNBError | None:
         while True:
             try:
-                return self._pieces.get(timeout=POLL)
+                return self._queue.get(timeout=POLL)
             except queue.Empty:
                 if fault := self.alive():
                     return fault
@@ -74,7 +94,8 @@ class Generation:
     def fail(self, fault: SNBError) -> None:
         """Ends it with an error."""
         self.finish_reason = self.finish_reason or "error"
-        self._pieces.put(fault)
+        self._queue.put(fault)
+        self._over.set()
 
     def overdue(self) -> bool:
         """Ends it if it was canceled or its deadline has passed; returns whether it is over."""
@@ -113,9 +134,10 @@ class Generation:
     def _end(self, reason: str) -> None:
         self._send(self._stops.flush())
         self.finish_reason = "stop_sequence" if self._stops.hit else reason
-        self._pieces.put(None)
+        self._queue.put(None)
+        self._over.set()
 
     def _send(self, piece: str) -> None:
         if piece:
             self._spoke = True
-            self._pieces.put(piece)
+            self._queue.put(piece)
