@@ -19,6 +19,7 @@ from snb.settings import ROOT, Settings
 from snb.weights.loader import load
 from tests.tiny import save_tiny
 from tools.benchmarking import gpu_report, random_weights
+from tools.benchmarking.bars import bars
 from tools.benchmarking.gpu_report import CPU, GPU, TABLES, Inspection
 from tools.benchmarking.programs import GRACE, lines
 from tools.benchmarking.report import publishable
@@ -54,7 +55,9 @@ def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(tmp_path:
     assert 0 < boot["imports_s"] < boot["ready_s"]
     assert memory["weights"] + memory["cache"] + memory["margin"] == pytest.approx(memory["computed"])
     assert [(row["slots"], row["filled"]) for row in tables["full"]] == [(2, 2)]
-    assert all(row["kernel_by_kernel_ms"] > 0 for row in tables["steps"])
+    assert all(row["over_products_and_cache"] > 0 < row["products_ms"] for row in tables["steps"])
+    assert [row["rows"] for row in tables["throughput"]] == [1, 2]
+    assert all(row["tokens_per_second"] > 0 for row in tables["throughput"])
     assert all(row["plain_largest"] + row["engine_largest"] < 1e-3 for row in tables["rounding"])
     for private in (str(ROOT), str(Path(os.environ.get("TMPDIR", "/tmp"))) + "/", socket.gethostname()):
         assert private not in written + shown
@@ -84,6 +87,27 @@ def test_a_part_that_hangs_is_ended_in_its_time_and_one_that_would_not_fit_is_le
     assert "no end after 3 s" in inspection.failures["hangs"]
     assert inspection.failures["long"].startswith("left out:")
     assert "never" not in inspection.tables
+
+
+def test_bars_hold_each_figure_of_a_boot_in_bf16_against_what_it_should_be() -> None:
+    served = {"server": "ours", "kind": "at once"}
+    tables = {
+        "steps": [{"part": "bf16", "rows": rows, "over_products_and_cache": 1.2} for rows in (1, 2, 16)],
+        "prefill": [{"part": "bf16", "tokens": 64, "measured_ms": 42.0}],
+        "throughput": [
+            {"part": "bf16", "rows": rows, "tokens_per_second": 50.0 * rows, "over_rows_per_step": 0.9}
+            for rows in (1, 16)
+        ],
+        "server": [{**served, "pupils": n, "tokens_per_second_in_all": 46.0 * n} for n in (1, 16)],
+    }
+    assert [(row["measured"], row["wanted"], row["met"]) for row in bars(tables)] == [
+        *[(1.2, "at most 1.25", "yes")] * 2,
+        (42.0, "at most 25", "no"),
+        (0.9, "at least 0.93", "no"),
+        (46.0, "at least 100", "no"),
+        (0.92, "at least 0.9", "yes"),
+    ]
+    assert not list(bars({**tables, "steps": []}))
 
 
 def test_exit_codes_that_are_expected_are_no_failure() -> None:

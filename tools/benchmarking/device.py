@@ -12,18 +12,16 @@ import torch
 from snb.card import FLOATS, GIB, Device
 from snb.diagnosis import Evidence
 from snb.settings import Settings
+from tools.benchmarking.bounds import Rates
 
-SIZES = {"cuda": (2**30, 8192), "cpu": (2**28, 1024)}
+SIZES = {"cuda": (2**28, 8192), "cpu": (2**28, 1024)}
 """Bytes of a tensor that is copied, far more than any cache holds; width of square matrices to multiply."""
 
 
 def describe(device: Device) -> dict[str, Any]:
     """The device, versions, and measured rates."""
-    evidence, (size, width) = Evidence.gather(), SIZES[device.kind]
-    source = torch.ones(size, dtype=torch.uint8, device=device.kind)
-    target = torch.empty_like(source)
-    dtype = FLOATS[device.half if device.kind == "cuda" else "fp32"]
-    matrix = torch.randn(width, width, device=device.kind).to(dtype)
+    evidence, half = Evidence.gather(), FLOATS[device.half if device.kind == "cuda" else "fp32"]
+    measured = rates(device.kind, half)
     return {
         "name": device.name,
         "capability": ".".join(map(str, device.capability)),
@@ -32,9 +30,20 @@ def describe(device: Device) -> dict[str, Any]:
         "driver": evidence.driver_version,
         "cuda": evidence.torch_cuda,
         **{name: metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")},
-        "copy_gb_per_second": 2 * size / min(seconds(device.kind, lambda: target.copy_(source), 5)) / 1e9,
-        "product_tflops": 2 * width**3 / min(seconds(device.kind, lambda: matrix @ matrix, 5)) / 1e12,
+        "copy_gb_per_second": measured.bandwidth / 1e9,
+        "product_tflops": measured.half / 1e12,
     }
+
+
+def rates(kind: str, dtype: torch.dtype) -> Rates:
+    """What the device reaches: of a copy, read and written, and of a product in `dtype`."""
+    size, width = SIZES[kind]
+    source = torch.ones(size, dtype=torch.uint8, device=kind)
+    target = torch.empty_like(source)
+    matrix = torch.randn(width, width, device=kind).to(dtype)
+    copying = min(seconds(kind, lambda: target.copy_(source), 5))
+    multiplying = min(seconds(kind, lambda: matrix @ matrix, 5))
+    return Rates(2 * size / copying, 2 * width**3 / multiplying)
 
 
 def seconds(kind: str, work: Callable[[], object], tries: int) -> list[float]:

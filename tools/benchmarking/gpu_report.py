@@ -30,6 +30,7 @@ from pathlib import Path
 
 from snb.settings import ROOT
 from tools.benchmarking import report
+from tools.benchmarking.bars import bars
 from tools.benchmarking.programs import GRACE, PATIENCE, Command, lines, result
 from tools.benchmarking.report import Row, Tables
 from tools.command import say
@@ -43,7 +44,7 @@ ROOM = 45 * 10**9
 SLOWER, COLD = 2, 30.0
 """Where there is a deadline, a part may take so many times as long as expected, and so many seconds more."""
 FULL = ("full", "memory")
-TABLES = (*FULL, "steps", "prefill", "rounding")
+TABLES = (*FULL, "steps", "prefill", "throughput", "rounding")
 OUTCOME = re.compile(r"::(\S+) (PASSED|FAILED|ERROR|SKIPPED)(?: \((.*)\))?")
 REASON = re.compile(r"(?:FAILED|ERROR) \S+::(\S+ - .*)")
 
@@ -143,7 +144,8 @@ class Inspection:
         title = (
             f"# What this machine shows\n\n`{self.command}`, {date}. Measured, where nothing else is said."
         )
-        document = {"command": self.command, "date": date, "tables": self.tables, "failures": self.failures}
+        tables = {**self.tables, "bars": list(bars(self.tables))}
+        document = {"command": self.command, "date": date, "tables": tables, "failures": self.failures}
         report.write(self.output / "report.json", title, document)
 
     def _device(self, _: Task, until: float) -> Iterator[Tables]:
@@ -182,6 +184,7 @@ class Inspection:
         """The package behind the real server, one run of each level, and plain `generate`."""
         levels = [str(level) for level in dict.fromkeys((1, max(1, task.count // 2), task.count))]
         options = ["--rounds", "1", "--bare", "--output", str(self.scratch), "--concurrency", *levels]
+        options += ["--class", str(min(30, task.count))]
         settings = {**self.settings, "SNB_SLOTS": str(task.count)}
         list(lines([SCRIPTS / "benchmark", *options], settings, until, codes=(0, 1)))
         tables = json.loads((self.scratch / "benchmark.json").read_text(encoding="utf-8"))["tables"]

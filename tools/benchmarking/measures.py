@@ -3,6 +3,7 @@
 BEGAN is the time at which this process was started; tables are methods of `Measures`.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -11,13 +12,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from snb.card import GIB, PREFILL_TOKENS, Footprint
+from snb.engine.generation import Generation
 from snb.engine.paths import doublings
+from snb.engine.slots import Step
 from snb.parameters import Sampling
 from snb.philosophers import names, persona
 from snb.request import Request
@@ -25,7 +29,9 @@ from snb.self_test.reference import scores
 from snb.self_test.rounding import divergence
 from snb.service import Service
 from snb.settings import Settings
-from tools.benchmarking.device import seconds
+from tools.benchmarking import workload
+from tools.benchmarking.bounds import Bounds, Rates
+from tools.benchmarking.device import rates, seconds
 from tools.benchmarking.report import Row
 
 COLUMNS = 768
@@ -43,11 +49,18 @@ class Measures:
         self.service, self.engine = service, service._engine
         self.model = self.engine.model
         self.slots, self.context = self.model.cache.slots, self.model.cache.context
-        self.kind = self.model.model.device.type
+        self.kind, self.columns = self.model.model.device.type, min(COLUMNS, self.context)
+        self.precision = service.boot.precision
+        self.bounds = Bounds(self.model.model.config)
+
+    @cached_property
+    def rates(self) -> Rates:
+        """Measured only for tables that need it, since a full card has no room for it."""
+        return rates(self.kind, self.model.model.dtype)
 
     def memory(self) -> Iterator[Row]:
         """GiB: computed for these slots; the peaks of torch and of the host; what is in use on the card."""
-        need = Footprint(self.model.model.config).need(self.service.boot.precision, self.slots, self.context)
+        need = Footprint(self.model.model.config).need(self.precision, self.slots, self.context)
         sizes = {"weights": need.weights, "cache": need.cache, "margin": need.margin, "computed": need.total}
         if self.kind == "cuda":
             free, total = torch.cuda.mem_get_info()
@@ -57,19 +70,83 @@ class Measures:
         yield {name: size / GIB for name, size in sizes.items()}
 
     def steps(self) -> Iterator[Row]:
-        """A decode step by the path of the boot, and kernel by kernel."""
-        columns = min(COLUMNS, self.context)
+        """Milliseconds of a decode step by the path of the boot, and kernel by kernel; of its matrix products
+        alone; of its bytes at the rate of a copy; the path over its products and its cache's bytes."""
         for rows in doublings(1, self.slots):
-            ids = self._tensor([[100]] * rows)
-            given = ids, torch.full_like(ids, columns - 1), columns
-            own, eager = (self._milliseconds(step, *given) for step in (self.engine.step, self.model.step))
-            yield {"rows": rows, f"{self.service.boot.path}_ms": own, "kernel_by_kernel_ms": eager}
+            own, eager = (self._step(step, rows) for step in (self.engine.step, self.model.step))
+            products = self._milliseconds(self._products(rows))
+            read, cacheless = (self._read(rows, columns) for columns in (self.columns, 0))
+            ways = {f"{self.service.boot.path}_ms": own, "kernel_by_kernel_ms": eager}
+            bounds = {"products_ms": products, "bytes_ms": read}
+            yield {
+                "rows": rows,
+                **ways,
+                **bounds,
+                "over_products_and_cache": own / (products + read - cacheless),
+            }
+
+    def _step(self, step: Step, rows: int) -> float:
+        """Milliseconds of one that reads `columns` of the cache."""
+        ids = self._tensor([[100]] * rows)
+        return self._milliseconds(step, ids, torch.full_like(ids, self.columns - 1), self.columns)
+
+    def _read(self, rows: int, columns: int) -> float:
+        """Milliseconds for the bytes of a step, at the bandwidth measured here."""
+        return 1e3 * self.bounds.read(self.precision, rows, columns) / self.rates.bandwidth
+
+    def _products(self, rows: int) -> Callable[[], object]:
+        """Every matrix product of a step and nothing else; on a card as one graph."""
+        matrices = [module for module in self.model.model.modules() if isinstance(module, torch.nn.Linear)]
+        states = torch.zeros(rows, 1, max(matrix.in_features for matrix in matrices))
+        states = states.to(self.kind, self.model.model.dtype)
+
+        @torch.inference_mode()
+        def multiply() -> None:
+            for matrix in matrices:
+                matrix(states[..., : matrix.in_features])
+
+        if self.kind != "cuda":
+            return multiply
+        multiply()  # libraries allocate workspaces, which must not be recorded
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            multiply()
+        return graph.replay
 
     def prefill(self) -> Iterator[Row]:
-        """New tokens of one prompt, read at once."""
+        """New tokens of one prompt, read at once; and the least time for them at the rates measured here."""
         for tokens in (size for size in (64, 256, PREFILL_TOKENS) if size < self.context):
             own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0])
-            yield {"tokens": tokens, "measured_ms": own}
+            bound = 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
+            yield {"tokens": tokens, "measured_ms": own, "bound_ms": bound}
+
+    def throughput(self) -> Iterator[Row]:
+        """What `benchmark --workload chat` asks, without a server: tokens a second over all the time, and
+        from the last first token on; these also over rows ÷ step."""
+        for rows in sorted({1, max(1, self.slots // 2), self.slots}):
+            began = time.monotonic()
+            asked = [self._ask(number) for number in range(rows)]
+            while not all(one.tokens or one.finish_reason for one in asked):
+                time.sleep(0.005)
+            spoken, before = time.monotonic(), sum(len(one.tokens) for one in asked)
+            for one in asked:
+                "".join(one)
+            ended, tokens = time.monotonic(), sum(len(one.tokens) for one in asked)
+            decoding = (tokens - before) / (ended - spoken)
+            row = {
+                "rows": rows,
+                "last_first_token_s": spoken - began,
+                "tokens_per_second": tokens / (ended - began),
+            }
+            over = decoding * self._step(self.engine.step, rows) / 1e3 / rows
+            yield {**row, "while_decoding": decoding, "over_rows_per_step": over}
+
+    def _ask(self, number: int) -> Generation:
+        request = Request.checked(**workload.inputs("chat", number))
+        prompt = self.service._chatml.prompt(
+            persona("spinoza"), request, self.context - workload.TOKENS["chat"]
+        )
+        return self.engine.generate(prompt.ids, dataclasses.replace(request.sampling, french=True), number)
 
     @torch.inference_mode()
     def rounding(self) -> Iterator[Row]:

@@ -20,8 +20,12 @@ NOTES = {
     "boot": "Seconds: each phase, and from the start of the process to its imports and to ready.",
     "memory": "GiB. Computed: for the slots that were kept. Measured: torch's peaks, and all that is in use.",
     "server": "Over HTTP, in the precision that auto takes; and plain generate.",
-    "steps": "One decode step by the path of the boot, and kernel by kernel. Medians.",
-    "prefill": "New tokens of one prompt. Medians.",
+    "steps": "One decode step by the path of the boot, and kernel by kernel; its matrix products alone; its "
+    "bytes at the rate of a copy. Medians.",
+    "prefill": "New tokens of one prompt, and the least time for them by the rates measured here. Medians.",
+    "throughput": "The chat questions in one process: tokens a second over all the time, and from the last "
+    "first token on; these over rows / step.",
+    "bars": "What a Hopper card should reach in bf16, by this report.",
     "rounding": "Nats from the same weights in fp32: a plain pass, and the engine in chunks and steps.",
     "full": "Seconds to fill every slot: a prompt, and new tokens to the end of its context.",
 }

@@ -1,0 +1,61 @@
+"""What a Hopper card should reach in bf16 with 32 slots, held against the tables of one report."""
+
+from collections.abc import Iterator
+
+from tools.benchmarking.report import Row, Tables
+from tools.endpoints.started import OURS
+
+MOST, LEAST = "at most", "at least"
+Bar = tuple[str, float, str, float]
+"""What it is of, its value, its bound, and what it is bound by."""
+
+
+def bars(tables: Tables) -> Iterator[Row]:
+    """A row for each figure that the report has: what it should be, and whether it is."""
+    if not rows(tables, "steps", part="bf16"):
+        return
+    for name, figure, bound, wanted in (*of_the_engine(tables), *of_the_server(tables)):
+        met = figure <= wanted if bound == MOST else figure >= wanted
+        yield {
+            "bar": name,
+            "measured": figure,
+            "wanted": f"{bound} {wanted:g}",
+            "met": "yes" if met else "no",
+        }
+
+
+def of_the_engine(tables: Tables) -> Iterator[Bar]:
+    """The decode step, prefill, and tokens in process."""
+    for row in rows(tables, "steps", part="bf16"):
+        if row["rows"] in (1, 16, 32):
+            name = f"a step of {row['rows']} over its products and its cache's bytes"
+            yield name, row["over_products_and_cache"], MOST, 1.25
+    for row in rows(tables, "prefill", part="bf16"):
+        yield f"ms to read {row['tokens']} tokens", row["measured_ms"], MOST, 25
+    for row in rows(tables, "throughput", part="bf16")[1:]:
+        yield f"tokens/s of {row['rows']} over rows / step", row["over_rows_per_step"], LEAST, 0.93
+    for row in rows(tables, "boot", part="prepared"):
+        yield (
+            "s from start to ready, prepared weights, without loading",
+            row["ready_s"] - row["load_s"],
+            MOST,
+            20,
+        )
+
+
+def of_the_server(tables: Tables) -> Iterator[Bar]:
+    """Tokens over HTTP, by themselves and over those in process."""
+    alone = {row["rows"]: row["tokens_per_second"] for row in rows(tables, "throughput", part="bf16")}
+    for row in rows(tables, "server", server=OURS, kind="at once"):
+        count, rate = row["pupils"], row["tokens_per_second_in_all"]
+        if count > 1 and count in alone:
+            yield f"tokens/s of {count} over HTTP, over those in process", rate / alone[count], LEAST, 0.9
+        if wanted := {1: 100, 32: 2300}.get(count):
+            yield f"tokens/s of {count} over HTTP", rate, LEAST, wanted
+    for row in rows(tables, "server", server=OURS, kind="class"):
+        yield "s to the last first text of thirty within a second", row["last_first_text_s"], MOST, 0.8
+
+
+def rows(tables: Tables, table: str, **values: str) -> list[Row]:
+    """Those of a table that have these values."""
+    return [row for row in tables.get(table, ()) if values.items() <= row.items()]
