@@ -27,7 +27,7 @@ HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+(?::\d+)?|[\w-]+:\d+)(?:/\S*)?")
 """An address without its scheme: before the first slash it has a dot or a port, which no owner's name has."""
 MODEL = re.compile(r"(?:replicate:)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
 """A model or a deployment on Replicate, as people write them."""
-GENERAL = re.compile(r"openai:([^#\s]+?)(?:/chat/completions)?/*(?:#(\S+))?", re.IGNORECASE)
+GENERAL = re.compile(r"openai:([^#\s]+?)(?:/chat/completions)?/*(?:#(\S*))?", re.IGNORECASE)
 """A base of OpenAI's API and a model there, as the site has them."""
 
 

@@ -75,7 +75,8 @@ def verdicts(address: str, limit: float, boot: float | None = None) -> Iterator[
         return
     replies: list[Reply] = []
     for name in names():
-        yield checked(name, limit + boot * (not replies), partial(answer, endpoint, name, replies))
+        yield checked(name, limit + boot, partial(answer, endpoint, name, replies))
+        boot = 0
     if not replies:
         yield Verdict(FAILED, "rest", "nobody answered, so nothing else was tried")
         return
