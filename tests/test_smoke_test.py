@@ -47,6 +47,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SNB_API_KEY", "SNB_OPENAI_TOKEN", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(checks, "LEFT", 0.3)
+    monkeypatch.setattr(endpoint, "offline", lambda: False)  # conftest.py refuses every way out
 
 
 def command(address: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
