@@ -85,11 +85,16 @@ def install(*what: str) -> None:
     if uv := shutil.which("uv"):
         backend = "cpu" if "cpu" in lock().name else "auto"
         command = [uv, "pip", "install", "--python", str(PYTHON), "--torch-backend", backend]
-    if subprocess.run([*command, "--quiet", *what], stdout=sys.stderr).returncode:
-        sys.exit(
-            "NOT_INSTALLED: the reason is above; with no network, AS_IS=1 in front still runs whatever the "
-            "packages that are here can do"
-        )
+    pipe = subprocess.PIPE
+    done = subprocess.run([*command, "--quiet", *what], stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    still = "AS_IS=1 in front still runs whatever the packages that are here can do"
+    if done.returncode:
+        sys.path.insert(0, str(ROOT))  # the project is not installed
+        if import_module("tools.network").offline():
+            sys.exit(f"NO_NETWORK: packages are absent, and nothing can be fetched; {still}")
+    print(done.stdout, end="", file=sys.stderr)
+    if done.returncode:
+        sys.exit(f"NOT_INSTALLED: the reason is above; {still}")
 
 
 def enter() -> None:

@@ -39,7 +39,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         inputs: dict[str, Any] = {name: {} for name in INPUTS if f"no {name}" not in faults}
         status = "SETUP_FAILED" if "setup failed" in faults else "STARTING" if "starts" in faults else "READY"
-        setup = {"logs": "loading\nSetup failed: setup failed: WEIGHTS_MISSING: no such folder"}
+        setup = {
+            "logs": "loading\nSetup failed: setup failed: WeightsMissing: WEIGHTS_MISSING: no such folder"
+        }
         schemas = {"Input": {"properties": inputs}}
         document = {"cog_version": "0.23.1", "status": status, "components": {"schemas": schemas}}
         self._json({**document, "setup": setup if "setup failed" in faults else {}})

@@ -18,6 +18,7 @@ from snb.settings import ROOT
 from snb.weights.lock import alone
 from tests.waiting import until
 from tools.benchmarking.peers import Peer
+from tools.endpoints.endpoint import Failed
 from tools.serving.server import FRONT, Server, free_port
 
 DEPLOY = ROOT / "deploy"
@@ -93,7 +94,7 @@ def tools() -> Path:
     peer = Peer("hosts", (), {})
     try:
         peer.install()
-    except subprocess.CalledProcessError:
+    except Failed:
         pytest.skip("scripts/requirements-peers-hosts.txt cannot be installed")
     return peer.folder / "bin"
 

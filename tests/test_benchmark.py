@@ -170,7 +170,7 @@ def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
     transformers = as_events(chunk("Bonjour"), chunk("", 3, "length"))
     broken = [as_events(chunk("Bon")), as_events('data: {"error": "out of memory"}')]
     with replying(vllm, transformers, *broken) as (url, asked):
-        endpoint = ChatCompletions("peer", url, "model", {"top_k": 20})
+        endpoint = ChatCompletions("peer", f"{url}/v1", "model", {"top_k": 20})
         assert list(endpoint.ask(INPUTS)) == [Piece("Bon", 1), Piece("jour", 3)]
         assert list(endpoint.ask(INPUTS)) == [Piece("Bonjour"), Piece("", 3)]
         for reason in ("ended before", "out of memory"):

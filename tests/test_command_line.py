@@ -19,7 +19,10 @@ from snb.errors import SNBError
 from snb.settings import ROOT
 from tests import scripts
 from tests.waiting import until
+from tools import network
+from tools.benchmarking import peers
 from tools.command import Fault
+from tools.endpoints.endpoint import Failed
 from tools.serving import make_standin
 from tools.supplying import audit
 
@@ -144,6 +147,21 @@ def test_without_a_network_one_line_says_so_and_what_still_works(
         lines = [str(error)]
     assert lines[-1].startswith(code)
     assert cure in lines[-1]
+
+
+@pytest.mark.parametrize(("offline", "code"), [(True, "NO_NETWORK: "), (False, "NOT_INSTALLED: ")])
+def test_what_cannot_be_installed_without_a_network_is_one_line_and_never_pips(
+    offline: bool, code: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "PYTHON", "false")  # in place of pip
+    monkeypatch.setattr(environment.shutil, "which", lambda _: None)
+    for module in (network, peers):
+        monkeypatch.setattr(module, "offline", lambda: offline)
+    with pytest.raises(SystemExit, match=f"^{code}.*AS_IS=1"):
+        environment.install("a-package")
+    with pytest.raises(Failed, match=f"^{code}.*vllm"):
+        peers.run([sys.executable, "-c", "exit('pip: no index')"], "vllm")
+    assert ("pip: no index" in capfd.readouterr().err) is not offline
 
 
 def command(body: str) -> str:

@@ -30,6 +30,9 @@ from snb.settings import Settings
 from tests.hosts import puppet, puppet_server
 from tests.tiny import save_tiny
 from tests.waiting import until
+from tools.command import say
+from tools.endpoints.endpoint import Failed
+from tools.endpoints.readiness import await_ready
 from tools.serving.server import FRONT, Server
 
 KEY, OTHER = "porte-etroite-0123456789", "another-key-of-some-length"
@@ -410,12 +413,19 @@ def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(
     assert told[-1][0] in ends, "the caller is told"
 
 
+# It stays for LAST seconds, so that whoever waits sees why.
 @pytest.mark.server
-def test_it_ends_itself_when_setup_fails(settings: dict[str, str], tmp_path: Path) -> None:
+def test_it_ends_itself_when_setup_fails_and_says_why(
+    settings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNB_API_KEY", settings["SNB_API_KEY"])
     settings = {**settings, "SNB_BASE_MODEL": str(tmp_path / "nothing")}
     with (tmp_path / "log").open("w") as log, Server(settings, log=log, module=FRONT) as server:
+        with pytest.raises(Failed, match=r"SETUP_FAILED: WEIGHTS_MISSING: .*nothing"):
+            await_ready(server.url, 600, say, patient=True)
         assert server.join(600) == 1
-    assert "Cog's server is SETUP_FAILED; ending" in (tmp_path / "log").read_text()
+    why = "Cog's server is SETUP_FAILED: WEIGHTS_MISSING: .*nothing.*; ending, to be restarted"
+    assert re.search(why, (tmp_path / "log").read_text())
 
 
 @pytest.mark.parametrize("bound", ["KEPT", "KEPT_SECONDS"])

@@ -174,7 +174,7 @@ def test_a_name_without_a_value_ends_its_block(calls: list[Call], desk: Path) ->
 def test_every_name_that_a_block_uses_is_in_the_file_and_may_not_be_empty() -> None:
     first, *others = blocks()
     used = re.findall(r"(?<!\\)\$\{?((?!CONTAINER)[A-Z_]+)(\W\W)", "\n".join(others))
-    own = {"CARTE", "REGIONS"}
+    own = {"CARTE", "REGIONS", "DISQUE"}
     assert {name for name, _ in used} - own <= {*re.findall(r"^export (\w+)=", first, re.MULTILINE)}
     assert {after for name, after in used if name not in own} == {":?"}
 
@@ -183,12 +183,13 @@ def test_after_a_card_that_is_taken_come_others_and_all_regions(calls: list[Call
     loops = [text for text in blocks() if "for CARTE in" in text]
     for block in loops:
         _, _, called = typed(block.replace("&& break", "|| true; false && break"), desk)
-        bodies = [json.loads(given) for _, _, given in called]
-        assert len({body["gpu"]["id"] for body in bodies}) >= 3
-        assert len({len(body.get("dataCenterIds", ())) for body in bodies}) == (
-            2 if "REGIONS" in block else 1
-        )
-    assert len(loops) == 2
+        bodies = [json.loads(given) for name, _, given in called if name == "curl"]
+        cards = [body["gpu"]["id"] for body in bodies]
+        cards += [words[4] for name, words, _ in called if name == "hf" and words[1] == "settings"]
+        assert len({*cards}) >= 3
+        regions = {len(body.get("dataCenterIds", ())) for body in bodies}
+        assert len(regions) == (2 if "REGIONS" in block else bool(bodies))
+    assert len(loops) == 3
 
 
 def test_our_own_scripts_understand_their_command_lines(
@@ -221,8 +222,12 @@ def test_vast_understands_its_commands(calls: list[Call], desk: Path) -> None:
 
 
 def test_vast_is_asked_for_what_the_model_needs_and_leaves_nothing_to_pay(calls: list[Call]) -> None:
-    query = next(arguments for arguments in of(calls, "vastai") if arguments[:2] == ["search", "offers"])[2]
-    names = ("cuda_vers>=", "inet_down>=", "disk_space>=", "direct_port_count>=", "reliability>")
+    queries = [arguments[2] for arguments in of(calls, "vastai") if arguments[:2] == ["search", "offers"]]
+    assert ["geolocation" in query for query in queries] == [True, False]
+    query, names = (
+        queries[1],
+        ("cuda_vers>=", "inet_down>=", "disk_space>=", "direct_port_count>=", "reliability>"),
+    )
     assert all(name in query for name in names)
     assert len(re.findall(r"gpu_name in \[([^]]+)", query)[0].split(",")) >= 3
     create = next(arguments for arguments in of(calls, "vastai") if arguments[0] == "create")
@@ -377,11 +382,18 @@ def test_runpods_own_schema_takes_what_is_sent(calls: list[Call], desk: Path) ->
         for body in bodies:
             jsonschema.Draft202012Validator(schema).validate({"body": body})
     """
-    for path, tool in (("pods", "create-pod"), ("registries", "create-registry")):
+    tools_of = {
+        "pods": "create-pod",
+        "registries": "create-registry",
+        "network-volumes": "create-network-volume",
+    }
+    volume = json.loads(re.findall("`DISQUE='([^']*)'`", PROSE)[0])
+    for path, tool in tools_of.items():
         sent = [
             body for method, body in bodies(calls, f"https://api.runpod.io/v2/{path}") if method == "POST"
         ]
         assert sent
+        sent += [{**body, "mounts": volume} for body in sent if "mounts" in body]
         for known, extra in ((True, {}), (False, {"terminateAfter": "6h"})):
             text = json.dumps([schemas[tool], [body | extra for body in sent]])
             code, output = alone(tools() / "python", "-c", validate, desk=desk, given=text)

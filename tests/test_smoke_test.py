@@ -1,15 +1,20 @@
 """scripts/smoke-test: the real servers pass, and each kind of broken one is named."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import pydantic
 import pytest
+from openai.types import Model
+from openai.types.chat import ChatCompletionChunk, completion_create_params
 
 from snb.settings import ROOT
 from tests.cog_double import FRENCH, Double
@@ -18,6 +23,7 @@ from tests.replicate_server import ReplicateServer
 from tests.space_page import SpacePage
 from tests.tiny import save_tiny
 from tests.waiting import until
+from tools.endpoints import endpoint
 from tools.endpoints.endpoint import Failed
 from tools.endpoints.readiness import ENDS, POLL
 from tools.rehearsing import checks, smoke_test
@@ -38,9 +44,10 @@ TOKEN = "r8_test"
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key or token of a developer's; and a reader who left is looked after sooner."""
-    for name in ("SNB_API_KEY", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"):
+    for name in ("SNB_API_KEY", "SNB_OPENAI_TOKEN", "REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(checks, "LEFT", 0.3)
+    monkeypatch.setattr(endpoint, "offline", lambda: False)  # conftest.py refuses every way out
 
 
 def command(address: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -109,6 +116,50 @@ def test_a_server_with_a_key_is_asked_with_it_and_lets_no_other_in(tmp_path: Pat
     assert (outside.returncode, wrong.returncode) == (1, 1)
     assert "UNAUTHORIZED: set SNB_API_KEY" in outside.stdout
     assert "UNAUTHORIZED: SNB_API_KEY here is not the server's" in wrong.stdout
+
+
+class Provider(ThreadingHTTPServer):
+    """Answers in the words of OpenAI's own client."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ProviderHandler)
+        self.asked: list[dict[str, Any]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class ProviderHandler(BaseHTTPRequestHandler):
+    server: Provider
+
+    def do_GET(self) -> None:
+        """The models, to who has the token."""
+        allowed = self.headers["Authorization"] == f"Bearer {TOKEN}"
+        model = Model(id="qwen", created=0, object="model", owned_by="somebody")
+        self.say(200 if allowed else 401, json.dumps({"data": [model.model_dump()]}))
+
+    def do_POST(self) -> None:
+        """An answer, with its usage at the end."""
+        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        fixed = {"id": "1", "created": 0, "model": "qwen", "object": "chat.completion.chunk"}
+        texts = [{"index": 0, "delta": {"content": f"{word} "}} for word in FRENCH.split()]
+        usage = {"completion_tokens": 48, "prompt_tokens": 9, "total_tokens": 57}
+        last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        events = [{"choices": [one]} for one in (*texts, last)] + [{"choices": [], "usage": usage}]
+        chunks = [ChatCompletionChunk.model_validate(fixed | event) for event in events]
+        lines = [chunk.model_dump_json() for chunk in chunks]
+        self.say(200, "".join(f"data: {line}\n\n" for line in (*lines, "[DONE]")), "text/event-stream")
+
+    def say(self, status: int, content: str, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(content.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
 
 class French:
@@ -214,6 +265,8 @@ def test_every_failure_is_listed_again_at_the_end_and_the_exit_is_1() -> None:
         ("http://[", "neither a host"),
         ("ftp://host", "neither a host"),
         ("a/b/c", "neither a host"),
+        ("openai:https://host.example/v1#", "write openai:https://HOST/v1#MODEL"),
+        ("openai:http://127.0.0.1:9/v1#qwen", "Connection refused"),
     ],
 )
 def test_what_cannot_be_asked_fails_at_once_and_says_why(
@@ -223,6 +276,45 @@ def test_what_cannot_be_asked_fails_at_once_and_says_why(
     assert verdict.state == FAILED
     assert reason in verdict.seen
     assert not capsys.readouterr().err  # it has not waited
+
+
+@pytest.mark.parametrize("address", ["a.invalid", "openai:https://a.invalid/v1#m", "owner/spinoza"])
+def test_without_a_network_one_line_says_so_and_what_still_works(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "offline", lambda: True)
+    monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
+    monkeypatch.setenv("REPLICATE_API_BASE_URL", "http://a.invalid")
+    [verdict] = smoke_test.verdicts(address, 30, boot=30)
+    assert verdict.seen.startswith("NO_NETWORK: "), verdict
+    assert "Still to be had: scripts/serve" in verdict.seen
+
+
+def test_a_machine_is_offline_where_the_kernel_has_no_route() -> None:
+    asks = [sys.executable, "-c", "from tools.network import offline; print(offline())"]
+    alone = ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*alone, "true"]).returncode:
+        pytest.skip("this machine has no `unshare --map-root-user --net`")
+    assert subprocess.check_output([*alone, *asks], cwd=ROOT, text=True) == "True\n"
+
+
+def test_a_provider_is_asked_what_its_own_client_would_ask_and_refusals_name_the_token_and_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = completion_create_params.CompletionCreateParamsStreaming
+    with Provider() as provider:
+        base = f"http://127.0.0.1:{provider.server_port}/v1"
+        [verdict] = smoke_test.verdicts(f"openai:{base}#qwen", 30)
+        assert verdict.seen == "UNAUTHORIZED: set SNB_OPENAI_TOKEN"
+        monkeypatch.setenv("SNB_OPENAI_TOKEN", TOKEN)
+        [verdict] = smoke_test.verdicts(f"openai:{base}#other", 30)
+        assert "no model other, but qwen" in verdict.seen
+        verdicts = list(smoke_test.verdicts(f"openai:{base}/chat/completions#qwen", 30))
+    assert FAILED not in {verdict.state for verdict in verdicts}, verdicts
+    assert [verdict.subject for verdict in verdicts if verdict.state == WARNING] == ["stopgap"]
+    for asked in provider.asked:
+        pydantic.TypeAdapter(kind).validate_python(asked, strict=True)
+        assert {*asked} <= get_type_hints(kind).keys()
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ LOOK = 2.0
 """Seconds between two looks at Cog's server."""
 STRIKES = 3
 """Looks in a row at which it has no place although it should."""
-LAST = 10.0
-"""Seconds that answers have for their end when the server ends itself."""
+LAST = 12.0
+"""Seconds that answers have for their end when the server ends itself, and that whoever waits for it has to
+see why setup failed; Compose looks every ten."""
 log = logging.getLogger("snb.front")
 
 
@@ -68,8 +69,11 @@ async def serve(listening: socket.socket, settings: Settings) -> str:
         reason = watching.result() if watching.done() else ""
         if reason:
             log.error("%s; ending, to be restarted", reason)
-            cog.state = "UNHEALTHY"
-            await answers.finish(LAST)
+            if cog.state == "SETUP_FAILED":
+                await asyncio.wait({serving}, timeout=LAST)
+            else:
+                cog.state = "UNHEALTHY"
+                await answers.finish(LAST)
             server.should_exit = True
         watching.cancel()
         await serving

@@ -85,9 +85,10 @@ class Front:
         return KeyCheck(app, key) if key else app
 
     async def health(self, _: Request) -> Response:
-        """200 if a new question is answered, or queued; else 503. Nothing of the boot's log."""
-        well = self._cog.state in ("READY", "BUSY")
-        return Reply({"status": self._cog.state}, 200 if well else 503)
+        """200 if a new question is answered, or queued; else 503. Of the boot's log, only why it failed."""
+        well, fault = self._cog.state in ("READY", "BUSY"), self._cog.fault
+        why = {"setup": {"logs": f"Setup failed: {fault}"}} if fault else {}
+        return Reply({"status": self._cog.state, **why}, 200 if well else 503)
 
     async def about(self, _: Request) -> Response:
         """Tells a client that this is Cog's HTTP."""

@@ -1,9 +1,11 @@
 """Cog's own server as a child that listens on loopback alone, and how it is."""
 
 import os
+import re
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Any, Self
 
 import httpx2
@@ -24,6 +26,8 @@ class CogServer:
 
     def __init__(self) -> None:
         self.state = "STARTING"
+        self.fault = ""
+        """Why setup failed, in one line, where an error of this package says so."""
         self.version = ""
         self.schema: dict[str, Any] = {}
         self._seen = 0.0
@@ -57,17 +61,18 @@ class CogServer:
             return f"Cog's server ended with code {code}"
         try:
             response = await self.client.get("/health-check", timeout=SILENCE / 2)
-            state = str(response.json()["status"])
+            health = response.json()
+            state = str(health["status"])
             if not self.schema and state in ("READY", "BUSY"):
                 self.version = (await self.client.get("/", timeout=SILENCE)).json()["cog_version"]
                 self.schema = (await self.client.get("/openapi.json", timeout=SILENCE)).json()
-            self.state, self._seen = state, time.monotonic()
+            self.state, self._seen, self.fault = state, time.monotonic(), setup_fault(health)
         except (httpx2.HTTPError, ValueError, KeyError, TypeError):
             silent = time.monotonic() - self._seen if self._seen else 0.0
             if silent > SILENCE:
                 self.state = "UNHEALTHY"
             return f"Cog's server has been silent for {HUNG:.0f} s" if silent > HUNG else ""
-        return f"Cog's server is {state}" if state in DEAD else ""
+        return ": ".join(filter(None, [f"Cog's server is {state}", self.fault])) if state in DEAD else ""
 
     async def close(self) -> None:
         """Ends it."""
@@ -80,6 +85,16 @@ class CogServer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def setup_fault(health: Mapping[str, Any]) -> str:
+    """Why a setup failed, from Cog's document or the front's: `CODE: what was wrong`. Else nothing.
+
+    What other libraries raise is left out: nobody knows what their words hold. coglet 0.23.1 has the name of
+    the class before the message.
+    """
+    logs = (health.get("setup") or {}).get("logs") or ""
+    return "".join(re.findall(r"etup failed: (?:\w+[a-z]: )?([A-Z_]+: .+)$", logs, re.MULTILINE)[-1:])
 
 
 def disk_full(folder: str = "/tmp") -> str:

@@ -44,7 +44,9 @@ def arguments() -> argparse.ArgumentParser:
 
 def measure_here(session: Session, options: argparse.Namespace) -> None:
     """This package, and what it is to be compared with, one after the other."""
-    settings = local.settings()
+    settings, peers = local.settings(), [PEERS[name] for name in options.against if name in PEERS]
+    for peer in peers:
+        peer.install()  # first: without a network nothing would come of what has been measured by then
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as log, tempfile.TemporaryDirectory() as merged:
         session.log = Path(log.name)
         session.measure(OURS, ours(settings, log))
@@ -52,7 +54,7 @@ def measure_here(session: Session, options: argparse.Namespace) -> None:
             session.bare(settings)
         if REFERENCE in options.against:
             session.measure(REFERENCE, reference(settings, log))
-        if peers := [PEERS[name] for name in options.against if name in PEERS]:
+        if peers:
             say("merging the weights into one folder …")
             list(lines(["-m", "tools.benchmarking.child", "merge", merged], settings))
         for peer in peers:

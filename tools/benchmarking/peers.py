@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -15,9 +15,10 @@ from snb.front.process_group import end, start
 from snb.settings import ROOT
 from snb.weights.lock import alone
 from tools.command import say
-from tools.endpoints.endpoint import Http
+from tools.endpoints.endpoint import Failed, Http
 from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.started import Started
+from tools.network import offline
 from tools.serving.server import SetupFailed, free_port
 
 BOOT = 900.0
@@ -57,18 +58,16 @@ class Peer:
             if self.unwanted:
                 commands.append([*pip, "uninstall", "--yes", *self.unwanted])
             for command in commands:
-                subprocess.run(command, check=True, stdout=sys.stderr)
+                run(command, self.name)
             shutil.copy(requirements, stamp)
 
     @contextlib.contextmanager
     def started(self, model: Path, log: IO[str]) -> Iterator[Started]:
-        """The server, installed and ready, on a model folder.
+        """The server, which is installed, ready on a model folder.
 
         Raises:
             SetupFailed: it does not become ready.
-            subprocess.CalledProcessError: it cannot be installed.
         """
-        self.install()
         port = free_port()
         binary, *options = (part.format(model=model, port=port) for part in self.command)
         url, since = f"http://127.0.0.1:{port}", time.monotonic()
@@ -80,9 +79,20 @@ class Peer:
                 if process.poll() is not None or time.monotonic() > since + BOOT:
                     raise SetupFailed(f"it was not ready after {time.monotonic() - since:.0f} s")
                 time.sleep(0.2)
-            yield Started(ChatCompletions(self.name, url, str(model), self.extra), since)
+            yield Started(ChatCompletions(self.name, f"{url}/v1", str(model), self.extra), since)
         finally:
             end(process)
+
+
+def run(command: Sequence[str], name: str) -> None:
+    """Runs pip or venv. Raises Failed, after their words, unless there is no network."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode and offline():
+        works = f"scripts/benchmark without {name}"
+        raise Failed(f"NO_NETWORK: {name} is absent, and nothing can be fetched. Still to be had: {works}")
+    say(done.stdout)
+    if done.returncode:
+        raise Failed(f"NOT_INSTALLED: {name}; the reason is above")
 
 
 def cores() -> str:

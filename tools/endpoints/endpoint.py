@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from tools.command import Fault
+from tools.network import offline
 
 FULL = (409, 429, 503)
 """Cog's full server, a rate limit, and what proxies and other servers answer when there is no room."""
@@ -39,6 +40,14 @@ class Busy(Fault):
 
 class Failed(Fault):
     """There will be no answer, or not the rest of it."""
+
+
+class NoNetwork(Failed):
+    """This machine reaches no other."""
+
+    def __init__(self) -> None:
+        works = "scripts/serve, scripts/drill and scripts/smoke-test http://127.0.0.1:PORT"
+        super().__init__(f"NO_NETWORK: nothing outside this machine can be reached. Still to be had: {works}")
 
 
 class Refused(Failed):
@@ -134,8 +143,17 @@ def faults() -> Iterator[None]:
         yield
     except httpx2.ReadTimeout as error:
         raise Failed("the server fell silent") from error
+    except httpx2.ConnectError as error:
+        raise unreached(error) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, LookupError, TypeError, AttributeError) as error:
         raise Failed(f"{type(error).__name__}: {error}") from error
+
+
+def unreached(error: Exception) -> Failed:
+    """What to raise for a connection that did not come about; on this machine one can be refused."""
+    if "refused" not in str(error) and offline():
+        return NoNetwork()
+    return Failed(f"{type(error).__name__}: {error}")
 
 
 def check(response: httpx2.Response) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx2
 
-from snb.front.cog_server import DEAD
+from snb.front.cog_server import DEAD, setup_fault
 from tools.endpoints.cog_endpoint import own_key
-from tools.endpoints.endpoint import Failed, Http
+from tools.endpoints.endpoint import Failed, Http, NoNetwork
 from tools.endpoints.gradio_endpoint import is_gradio
 
 POLL, LOOK = 0.5, 10.0
@@ -74,7 +74,8 @@ def status(url: str) -> str:
             f"neither Cog nor Gradio is there: GET /health-check has HTTP {response.status_code}{to}"
         )
     if health["status"] in DEAD:
-        raise Failed(f"the server says {health['status']}: {reason(health)}")
+        why = setup_fault(health) or "its container's log says why"
+        raise Failed(f"the server says {health['status']}: {why}")
     if look(Http(url, LOOK, key), "/").status_code in (401, 403):
         cure = "SNB_API_KEY here is not the server's" if key else "set SNB_API_KEY to the server's key"
         raise Failed(f"UNAUTHORIZED: {cure}")
@@ -85,6 +86,8 @@ def look(http: Http, path: str) -> httpx2.Response:
     """The reply to a GET; Absent where there is none."""
     try:
         return http.look(path)
+    except NoNetwork:
+        raise
     except Failed as failed:
         cure = "; a server without TLS needs http:// in front" if "SSL" in str(failed) else ""
         raise Absent(f"nothing answers there: {failed}{cure}") from failed
@@ -97,9 +100,3 @@ def document(response: httpx2.Response) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def reason(health: Mapping[str, Any]) -> str:
-    """Why a setup failed: Cog says it at the end of the boot's log, the front in its container's log only."""
-    logs = (health.get("setup") or {}).get("logs") or ""
-    return logs.strip().rpartition("\n")[2].rpartition("etup failed: ")[2] or "the container's log says why"

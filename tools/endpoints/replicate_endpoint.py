@@ -16,7 +16,7 @@ from replicate.exceptions import ReplicateError, ReplicateException
 from replicate.prediction import Prediction
 
 from tools.endpoints import dialect
-from tools.endpoints.endpoint import FULL, SILENCE, Busy, Failed, Piece, Refused, Running, end
+from tools.endpoints.endpoint import FULL, SILENCE, Busy, Piece, Refused, Running, end, unreached
 
 FAULTS = (ReplicateException, httpx.HTTPError, RuntimeError, ValueError, AttributeError)
 """What the client raises: RuntimeError for an `error` in a stream, the last two for replies it cannot read;
@@ -94,4 +94,4 @@ def faults() -> Iterator[None]:
             raise Busy(float(reset[1]) if reset else 0.0) from error
         raise Refused(error.status or 0, told) from error
     except FAULTS as error:
-        raise Failed(f"{type(error).__name__}: {error}") from error
+        raise unreached(error) from error

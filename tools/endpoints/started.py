@@ -15,6 +15,7 @@ from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Endpoint, Failed, Http
 from tools.endpoints.gradio_endpoint import Gradio, is_gradio
+from tools.endpoints.openai_endpoint import ChatCompletions, general
 from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
@@ -26,6 +27,8 @@ HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+(?::\d+)?|[\w-]+:\d+)(?:/\S*)?")
 """An address without its scheme: before the first slash it has a dot or a port, which no owner's name has."""
 MODEL = re.compile(r"(?:replicate:)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
 """A model or a deployment on Replicate, as people write them."""
+GENERAL = re.compile(r"openai:([^#\s]+?)(?:/chat/completions)?/*(?:#(\S*))?", re.IGNORECASE)
+"""A base of OpenAI's API and a model there, as the site has them."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,24 @@ def url_of(address: str) -> str:
     return address.rstrip("/") if URL.fullmatch(address) else ""
 
 
-def reached(address: str) -> Cog | Gradio | Replicate:
-    """The endpoint at the address of a Cog server or a Gradio app, or of a model or deployment on Replicate.
+def reached(address: str) -> Cog | Gradio | Replicate | ChatCompletions:
+    """The endpoint at the address of a Cog server or a Gradio app, or of a model at a provider.
 
-    There `owner/name` will do, with `:version` or after `deployments/` or `replicate:`. The token is
-    REPLICATE_API_TOKEN, and REPLICATE_API_BASE_URL is asked in place of Replicate's own API.
+    On Replicate `owner/name` will do, with `:version` or after `deployments/` or `replicate:`. The token is
+    REPLICATE_API_TOKEN, and REPLICATE_API_BASE_URL is asked in place of Replicate's own API. For others that
+    speak OpenAI's HTTP: `openai:https://host/v1#model`.
 
     Raises:
-        Failed: it does not answer, the address is neither, or there is no token.
+        Failed: it does not answer, the address is none of these, or there is no token.
     """
     if url := url_of(address):
         name = "".join(filter(None, URL.fullmatch(url).groups()))  # type: ignore[union-attr]
         return Gradio(name, url) if is_gradio(Http(url)) else Cog(name, url)
+    if provider := GENERAL.fullmatch(address):
+        base, model = url_of(provider[1]), provider[2]
+        if not (base and model):
+            raise Failed(f"{address} is no provider and model: write openai:https://HOST/v1#MODEL")
+        return general(base, model)
     named = MODEL.fullmatch(address)
     if not named:
         raise Failed(f"{address} is neither a host (https://…) nor owner/name on Replicate")

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Busy, Failed, Piece, Running
 from tools.endpoints.gradio_endpoint import Gradio
+from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.replicate_endpoint import Replicate
 
-Remote = Cog | Gradio | Replicate
+Remote = Cog | Gradio | Replicate | ChatCompletions
 T = TypeVar("T")
 AGAIN = 0.5
 """Seconds, about, between two tries at a full server."""
