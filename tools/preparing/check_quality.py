@@ -6,9 +6,9 @@ scripts/check-quality weights/old owner/name         two models as they are, wit
 scripts/check-quality personas https://host          how the philosophers of an endpoint answer a pupil
 
 Of two models the second is held against the first. One after the other is in memory, in a process of its
-own; only the scores are kept, 0.5 GB with Qwen's vocabulary. Base and adapter are those that a boot here would
-take: the stand-in where there is no GPU, unless SNB_BASE_MODEL says otherwise. Precisions: bf16, fp16, fp32,
-int8, nf4.
+own; only the scores are kept, 0.5 GB with Qwen's vocabulary. Base and adapter are those that a boot here
+would take: the stand-in where there is no GPU, unless SNB_BASE_MODEL says otherwise. Precisions: bf16, fp16,
+fp32, int8, nf4.
 """
 
 import argparse
