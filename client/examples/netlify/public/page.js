@@ -91,7 +91,7 @@ async function ask(message) {
   clock.textContent = "";
   leaving = undefined;
   save();
-  show();
+  followed(show);
 }
 
 async function streamed(question, exchange, signal) {
@@ -151,13 +151,17 @@ function wait(status) {
   state.textContent = WAITS[status]?.(NAMES[kept.philosopher]) ?? "";
 }
 
-/** Shows what has come; the page follows it unless its reader has scrolled away. */
+/** Shows what has come. */
 function write(exchange, text) {
   exchange.answer = text;
   state.textContent = clock.textContent = "";
-  const body = conversation.querySelector("article:last-child .text");
-  const follows = body.getBoundingClientRect().bottom < form.getBoundingClientRect().top + 40;
-  render(body, text);
+  followed(() => render(conversation.querySelector("article:last-child .text"), text));
+}
+
+/** The page stays at the end of the conversation, unless its reader has scrolled away. */
+function followed(change) {
+  const follows = conversation.getBoundingClientRect().bottom < form.getBoundingClientRect().top + 60;
+  change();
   if (follows) reveal();
 }
 
