@@ -18,10 +18,19 @@ RULE = (
     "U+202F stands before ; ! ?, and U+00A0 before : and a unit and inside « »; "
     "python -m tests.test_typography FILE puts them into .md and .txt"
 )
-FOLDERS = ("snb", "deploy/space", "client/src", "client/examples", "tools/preparing", "tools/serving")
+FOLDERS = (
+    "snb/philosophers",
+    "deploy/space",
+    "client/src",
+    "client/examples",
+    "tools/preparing",
+    "tools/serving",
+)
 KINDS = (".py", ".js", ".mjs", ".html", ".json", ".txt")
 FILES = [file for name in FOLDERS for file in (ROOT / name).rglob("*") if file.suffix in KINDS]
-FRENCH = re.compile(r"[àâçèéêëîïôùûœ]|\w’\w|« ", re.IGNORECASE)
+FILES += [ROOT / "snb" / "prompt.py", ROOT / "docs" / "repli.md"]
+FRENCH = re.compile(r"[àâçèéêëîïôùûœ]|\w’\w|« |\w [;!?]$", re.IGNORECASE)
+"""No English has any of these."""
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`]*`|<[^>]*>|https?:\S+)", re.MULTILINE | re.DOTALL)
 """What a page of Markdown has that is no prose."""
 
@@ -57,7 +66,7 @@ def sentences(file: Path) -> Iterator[str]:
             yield from map(html.unescape, re.split(r"<[^>]*>", source))
 
 
-@pytest.mark.parametrize("file", [*FILES, ROOT / "docs" / "repli.md"], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_line_cannot_break_before_punctuation(file: Path) -> None:
     wrong = [text for text in sentences(file) if FRENCH.search(text) and typeset(text) != text]
     assert not wrong, RULE
