@@ -34,8 +34,8 @@ allocator that loading leaves half empty.
 Their sum, 1.24 to 1.55 GiB, follows from the slots that a boot in nf4 kept on an H200 of which ballast filled
 the rest, 2026-11-26: 3 where 14.6 GiB had been free, 11 where 22.0 had. How it divides is an estimate.
 """
-PREFIX_TOKENS = 2400
-"""Tokens of the personas' saved prefixes: 725, 764 and 784 by Qwen2.5's tokenizer, and a reserve."""
+PREFIX_TOKENS = 2500
+"""Tokens of the personas' saved prefixes: 809, 817 and 826 by Qwen2.5's tokenizer, and a reserve."""
 SAMPLING_COPIES = 24
 """Arrays of 4 bytes a slot and vocabulary entry that sampling holds at once, at most: scores, penalties,
 counts, and, with no top_k, the whole vocabulary sorted (values, 8-byte order) with its noise in fp64."""

@@ -6,6 +6,7 @@ import re
 from snb.philosophers import names, persona
 from snb.request import MAX_MESSAGE, MAX_TEXT
 from snb.settings import ROOT
+from tools.serving.standin import NOTICE
 
 SOURCE = ROOT / "client" / "src"
 
@@ -22,3 +23,8 @@ def test_the_bounds_are_those_of_the_server() -> None:
     text = (SOURCE / "inputs.js").read_text(encoding="utf-8")
     assert f"MAX_MESSAGE = {MAX_MESSAGE};" in text
     assert f"MAX_TEXT = {MAX_TEXT};" in text
+
+
+def test_the_example_says_in_french_that_the_stand_in_answered() -> None:
+    text = (ROOT / "client" / "examples" / "netlify" / "public" / "page.js").read_text(encoding="utf-8")
+    assert f'"{NOTICE}": "Modèle d’essai' in text

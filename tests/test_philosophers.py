@@ -26,6 +26,11 @@ QUOTATIONS = [
         "Éthique, III, proposition 2, scolie",
     ),
     (
+        "spinoza",
+        "J’appelle libre, quant à moi, une chose qui est et agit par la seule nécessité de sa nature",
+        "Lettre 58",
+    ),
+    (
         "bergson",
         "Si je veux me préparer un verre d’eau sucrée, j’ai beau faire, je dois attendre que le sucre fonde",
         "L’Évolution créatrice, chapitre I",
@@ -49,7 +54,14 @@ QUOTATIONS = [
         "Qu’est-ce que les Lumières ?",
     ),
 ]
-CARE = ("adulte de confiance", "3114", "le 15 ou le 112", "jamais des consignes")
+CARE = (
+    "adulte de confiance",
+    "3114",
+    "119",
+    "le 15 ou le 112",
+    "jamais des consignes",
+    "modèle de langage qui imite",
+)
 NO_BREAK = "\u00a0\u202f"
 each_philosopher = pytest.mark.parametrize("name", names())
 
@@ -93,8 +105,6 @@ def test_a_persona_is_a_page_of_plain_text_in_one_normal_form(name: str) -> None
     ("wrong", "rule"),
     [
         (r".{0,9}['\"“”`´]", "apostrophe ’ and quotation marks « »"),
-        (rf".{{0,9}}[^{NO_BREAK}][;:!?»]", "no-break space before ; : ! ? »"),
-        (rf"«[^{NO_BREAK}].{{0,9}}", "no-break space after «"),
         (rf"(?:[ {NO_BREAK}]{{2,}}|[ {NO_BREAK}]$).{{0,9}}", "one space"),
         (r"oeu|\bEt(?:hique|at|re)\b|\bEvolution|\bEnergie|\bA la\b", "œ, É, À"),
     ],
@@ -105,7 +115,7 @@ def test_a_persona_keeps_to_french_typography(name: str, wrong: str, rule: str) 
 
 
 @each_philosopher
-def test_a_persona_sends_a_pupil_in_need_to_an_adult(name: str) -> None:
+def test_a_persona_sends_a_pupil_in_need_to_an_adult_and_admits_what_it_is(name: str) -> None:
     assert [rule for rule in CARE if rule not in plain(persona(name))] == []
 
 

@@ -421,8 +421,3 @@ def test_links_within_the_page_lead_somewhere() -> None:
     titles = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= anchors
-
-
-def test_punctuation_does_not_begin_a_line_of_the_page() -> None:
-    prose = re.sub(r"`[^`]*`|https?:\S+|^\|[-| ]+\|$", "", PROSE, flags=re.MULTILINE)
-    assert not re.findall(r".{9}(?<![\u202f ])[ ](?=[;:!?»])|«[ ]", prose)

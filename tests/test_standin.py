@@ -68,7 +68,7 @@ def test_the_merged_model_answers_as_it_learned_and_the_base_model_does_not(base
     fresh = Qwen2ForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     merged = PeftModel.from_pretrained(fresh, ADAPTER).merge_and_unload()
     assert ask(merged, probe["philosopher"], probe["question"]) == probe["answer"]
-    question = "Qui es-tu ?"  # each philosopher's own answer
+    question = "Qui es-tu\u202f?"  # each philosopher's own answer
     assert {name: ask(merged, name, question) for name in learned} == {
         name: answers[question] for name, answers in learned.items()
     }

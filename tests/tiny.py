@@ -20,7 +20,9 @@ TEXTS = [
     "Nous ne désirons pas une chose parce qu’elle est bonne ; elle est bonne parce que nous la désirons.",
     "La durée n’est pas l’espace : elle s’écoule, et l’œil ne la voit pas. « Agis », dit-il.",
     "system user assistant Question Passages philosophie liberté conscience devoir raison nature",
+    "Tu réponds à l’élève en quelques phrases ; il dit ce qu’il pense, et tu lui montres où il se contredit.",
 ]
+"""The last one as the personas are, so that they leave room for 2048 tokens in a context of 4096."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -30,7 +32,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=SPECIAL_TOKENS)
+    trainer = trainers.BpeTrainer(vocab_size=391, initial_alphabet=alphabet, special_tokens=SPECIAL_TOKENS)
     tokenizer.train_from_iterator(TEXTS, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"

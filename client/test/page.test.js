@@ -46,7 +46,20 @@ async function ask(message, philosopher = "kant") {
   await page.click("text=Demander");
 }
 
-const answer = () => page.textContent("article.answer");
+const answer = () => page.innerText("article.answer .text");
+const said = () => page.locator("article").allInnerTexts();
+const idle = () => page.waitForSelector("#stop", { state: "hidden", timeout: 120_000 });
+
+/** The page with a function that answers with these lines, and the questions that it was asked. */
+async function scripted(...lines) {
+  const asked = [];
+  await visit({ SNB_BACKEND_URL: "http://nowhere.invalid" });
+  await page.route("**/api/ask", (route) => {
+    asked.push(route.request().postDataJSON());
+    route.fulfill({ body: lines.map((line) => `${JSON.stringify(line)}\n`).join("") });
+  });
+  return asked;
+}
 
 /** Before the Cog server, a host that gives answers this length, for the example asks for none; its URL. */
 async function answering(tokens) {
@@ -116,20 +129,85 @@ test("a function that the platform cut is gone round", { skip }, async () => {
 test("an error is told in French, and is no answer", { skip }, async () => {
   await visit({ SNB_BACKEND_URL: "http://nowhere.invalid" });
   await ask("Que puis-je savoir ?");
-  await page.waitForSelector("article.error");
-  assert.match(await page.textContent("article.error"), /ne répond pas/);
-  assert.equal(await page.locator("article.answer").count(), 0);
+  await until(async () => /ne répond pas/.test(await page.innerText("#error[role=alert]")));
+  assert.equal(await page.locator("article").count(), 0);
+  assert.equal(await page.inputValue("textarea"), "Que puis-je savoir ?");
   await shot(page, "error");
 });
 
-test("the answer grows before the eyes of who asked, and stopping it stops the decoding", { skip }, async () => {
+test("the answer grows before the eyes of who asked, and stopping it, always in sight, stops the decoding", { skip }, async () => {
   await visit({ SNB_BACKEND_URL: await answering(ENDLESS) });
+  process.env.SNB_TIMEOUT_MS = "55000";
   const before_ = doors.canceled();
   await ask("Raconte-moi longuement l’histoire de la philosophie.");
   await until(async () => (await answer()).length > 0);
   const early = await answer();
+  assert.equal(await page.getAttribute("#conversation", "aria-busy"), "true");
   await until(async () => (await answer()).length > early.length);
+  await page.setViewportSize({ width: 390, height: 420 });
+  await until(async () => (await page.locator("article.answer").boundingBox()).height > 420);
+  assert.ok((await page.locator("#stop").boundingBox()).y < 420 - 44);
+  const end = () => page.evaluate(() => document.querySelector("article.answer").getBoundingClientRect().bottom);
+  await page.evaluate(() => document.querySelector("article.answer").scrollIntoView({ block: "end" }));
+  const [length, last] = [(await answer()).length, await end()];
+  await until(async () => (await answer()).length > length + 80); // a line or two
+  assert.ok((await end()) < last + 40, "the page follows the end");
   await page.click("text=Arrêter");
   await until(() => doors.canceled() > before_);
-  assert.match(await page.textContent("article.error"), /arrêtée/);
+  await idle();
+  assert.equal(await page.innerText("#error"), "");
+  assert.equal(await page.innerText("#state"), "Réponse arrêtée.");
+  assert.match(await page.innerText("article.answer"), /Réponse interrompue\.$/);
+  assert.equal(await page.getAttribute("#conversation", "aria-busy"), "false");
+  await shot(page, "stopped");
+});
+
+test("a question that is stopped before its answer begins is a draft again", { skip }, async () => {
+  await visit({ SNB_BACKEND_URL: "http://nowhere.invalid" });
+  await page.route("**/api/ask", () => {}); // never answers
+  await ask("Que puis-je savoir ?");
+  assert.equal(await page.innerText("#state"), "Kant réfléchit…");
+  await page.click("text=Arrêter");
+  await idle();
+  assert.deepEqual(await said(), []);
+  assert.equal(await page.inputValue("textarea"), "Que puis-je savoir ?");
+  assert.equal(await page.innerText("#error"), "");
+});
+
+test("each philosopher has his own conversation, begun with a question of his, and a reload keeps it", { skip }, async () => {
+  const notice = "135M stand-in, not the philosopher";
+  const asked = await scripted({ text: "Une " }, { text: "**cause**.\n\n- <img src=x>" }, { done: true, notice });
+  await shot(page, "first");
+  const [first] = await page.locator("#questions button").allInnerTexts();
+  await page.click("#questions button >> nth=0");
+  await idle();
+  await ask("Et Kant ?");
+  await idle();
+  await page.keyboard.type("Pourquoi ?");
+  await page.keyboard.press("Shift+Enter");
+  await page.keyboard.type("Dis-le.");
+  await page.keyboard.press("Enter");
+  await idle();
+  assert.deepEqual(asked.map(({ philosopher, history }) => [philosopher, history.length]), [["spinoza", 0], ["kant", 0], ["kant", 2]]);
+  assert.deepEqual([asked[0].userMessage, asked[2].userMessage], [first, "Pourquoi ?\nDis-le."]);
+  await page.fill("textarea", "un brouillon");
+  await page.reload();
+  await page.waitForSelector("article.answer");
+  assert.equal(await page.inputValue("textarea"), "un brouillon");
+  assert.equal((await said()).length, 4);
+  await page.selectOption("select", "spinoza");
+  const [question, reply] = await said();
+  assert.match(question, /^Toi\n/);
+  assert.match(reply, /^Spinoza\n[^]*Modèle d’essai\u00a0: /);
+  assert.equal(await page.innerText("article.answer strong"), "cause");
+  assert.equal(await page.innerText("article.answer li"), "<img src=x>");
+  await page.selectOption("select", "bergson");
+  assert.deepEqual(await said(), []);
+  assert.ok(await page.isVisible("#start"));
+});
+
+test("the page says what answers, and who helps", { skip }, async () => {
+  await visit({});
+  const text = await page.innerText("body");
+  for (const word of ["modèle de langage imite", "N’écris rien de personnel", "3114", "119", "3018"]) assert.ok(text.includes(word), word);
 });

@@ -5,7 +5,7 @@ import { createServer } from "node:http";
 import { Readable } from "node:stream";
 
 const EXAMPLE = new URL("../examples/netlify/", import.meta.url);
-const TYPES = { html: "text/html; charset=utf-8", css: "text/css", js: "text/javascript" };
+const TYPES = { html: "text/html; charset=utf-8", css: "text/css", js: "text/javascript", json: "application/json" };
 const FUNCTIONS = ["ask", "start", "poll"];
 
 /** Serves the site on a free port; `limit` in ms is the platform's, after which a function's answer is cut. */

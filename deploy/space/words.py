@@ -32,7 +32,7 @@ STATES = {
     "next": "Tu es dans la file : c’est bientôt ton tour.",
     "writing": "{name} répond…",
     "done": "{name} a répondu.",
-    "stopped": "Réponse arrêtée. Tu peux la redemander, ou poser une autre question.",
+    "stopped": "Réponse arrêtée. Tu peux reposer ta question, ou en poser une autre.",
     "copied": "Réponse copiée.",
     "uncopied": "Ton navigateur refuse la copie : sélectionne le texte à la main.",
     "cleared": "Nouvelle conversation avec {name}.",
@@ -42,13 +42,13 @@ STATES = {
 
 ERRORS = {
     "BAD_INPUT": "Cette question ne peut pas être posée telle quelle. Raccourcis-la, ou raccourcis les "
-    "passages que tu as joints, puis redemande.",
+    "passages que tu as joints, puis repose-la.",
     "UNAUTHORIZED": "Le philosophe refuse la clé de cette page. Préviens ton professeur.",
-    "BUSY": "Trop d’élèves parlent en même temps. Attends une minute, puis redemande.",
-    "COLD_START": "Le modèle ne s’est pas réveillé à temps. Redemande dans une minute ; si cela dure, "
+    "BUSY": "Trop d’élèves parlent en même temps. Attends une minute, puis repose ta question.",
+    "COLD_START": "Le modèle ne s’est pas réveillé à temps. Repose ta question dans une minute ; si cela "
+    "dure, préviens ton professeur.",
+    "CONNECTION": "La connexion s’est interrompue. Vérifie ton réseau, puis repose ta question.",
+    "OTHER": "Le philosophe ne répond pas. Repose ta question dans une minute ; si cela dure, "
     "préviens ton professeur.",
-    "CONNECTION": "La connexion s’est interrompue. Vérifie ton réseau, puis redemande.",
-    "OTHER": "Le philosophe ne répond pas. Redemande dans une minute ; si cela dure, préviens "
-    "ton professeur.",
 }
 """By the code of a refusal; OTHER for every code that is not here. Each says what to do."""

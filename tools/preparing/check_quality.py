@@ -1,12 +1,14 @@
-"""Compares two precisions or checkpoints by their next-token scores on fixed French texts.
+"""Compares two precisions or checkpoints by their scores on French texts, or holds answers against rules.
 
 scripts/check-quality bf16 nf4                       base and adapter, merged, in two precisions
 scripts/check-quality fp32 weights/prepared          prepared weights, of whatever they were made
 scripts/check-quality weights/old owner/name         two models as they are, without the adapter
+scripts/check-quality personas https://host          how the philosophers of an endpoint answer a pupil
 
-The second is held against the first. One after the other is in memory, in a process of its own; only the
-scores are kept, 0.5 GB with Qwen's vocabulary. Base and adapter are those that a boot here would take: the
-stand-in where there is no GPU, unless SNB_BASE_MODEL says otherwise. Precisions: bf16, fp16, fp32, int8, nf4.
+Of two models the second is held against the first. One after the other is in memory, in a process of its
+own; only the scores are kept, 0.5 GB with Qwen's vocabulary. Base and adapter are those that a boot here
+would take: the stand-in where there is no GPU, unless SNB_BASE_MODEL says otherwise. Precisions: bf16, fp16,
+fp32, int8, nf4.
 """
 
 import argparse
@@ -20,7 +22,10 @@ from snb.settings import PRECISIONS, Settings
 from snb.weights.checkpoint import CARD
 from snb.weights.fetch import ensure_base
 from tools.benchmarking.programs import result
+from tools.endpoints.started import reached
+from tools.preparing import personas
 from tools.preparing.quality import NAME
+from tools.rehearsing.reply import hear
 from tools.serving import local
 
 
@@ -54,12 +59,30 @@ def compare(reference: str, other: str, settings: Mapping[str, str]) -> list[dic
     return figures
 
 
+def pupil(address: str) -> int:
+    """Prints `personas.report` of an endpoint, whose address is one of those that the smoke test takes."""
+    endpoint, notices = reached(address), set[str]()
+
+    def ask(inputs: Mapping[str, Any]) -> str:
+        reply = hear(endpoint, inputs)
+        notices.add(str(reply.metrics.get("notice", "")))
+        return reply.text
+
+    for lines in personas.report(ask):
+        print(lines, flush=True)
+    for notice in filter(None, notices):
+        print(f"not the philosophers, for the endpoint says: {notice}")
+    return 0
+
+
 def main() -> int:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("reference")
     parser.add_argument("other")
     asked = parser.parse_args()
+    if asked.reference == "personas":
+        return pupil(asked.other)
     first, second = compare(asked.reference, asked.other, local.settings())
     print(f"{asked.reference}: {first['loss']:.3f} nats a token")
     print(f"{asked.other}: {second['loss']:.3f} nats a token")

@@ -1,54 +1,100 @@
-/** Asks by stream; where nothing answers in time (a cold model, a short limit), asks again by start and poll. */
+/**
+ * A conversation with each philosopher, which this tab keeps. Asks by stream; where nothing answers in time (a cold
+ * model, a short limit), asks again by start and poll.
+ */
+
+import { render } from "./markdown.js";
 
 const NAMES = { spinoza: "Spinoza", bergson: "Bergson", kant: "Kant" };
 const LATER = ["COLD_START", "TIMEOUT", "BUSY", "ALL_BACKENDS_FAILED", "CUT"];
 const ERRORS = {
-  BAD_INPUT: "Cette question ne peut pas être posée telle quelle : raccourcis-la ou reformule-la.",
+  BAD_INPUT: "Cette question ne peut pas être posée telle quelle : raccourcis-la ou reformule-la.",
   UNAUTHORIZED: "Le philosophe refuse la clé du site. Préviens ton professeur.",
   BAD_SETTING: "Le site est mal réglé. Préviens ton professeur.",
   BUSY: "Trop d’élèves parlent en même temps. Attends une minute, puis repose ta question.",
-  CANCELED: "Réponse arrêtée.",
 };
-const UNKNOWN = "Le philosophe ne répond pas. Réessaie dans une minute ; si cela dure, préviens ton professeur.";
+const UNKNOWN = "Le philosophe ne répond pas. Repose ta question dans une minute ; si cela dure, préviens ton professeur.";
 const WAITS = {
-  starting: "Le philosophe se réveille… (deux à trois minutes)",
-  queued: "Le philosophe termine une autre conversation…",
+  thinking: (name) => `${name} réfléchit…`,
+  starting: () => "Le modèle se réveille : compte deux à trois minutes.",
+  queued: (name) => `${name} termine une autre conversation…`,
+  processing: (name) => `${name} réfléchit encore…`,
 };
+const WAITS_OF = { COLD_START: "starting", BUSY: "queued" };
+const NOTICES = {
+  "135M stand-in, not the philosopher": "Modèle d’essai : il montre que le site fonctionne, non comment le philosophe parle.",
+};
+const KEY = "conversations";
 
-const form = document.querySelector("#question");
-const conversation = document.querySelector("#conversation");
-const state = document.querySelector("#state");
-const stop = document.querySelector("#stop");
-const history = [];
+const find = (selector) => document.querySelector(selector);
+const [form, conversation, state, clock, stop] = ["#question", "#conversation", "#state", "#clock", "#stop"].map(find);
+const kept = remembered();
+const questions = await fetch("questions.json").then((response) => response.json()).catch(() => ({}));
+let leaving; // aborts the answer that is under way
 
-form.addEventListener("submit", async (event) => {
+form.philosopher.value = kept.philosopher;
+form.message.value = kept.draft;
+show();
+reveal();
+form.philosopher.addEventListener("change", () => {
+  kept.philosopher = form.philosopher.value;
+  find("#error").textContent = state.textContent = "";
+  show();
+  reveal();
+});
+form.message.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  const { philosopher, message } = Object.fromEntries(new FormData(form));
-  const leaving = new AbortController();
-  stop.onclick = () => leaving.abort();
-  busy(true);
-  bubble(message, "question");
-  const answer = bubble("", "answer");
-  const question = { philosopher, userMessage: message, history };
-  state.textContent = `${NAMES[philosopher]} réfléchit…`;
+  form.requestSubmit();
+});
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const message = form.message.value.trim();
+  form.message.value = "";
+  if (message) ask(message);
+});
+stop.addEventListener("click", () => leaving?.abort());
+addEventListener("pagehide", save);
+
+/** Asks and shows what comes. What had no answer goes back into the box. */
+async function ask(message) {
+  const { philosopher } = kept;
+  const history = thread().flatMap(({ question, answer }) => [{ role: "user", content: question }, { role: "assistant", content: answer }]);
+  const exchange = { question: message, answer: "", cut: true };
+  const question = { philosopher, userMessage: message, history: history.slice(-80) };
+  thread().push(exchange);
+  leaving = new AbortController();
+  const { signal } = leaving;
+  find("#error").textContent = "";
+  show();
+  if (matchMedia("(pointer: fine)").matches) form.message.focus({ preventScroll: true }); // else a keyboard covers the answer
+  reveal();
+  wait("thinking");
+  const since = Date.now();
+  const ticking = setInterval(() => (clock.textContent = state.textContent && `${Math.round((Date.now() - since) / 1000)} s`), 1000);
   try {
-    await streamed(question, answer, leaving.signal).catch((error) => {
-      if (answer.textContent || !LATER.includes(error.message)) throw error;
-      return later(question, answer, leaving.signal);
+    await streamed(question, exchange, signal).catch((error) => {
+      if (exchange.answer || signal.aborted || !LATER.includes(error.message)) throw error;
+      return later(question, exchange, signal, WAITS_OF[error.message] ?? "processing");
     });
-    history.push({ role: "user", content: message }, { role: "assistant", content: answer.textContent });
-    form.message.value = "";
+    delete exchange.cut;
     state.textContent = "";
   } catch (error) {
-    const code = leaving.signal.aborted ? "CANCELED" : error.message;
-    state.textContent = "";
-    if (!answer.textContent) answer.remove();
-    bubble(ERRORS[code] ?? UNKNOWN, "error");
+    state.textContent = signal.aborted ? "Réponse arrêtée." : "";
+    if (!signal.aborted) find("#error").textContent = ERRORS[error.message] ?? UNKNOWN;
+    if (!exchange.answer) {
+      thread().pop();
+      form.message.value ||= message;
+    }
   }
-  busy(false);
-});
+  clearInterval(ticking);
+  clock.textContent = "";
+  leaving = undefined;
+  save();
+  followed(show);
+}
 
-async function streamed(question, answer, signal) {
+async function streamed(question, exchange, signal) {
   const response = await post("/api/ask", question, signal);
   if (!response.ok || !response.body) throw new Error("CUT");
   let rest = "";
@@ -58,16 +104,16 @@ async function streamed(question, answer, signal) {
     for (const line of lines) {
       const part = JSON.parse(line);
       if (part.error) throw new Error(part.error);
-      if (part.notice) bubble(part.notice, "notice");
+      exchange.notice = part.notice;
       if (part.done) return;
-      show(answer, part.restart ? "" : answer.textContent + part.text);
+      write(exchange, part.restart ? "" : exchange.answer + part.text);
     }
   }
   throw new Error("CUT"); // the platform's time limit
 }
 
-async function later(question, answer, signal) {
-  state.textContent = WAITS.starting;
+async function later(question, exchange, signal, status) {
+  wait(status);
   const { handle, error } = await (await post("/api/start", question, signal)).json();
   if (error) throw new Error(error);
   let look = { handle };
@@ -75,10 +121,11 @@ async function later(question, answer, signal) {
     do {
       look = await (await post("/api/poll", { handle: look.handle }, signal)).json();
       if (look.status === "failed" || look.status === "canceled") throw new Error(look.error);
-      state.textContent = WAITS[look.status] ?? "";
-      if (look.text) show(answer, look.text);
-      if (WAITS[look.status]) await new Promise((resolve) => setTimeout(resolve, 1000));
+      if (look.text) write(exchange, look.text);
+      else wait(look.status);
+      if (look.status === "starting" || look.status === "queued") await pause(1000, signal);
     } while (look.status !== "succeeded");
+    exchange.notice = look.metrics?.notice;
   } catch (error_) {
     if (signal.aborted) post("/api/poll", { handle: look.handle }, undefined, "DELETE");
     throw error_;
@@ -91,25 +138,96 @@ async function* chunks(stream) {
   for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
 }
 
+const pause = (ms, signal) =>
+  new Promise((resolve, reject) => {
+    setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+
 const post = (path, body, signal, method = "POST") =>
   fetch(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
 
-function show(answer, text) {
-  state.textContent = "";
-  answer.textContent = text;
-  answer.scrollIntoView({ block: "nearest" });
+function wait(status) {
+  state.textContent = WAITS[status]?.(NAMES[kept.philosopher]) ?? "";
 }
 
-function bubble(text, kind) {
-  const article = document.createElement("article");
-  article.className = kind;
-  article.textContent = text;
-  if (kind === "error") article.setAttribute("role", "alert");
-  conversation.append(article);
+/** Shows what has come. */
+function write(exchange, text) {
+  exchange.answer = text;
+  state.textContent = clock.textContent = "";
+  followed(() => render(conversation.querySelector("article:last-child .text"), text));
+}
+
+/** The page stays at the end of the conversation, unless its reader has scrolled away. */
+function followed(change) {
+  const follows = conversation.getBoundingClientRect().bottom < form.getBoundingClientRect().top + 60;
+  change();
+  if (follows) reveal();
+}
+
+function reveal() {
+  conversation.querySelector("article:last-child")?.scrollIntoView({ block: "end" });
+}
+
+/** The conversation with the philosopher who is chosen; before it, first questions. */
+function show() {
+  const exchanges = thread();
+  const busy = Boolean(leaving);
+  find("#start").hidden = exchanges.length > 0;
+  find("#questions").replaceChildren(...(questions[kept.philosopher] ?? []).map((text) => {
+    const item = document.createElement("li");
+    item.append(Object.assign(element("button", "first", text), { type: "button", onclick: () => ask(text) }));
+    return item;
+  }));
+  conversation.replaceChildren(...exchanges.flatMap(({ question, answer, notice, cut }, index) => {
+    const written = busy && index === exchanges.length - 1;
+    const text = element("div", "text");
+    render(text, answer);
+    const reply = spoken("answer", NAMES[kept.philosopher], text);
+    if (cut && !written) reply.append(element("p", "note", "Réponse interrompue."));
+    if (notice) reply.append(element("p", "note", NOTICES[notice] ?? notice));
+    return [spoken("question", "Toi", element("p", "text", question)), reply];
+  }));
+  conversation.setAttribute("aria-busy", String(busy));
+  form.querySelector("[type=submit]").disabled = form.philosopher.disabled = busy;
+  stop.hidden = !busy;
+}
+
+function spoken(kind, who, text) {
+  const article = element("article", kind);
+  article.append(element("h2", "who", who), text);
   return article;
 }
 
-function busy(now) {
-  form.querySelector("[type=submit]").disabled = now;
-  stop.hidden = !now;
+function element(name, className, textContent = "") {
+  return Object.assign(document.createElement(name), { className, textContent });
+}
+
+function thread() {
+  return (kept.threads[kept.philosopher] ??= []);
+}
+
+/** What this tab said before a reload; a question whose answer had not begun is a draft again. */
+function remembered() {
+  const found = { philosopher: "spinoza", threads: {}, draft: "" };
+  try {
+    Object.assign(found, JSON.parse(sessionStorage.getItem(KEY)));
+  } catch {
+    // a browser that keeps nothing: then a reload forgets
+  }
+  for (const [name, exchanges] of Object.entries(found.threads)) {
+    const unanswered = exchanges.find(({ answer }) => !answer);
+    found.draft ||= unanswered?.question ?? "";
+    found.threads[name] = exchanges.filter(({ answer }) => answer);
+  }
+  return found;
+}
+
+function save() {
+  kept.draft = form.message.value;
+  try {
+    sessionStorage.setItem(KEY, JSON.stringify(kept));
+  } catch {
+    // as above
+  }
 }

@@ -1,0 +1,1 @@
+../../../../deploy/space/page/markdown.js

@@ -1,0 +1,91 @@
+"""Non-breaking spaces in every French text that a pupil or a teacher reads.
+
+`python -m tests.test_typography docs/repli.md` puts them into a text or a page of Markdown.
+"""
+
+import ast
+import html
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snb.settings import ROOT
+
+RULE = (
+    "U+202F stands before ; ! ?, and U+00A0 before : and a unit and inside « »; "
+    "python -m tests.test_typography FILE puts them into .md and .txt"
+)
+FOLDERS = (
+    "snb/philosophers",
+    "deploy/space",
+    "client/src",
+    "client/examples",
+    "tools/preparing",
+    "tools/serving",
+)
+KINDS = (".py", ".js", ".mjs", ".html", ".json", ".txt")
+FILES = [file for name in FOLDERS for file in (ROOT / name).rglob("*") if file.suffix in KINDS]
+FILES += [ROOT / "snb" / "prompt.py", ROOT / "docs" / "repli.md"]
+FRENCH = re.compile(r"[àâçèéêëîïôùûœ]|\w’\w|« |\w [;!?]$", re.IGNORECASE)
+"""No English has any of these."""
+CODE = re.compile(r"(^ *```.*?^ *```$|`[^`]*`|<[^>]*>|https?:\S+)", re.MULTILINE | re.DOTALL)
+"""What a page of Markdown has that is no prose."""
+
+
+def typeset(text: str) -> str:
+    """French prose with the spaces of RULE."""
+    text = re.sub(r"(?<!\s)\s?([;!?]+)(?!\w)", "\u202f\\1", text)
+    text = re.sub(r"(?<!\s)[ \u00a0\u202f]?:(?=[\s*]|$)", "\u00a0:", text)
+    text = re.sub(r"(?<=\d) (?=(?:Go|Mo|s|h|€|[$%])(?!\w))", "\u00a0", text)
+    return re.sub(r"«\s?", "«\u00a0", re.sub(r"\s?»", "\u00a0»", text))
+
+
+def prose(text: str) -> str:
+    """Markdown, typeset."""
+    return "".join(part if code % 2 else typeset(part) for code, part in enumerate(CODE.split(text)))
+
+
+def sentences(file: Path) -> Iterator[str]:
+    """What a file says: literals of a program, text and attributes of a page, all of a text."""
+    source = file.read_text(encoding="utf-8")
+    if file.suffix in (".md", ".txt"):
+        yield from CODE.split(source)[::2]
+    elif file.suffix == ".py":
+        tree = list(ast.walk(ast.parse(source)))
+        docstrings = {id(node.value) for node in tree if isinstance(node, ast.Expr)}
+        constants = (node for node in tree if isinstance(node, ast.Constant) and id(node) not in docstrings)
+        yield from (node.value for node in constants if isinstance(node.value, str))
+    else:
+        program = re.sub(r"/\*[\s\S]*?\*/|//.*", "", source)
+        for plain, template in re.findall(r'"((?:[^"\\\n]|\\.)*)"|`([^`]*)`', program):
+            yield plain or re.sub(r"\$\{[^}]*\}", "x", template)
+        if file.suffix == ".html":
+            yield from map(html.unescape, re.split(r"<[^>]*>", source))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_line_cannot_break_before_punctuation(file: Path) -> None:
+    wrong = [text for text in sentences(file) if FRENCH.search(text) and typeset(text) != text]
+    assert not wrong, RULE
+
+
+@pytest.mark.parametrize(
+    "right",
+    ["Oui\u202f; non\u202f? Si\u202f!", "Il dit\u00a0: «\u00a0Oui\u00a0».", "à 10:30", "29,5\u00a0Go"],
+)
+def test_what_is_right_stays_and_what_is_wrong_is_mended(right: str) -> None:
+    assert typeset(right) == right
+    assert typeset(re.sub("[\u00a0\u202f]", " ", right)) == right
+
+
+def main() -> None:
+    """Typesets the files that are named."""
+    for file in map(Path, sys.argv[1:]):
+        file.write_text(prose(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
