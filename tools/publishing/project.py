@@ -33,6 +33,18 @@ class BadConfig(SNBError):
     code = "CONFIG_UNREADABLE"
 
 
+class KeyTwice(yaml.YAMLError):
+    """Cog's parser takes no key twice; PyYAML takes the last."""
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise KeyTwice
+        return mapping
+
+
 @dataclass(frozen=True)
 class Project:
     """What is checked, and for what; each part is read once."""
@@ -49,7 +61,7 @@ class Project:
     def config(self) -> dict[str, Any]:
         """cog.yaml. Raises BadConfig, as does whatever needs it."""
         try:
-            config = yaml.safe_load((self.root / "cog.yaml").read_text(encoding="utf-8"))
+            config = yaml.load((self.root / "cog.yaml").read_text(encoding="utf-8"), _Loader)  # a safe one
             assert config["build"].keys()
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             # What the parser says may quote a line, and a line may hold a secret.
@@ -87,7 +99,7 @@ class Project:
         """The schema that `cog build` would derive. Raises BadContract where it could not."""
         file, _, class_name = str(self.config.get("predict", "")).partition(":")
         try:
-            source = (self.root / file).read_text(encoding="utf-8")
+            source = (self.root / file).read_text(encoding="utf-8-sig")
             return schema.derive(source, class_name, str(self.config["build"].get("sdk_version")))
         except (OSError, SyntaxError, ValueError) as failure:
             text = f"{file or '`predict` of cog.yaml'} cannot be read as Python: {type(failure).__name__}"
