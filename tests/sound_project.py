@@ -154,9 +154,13 @@ def repositories() -> dict[str, dict[str, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         save_tiny(Path(folder))
         base = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    config = b'{"peft_type": "LORA"}'
-    tensors = save({"lora_A": torch.rand(64)})
-    return {BASE: base, ADAPTER: {"adapter_config.json": config, "adapter_model.safetensors": tensors}}
+    config = b'{"peft_type": "LORA", "r": 1, "target_modules": ["q_proj"]}'
+    module, shapes = (
+        "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight",
+        {"A": (1, 64), "B": (64, 1)},
+    )
+    tensors = {module.format(layer, part): torch.rand(shapes[part]) for layer in (0, 1) for part in shapes}
+    return {BASE: base, ADAPTER: {"adapter_config.json": config, "adapter_model.safetensors": save(tensors)}}
 
 
 @functools.cache

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from snb.settings import ROOT
 from snb.weights.checkpoint import CARD
@@ -23,6 +25,7 @@ from tools.serving.schema import derive
 
 pytestmark = pytest.mark.slow  # every test reads a whole project
 
+WIDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 SECRET = "hf_" + "abcDEF0123456789" * 2  # of no account
 
 
@@ -86,6 +89,19 @@ def set_build(**more: Any) -> Callable[[Sound], None]:
 def unlock(made: Sound) -> None:
     alter_shard(made)
     (made.weights(BASE) / NAME).unlink()
+
+
+def own_weights(repository: str, change: Callable[[Path], object]) -> Callable[[Sound], None]:
+    """Weights that somebody made: a repository under another name, without its lock, and changed."""
+
+    def broken(made: Sound) -> None:
+        folder = made.weights(repository).rename(made.root / "weights" / "mine")
+        (folder / NAME).unlink()
+        change(folder)
+        variable = "SNB_BASE_MODEL" if repository == BASE else "SNB_ADAPTER"
+        set_environment(**{variable: "weights/mine"})(made)
+
+    return broken
 
 
 def set_environment(**more: str) -> Callable[[Sound], None]:
@@ -222,6 +238,34 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
         "SECRET_IN_FILE",
     ),
     "a file of secrets in capitals": (lambda made: made.write(".ENV", "A=1\n"), "SECRET_FILE"),
+    "requirements in UTF-16": (
+        lambda made: (made.root / "requirements.txt").write_bytes("torch==2.10.0".encode("utf-16")),
+        "CONFIG_UNREADABLE",
+    ),
+    "a module of the folder that is gone": (
+        lambda made: replace(made, "snb/engine/loop.py", "import", "from .gone import x\nimport"),
+        "IMPORT_ABSENT",
+    ),
+    "an adapter of another base": (
+        own_weights(
+            ADAPTER,
+            lambda folder: save_file({WIDE: torch.rand(1, 4096)}, folder / "adapter_model.safetensors"),
+        ),
+        "ADAPTER_MISMATCH",
+    ),
+    "pointers of Git LFS": (
+        own_weights(
+            BASE,
+            lambda folder: [
+                file.write_text("version https://git-lfs") for file in folder.glob("*.safetensors")
+            ],
+        ),
+        "WEIGHTS_DAMAGED",
+    ),
+    "a tokenizer left behind": (
+        own_weights(BASE, lambda folder: (folder / "tokenizer.json").unlink()),
+        "WEIGHTS_DAMAGED",
+    ),
     "broken yaml": (lambda made: made.write("cog.yaml", f"build: [\n{SECRET}"), "CONFIG_UNREADABLE"),
 }
 

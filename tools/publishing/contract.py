@@ -8,12 +8,13 @@ from typing import Any
 from tools.publishing.finding import Finding
 from tools.publishing.project import PIN, Project
 
-# What may stand in cog.yaml and in its `build`: pkg/config/data/config_schema_v1.0.json, validate.go and env.go
-# of Cog 0.22.0, the newest release whose source is tagged.
+# What may stand in cog.yaml and in its `build`: pkg/config/data/config_schema_v1.0.json, validate.go and
+# env.go of Cog 0.22.0, the newest release whose source is tagged.
 KINDS = {"text": (str, int, float), "a list": list, "a table": dict, "true or false": bool}
 KEYS = {
     **dict.fromkeys(("image", "model", "predict", "run", "train"), "text"),
-    **{"build": "a table", "concurrency": "a table", "environment": "a list", "weights": "a list"},
+    **dict.fromkeys(("build", "concurrency"), "a table"),
+    **dict.fromkeys(("environment", "weights"), "a list"),
 }
 BUILD = {
     **dict.fromkeys(("cuda", "cudnn", "python_requirements", "python_version", "sdk_version"), "text"),
@@ -49,7 +50,8 @@ def config(project: Project) -> Iterator[Finding]:
         yield Finding("error", "CONFIG_UNPINNED", text, f"Write into `build`, of these: {DEFAULTS}")
     elif loose or not project.pins:
         # Such a line may be an address with a password in it, so it is not repeated.
-        text = f"`python_requirements` of cog.yaml: {len(loose)} of {len(project.pins)} lines are not NAME==VERSION"
+        count = f"{len(loose)} of {len(project.pins)} lines"
+        text = f"`python_requirements` of cog.yaml: {count} are not NAME==VERSION"
         cure = "Name requirements.txt there, and run scripts/pin-packages, which writes it"
         yield Finding("error", "CONFIG_UNPINNED", text, cure)
     else:
@@ -69,19 +71,23 @@ def _refused(config: dict[str, Any]) -> Iterator[str]:
         ):
             if table.get(one) and table.get(other):
                 yield f"{name}{one} and {name}{other} are both there"
-    commands = config["build"].get("run")
-    for command in commands if isinstance(commands, list) else []:
-        if not isinstance(command, str) and not (isinstance(command, dict) and command.get("command")):
-            yield "an entry of build.run is neither text nor a table with `command`"
     limit = config.get("concurrency")
     if isinstance(limit, dict) and not (isinstance(limit.get("max"), int) and limit["max"] > 0):
         yield "concurrency.max is not a whole number from 1 on"
+    yield from _commands(config["build"].get("run"))
     yield from _variables(config.get("environment"))
 
 
+def _commands(lines: Any) -> Iterator[str]:
+    for line in lines if isinstance(lines, list) else []:
+        if not isinstance(line, str) and not (isinstance(line, dict) and line.get("command")):
+            yield "an entry of build.run is neither text nor a table with `command`"
+
+
 def _variables(lines: Any) -> Iterator[str]:
-    names = [str(line).partition("=")[0] for line in lines] if isinstance(lines, list) else []
-    if not all(isinstance(line, str) and VARIABLE.fullmatch(line) for line in lines or ()):
+    lines = lines if isinstance(lines, list) else []
+    names = [str(line).partition("=")[0] for line in lines]
+    if not all(isinstance(line, str) and VARIABLE.fullmatch(line) for line in lines):
         yield "an entry of environment is not NAME=value"  # a value may be a secret, so no line is repeated
     for name in names:
         if names.count(name) > 1:

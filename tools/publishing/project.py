@@ -84,9 +84,13 @@ class Project:
 
     @cached_property
     def pins(self) -> list[str]:
-        """The lines of `python_requirements`."""
+        """The lines of `python_requirements`. Raises BadConfig."""
         file = self.root / str(self.config["build"].get("python_requirements", ""))
-        return pins(file) if file.is_file() else []
+        try:
+            return pins(file) if file.is_file() else []
+        except ValueError as error:
+            cure = "Run git checkout -- requirements.txt, or scripts/pin-packages, which writes it"
+            raise BadConfig(f"{file.name} is not UTF-8", cure) from error
 
     @property
     def versions(self) -> dict[str, str]:

@@ -100,7 +100,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _lines(path: Path) -> dict[int, str]:
-    """The numbers of the lines that hold a secret, and its kind; NUL is left out: UTF-16 and databases have it."""
+    """The numbers of the lines that hold a secret, and its kind; without NUL, which UTF-16 is full of."""
     kinds = {secret.line_number: secret.type for secret in scan_file(str(path))} if _is_text(path) else {}
     own = {name: value for name, value in os.environ.items() if VARIABLE.search(name)}
     text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")

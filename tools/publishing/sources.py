@@ -77,8 +77,10 @@ def imported(project: Project) -> Iterator[tuple[str, str, str | None]]:
         for node in ast.walk(ast.parse((project.root / name).read_bytes())):
             if isinstance(node, ast.Import):
                 yield from ((name, alias.name, None) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                yield from ((name, node.module, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                above = name.split("/")[: -node.level] if node.level else []
+                module = ".".join([*above, *filter(None, [node.module])])
+                yield from ((name, module, alias.name) for alias in node.names)
 
 
 @cache

@@ -47,7 +47,8 @@ def _imported(project: Project) -> Iterator[str]:
     """The packages of others that the code imports."""
     for _, module, _ in sources.imported(project):
         top = module.split(".")[0]
-        if top != sources.PACKAGE and top not in sys.stdlib_module_names:
+        beside = (project.root / f"{top}.py").is_file()  # sources.imports speaks of it
+        if top != sources.PACKAGE and not beside and top not in sys.stdlib_module_names:
             yield canonicalize_name(_owners().get(top, [top])[0])
 
 
