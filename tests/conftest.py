@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # no test depend
 hypothesis.settings.load_profile("untimed")
 NOTICE = "a random model, which speaks no language"
 QWEN = ROOT / "client" / "node_modules" / "@lenml" / "tokenizer-qwen2_5" / "models"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among several workers, the files whose tests take long come first: none is left with one at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        marks = {"server", "slow", "standin"}
+        long = Counter(item.path for item in items if marks & {mark.name for mark in item.iter_markers()})
+        items.sort(key=lambda item: -long[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ import pytest
 
 from snb.errors import SNBError
 from snb.settings import ROOT
+from snb.weights import hub
 from tests import scripts
 from tests.waiting import until
 from tools import network
@@ -137,7 +138,7 @@ def test_without_a_network_one_line_says_so_and_what_still_works(
     variables = {"HF_ENDPOINT": nowhere, "PIP_INDEX_URL": nowhere, "PIP_RETRIES": "0", "PATH": str(tmp_path)}
     for variable, value in {**variables, "SNB_WEIGHTS_DIR": str(tmp_path)}.items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr("time.sleep", lambda _: None)  # between tries
+    monkeypatch.setattr(hub, "ATTEMPTS", 1)
     monkeypatch.setattr(make_standin, "STANDIN", tmp_path)
     monkeypatch.setattr(audit, "EXPORT", nowhere)
     try:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from snb.settings import ROOT
 from snb.weights.checkpoint import CARD
@@ -23,6 +25,7 @@ from tools.serving.schema import derive
 
 pytestmark = pytest.mark.slow  # every test reads a whole project
 
+WIDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 SECRET = "hf_" + "abcDEF0123456789" * 2  # of no account
 
 
@@ -75,6 +78,10 @@ def replace(made: Sound, name: str, old: str, new: str) -> None:
     made.write(name, text.replace(old, new, 1))
 
 
+def replace_here(made: Sound, name: str, old: str, new: str) -> None:
+    made.write(name, (made.root / name).read_text(encoding="utf-8").replace(old, new, 1))
+
+
 def set_build(**more: Any) -> Callable[[Sound], None]:
     return lambda made: made.configure(build={**made.project().config["build"], **more})
 
@@ -82,6 +89,19 @@ def set_build(**more: Any) -> Callable[[Sound], None]:
 def unlock(made: Sound) -> None:
     alter_shard(made)
     (made.weights(BASE) / NAME).unlink()
+
+
+def own_weights(repository: str, change: Callable[[Path], object]) -> Callable[[Sound], None]:
+    """Weights that somebody made: a repository under another name, without its lock, and changed."""
+
+    def broken(made: Sound) -> None:
+        folder = made.weights(repository).rename(made.root / "weights" / "mine")
+        (folder / NAME).unlink()
+        change(folder)
+        variable = "SNB_BASE_MODEL" if repository == BASE else "SNB_ADAPTER"
+        set_environment(**{variable: "weights/mine"})(made)
+
+    return broken
 
 
 def set_environment(**more: str) -> Callable[[Sound], None]:
@@ -166,6 +186,86 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "a misspelt key": (lambda made: made.configure(enviroment=["A=1"]), "CONFIG_UNKNOWN"),
     "broken pyproject.toml": (lambda made: made.write("pyproject.toml", "[project"), "CONFIG_UNREADABLE"),
     "an altered shard without lock": (unlock, "WEIGHTS_UNLOCKED"),
+    "a key that stands twice": (
+        lambda made: replace_here(made, "cog.yaml", "build:", "build:\n  gpu: true"),
+        "CONFIG_UNREADABLE",
+    ),
+    "a quoted true": (set_build(gpu="true"), "CONFIG_REFUSED"),
+    "commands that are no list": (set_build(run="chmod o+x /root"), "CONFIG_REFUSED"),
+    "a command with a colon": (set_build(run=[{"echo": "done"}]), "CONFIG_REFUSED"),
+    "packages in two places": (set_build(python_packages=["scipy==1.16.0"]), "CONFIG_REFUSED"),
+    "run and predict": (lambda made: made.configure(run="predict.py:Predictor"), "CONFIG_REFUSED"),
+    "no concurrency": (lambda made: made.configure(concurrency={"max": 0}), "CONFIG_REFUSED"),
+    "a variable that Cog keeps": (set_environment(HF_ENDPOINT="https://mirror.example"), "CONFIG_REFUSED"),
+    "a variable set twice": (
+        lambda made: replace_here(made, "cog.yaml", "environment:", "environment:\n- SNB_PREPARED=none"),
+        "CONFIG_REFUSED",
+    ),
+    "a variable that is a table": (
+        lambda made: replace_here(made, "cog.yaml", "environment:", "environment:\n- A: 1"),
+        "CONFIG_REFUSED",
+    ),
+    "a package twice": (
+        lambda made: replace(made, "requirements.txt", "torch==", "torch==2.11.0\ntorch=="),
+        "PACKAGE_TWICE",
+    ),
+    "requirements that are ignored": (
+        lambda made: made.write(".dockerignore", "*.txt\n!snb\n"),
+        "FILE_NOT_SENT",
+    ),
+    "cog.yaml that is ignored": (lambda made: made.write(".dockerignore", "*.yaml\n"), "FILE_NOT_SENT"),
+    "requirements of another folder": (
+        lambda made: (
+            shutil.copy(made.root / "requirements.txt", made.home),
+            set_build(python_requirements="../requirements.txt")(made),
+        ),
+        "FILE_NOT_SENT",
+    ),
+    "code ignored after a byte order mark": (
+        lambda made: (made.root / ".dockerignore").write_bytes(b"\xef\xbb\xbfsnb/errors.py\n# \xe9\n"),
+        "FILE_NOT_SENT",
+    ),
+    "a conflict left in a persona": (
+        lambda made: replace(made, "snb/philosophers/kant.txt", "\n", "\n=======\n>>>>>>> theirs\n"),
+        "PERSONA_CONFLICT",
+    ),
+    "a secret in an example": (
+        lambda made: made.write(".env.example", f"HF_TOKEN={SECRET}\n"),
+        "SECRET_IN_FILE",
+    ),
+    "a secret in UTF-16": (
+        lambda made: (made.root / "it's.txt").write_bytes(SECRET.encode("utf-16")),
+        "SECRET_IN_FILE",
+    ),
+    "a file of secrets in capitals": (lambda made: made.write(".ENV", "A=1\n"), "SECRET_FILE"),
+    "requirements in UTF-16": (
+        lambda made: (made.root / "requirements.txt").write_bytes("torch==2.10.0".encode("utf-16")),
+        "CONFIG_UNREADABLE",
+    ),
+    "a module of the folder that is gone": (
+        lambda made: replace(made, "snb/engine/loop.py", "import", "from .gone import x\nimport"),
+        "IMPORT_ABSENT",
+    ),
+    "an adapter of another base": (
+        own_weights(
+            ADAPTER,
+            lambda folder: save_file({WIDE: torch.rand(1, 4096)}, folder / "adapter_model.safetensors"),
+        ),
+        "ADAPTER_MISMATCH",
+    ),
+    "pointers of Git LFS": (
+        own_weights(
+            BASE,
+            lambda folder: [
+                file.write_text("version https://git-lfs") for file in folder.glob("*.safetensors")
+            ],
+        ),
+        "WEIGHTS_DAMAGED",
+    ),
+    "a tokenizer left behind": (
+        own_weights(BASE, lambda folder: (folder / "tokenizer.json").unlink()),
+        "WEIGHTS_DAMAGED",
+    ),
     "broken yaml": (lambda made: made.write("cog.yaml", f"build: [\n{SECRET}"), "CONFIG_UNREADABLE"),
 }
 
@@ -393,9 +493,8 @@ def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
     assert (finding.level, finding.code) == ("warning", "SECRETS_SKIMMED")
 
 
-# Reads every file that Docker would be sent.
 def test_this_repository_has_no_secret_and_nothing_loose() -> None:
-    project = Project(ROOT)
+    project = Project(ROOT, bare=True)  # else the hub is asked for weights that are not here, again and again
     assert [finding.level for finding in secret_scan.check(project)] == ["ok"]
     assert errors(contract.config(project)) == []
 

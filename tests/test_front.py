@@ -389,9 +389,10 @@ def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(
 ) -> None:
     """Its host starts it again: a container's restart policy, or SkyServe.
 
-    A server that is stopped is given HUNG seconds, and ten more to end.
+    A server that is stopped is given HUNG seconds, and ten more to end: ten here, and ten.
     """
-    with (tmp_path / "log").open("w") as log, Server(settings, log=log, module=FRONT) as server:
+    module = "tests.impatient" if fault == "server stopped" else FRONT
+    with (tmp_path / "log").open("w") as log, Server(settings, log=log, module=module) as server:
         server.wait()
         told: list[tuple[str, Any]] = []
         asks = threading.Thread(target=lambda: listen(server, asked(**LONG), told))

@@ -20,4 +20,4 @@ def persona(name: str) -> str:
     """
     if name not in names():
         raise BadInput(f"there is no philosopher {name!r}", f"Philosophers: {', '.join(names())}")
-    return (FOLDER / f"{name}.txt").read_text(encoding="utf-8").strip()
+    return (FOLDER / f"{name}.txt").read_text(encoding="utf-8-sig").strip()

@@ -26,7 +26,7 @@ from snb.weights import document
 
 log = logging.getLogger(__name__)
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ITS_BASE = "Use the base model that the adapter was trained on"
+ITS_BASE = "Use the base model that the adapter was trained on: SNB_BASE_MODEL=owner/name"
 AGAIN = "Download the adapter again"
 LIST = "List the modules by name"
 

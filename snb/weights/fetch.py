@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from transformers import Qwen2Config
 
 from snb.errors import DownloadFailed, WeightsMissing
 from snb.settings import ROOT, Settings
@@ -158,7 +159,7 @@ def _download(source: Source, settings: Settings, hub: Hub, approve: Callable[[P
         raise WeightsMissing(faults, f"{source.name} at {listing.commit} cannot be served; name another")
     approve(folder)
     if source.role == "base":
-        _fit(settings, folder)
+        fit(settings, read_config(folder))
     entries |= hub.fetch(listing, shards(folder, source.role), folder)
     inspect(folder, source.role, set(entries))
     if unwanted := strays(folder, entries):
@@ -167,12 +168,12 @@ def _download(source: Source, settings: Settings, hub: Hub, approve: Callable[[P
     return folder
 
 
-def _fit(settings: Settings, base: Path) -> None:
-    """Checks an adapter that is here already against the small files of a base."""
+def fit(settings: Settings, base: Qwen2Config) -> None:
+    """Checks an adapter that is here already against the configuration of a base; see Adapter.fitted."""
     source = sources(settings)[0]
     folder = source.folder or stored(source, settings.weights_dir)
     if source.role == "adapter" and folder:
-        Adapter.read(folder).fitted(read_config(base))
+        Adapter.read(folder).fitted(base)
 
 
 def _stem(repository: str) -> str:

@@ -36,8 +36,9 @@ class BuildContext:
     def of(cls, root: Path) -> "BuildContext":
         """Looks at names and sizes; reads nothing but .dockerignore, as Docker does."""
         file = root / ".dockerignore"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        # Docker drops a byte order mark, and names need not be UTF-8.
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape") if file.is_file() else ""
+        patterns = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
         status = {name: (root / name).lstat() for name in sorted(exclude_paths(str(root), [*patterns, COG]))}
         links = frozenset(name for name, one in status.items() if stat.S_ISLNK(one.st_mode))
         return cls(root, {name: s.st_size for name, s in status.items() if stat.S_ISREG(s.st_mode)}, links)

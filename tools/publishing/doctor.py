@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from snb.errors import SNBError
 from snb.settings import ROOT
+from snb.weights import fetch
 from tools.publishing import contract, installed, limits, published, secret_scan, sources, unlocked, versions
 from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
@@ -40,8 +41,11 @@ def options(description: str | None, **model: str) -> Project:
 
 
 def weights(project: Project) -> Iterator[Finding]:
-    """What the image will find of weights."""
+    """What the image will find of weights, and whether the adapter there is one of this base."""
     yield from (held.finding for held in project.weights)
+    base = project.weights[-1]
+    if base.config and not base.precision and all(held.finding.level == "ok" for held in project.weights):
+        fetch.fit(project.settings, base.config)
 
 
 Check = Callable[[Project], Iterator[Finding]]

@@ -3,13 +3,14 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator
+from shlex import quote
 
 from transformers import Qwen2Config
 
 from snb.card import CARDS, choose
 from snb.errors import DeviceUnusable, OutOfMemory
 from snb.settings import Settings
-from tools.publishing import layers
+from tools.publishing import layers, sources
 from tools.publishing.finding import LEVELS, Finding
 from tools.publishing.layers import shown
 from tools.publishing.project import Project
@@ -37,8 +38,12 @@ def size(project: Project) -> Iterator[Finding]:
     if rest <= NEEDLESS:
         yield Finding("ok", "CONTEXT", text)
         return
-    largest = ", ".join(f"{name} ({shown(size)})" for name, size in Counter(needless).most_common(5))
-    cure = f"If no boot needs it, run echo '{max(needless, key=needless.__getitem__)}' >> .dockerignore"
+    entries = Counter[str]()
+    for name, size in needless.items():
+        top, _, _ = name.partition("/")
+        entries[name if top == sources.PACKAGE else top] += size
+    largest = ", ".join(f"{name} ({shown(size)})" for name, size in entries.most_common(5))
+    cure = f"If no boot needs it, run echo {quote(max(entries, key=entries.__getitem__))} >> .dockerignore"
     text = f"{text}, and {shown(rest)} else: {largest}"
     if rest > TOO_LARGE:
         yield Finding("error", "CONTEXT_TOO_LARGE", text, cure)

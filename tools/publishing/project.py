@@ -33,6 +33,19 @@ class BadConfig(SNBError):
     code = "CONFIG_UNREADABLE"
 
 
+class KeyTwice(yaml.YAMLError):
+    """Cog's parser takes no key twice; PyYAML takes the last."""
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(mapping) < len(own):
+            raise KeyTwice
+        return mapping
+
+
 @dataclass(frozen=True)
 class Project:
     """What is checked, and for what; each part is read once."""
@@ -49,7 +62,7 @@ class Project:
     def config(self) -> dict[str, Any]:
         """cog.yaml. Raises BadConfig, as does whatever needs it."""
         try:
-            config = yaml.safe_load((self.root / "cog.yaml").read_text(encoding="utf-8"))
+            config = yaml.load((self.root / "cog.yaml").read_text(encoding="utf-8"), _Loader)  # a safe one
             assert config["build"].keys()
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             # What the parser says may quote a line, and a line may hold a secret.
@@ -72,9 +85,13 @@ class Project:
 
     @cached_property
     def pins(self) -> list[str]:
-        """The lines of `python_requirements`."""
+        """The lines of `python_requirements`. Raises BadConfig."""
         file = self.root / str(self.config["build"].get("python_requirements", ""))
-        return pins(file) if file.is_file() else []
+        try:
+            return pins(file) if file.is_file() else []
+        except ValueError as error:
+            cure = "Run git checkout -- requirements.txt, or scripts/pin-packages, which writes it"
+            raise BadConfig(f"{file.name} is not UTF-8", cure) from error
 
     @property
     def versions(self) -> dict[str, str]:
@@ -87,7 +104,7 @@ class Project:
         """The schema that `cog build` would derive. Raises BadContract where it could not."""
         file, _, class_name = str(self.config.get("predict", "")).partition(":")
         try:
-            source = (self.root / file).read_text(encoding="utf-8")
+            source = (self.root / file).read_text(encoding="utf-8-sig")
             return schema.derive(source, class_name, str(self.config["build"].get("sdk_version")))
         except (OSError, SyntaxError, ValueError) as failure:
             text = f"{file or '`predict` of cog.yaml'} cannot be read as Python: {type(failure).__name__}"

@@ -8,8 +8,9 @@ names the file and the line, and never repeats what is there.
 import os
 import re
 from collections.abc import Iterator
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
+from shlex import quote
 
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 from detect_secrets.core.scan import scan_file
@@ -25,7 +26,7 @@ FILES = (
         ".envrc",
         "*_history",
         "*api_key",
-        ".netrc",
+        "[._]netrc",
         ".npmrc",
         ".pypirc",
         ".git-credentials",
@@ -57,7 +58,7 @@ GUESSES = {"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"
 """Of detect-secrets: to these a pinned commit and an address are secrets too."""
 LARGEST = 1_000_000
 """Bytes of a text that is read: detect-secrets reads 50,000 to 140,000 a second (measured)."""
-CURE = "Take it out and revoke it, or run echo '{}' >> .dockerignore; who may run an image may read it"
+CURE = "Take it out and revoke it, or run echo {} >> .dockerignore; who may run an image may read it"
 
 
 def check(project: Project) -> Iterator[Finding]:
@@ -80,22 +81,17 @@ def _in_config(project: Project) -> Iterator[Finding]:
 
 
 def _in_file(name: str, path: Path, size: int) -> Iterator[Finding]:
-    if FOLDERS & {*Path(name).parts} or any(fnmatch(path.name, form) for form in FILES):
-        if path.suffix not in EXAMPLES:
-            yield Finding(
-                "error",
-                "SECRET_FILE",
-                f"{name} would be sent, and such files hold secrets",
-                CURE.format(name),
-            )
+    cure, secret = CURE.format(quote(name)), any(fnmatchcase(path.name.lower(), form) for form in FILES)
+    if (secret or FOLDERS & {*Path(name).parts}) and path.suffix not in EXAMPLES:
+        text = f"{name} would be sent, and such files hold secrets"
+        yield Finding("error", "SECRET_FILE", text, cure)
     elif size > LARGEST and _is_text(path):
         text = f"{name} is too large to be searched for secrets"
-        yield Finding(
-            "warning", "SECRETS_SKIMMED", text, f"If no boot needs it, run echo '{name}' >> .dockerignore"
-        )
-    elif size and _is_text(path):
+        cure = f"If no boot needs it, run echo {quote(name)} >> .dockerignore"
+        yield Finding("warning", "SECRETS_SKIMMED", text, cure)
+    elif 0 < size <= LARGEST:
         for number, kind in sorted(_lines(path).items()):
-            yield Finding("error", "SECRET_IN_FILE", f"{name}, line {number}: {kind}", CURE.format(name))
+            yield Finding("error", "SECRET_IN_FILE", f"{name}, line {number}: {kind}", cure)
 
 
 def _is_text(path: Path) -> bool:
@@ -104,10 +100,11 @@ def _is_text(path: Path) -> bool:
 
 
 def _lines(path: Path) -> dict[int, str]:
-    """The numbers of the lines that hold a secret, and its kind."""
-    kinds = {secret.line_number: secret.type for secret in scan_file(str(path))}
+    """The numbers of the lines that hold a secret, and its kind; without NUL, which UTF-16 is full of."""
+    kinds = {secret.line_number: secret.type for secret in scan_file(str(path))} if _is_text(path) else {}
     own = {name: value for name, value in os.environ.items() if VARIABLE.search(name)}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+    text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")
+    for number, line in enumerate(text.split("\n"), 1):
         kinds.update((number, kind) for kind, form in FORMS.items() if form.search(line))
         for name, value in own.items():
             if len(value) >= SHORTEST and value in line:

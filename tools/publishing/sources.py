@@ -1,21 +1,23 @@
 """Whether the image gets the code that it runs: every file of it, and a persona for each choice."""
 
 import ast
+import os
 import symtable
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from shlex import quote
 
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 
 PACKAGE, PINS = "snb", "weights/pins.json"
 PERSONAS = f"{PACKAGE}/philosophers"
-SHOW = rf"Run printf '!%s\n' predict.py {PACKAGE} {PINS} >> .dockerignore"
+SHOW = rf"Run printf '!%s\n' cog.yaml predict.py requirements.txt {PACKAGE} {PINS} >> .dockerignore"
 
 
 def files(project: Project) -> Iterator[Finding]:
-    """Whether everything that the image runs is sent, and all of it is Python."""
+    """Whether everything that builds the image and that it runs is sent, and all of it is Python."""
     names = _names(project)
     if hidden := [name for name in names if name not in project.context.files]:
         text = f"{len(hidden)} files would not be in the image: {', '.join(hidden[:3])}"
@@ -51,13 +53,18 @@ def personas(project: Project) -> Iterator[Finding]:
         yield Finding("error", "PERSONA_ABSENT", text, cure)
     for name in sorted(texts.keys() - choices if choices else ()):
         text = f"{PERSONAS}/{name}.txt is there, and predict.py does not offer {name}"
-        cure = f'Write "{name}" into `choices` of philosopher in predict.py, or run rm {PERSONAS}/{name}.txt'
+        file = quote(f"{PERSONAS}/{name}.txt")
+        cure = f'Run rm {file}, or write "{name}" into `choices` of philosopher in predict.py'
         yield Finding("error", "PERSONA_NO_CHOICE", text, cure)
     for name, path in sorted(texts.items()):
         cure = f"Write it in UTF-8, or run git checkout -- {PERSONAS}/{name}.txt"
         try:
-            if not path.read_text(encoding="utf-8").strip():
+            text = path.read_text(encoding="utf-8")
+            if not text.strip():
                 yield Finding("error", "PERSONA_EMPTY", f"{PERSONAS}/{name}.txt is empty", cure)
+            elif "\n>>>>>>> " in text:
+                fault = f"{PERSONAS}/{name}.txt holds a conflict that git left"
+                yield Finding("error", "PERSONA_CONFLICT", fault, f"Write what it should say, or {cure[25:]}")
         except UnicodeDecodeError:
             yield Finding("error", "PERSONA_UNREADABLE", f"{PERSONAS}/{name}.txt is not UTF-8", cure)
 
@@ -70,8 +77,10 @@ def imported(project: Project) -> Iterator[tuple[str, str, str | None]]:
         for node in ast.walk(ast.parse((project.root / name).read_bytes())):
             if isinstance(node, ast.Import):
                 yield from ((name, alias.name, None) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                yield from ((name, node.module, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                above = name.split("/")[: -node.level] if node.level else []
+                module = ".".join([*above, *filter(None, [node.module])])
+                yield from ((name, module, alias.name) for alias in node.names)
 
 
 @cache
@@ -89,12 +98,14 @@ def broken(file: Path) -> int | None:
 @cache
 def members(file: Path) -> set[str]:
     """The names that a module defines."""
-    symbols = symtable.symtable(file.read_text(encoding="utf-8"), file.name, "exec").get_symbols()
+    symbols = symtable.symtable(file.read_text(encoding="utf-8-sig"), file.name, "exec").get_symbols()
     return {one.get_name() for one in symbols if one.is_assigned() or one.is_imported()}
 
 
 def _names(project: Project) -> list[str]:
-    """The files that the image cannot do without, and that are here: code, personas and pins."""
+    """The files that the image cannot do without, and that are here: its plan, code, personas and pins."""
     paths = [path for path in (project.root / PACKAGE).rglob("*") if "__pycache__" not in path.parts]
-    paths += [project.root / PINS, project.root / str(project.config.get("predict", "")).partition(":")[0]]
-    return sorted(path.relative_to(project.root).as_posix() for path in paths if path.is_file())
+    config = project.config
+    named = (config["build"].get("python_requirements"), str(config.get("predict", "")).partition(":")[0])
+    paths += [project.root / str(name) for name in ("cog.yaml", PINS, *named)]
+    return sorted(os.path.relpath(path, project.root) for path in paths if path.is_file())

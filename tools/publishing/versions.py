@@ -4,14 +4,15 @@ Where cog.yaml or a pin names none, contract.config says so.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import packages_distributions
 
 from packaging.utils import canonicalize_name
 
 from tools.publishing import sources
 from tools.publishing.finding import Finding
-from tools.publishing.project import Project
+from tools.publishing.project import PIN, Project
 
 # What Cog has base images for: pkg/config/torch_compatibility.json of Cog 0.22.0, the newest whose source is
 # tagged. It builds other pairs too, with a warning, and nobody has tried them together.
@@ -23,6 +24,10 @@ CUDAS = {"2.10.0": ("12.6", "12.8", "13.0"), "2.11.0": ("12.6", "12.8", "12.9", 
 def packages(project: Project) -> Iterator[Finding]:
     """Whether requirements.txt has what pyproject.toml names and the code imports, in these versions."""
     _, needed = project.needs
+    names = [canonicalize_name(match[1]) for match in map(PIN.match, project.pins) if match]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        text = f"requirements.txt has {', '.join(twice)} twice, and pip would install nothing"
+        yield Finding("error", "PACKAGE_TWICE", text, "Run scripts/pin-packages, which writes each once")
     wanted = {canonicalize_name(one.name) for one in needed} | {*_imported(project)}
     if absent := sorted(wanted - project.versions.keys() if project.versions else ()):
         text = f"the image would not install {', '.join(absent)}"
@@ -40,11 +45,17 @@ def packages(project: Project) -> Iterator[Finding]:
 
 def _imported(project: Project) -> Iterator[str]:
     """The packages of others that the code imports."""
-    owners = packages_distributions()
     for _, module, _ in sources.imported(project):
         top = module.split(".")[0]
-        if top != sources.PACKAGE and top not in sys.stdlib_module_names:
-            yield canonicalize_name(owners.get(top, [top])[0])
+        beside = (project.root / f"{top}.py").is_file()  # sources.imports speaks of it
+        if top != sources.PACKAGE and not beside and top not in sys.stdlib_module_names:
+            yield canonicalize_name(_owners().get(top, [top])[0])
+
+
+@cache
+def _owners() -> Mapping[str, list[str]]:
+    """The packages that each module which is installed here belongs to."""
+    return packages_distributions()
 
 
 def sdk(project: Project) -> Iterator[Finding]:

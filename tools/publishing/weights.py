@@ -67,7 +67,9 @@ def _in_the_image(
         config, precision = _described(source, folder)
     except SNBError as failure:
         code = "WEIGHTS_MISMATCH" if isinstance(failure, PreparedMismatch) else "WEIGHTS_DAMAGED"
-        return Held(Finding("error", code, f"{shown}: {'; '.join(failure.faults)}", failure.cure), names)
+        variable = "SNB_BASE_MODEL" if source.role == "base" else f"SNB_{source.role.upper()}"
+        cure = f"{failure.cure}: write {variable}=owner/name into `environment:` of cog.yaml"
+        return Held(Finding("error", code, f"{shown}: {'; '.join(failure.faults)}", cure), names)
     size = sum(context.files[name] for name in names) / 1e9
     finding = Finding("ok", "WEIGHTS", f"{shown}: whole, {size:.2f} GB of the image")
     files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix not in PICKLES}

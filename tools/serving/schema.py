@@ -58,7 +58,7 @@ def write(root: Path) -> Path:
     """
     config = yaml.safe_load((root / "cog.yaml").read_text(encoding="utf-8"))
     file, class_name = config["predict"].split(":")
-    source = (root / file).read_text(encoding="utf-8")
+    source = (root / file).read_text(encoding="utf-8-sig")
     path = root / ".cog" / "openapi_schema.json"
     path.parent.mkdir(exist_ok=True)
     schema = derive(source, class_name, config["build"]["sdk_version"])

@@ -1,0 +1,11 @@
+"""python -m tests.impatient is snb.front, which waits a third as long for a server that is silent."""
+
+import sys
+
+from snb.front import __main__ as front
+from snb.front import cog_server
+
+cog_server.SILENCE, cog_server.HUNG, front.LAST = 4.0, 10.0, 2.0
+
+if __name__ == "__main__":
+    sys.exit(front.main())
