@@ -1,7 +1,8 @@
-"""Starts servers that refuse each question with an error of ours, for the client's tests, as tests/doors.py does.
+"""Starts servers that say what a test wants them to, for the client's tests, as tests/doors.py does.
 
-The contract is predict.py's own, before a service without a model. What it raises is chosen by the question: the
-code, or `CODE late`, for after some text. Printed besides the addresses: what each error says, and its class's family.
+The contract is predict.py's own, before a service without a model. A question that is a code is refused with that
+error of ours, `CODE late` after some text; any other is answered with itself. Printed besides the addresses: what each
+error says.
 """
 
 import contextlib
@@ -37,18 +38,20 @@ class Service:
     def answer(self, request: Request, _: object) -> Iterator[str]:
         """Raises what the question names: before there is an iterator, or from it."""
         code, _, late = request.user_message.partition(" ")
-        error = raised(code)
+        if code not in ERRORS:
+            return (piece for piece in request.user_message)
         if not late:
-            raise error
-
-        def pieces() -> Iterator[str]:
-            yield TEXT
-            raise error
-
-        return pieces()
+            raise error(code)
+        return broken_off(code)
 
 
-def raised(code: str) -> errors.SNBError:
+def broken_off(code: str) -> Iterator[str]:
+    """Some text, then the error."""
+    yield TEXT
+    raise error(code)
+
+
+def error(code: str) -> errors.SNBError:
     """An error of that code, with a fault and a cure as all have them."""
     return ERRORS[code](["an input has a fault", "another: has one too"], "Allowed is 1 to 10: try 5")
 
@@ -72,7 +75,7 @@ def main() -> None:
         servers["replicate"] = stack.enter_context(ReplicateServer(servers["cog"].url))
         servers["page"] = stack.enter_context(page)
         urls = {name: server.url for name, server in servers.items()}
-        said = {code: str(raised(code)) for code in ERRORS}
+        said = {code: str(error(code)) for code in ERRORS}
         print(json.dumps({**urls, "key": KEY, "sentences": said}), flush=True)
         sys.stdin.read()
 

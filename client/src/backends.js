@@ -37,8 +37,8 @@ export function configuredBackends({ backends } = {}) {
 
 const listed = (value) => (Array.isArray(value) ? value : plain(value).split(",")).map(plain).filter(Boolean);
 
-/** Without the spaces and quotation marks that were pasted with a value. */
-const plain = (text) => text.replace(/^[\s"'“”‘’«»]+|[\s"'“”‘’«»]+$/g, "");
+/** Without the comment of an .env file, and the spaces and quotation marks that were pasted with a value. */
+const plain = (text) => text.replace(/(?:^|\s)#[^]*/, "").replace(/^[\s"'“”‘’«»]+|[\s"'“”‘’«»]+$/g, "");
 
 /** One object for each configuration, so that what was learned of a host is learned once. */
 function backend(spec, prefix) {
