@@ -71,7 +71,7 @@ export class Gradio {
       : [`${persona(inputs)}\n\n${message(inputs)}`, pairs(inputs.history)];
     const headers = { ...this.#headers, "Content-Type": "application/json" };
     const request = { method: "POST", headers, body: JSON.stringify({ data }), signal };
-    const { event_id: id } = await json(`${this.#base}/call${endpoint}`, request);
+    const { event_id: id } = await json(`${this.#base}/call${endpoint}`, request, { free: true }); // a Space is paid by the hour
     if (typeof id !== "string") throw new SNBError("BACKEND_FAILED", "Gradio's reply has no event_id");
     return { endpoint, id };
   }

@@ -2,11 +2,17 @@
 
 import { SNBError } from "./error.cjs";
 
-/** Sends a request; resolves to a response that is 2xx, or rejects with an SNBError, that of `refusal`. */
-export async function send(url, init = {}, refusal = refused) {
+/** For hosts who are paid by the question: a connection of its own, for who was lost on an idle one would ask again. */
+export const ALONE = { Connection: "close" };
+
+/**
+ * Sends a request; resolves to a response that is 2xx, or rejects with an SNBError, that of `refusal`.
+ *
+ * One that is lost is sent once more where that costs nothing: the host may have closed the connection while it was idle.
+ */
+export async function send(url, init = {}, { refusal = refused, free = !init.method } = {}) {
   const response = await exchange(url, init).catch((error) => {
-    // The host may have closed the connection while it was idle. Another request's reply could have been paid for.
-    if (error.lost && !init.method) return exchange(url, init);
+    if (error.lost && free) return exchange(url, init);
     throw error;
   });
   if (!response.ok) throw await refusal(response, init);
@@ -30,8 +36,8 @@ export async function exchange(url, init) {
 }
 
 /** The JSON of a request's response; a page of HTML is a failed backend. */
-export async function json(url, init = {}) {
-  const response = await send(url, init);
+export async function json(url, init = {}, options = {}) {
+  const response = await send(url, init, options);
   try {
     return await response.json();
   } catch (error) {

@@ -6,7 +6,7 @@
 
 import { SNBError } from "./error.cjs";
 import { events } from "./events.js";
-import { bearer, bytes, milliseconds, parsed, refused, send } from "./http.js";
+import { ALONE, bearer, bytes, milliseconds, parsed, refused, send } from "./http.js";
 import { message, persona } from "./prompt.js";
 import { Started } from "./started.js";
 
@@ -22,7 +22,7 @@ export class OpenAI {
     this.name = `openai:${url.host}#${model}`;
     this.#url = `${url.origin}${url.pathname.replace(/(\/chat\/completions)?\/*$/, "")}/chat/completions`;
     this.#model = model;
-    this.#headers = { ...bearer(token), "Content-Type": "application/json", Accept: "text/event-stream" };
+    this.#headers = { ...ALONE, ...bearer(token), "Content-Type": "application/json", Accept: "text/event-stream" };
   }
   #url;
   #model;
@@ -53,7 +53,7 @@ export class OpenAI {
     const messages = [{ role: "system", content: persona(inputs) }, ...history, user];
     const options = { max_tokens, temperature, seed, ...(stop?.length && { stop }) };
     const body = { model: this.#model, messages, ...options, stream: true, stream_options: { include_usage: true } };
-    return send(this.#url, { method: "POST", headers: this.#headers, body: JSON.stringify(body), signal }, refusal);
+    return send(this.#url, { method: "POST", headers: this.#headers, body: JSON.stringify(body), signal }, { refusal });
   }
 
   /** The deadline ends an answer with what there is of it, as at our own endpoint. */

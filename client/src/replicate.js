@@ -4,7 +4,7 @@ import Client from "replicate";
 import { finished } from "./cog.js";
 import { SNBError, badSetting } from "./error.cjs";
 import { events } from "./events.js";
-import { broken, bytes, exchange, refused, send } from "./http.js";
+import { ALONE, broken, bytes, exchange, refused, send } from "./http.js";
 import { backoff, limit, sleep } from "./wait.js";
 
 const POLL = 500; // ms between two looks
@@ -110,25 +110,20 @@ export class Replicate {
     if (!this.#token) throw new SNBError("UNAUTHORIZED", "REPLICATE_API_TOKEN is not set");
     const { deployment, owner, name } = this.#model;
     const route = deployment ? `/deployments/${owner}/${name}/predictions` : "/predictions";
-    const version = await this.#version(signal);
-    const data = { input, stream: true, ...(!deployment && { version }) };
+    const data = deployment ? { input, stream: true } : { input, stream: true, version: await this.#version(signal) };
     const headers = { "Cancel-After": `${Math.max(SHORTEST_LIFE, Math.ceil(life))}s` };
     if (wait >= 1) headers.Prefer = `wait=${wait}`;
     const request = { method: "POST", headers, data, signal };
     return this.#calls(async () => (await this.#client.request(route, request)).json());
   }
 
-  /**
-   * Community models are run by version. The latest one is looked up before each question: it may have moved, and this
-   * look finds out that a connection was closed while it was idle, which the creation must not: it is paid for.
-   */
+  /** Community models are run by version; the latest one is looked up for each question, for it moves. */
   async #version(signal) {
-    const { deployment, owner, name, version } = this.#model;
-    const { deployments, models } = this.#client;
-    const found = await this.#calls(() => (deployment ? deployments : models).get(owner, name, { signal }));
-    const id = version ?? (deployment ? found.current_release?.version : found.latest_version?.id);
-    if (!id) throw new SNBError("BACKEND_FAILED", `${this.name} has no version: push one`);
-    return id;
+    const { owner, name, version } = this.#model;
+    if (version) return version;
+    const { latest_version: latest } = await this.#calls(() => this.#client.models.get(owner, name, { signal }));
+    if (!latest) throw new SNBError("BACKEND_FAILED", `${this.name} has no version: push one`);
+    return latest.id;
   }
 
   #get(id, signal) {
@@ -170,7 +165,7 @@ export class Replicate {
       let failure;
       let passing = true;
       try {
-        const response = await exchange(url, init);
+        const response = await exchange(url, { ...init, headers: { ...init.headers, ...ALONE } });
         if (response.ok) return response;
         passing = response.status === 429 || response.status >= 500;
         failure = await refused(response, init);

@@ -157,8 +157,9 @@ test("a host that is of the other kind now, or is back, is asked as what it is, 
 });
 
 for (const door of ["cog", "page", "space", "replicate"]) {
-  test(`a connection that the host has closed while it was idle does no harm: ${door}`, async () => {
+  test(`a connection that the host has closed while it was idle does no harm: ${door}`, async (t) => {
     const host = await moving(doors[door]);
+    t.after(host.close);
     const model = { SNB_BACKEND_URL: "replicate:owner/spinoza", REPLICATE_API_TOKEN: "r8_test", REPLICATE_API_BASE_URL: host.url };
     environment(door === "replicate" ? model : { SNB_BACKEND_URL: host.url });
     const creations = async () =>
@@ -170,7 +171,6 @@ for (const door of ["cog", "page", "space", "replicate"]) {
       if (door === "replicate") assert.equal((await creations()).length, before_ + 4, "nothing is paid for twice");
       host.forget();
     }
-    await host.close();
   });
 }
 
