@@ -1,8 +1,8 @@
 """Starts servers that say what a test wants them to, for the client's tests, as tests/doors.py does.
 
-The contract is predict.py's own, before a service without a model. A question that is a code is refused with that
-error of ours, `CODE late` after some text; any other is answered with itself. Printed besides the addresses: what each
-error says.
+The contract is predict.py's own, before a service without a model. A question that is a code is refused with
+that error of ours, `CODE late` after some text; any other is answered with itself. Printed besides the
+addresses: what each error says.
 """
 
 import contextlib

@@ -50,13 +50,13 @@ class Backends:
         self._backends, self._patience = backends, patience
 
     async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
-        """See `Backend`. Who wakes up or is full is asked again until the patience, or the deadline, is over."""
-        deadline = inputs.get("deadline_seconds")
-        end = time.monotonic() + min(self._patience, deadline or self._patience)
+        """See `Backend`. Who wakes up or is full is asked again until patience or the deadline is over."""
+        began, deadline = time.monotonic(), inputs.get("deadline_seconds")
+        end = began + min(self._patience, deadline or self._patience)
         while True:
             refusals: list[Refusal] = []
             if deadline:  # which counts from the caller's arrival here
-                inputs = {**inputs, "deadline_seconds": max(SHORTEST, end - time.monotonic())}
+                inputs = {**inputs, "deadline_seconds": max(SHORTEST, began + deadline - time.monotonic())}
             for backend in self._backends:
                 spoke = False
                 try:
