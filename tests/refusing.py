@@ -23,7 +23,11 @@ from tests.replicate_server import ReplicateServer
 from tests.space_page import SpacePage
 from tools.serving.server import FRONT, Server
 
-ERRORS = {one.code: one for one in vars(errors).values() if isinstance(one, type) and hasattr(one, "code")}
+ERRORS: dict[str, type[errors.SNBError]] = {
+    one.code: one
+    for one in vars(errors).values()
+    if isinstance(one, type) and issubclass(one, errors.SNBError)
+}
 TEXT = "La liberté, "
 
 
