@@ -125,9 +125,11 @@ class Scripted:
 
     def __init__(self, *turns: list[str | Refusal]) -> None:
         self.name, self.turns, self.asked = "scripted", list(turns), 0
+        self.deadlines: list[float] = []
 
     async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
         self.asked += 1
+        self.deadlines.append(inputs.get("deadline_seconds", 0))
         for piece in self.turns[min(self.asked, len(self.turns)) - 1]:
             if isinstance(piece, Refusal):
                 raise piece
@@ -137,11 +139,11 @@ class Scripted:
         pass
 
 
-def ask(*backends: Backend, patience: float = 600.0) -> tuple[str, list[str]]:
+def ask(*backends: Backend, patience: float = 600.0, **inputs: Any) -> tuple[str, list[str]]:
     async def run() -> tuple[str, list[str]]:
         told: list[str] = []
         several = Backends(backends, patience)
-        return "".join([piece async for piece in several.ask({}, told.append)]), told
+        return "".join([piece async for piece in several.ask(inputs, told.append)]), told
 
     return asyncio.run(run())
 
@@ -151,9 +153,12 @@ def test_the_next_backend_is_asked_when_one_fails_and_again_when_one_wakes_up() 
     with pytest.raises(Refusal, match=r"BACKEND_FAILED: the connection failed \(ConnectError\)"):
         ask(down)
     assert ask(down, Scripted(["a", "b"])) == ("ab", [])
-    assert ask(Scripted([Refusal("COLD_START", "loading")], ["a"])) == ("a", ["COLD_START"])
-    with pytest.raises(Refusal, match="BUSY"):
-        ask(Scripted([Refusal("BUSY", "full")]), patience=-1)
+    wakes_up = Scripted([Refusal("COLD_START", "loading")], ["a"])
+    assert ask(wakes_up, deadline_seconds=30.0) == ("a", ["COLD_START"])
+    assert 29 > wakes_up.deadlines[1] > 0, "the waiting counts"
+    for more in ({"patience": -1}, {"deadline_seconds": 0.5}):
+        with pytest.raises(Refusal, match="BUSY"):
+            ask(Scripted([Refusal("BUSY", "full")]), **more)
 
 
 @pytest.mark.parametrize("turn", [[Refusal("BAD_INPUT", "no")], ["a", Refusal("BACKEND_FAILED", "cut")]])

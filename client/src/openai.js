@@ -6,12 +6,12 @@
 
 import { SNBError } from "./error.cjs";
 import { events } from "./events.js";
-import { bearer, bytes, milliseconds, parsed, refused, send } from "./http.js";
+import { ALONE, bearer, bytes, milliseconds, parsed, refused, send } from "./http.js";
 import { message, persona } from "./prompt.js";
 import { Started } from "./started.js";
 
 const NOTICE = "Un modèle général joue ici le philosophe : ce n’est pas celui que le professeur a entraîné.";
-const TOO_LONG = /context[ _](?:length|window|size)|too long|too many tokens/i;
+const TOO_LONG = /^\s*\{[^]*(?:context[ _](?:length|window|size)|too long|too many tokens)/i; // in JSON: a proxy's page has its own limits
 
 export class OpenAI {
   /**
@@ -22,7 +22,7 @@ export class OpenAI {
     this.name = `openai:${url.host}#${model}`;
     this.#url = `${url.origin}${url.pathname.replace(/(\/chat\/completions)?\/*$/, "")}/chat/completions`;
     this.#model = model;
-    this.#headers = { ...bearer(token), "Content-Type": "application/json", Accept: "text/event-stream" };
+    this.#headers = { ...ALONE, ...bearer(token), "Content-Type": "application/json", Accept: "text/event-stream" };
   }
   #url;
   #model;
@@ -30,13 +30,13 @@ export class OpenAI {
   #started = new Started();
 
   /** Yields the answer's text and returns its metrics; leaving the stream, or aborting, ends the answer. */
-  async *ask(inputs, { signal }) {
-    return yield* this.#answer(await this.#asked(inputs, signal), inputs, signal);
+  async *ask(inputs, { signal, deadline }) {
+    return yield* this.#answer(await this.#asked(inputs, signal), signal, deadline);
   }
 
   async start(inputs) {
     const stop = new AbortController();
-    return this.#started.read(this.#answer(await this.#asked(inputs, stop.signal), inputs, stop.signal), stop);
+    return this.#started.read(this.#answer(await this.#asked(inputs, stop.signal), stop.signal), stop);
   }
 
   look(id, inputs, { patience }) {
@@ -53,12 +53,11 @@ export class OpenAI {
     const messages = [{ role: "system", content: persona(inputs) }, ...history, user];
     const options = { max_tokens, temperature, seed, ...(stop?.length && { stop }) };
     const body = { model: this.#model, messages, ...options, stream: true, stream_options: { include_usage: true } };
-    return send(this.#url, { method: "POST", headers: this.#headers, body: JSON.stringify(body), signal }, refusal);
+    return send(this.#url, { method: "POST", headers: this.#headers, body: JSON.stringify(body), signal }, { refusal });
   }
 
   /** The deadline ends an answer with what there is of it, as at our own endpoint. */
-  async *#answer(response, { deadline_seconds = Infinity }, signal) {
-    const deadline = Date.now() + 1000 * deadline_seconds;
+  async *#answer(response, signal, deadline = Infinity) {
     const metrics = { notice: NOTICE };
     let empty = true;
     for await (const { data } of events(bytes(response, signal))) {

@@ -65,6 +65,15 @@ test("a short clock gives a short answer, not an error", async () => {
   assert.equal((await stream.result).metrics.finish_reason, "deadline");
 });
 
+test("who asks how an answer ended is told that it was cut", async () => {
+  for (const [options, reason] of [[{ ...LONG, timeoutMs: 3000 }, "deadline"], [{ maxTokens: 4, seed: 3 }, "length"]]) {
+    let result;
+    const text = await callSNB("spinoza", "", QUESTION, { ...options, onResult: (value) => (result = value) });
+    assert.equal(result.text, text);
+    assert.equal(result.metrics.finish_reason, reason);
+  }
+});
+
 test("thirty at once are all answered as alone", async () => {
   const options = { seed: 5, maxTokens: 6, timeoutMs: 50_000 };
   const alone = await callSNB("kant", "", QUESTION, options);

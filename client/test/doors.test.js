@@ -121,6 +121,46 @@ test("Retry-After is honoured, and nothing is created twice", async () => {
   assert.equal((await created()).length, before_ + 2);
 });
 
+test("a wait that Replicate asks for in its body is honoured, by thirty who ask together", async () => {
+  const before_ = (await created()).length;
+  await fault({ method: "POST", path: "/v1/predictions", status: 429, times: 30, body: { detail: "Throttled.", status: 429, retry_after: 2 } });
+  const began = Date.now();
+  const ask = () => callSNB("kant", "", QUESTION, { ...OPTIONS, maxTokens: 2 });
+  assert.equal(new Set(await Promise.all(Array.from({ length: 30 }, ask))).size, 1);
+  assert.ok(Date.now() - began >= 2000);
+  assert.equal((await created()).length, before_ + 60);
+});
+
+test("an answer that Replicate has removed is told as such, and is not asked for again", async () => {
+  const handle = await startSNB("kant", "", QUESTION, OPTIONS);
+  const before_ = (await created()).length;
+  // https://replicate.com/docs/topics/predictions/data-retention
+  const removed = { id: "p", status: "succeeded", input: {}, output: null, logs: "", error: null, data_removed: true, metrics: {}, urls: {} };
+  await fault({ method: "GET", path: "/v1/predictions", status: 200, body: removed });
+  const { status, error } = await pollSNB(handle);
+  assert.deepEqual([status, error.code], ["failed", "EXPIRED"]);
+  assert.equal((await created()).length, before_);
+});
+
+test("a version that is no more is not remembered", async () => {
+  await fault({ method: "GET", path: "/v1/models", status: 200, body: { latest_version: { id: "0".repeat(64) } } });
+  await assert.rejects(callSNB("kant", "", QUESTION, OPTIONS), { code: "BACKEND_FAILED", message: /version/ });
+  assert.ok(await callSNB("kant", "", QUESTION, OPTIONS));
+});
+
+test("a throttled look waits, and the prediction goes on", async () => {
+  const handle = await startSNB("kant", "", QUESTION, OPTIONS);
+  await fault({ method: "GET", path: "/v1/predictions", status: 429, headers: { "retry-after": "2" } });
+  const before_ = (await log()).length;
+  let look = { handle };
+  while (look.status !== "succeeded") {
+    look = await pollSNB(look.handle, { patienceMs: 100 });
+    assert.notEqual(look.status, "failed");
+  }
+  const looks = (await log()).slice(before_);
+  assert.equal(looks.filter(({ method }) => method === "POST").length, 0);
+});
+
 test("a prediction outlives errors of the looks at it", async () => {
   const text = await asked(MODEL);
   await fault({ method: "GET", path: "/v1/streams", cut: { after: 1 } });
@@ -132,12 +172,14 @@ test("a cold start is waited for, and seen by who asks later", async () => {
   await fault({ method: "POST", cold: 4, path: "/v1/predictions" });
   let look = { handle: await startSNB("kant", "", QUESTION, OPTIONS) };
   const seen = new Set();
+  const [before_, began] = [(await log()).length, Date.now()];
   await until(async () => {
     look = await pollSNB(look.handle);
     seen.add(look.status);
     return look.status === "succeeded";
   });
   assert.ok(seen.has("starting"));
+  assert.ok((await log()).length - before_ <= 3 + (3 * (Date.now() - began)) / 1000, "who asks again and again is answered at a pace");
 });
 
 test("nine seconds are enough to say that it is cold", async () => {
@@ -147,7 +189,7 @@ test("nine seconds are enough to say that it is cold", async () => {
   assert.match(last.path, /cancel$/);
 });
 
-for (const [status, code] of [[401, "UNAUTHORIZED"], [402, "BACKEND_FAILED"], [422, "BAD_INPUT"], [500, "BACKEND_FAILED"], [524, "BACKEND_FAILED"]]) {
+for (const [status, code] of [[401, "UNAUTHORIZED"], [402, "BACKEND_FAILED"], [413, "BAD_INPUT"], [422, "BACKEND_FAILED"], [500, "BACKEND_FAILED"], [524, "BACKEND_FAILED"]]) {
   test(`a creation refused with ${status} is ${code}, asked once`, async () => {
     const before_ = (await created()).length;
     await fault({ method: "POST", path: "/v1/predictions", status, body: "<html>Secret</html>", times: 9 });

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { request } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
 import { callSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
-import { environment, host, open } from "./doors.js";
+import { environment, host, open, until } from "./doors.js";
 
 const QUESTION = "Qu’est-ce que le temps ?";
 const OPTIONS = { seed: 2, maxTokens: 40, philosopher: "kant" };
@@ -67,15 +67,118 @@ test("who just failed is not asked again at once", async () => {
   });
 });
 
-for (const status of [200, 404, 503, 524]) {
+const cog = (answer) => (incoming, outgoing) =>
+  incoming.method === "GET" ? outgoing.setHeader("content-type", "application/json").end('{"cog_version":"0.23.1"}') : answer(incoming, outgoing);
+
+for (const status of [200, 400, 401, 403, 404, 422, 503, 524]) {
   test(`a page of HTML with ${status} is a failed backend, and its text is not repeated`, async () => {
-    await host(page(status), async (url) => {
-      const seen = await attempts([url, doors.cog]);
-      assert.equal(seen[0].code, "BACKEND_FAILED");
-      assert.doesNotMatch(seen[0].reason, /Secret/);
+    for (const answer of [page(status), cog(page(status))]) {
+      await host(answer, async (url) => {
+        const seen = await attempts([url, doors.cog]);
+        assert.deepEqual(seen.map(({ code }) => code), [[401, 403].includes(status) ? "UNAUTHORIZED" : "BACKEND_FAILED", "OK"]);
+        assert.doesNotMatch(seen[0].reason, /Secret/);
+      });
+    }
+  });
+}
+
+test("a model that wants other inputs is a failed backend", async () => {
+  const body = { detail: [{ loc: ["body", "input", "prompt"], msg: "Field required", type: "missing" }] };
+  await host(cog((incoming, outgoing) => outgoing.writeHead(422).end(JSON.stringify(body))), async (url) => {
+    assert.equal((await attempts([url, doors.cog]))[0].code, "BACKEND_FAILED");
+  });
+});
+
+/** Speaks as Gradio's /call does: https://www.gradio.app/guides/querying-gradio-apps-with-curl */
+const gradio = (name, answer) => (incoming, outgoing) => {
+  const json = (value) => outgoing.setHeader("content-type", "application/json").end(JSON.stringify(value));
+  if (incoming.url.endsWith("/info")) return json({ named_endpoints: { [name]: { parameters: [{ parameter_name: "user_message" }] } } });
+  if (incoming.method === "POST") return json({ event_id: "an-event" });
+  if (!incoming.url.includes("/call/")) return outgoing.writeHead(404).end();
+  outgoing.writeHead(200, { "content-type": "text/event-stream" });
+  return answer((event, data) => outgoing.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`), outgoing);
+};
+
+for (const [code, next] of [["UNAUTHORIZED", 2], ["TIMEOUT", 2], ["BACKEND_FAILED", 2], ["BUSY", 2], ["COLD_START", 2], ["BAD_INPUT", 1]]) {
+  test(`what the page calls ${code} reaches the caller as ${code}`, async () => {
+    const refuse = (send) => send("error", { error: `${code}: what it says.`, title: code, duration: null, visible: true });
+    await host(gradio("/answer", refuse), async (url) => {
+      const error = await callSNB("kant", "", QUESTION, { backends: [url], timeoutMs: 1500 }).catch((thrown) => thrown);
+      assert.equal(error.message, code === "BACKEND_FAILED" ? `${code}: the Space could not answer` : `${code}: what it says.`);
+      const call = callSNB("kant", "", QUESTION, { ...OPTIONS, backends: [url, doors.cog], timeoutMs: 20_000 });
+      await (next === 1 ? assert.rejects(call, { code }) : call.then((text) => assert.equal(text, expected)));
     });
   });
 }
+
+test("another app's words are not repeated, whatever title they have", async () => {
+  for (const data of [{ error: "Secret", title: "Error" }, { error: "BAD_INPUT: Secret", title: "Error" }, null, "Secret"]) {
+    await host(gradio("/chat_function", (send) => send("error", data)), async (url) => {
+      const error = await callSNB("kant", "", QUESTION, { backends: [url] }).catch((thrown) => thrown);
+      assert.deepEqual([error.code, error.message.includes("Secret")], ["BACKEND_FAILED", false]);
+    });
+  }
+});
+
+test("the first Space's errors, which it gives for answers, are none; what begins with « Erreur : » is", async () => {
+  for (const [answer, code] of [["❌ Erreur : Secret", "BACKEND_FAILED"], ["⚠️ Secret", "BACKEND_FAILED"], ["Erreur\u00a0: tu confonds.", undefined]]) {
+    await host(gradio("/chat_function", (send) => send("complete", ["", [[QUESTION, answer]]])), async (url) => {
+      const call = callSNB("kant", "", QUESTION, { backends: [url] });
+      if (code) await assert.rejects(call, (error) => error.code === code && !/Secret/.test(error.message));
+      else assert.equal(await call, answer);
+    });
+  }
+});
+
+test("a Space where the question has waited is left at the deadline with what there is", async () => {
+  for (const name of ["/answer", "/chat_function"]) {
+    let text = "";
+    let left = false;
+    const slow = (send, outgoing) => {
+      const say = () => send("generating", name === "/answer" ? [(text += "encore ")] : ["", [[QUESTION, (text += "encore ")]]]);
+      const waiting = setTimeout(() => (timer = setInterval(say, 20)), 800);
+      let timer = waiting;
+      outgoing.on("close", () => (clearInterval(timer), clearTimeout(waiting), (left = true)));
+    };
+    await host(gradio(name, slow), async (url) => {
+      let result;
+      const answer = await callSNB("kant", "", QUESTION, { backends: [url], timeoutMs: 2500, onResult: (value) => (result = value) });
+      assert.ok(answer && text.startsWith(answer));
+      assert.equal(result.metrics.finish_reason, "deadline");
+      await until(() => left);
+    });
+  }
+});
+
+test("a Space whose queue is full is asked again", async () => {
+  let asked = 0;
+  const answers = gradio("/answer", (send) => send("complete", ["Oui."]));
+  const full = (incoming, outgoing) => {
+    if (incoming.method !== "POST" || asked++) return answers(incoming, outgoing);
+    outgoing.writeHead(503, { "content-type": "application/json" }).end('{"detail":"Queue is full. Max size is 200 and size is 200."}');
+  };
+  await host(full, async (url) => {
+    let result;
+    assert.equal(await callSNB("kant", "", QUESTION, { backends: [url], onResult: (value) => (result = value) }), "Oui.");
+    assert.deepEqual(result.attempts.map(({ code }) => code), ["BUSY", "OK"]);
+  });
+});
+
+test("who looks again and again at a question in the queue asks no sooner than the server wants", async () => {
+  const times = [];
+  const full = cog((incoming, outgoing) => {
+    times.push(Date.now());
+    outgoing.writeHead(409, { "retry-after": "1" }).end();
+  });
+  await host(full, async (url) => {
+    let look = { handle: await startSNB("kant", "", QUESTION, { backends: [url] }) };
+    while (times.length < 3) {
+      look = await pollSNB(look.handle, { backends: [url], patienceMs: 50 });
+      assert.equal(look.status, "queued");
+    }
+    assert.ok(times[1] - times[0] >= 1000 && times[2] - times[1] >= 1000);
+  });
+});
 
 test("a host that never answers gets its share of the time, and no more", async () => {
   await host(() => {}, async (url) => {
@@ -192,11 +295,7 @@ test("a model that is loading is waited for", async () => {
 });
 
 test("a full server is asked again for a while, then left", async () => {
-  const full = (incoming, outgoing) => {
-    if (incoming.method === "PUT") outgoing.writeHead(409).end();
-    else outgoing.setHeader("content-type", "application/json").end('{"cog_version":"0.23.1"}');
-  };
-  await host(full, async (url) => {
+  await host(cog((incoming, outgoing) => outgoing.writeHead(409).end()), async (url) => {
     const seen = await attempts([url, doors.cog]);
     assert.deepEqual(seen.map(({ code }) => code), ["BUSY", "OK"]);
     await assert.rejects(callSNB("kant", "", QUESTION, { backends: [url], timeoutMs: 1500 }), { code: "BUSY" });

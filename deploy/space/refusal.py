@@ -26,8 +26,8 @@ class Refusal(Exception):
 
     @property
     def final(self) -> bool:
-        """Whether another backend would say the same."""
-        return self.code in ("BAD_INPUT", "UNAUTHORIZED")
+        """Whether another backend, which has a key of its own, would say the same."""
+        return self.code == "BAD_INPUT"
 
     def shown(self) -> gr.Error:
         """As Gradio sends it: an `error` event, never an answer. Without the traceback in the log."""
@@ -59,7 +59,7 @@ def of_response(response: Response) -> Refusal:
     status = response.status_code
     after = response.headers.get("retry-after", "")
     wait = float(after) if after.isdigit() else 0.0
-    if status in (400, 422):
+    if status in (400, 413, 422):
         return Refusal("BAD_INPUT", f"the backend refuses an input ({status})")
     if status in (401, 403):
         return Refusal("UNAUTHORIZED", f"the backend refuses the key or token ({status})")
