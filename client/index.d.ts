@@ -13,6 +13,8 @@ export type ErrorCode =
   | "COLD_START"
   | "TIMEOUT"
   | "CANCELED"
+  /** The backend keeps answers for a while only, and has removed this one: ask again. */
+  | "EXPIRED"
   | "BACKEND_FAILED"
   | "ALL_BACKENDS_FAILED";
 
@@ -41,6 +43,8 @@ export interface Options {
 export interface CallOptions extends Options {
   /** Gets each piece of text as it comes. */
   onToken?: (text: string) => void;
+  /** Gets who answered, and how: an answer that was cut has a `metrics.finish_reason` of `deadline` or `length`. */
+  onResult?: (result: Result) => void;
   /** Allows another backend to be asked after text has come; called when the text begins anew. */
   onRestart?: () => void;
 }

@@ -19,8 +19,7 @@ const PAGES = {
 const known = new Map();
 
 /**
- * In order of preference, each `{name, open(signal), forget()}`; `open` resolves to a Cog, a Gradio, a Replicate or an
- * OpenAI, and `forget` tells whether something had been learned of the host.
+ * In order of preference, each `{name, open(signal)}`; `open` resolves to a Cog, a Gradio, a Replicate or an OpenAI.
  *
  * `SNB_BACKEND_URL` is one or several, separated by commas: `replicate:owner/name[:version]`,
  * `replicate:deployments/owner/name`, `openai:https://host/v1#model`, a URL or a host's name.
@@ -53,7 +52,7 @@ function made(spec, prefix) {
   const [, kind, rest] = /^(?:(replicate|openai):)?([^]*)$/i.exec(spec);
   if (!kind) return host(address(rest), prefix);
   const remote = kind.toLowerCase() === "openai" ? general(rest) : new Replicate(rest);
-  return { name: remote.name, open: async () => remote, forget: () => false };
+  return { name: remote.name, open: async () => remote };
 }
 
 function general(spec) {
@@ -85,7 +84,10 @@ function address(text) {
 const unusable = (text, fault) =>
   badSetting(`SNB_BACKEND_URL: ${text.replace(/\/\/[^/]*@/, "//").replace(/[?#][^]*/, "")} ${fault}`);
 
-/** A host, which is asked whether it is Cog or Gradio; what was learned of it can be forgotten. */
+/**
+ * A host, which is asked before each question whether it still is what it was, Cog or Gradio. That look costs nothing, and
+ * it is what finds out that the host has closed a connection while it was idle.
+ */
 function host(url, prefix) {
   const cog = new Cog(url);
   const gradio = new Gradio(url, PREFIX);
@@ -93,7 +95,7 @@ function host(url, prefix) {
   let opened;
   let warned = false;
   const open = async (signal) => {
-    opened ??= await identified({ cog, gradio, expected }, signal);
+    if (!(await opened?.recognised(signal).catch(() => false))) opened = await identified({ cog, gradio, expected }, signal);
     if (expected && opened !== expected && !warned) {
       const kind = opened === cog ? "a Cog server" : `a Gradio app at ${PREFIX}`;
       console.warn(`snb: SNB_API_PREFIX (${prefix}) is not used for ${url.host}, which is ${kind}: remove it`);
@@ -101,12 +103,7 @@ function host(url, prefix) {
     }
     return opened;
   };
-  const forget = () => {
-    const learned = Boolean(opened);
-    opened = undefined;
-    return learned;
-  };
-  return { name: cog.name, open, forget };
+  return { name: cog.name, open };
 }
 
 /** Asks a host what it is. With SNB_API_PREFIX it is taken for Gradio first, and then gets no key of Cog's. */

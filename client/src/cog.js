@@ -6,6 +6,7 @@ import { events } from "./events.js";
 import { bearer, bytes, json, parsed, send } from "./http.js";
 import { sleep } from "./wait.js";
 
+const ENDS = ["completed", "error"]; // events
 const TRIES = 3;
 const PAUSE = 300; // ms; a server that has just lost its reader is still cancelling what it read
 
@@ -41,7 +42,7 @@ export class Cog {
             yield text.slice(sent.length);
             sent = text;
           }
-          if (event === "completed" || event === "error") return finished(parsed(data)).metrics;
+          if (ENDS.includes(event)) return finished(parsed(data)).metrics;
         }
         throw new SNBError("BACKEND_FAILED", "the stream ended before the answer", { lost: true });
       } catch (error) {
@@ -63,13 +64,13 @@ export class Cog {
    * be seen: when it fell between two looks, the same question with the same seed is asked again.
    */
   async look(id, inputs, { patience, caller }) {
-    await this.#put(id, inputs, caller);
     const signal = AbortSignal.timeout(patience);
     let text = "";
     try {
+      await this.#put(id, inputs, caller, signal);
       for await (const { event, data } of this.#stream(id, inputs, { signal, caller })) {
         if (event === "output") text += parsed(data).chunk;
-        if (event === "completed") return { status: "succeeded", text, metrics: finished(parsed(data)).metrics };
+        if (ENDS.includes(event)) return { status: "succeeded", text, metrics: finished(parsed(data)).metrics };
       }
     } catch (error) {
       if (!signal.aborted && !error.lost) throw error;
@@ -83,8 +84,9 @@ export class Cog {
     });
   }
 
-  #put(id, inputs, caller) {
-    return json(`${this.#url}/predictions/${id}`, this.#request(inputs, caller, { Prefer: "respond-async" }));
+  #put(id, inputs, caller, signal) {
+    const request = this.#request(inputs, caller, { Prefer: "respond-async" });
+    return json(`${this.#url}/predictions/${id}`, { ...request, signal });
   }
 
   async *#stream(id, inputs, { signal, caller }) {
@@ -110,7 +112,7 @@ const newId = () => randomBytes(16).toString("hex");
 /** A prediction that succeeded, or the error that it ended with, as the endpoint's own codes tell it. */
 export function finished(prediction) {
   if (prediction.status === "succeeded") return { ...prediction, metrics: prediction.metrics ?? {} };
-  const [, code, sentence] = /\b([A-Z]{4,}(?:_[A-Z]+)*): ([^]*)/.exec(String(prediction.error ?? "")) ?? [];
+  const [, code, sentence] = /\b([A-Z]{3,}(?:_[A-Z]+)*): ([^]*)/.exec(String(prediction.error ?? "")) ?? [];
   if (code === "BAD_INPUT" || code === "PROMPT_TOO_LONG") throw new SNBError("BAD_INPUT", sentence);
   if (code === "DEADLINE") throw new SNBError("BUSY", "the answer did not begin before its deadline");
   if (["canceled", "aborted"].includes(prediction.status)) {

@@ -3,21 +3,19 @@
 /** What went wrong, for programs: `code` is stable. `attempts` says what each backend did. Holds no prompt, no secret. */
 class SNBError extends Error {
   /**
-   * @param {string} code one of BAD_INPUT, BAD_SETTING, UNAUTHORIZED, BUSY, COLD_START, TIMEOUT, CANCELED, BACKEND_FAILED,
-   *   ALL_BACKENDS_FAILED
+   * @param {string} code one of BAD_INPUT, BAD_SETTING, UNAUTHORIZED, BUSY, COLD_START, TIMEOUT, CANCELED, EXPIRED,
+   *   BACKEND_FAILED, ALL_BACKENDS_FAILED
    * @param {string} message what was wrong, and what to try
-   * @param {{retryAfter?: number, lost?: boolean, gone?: boolean, cause?: unknown}} [details] `retryAfter` in ms, as the server asked;
-   *   `lost`: the connection broke, so that nobody knows whether the server got the question;
-   *   `gone`: nothing answers there, so that what was learned of the host may not hold any more
+   * @param {{retryAfter?: number, lost?: boolean, cause?: unknown}} [details] `retryAfter` in ms, as the server asked;
+   *   `lost`: the connection broke, so that nobody knows whether the server got the question
    */
-  constructor(code, message, { retryAfter, lost = false, gone = false, cause } = {}) {
+  constructor(code, message, { retryAfter, lost = false, cause } = {}) {
     super(`${code}: ${message}`, cause === undefined ? undefined : { cause });
     this.name = "SNBError";
     this.code = code;
     this.attempts = [];
     Object.defineProperty(this, "retryAfter", { value: retryAfter });
     Object.defineProperty(this, "lost", { value: lost });
-    Object.defineProperty(this, "gone", { value: gone });
   }
 }
 

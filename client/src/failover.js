@@ -6,18 +6,19 @@ import { backoff, sleep } from "./wait.js";
 const TIMEOUT = 55_000; // ms; a Netlify function has 60 s
 const BUSY_BUDGET = 4000; // ms of asking a full server again while another backend could answer
 const FINAL = ["BAD_INPUT", "CANCELED"]; // another backend would not help
-const WAITING = ["BUSY", "COLD_START"]; // the same backend may answer later
+export const WAITING = { COLD_START: "starting", BUSY: "queued" }; // the same backend may answer later; and what it is until then
 const REST = { first: 10_000, longest: 60_000 }; // ms that a failed backend is left alone
 const SILENCE = 10_000; // ms between two pieces of an answer after which another backend is asked instead
 const MARGIN = 1500; // ms between the endpoint's deadline and ours
+const LEAST = 500; // ms without which nobody is asked again
 
 const resting = new Map(); // name of a backend that just failed → { until, failures }
 
 /**
  * Yields the answer's text as it comes and returns `{text, backend, metrics, attempts}`.
  *
- * Backends are asked in order, each for its share of the time left until its first text and while it writes on; one
- * round after another while somebody said that it is waking up or full. Once text was yielded, nobody else is asked
+ * Backends are asked in order, each for its share of the time left until its first text and while it writes on; again,
+ * each when it said that it may be, while somebody is waking up or full. Once text was yielded, nobody else is asked
  * unless `options.onRestart` is there to be told that the text begins anew.
  *
  * @throws {SNBError} with `attempts`
@@ -25,20 +26,20 @@ const resting = new Map(); // name of a backend that just failed → { until, fa
 export async function* answer(inputs, backends, options) {
   const end = Date.now() + (options.timeoutMs ?? (Number(process.env.SNB_TIMEOUT_MS) || TIMEOUT));
   const attempts = [];
-  const state = { attempts, options, left: () => end - Date.now(), shown: false };
+  const due = new Map(); // name of a backend that did not answer → { at, tries, waiting }
+  const state = { attempts, due, options, left: () => end - Date.now(), shown: false };
   try {
-    for (let round = 0; ; round++) {
+    for (;;) {
       const { candidates, well } = inOrder(backends);
       for (const [index, backend] of candidates.entries()) {
+        if (due.get(backend.name)?.at > Date.now()) continue;
         const others = Math.max(1, well - index);
         const result = yield* attempt(backend, inputs, others, state);
         if (result) return { ...result, backend: backend.name, attempts };
         if (state.left() <= 0) throw failed(attempts, backends);
       }
-      const round_ = attempts.slice(-candidates.length);
-      const pause = Math.min(2000, backoff(round, Math.max(...round_.map(({ retryAfter }) => retryAfter ?? 250))));
-      const hopeful = round_.some(({ code }) => WAITING.includes(code));
-      if (!hopeful || state.left() < pause) throw failed(attempts, backends);
+      const pause = Math.min(...[...due.values()].map(({ waiting, at }) => (waiting ? at - Date.now() : Infinity)));
+      if (state.left() < pause + LEAST) throw failed(attempts, backends);
       await sleep(pause, aborted(options.signal));
     }
   } catch (error) {
@@ -51,12 +52,12 @@ export async function* answer(inputs, backends, options) {
 
 /** Asks one backend; returns what it answered, or nothing when the next one is to be asked. */
 async function* attempt(backend, inputs, others, state) {
-  const { attempts, options, left } = state;
+  const { attempts, due, options, left } = state;
   const patience = Date.now() + Math.min(BUSY_BUDGET, left() / others);
-  for (let tries = 0; ; tries++) {
+  for (let again = false; ; again = true) {
     const began = Date.now();
     const entry = { backend: backend.name, code: "OK", ms: 0 };
-    if (tries) attempts.pop(); // one entry a backend and round
+    if (again) attempts.pop(); // one entry a backend and round
     attempts.push(entry);
     try {
       const result = yield* ask(backend, inputs, others, state);
@@ -64,19 +65,18 @@ async function* attempt(backend, inputs, others, state) {
       return result;
     } catch (error) {
       if (!(error instanceof SNBError)) throw error;
-      Object.assign(entry, { code: error.code, reason: error.message, retryAfter: error.retryAfter });
+      Object.assign(entry, { code: error.code, reason: error.message });
       if (FINAL.includes(error.code)) throw error;
       if (state.shown && !options.onRestart) throw error;
       if (state.shown) options.onRestart();
       state.shown = false;
-      const wait = backoff(tries, error.retryAfter);
-      if (error.gone && backend.forget() && tries === 0) continue; // it may be of the other kind by now
-      const again = error.code === "BUSY" && others > 1 && Date.now() + wait < patience;
-      if (!again) {
-        if (error.code !== "BUSY") rest(backend.name);
-        return undefined;
-      }
-      await sleep(wait, aborted(options.signal));
+      if (error.code !== "BUSY") rest(backend.name);
+      const waiting = error.code in WAITING;
+      const tries = due.get(backend.name)?.tries ?? 0;
+      const at = Date.now() + (waiting ? backoff(tries, error.retryAfter) : REST.first);
+      due.set(backend.name, { at, tries: tries + 1, waiting });
+      if (error.code !== "BUSY" || others === 1 || at > patience) return undefined;
+      await sleep(at - Date.now(), aborted(options.signal));
     } finally {
       entry.ms = Date.now() - began;
     }
@@ -88,6 +88,7 @@ async function* ask(backend, inputs, others, state) {
   const { options, left } = state;
   const share = left() / others;
   const caller = aborted(options.signal);
+  if (caller?.aborted) throw caller.reason;
   const stop = new AbortController();
   let status = "asked";
   const give = (code, message) => () => stop.abort(new SNBError(code, message));
@@ -101,17 +102,20 @@ async function* ask(backend, inputs, others, state) {
   const replaceable = others > 1 && (!options.streaming || options.onRestart);
   const last = setTimeout(give("TIMEOUT", "the answer was not finished within the time"), left());
   const leave = () => stop.abort(caller.reason);
-  if (caller?.aborted) throw caller.reason;
   caller?.addEventListener("abort", leave, { once: true });
 
-  const deadline_seconds = Math.max(0.2, Math.min(1800, (left() - Math.min(MARGIN, left() / 5)) / 1000));
   const began = Date.now();
+  const margin = Math.min(MARGIN, left() / 5);
+  const deadline = began + left() - margin;
   let source;
   let text = "";
   try {
-    source = (await backend.open(stop.signal)).ask({ ...inputs, deadline_seconds }, {
+    const opened = await backend.open(stop.signal);
+    const deadline_seconds = Math.max(0.2, Math.min(1800, (deadline - Date.now()) / 1000));
+    source = opened.ask({ ...inputs, deadline_seconds }, {
       signal: stop.signal,
       caller: options.caller,
+      deadline,
       left,
       share: () => began + share - Date.now(),
       streaming: options.streaming,
@@ -126,9 +130,12 @@ async function* ask(backend, inputs, others, state) {
       if (done) return { text, metrics: value ?? {} };
       clearTimeout(first);
       text += value;
-      if (!options.streaming) continue;
-      state.shown = true;
-      yield value;
+      if (options.streaming) {
+        state.shown = true;
+        yield value;
+      }
+      // A backend that knows no deadline, or where the question has waited first, is left with what there is of the answer.
+      if (Date.now() > deadline + margin / 2) return { text, metrics: { finish_reason: "deadline" } };
     }
   } finally {
     clearTimeout(first);
@@ -169,7 +176,7 @@ export function rest(name) {
 export function failed(attempts, backends) {
   const lasts = new Map(attempts.map((entry) => [entry.backend, entry]));
   if (backends.length === 1) {
-    const { code, reason } = attempts.at(-1);
+    const { code, reason } = attempts.findLast((entry) => entry.code !== "TIMEOUT") ?? attempts.at(-1);
     return new SNBError(code, reason.slice(code.length + 2));
   }
   const reasons = [...lasts.values()].map(({ backend, reason }) => `${backend}: ${reason}`);

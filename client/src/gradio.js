@@ -16,7 +16,8 @@ const RICH = "/answer";
 const PLAIN = "/chat_function";
 const TAIL = /\s*\*\[Contexte\s*:[^]*\]\*\s*$/;
 const HELD = /\s*(?:\*(?:\[[^\]]*(?:\]\*?)?)?)?$/; // may yet become the tail
-const ERROR_TEXT = /^\s*(?:❌|⚠️|Erreur\s*:|Error\s*:)/;
+const ERROR_TEXT = /^\s*(?:❌|⚠️)/; // how the first Space begins an error that it gives for an answer
+const CODES = ["BAD_INPUT", "UNAUTHORIZED", "BUSY", "COLD_START", "TIMEOUT"]; // of this project's own page
 
 export class Gradio {
   /**
@@ -79,11 +80,13 @@ export class Gradio {
     const response = await send(`${this.#base}/call${endpoint}/${id}`, { headers: this.#headers, signal });
     let sent = "";
     for await (const { event, data } of events(bytes(response, signal))) {
-      if (event === "error") throw new SNBError("BACKEND_FAILED", "the Space could not answer");
+      if (event === "error") throw refusal(parsed(data));
       if (event !== "generating" && event !== "complete") continue;
       const whole = lastAnswer(parsed(data));
-      if (ERROR_TEXT.test(whole)) throw new SNBError("BACKEND_FAILED", "the Space gave an error for an answer");
-      const text = whole.replace(event === "complete" ? TAIL : HELD, "");
+      if (endpoint === PLAIN && ERROR_TEXT.test(whole)) {
+        throw new SNBError("BACKEND_FAILED", "the Space gave an error for an answer");
+      }
+      const text = endpoint === PLAIN ? whole.replace(event === "complete" ? TAIL : HELD, "") : whole;
       if (text.startsWith(sent) && text.length > sent.length) {
         yield text.slice(sent.length);
         sent = text;
@@ -96,6 +99,13 @@ export class Gradio {
     }
     throw new SNBError("BACKEND_FAILED", "the stream ended before the answer", { lost: true });
   }
+}
+
+/** What the page says by its error's title and sentence; what another app says may repeat the question. */
+function refusal(data) {
+  const [, code, sentence] = /^(\w+): ([^]*)$/.exec(data?.error) ?? [];
+  const own = code === data?.title && CODES.includes(code);
+  return own ? new SNBError(code, sentence) : new SNBError("BACKEND_FAILED", "the Space could not answer");
 }
 
 /** History as Gradio's chatbot of old keeps it: `[question, answer]`. */

@@ -4,14 +4,29 @@ import { SNBError } from "./error.cjs";
 
 /** Sends a request; resolves to a response that is 2xx, or rejects with an SNBError, that of `refusal`. */
 export async function send(url, init = {}, refusal = refused) {
-  let response;
+  const response = await exchange(url, init).catch((error) => {
+    // The host may have closed the connection while it was idle. Another request's reply could have been paid for.
+    if (error.lost && !init.method) return exchange(url, init);
+    throw error;
+  });
+  if (!response.ok) throw await refusal(response, init);
+  return response;
+}
+
+/** `fetch`, but for redirects that turn a POST into a GET, by which the question would be lost. */
+export async function exchange(url, init) {
   try {
-    response = await fetch(url, init);
+    if (init.method !== "POST") return await fetch(url, init);
+    const response = await fetch(url, { ...init, redirect: "manual" });
+    if ([307, 308].includes(response.status)) return await fetch(url, init);
+    const location = response.status < 400 && response.headers.get("location");
+    if (!location) return response;
+    const { origin, pathname } = new URL(location, url);
+    const sentence = `the address redirects (${response.status}) to ${origin}${pathname}: write the one that answers itself`;
+    throw new SNBError("BACKEND_FAILED", sentence);
   } catch (error) {
     throw broken(error, init.signal);
   }
-  if (!response.ok) throw await refusal(response);
-  return response;
 }
 
 /** The JSON of a request's response; a page of HTML is a failed backend. */
@@ -49,36 +64,38 @@ export function broken(error, signal) {
   if (error instanceof SNBError) return error;
   const code = error?.cause?.code ?? error?.code ?? "network error";
   const unreached = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"].includes(code);
-  return new SNBError("BACKEND_FAILED", `the connection failed (${code})`, { lost: !unreached, gone: unreached });
+  return new SNBError("BACKEND_FAILED", `the connection failed (${code})`, { lost: !unreached });
 }
 
-/** An SNBError for a response that is not 2xx. */
-export async function refused(response) {
-  const body = await response.json().catch(() => ({}));
+/** An SNBError for a response that is not 2xx: BAD_INPUT only for what the caller can change. */
+export async function refused(response, { body: sent } = {}) {
+  const body = Object(await response.json().catch(() => ({})));
+  const words = String(body.error ?? body.detail ?? "");
   const { status } = response;
-  const retryAfter = milliseconds(response.headers.get("retry-after"));
+  const retryAfter = milliseconds(response.headers.get("retry-after") ?? body.retry_after);
+  const inputs = named(body).filter((name) => sent?.includes(`"${name}":`));
+  if (inputs.length && [400, 422].includes(status)) {
+    return new SNBError("BAD_INPUT", `the server refused the input ${inputs.join(", ")}`);
+  }
+  if (status === 413) return new SNBError("BAD_INPUT", "the question with its history and passages is too large (413): shorten them");
   if (/version/i.test(body.title)) return new SNBError("BACKEND_FAILED", "Replicate has no such version of the model");
-  if (status === 400 || status === 422) return new SNBError("BAD_INPUT", `the server refused ${named(body)}`);
   if (status === 401 || status === 403) {
     return new SNBError("UNAUTHORIZED", `the server refused the token or key (${status}): check it`);
   }
-  if (status === 409 || status === 429) return new SNBError("BUSY", `the server is full (${status})`, { retryAfter });
+  const full = status === 409 || status === 429 || (status === 503 && /queue is full/i.test(words)); // the last is Gradio's
+  if (full) return new SNBError("BUSY", `the server is full (${status})`, { retryAfter });
   // Until setup is over Cog does not know that the model streams, and answers 406 to who asks for events.
-  if (status === 406 || (status === 503 && /setup/i.test(String(body.error ?? "")))) {
+  if (status === 406 || (status === 503 && (/setup/i.test(words) || retryAfter !== undefined))) {
     return new SNBError("COLD_START", "the model is being loaded", { retryAfter });
   }
   const meaning = { 402: "billing", 404: "nothing there", 524: "a proxy gave up waiting" }[status];
-  const details = { retryAfter, gone: status === 404 };
-  return new SNBError("BACKEND_FAILED", `the server answered ${status}${meaning ? ` (${meaning})` : ""}`, details);
+  return new SNBError("BACKEND_FAILED", `the server answered ${status}${meaning ? ` (${meaning})` : ""}`, { retryAfter });
 }
 
-/** The inputs that a 422 names; their values, which it may repeat, are left out. */
-function named(body) {
-  const faults = Array.isArray(body.detail)
-    ? body.detail.map((fault) => fault?.loc?.at?.(-1)) // Cog
-    : [...String(body.detail ?? "").matchAll(/^- input\.(\w+):/gm)].map(([, name]) => name); // Replicate
-  const names = faults.filter((name) => /^\w+$/.test(String(name)));
-  return names.length ? `the input ${names.join(", ")}` : "an input";
+/** The inputs that a refusal names; their values, which it may repeat, are left out. */
+function named({ detail }) {
+  if (!Array.isArray(detail)) return [...String(detail).matchAll(/^- input\.(\w+)/gm)].map(([, name]) => name); // Replicate
+  return detail.map((fault) => /^body,input,(\w+)/.exec(fault?.loc)?.[1]); // Cog
 }
 
 /** `Retry-After`, in seconds or as a date: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */

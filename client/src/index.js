@@ -16,8 +16,12 @@ export async function callSNB(philosopher, ragContext, userMessage, options = {}
   const task = answer(inputs, configuredBackends(options), { ...options, ...more });
   for (;;) {
     const { value, done } = await task.next();
-    if (done) return value.text;
-    options.onToken?.(value);
+    if (!done) {
+      options.onToken?.(value);
+      continue;
+    }
+    options.onResult?.(value);
+    return value.text;
   }
 }
 

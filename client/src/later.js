@@ -2,13 +2,13 @@
 
 import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
-import { failed, inOrder, rest } from "./failover.js";
+import { WAITING, failed, inOrder, rest } from "./failover.js";
 import { checkedInputs } from "./inputs.js";
 import { hashed, key, sealed, unsealed } from "./seal.js";
+import { backoff, limit, sleep } from "./wait.js";
 
 const PATIENCE = 5000; // ms that a look may take
 const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
-const WAITING = { COLD_START: "starting", BUSY: "queued" };
 
 /** Resolves to a sealed handle, a text that may pass through a browser. */
 export async function startSNB(philosopher, ragContext, userMessage, options = {}) {
@@ -30,11 +30,15 @@ export async function pollSNB(text, options = {}) {
     return { status: "failed", text: "", handle: text, error: { code: error.code, message: error.message } };
   }
   try {
+    const pause = Math.max(0, (handle.next ?? 0) - Date.now());
+    if (pause) await sleep(Math.min(patience, pause));
+    if (pause > patience) return seen(handle, { status: handle.waiting, text: "" }); // its backend asked to be left alone
     const current = handle.id ? handle : await begun(handle, options);
     if (!current.id) return seen(current, { status: current.waiting, text: "" });
-    const look = await found(current, options).look(current.id, current.inputs, { ...current, patience });
+    const backend = await opened(current, options);
+    const look = await backend.look(current.id, current.inputs, { ...current, patience: patience - pause });
     if (look.status === "starting" && overdue(current, options)) return seen(await moved(current, options), WAKING);
-    return seen(current, look);
+    return seen({ ...current, next: look.next, waiting: look.status }, look);
   } catch (error) {
     return lost(handle, error, options);
   }
@@ -44,13 +48,16 @@ const WAKING = { status: "starting", text: "" };
 /** Stops an answer. To cancel one that is over is no error. */
 export async function cancelSNB(text, options = {}) {
   const handle = unsealed(text);
-  if (handle.id) await (await found(handle, options).open()).cancel(handle.id);
+  if (handle.id) await (await opened(handle, options)).cancel(handle.id);
 }
 
 /** A failure that another backend may mend moves the question there; any other is the status `failed`. */
 async function lost(handle, error, options) {
   if (!(error instanceof SNBError)) throw error;
-  if (WAITING[error.code]) return seen({ ...handle, id: null }, { status: WAITING[error.code], text: "" });
+  if (error.code in WAITING) {
+    const waiting = pausing({ ...handle, id: null }, error);
+    return seen(waiting, { status: waiting.waiting, text: "" });
+  }
   if (handle.backend && ["BACKEND_FAILED", "TIMEOUT", "UNAUTHORIZED"].includes(error.code)) {
     rest(handle.backend);
     try {
@@ -62,6 +69,12 @@ async function lost(handle, error, options) {
     }
   }
   return seen(handle, { status: "failed", text: "", error: { code: error.code, message: error.message } });
+}
+
+/** A question that its backend will take later: when it is to be asked again, and what it is until then. */
+function pausing(handle, { code, retryAfter }) {
+  const tries = (handle.tries ?? 0) + 1;
+  return { ...handle, tries, next: Date.now() + backoff(tries, retryAfter), waiting: WAITING[code] };
 }
 
 /** The question on the next backend that has not been tried. */
@@ -78,21 +91,16 @@ async function begun(handle, options) {
   const { candidates } = inOrder(all.filter(({ name }) => !handle.tried.includes(name)));
   const attempts = [...handle.attempts];
   let waiting;
-  for (const { name, open, forget } of candidates) {
-    const next = { ...handle, backend: name, since: Date.now(), attempts };
-    const start = async () => (await open(AbortSignal.timeout(PATIENCE))).start(inputs, { caller });
+  for (const { name, open } of candidates) {
+    const current = { ...handle, backend: name, since: Date.now(), attempts };
     try {
-      const id = await start().catch((error) => {
-        if (error.gone && forget()) return start(); // it may be of the other kind by now
-        throw error;
-      });
-      return { ...next, id, waiting: undefined };
+      const id = await (await open(limit(PATIENCE))).start(inputs, { caller });
+      return { ...current, id, next: undefined, tries: 0 };
     } catch (error) {
-      if (!(error instanceof SNBError) && error.name !== "TimeoutError") throw error;
-      if (error.code === "BAD_INPUT") throw error;
-      if (WAITING[error.code]) waiting ??= { ...next, id: null, waiting: WAITING[error.code] };
+      if (!(error instanceof SNBError) || error.code === "BAD_INPUT") throw error;
+      if (error.code in WAITING) waiting ??= pausing({ ...current, id: null }, error);
       else rest(name);
-      attempts.push({ backend: name, code: error.code ?? "TIMEOUT", reason: error.message });
+      attempts.push({ backend: name, code: error.code, reason: error.message });
     }
   }
   if (waiting) return { ...waiting, attempts: handle.attempts };
@@ -100,20 +108,10 @@ async function begun(handle, options) {
 }
 
 /** The backend of a handle, which has to be configured still. */
-function found(handle, options) {
+async function opened(handle, options) {
   const backend = configuredBackends(options).find(({ name }) => name === handle.backend);
   if (!backend) throw new SNBError("BAD_INPUT", "the handle's backend is not configured any more");
-  return {
-    look: async (...args) => {
-      try {
-        return await (await backend.open(AbortSignal.timeout(PATIENCE))).look(...args);
-      } catch (error) {
-        if (error.gone) backend.forget();
-        throw error;
-      }
-    },
-    open: () => backend.open(AbortSignal.timeout(PATIENCE)),
-  };
+  return backend.open(limit(PATIENCE));
 }
 
 function overdue(handle, options) {

@@ -11,7 +11,7 @@ import { message, persona } from "./prompt.js";
 import { Started } from "./started.js";
 
 const NOTICE = "Un modèle général joue ici le philosophe : ce n’est pas celui que le professeur a entraîné.";
-const TOO_LONG = /context[ _](?:length|window|size)|too long|too many tokens/i;
+const TOO_LONG = /^\s*\{[^]*(?:context[ _](?:length|window|size)|too long|too many tokens)/i; // in JSON: a proxy's page has its own limits
 
 export class OpenAI {
   /**
@@ -30,13 +30,13 @@ export class OpenAI {
   #started = new Started();
 
   /** Yields the answer's text and returns its metrics; leaving the stream, or aborting, ends the answer. */
-  async *ask(inputs, { signal }) {
-    return yield* this.#answer(await this.#asked(inputs, signal), inputs, signal);
+  async *ask(inputs, { signal, deadline }) {
+    return yield* this.#answer(await this.#asked(inputs, signal), signal, deadline);
   }
 
   async start(inputs) {
     const stop = new AbortController();
-    return this.#started.read(this.#answer(await this.#asked(inputs, stop.signal), inputs, stop.signal), stop);
+    return this.#started.read(this.#answer(await this.#asked(inputs, stop.signal), stop.signal), stop);
   }
 
   look(id, inputs, { patience }) {
@@ -57,8 +57,7 @@ export class OpenAI {
   }
 
   /** The deadline ends an answer with what there is of it, as at our own endpoint. */
-  async *#answer(response, { deadline_seconds = Infinity }, signal) {
-    const deadline = Date.now() + 1000 * deadline_seconds;
+  async *#answer(response, signal, deadline = Infinity) {
     const metrics = { notice: NOTICE };
     let empty = true;
     for await (const { data } of events(bytes(response, signal))) {

@@ -4,15 +4,23 @@ import Client from "replicate";
 import { finished } from "./cog.js";
 import { SNBError, badSetting } from "./error.cjs";
 import { events } from "./events.js";
-import { broken, bytes, refused, send } from "./http.js";
-import { backoff, sleep } from "./wait.js";
+import { broken, bytes, exchange, refused, send } from "./http.js";
+import { backoff, limit, sleep } from "./wait.js";
 
 const POLL = 500; // ms between two looks
+const STARTING = 3; // looks at one that is starting, before its caller is told
 const LONGEST_WAIT = 60; // s of `Prefer: wait`, by the documentation
 const SHORTEST_LIFE = 5; // s of `Cancel-After`, by the documentation
 const LIFE = 15 * 60; // s that a started prediction may take, cold boot included
 const TRIES = 4;
+const textOf = ({ output }) => [output ?? []].flat().join("");
 const ended = (prediction) => !["starting", "processing"].includes(prediction.status);
+
+/** A prediction that succeeded, if its answer is there: https://replicate.com/docs/topics/predictions/data-retention */
+function kept(prediction) {
+  if (prediction.data_removed) throw new SNBError("EXPIRED", "Replicate has removed the answer: ask again");
+  return finished(prediction);
+}
 
 export class Replicate {
   /** @param {string} model `owner/name`, `owner/name:version` or `deployments/owner/name` */
@@ -55,13 +63,13 @@ export class Replicate {
       for (;;) {
         if (!ended(prediction) || streaming) prediction = await this.#get(prediction.id, signal);
         progress(prediction.status);
-        const text = [prediction.output ?? []].flat().join("");
+        const text = textOf(prediction);
         if (!text.startsWith(sent) && text) throw new SNBError("BACKEND_FAILED", "the stream and the answer differ");
         if (text.length > sent.length) {
           yield text.slice(sent.length);
           sent = text;
         }
-        if (ended(prediction)) return finished(prediction).metrics;
+        if (ended(prediction)) return kept(prediction).metrics;
         await sleep(POLL, signal);
       }
     } finally {
@@ -74,12 +82,24 @@ export class Replicate {
     return (await this.#create(inputs, { life: LIFE })).id;
   }
 
-  /** What there is of a prediction now. */
-  async look(id) {
-    const prediction = await this.#get(id);
-    const text = [prediction.output ?? []].flat().join("");
-    if (!ended(prediction)) return { status: prediction.status, text };
-    return { status: "succeeded", text, metrics: finished(prediction).metrics };
+  /** What there is of a prediction at its end, or after `patience` ms; of one that is starting, a while later. */
+  async look(id, inputs, { patience }) {
+    const began = Date.now();
+    const signal = limit(patience);
+    let prediction = { status: "processing" };
+    let next; // when it may be looked at again, in ms since 1970
+    try {
+      for (let looks = 0; !ended(prediction) && (looks < STARTING || prediction.status !== "starting"); looks++) {
+        if (looks) await sleep(POLL, signal);
+        prediction = await this.#get(id, signal);
+      }
+    } catch (error) {
+      if (!signal.aborted && error.code !== "BUSY") throw error;
+      next = began + (error.retryAfter ?? 0);
+    }
+    const text = textOf(prediction);
+    if (!ended(prediction)) return { status: prediction.status, text, next };
+    return { status: "succeeded", text, metrics: kept(prediction).metrics };
   }
 
   async cancel(id) {
@@ -90,22 +110,25 @@ export class Replicate {
     if (!this.#token) throw new SNBError("UNAUTHORIZED", "REPLICATE_API_TOKEN is not set");
     const { deployment, owner, name } = this.#model;
     const route = deployment ? `/deployments/${owner}/${name}/predictions` : "/predictions";
-    const data = deployment ? { input, stream: true } : { input, stream: true, version: await this.#version(signal) };
+    const version = await this.#version(signal);
+    const data = { input, stream: true, ...(!deployment && { version }) };
     const headers = { "Cancel-After": `${Math.max(SHORTEST_LIFE, Math.ceil(life))}s` };
     if (wait >= 1) headers.Prefer = `wait=${wait}`;
     const request = { method: "POST", headers, data, signal };
     return this.#calls(async () => (await this.#client.request(route, request)).json());
   }
 
-  /** Community models are run by version; the latest one is looked up once. */
+  /**
+   * Community models are run by version. The latest one is looked up before each question: it may have moved, and this
+   * look finds out that a connection was closed while it was idle, which the creation must not: it is paid for.
+   */
   async #version(signal) {
-    const model = this.#model;
-    if (!model.version) {
-      const found = await this.#calls(() => this.#client.models.get(model.owner, model.name, { signal }));
-      model.version = found.latest_version?.id;
-    }
-    if (!model.version) throw new SNBError("BACKEND_FAILED", `${this.name} has no version: push one`);
-    return model.version;
+    const { deployment, owner, name, version } = this.#model;
+    const { deployments, models } = this.#client;
+    const found = await this.#calls(() => (deployment ? deployments : models).get(owner, name, { signal }));
+    const id = version ?? (deployment ? found.current_release?.version : found.latest_version?.id);
+    if (!id) throw new SNBError("BACKEND_FAILED", `${this.name} has no version: push one`);
+    return id;
   }
 
   #get(id, signal) {
@@ -132,7 +155,7 @@ export class Replicate {
       return await call();
     } catch (error) {
       if (error instanceof SNBError) throw error;
-      throw this.#failures.get(error.response) ?? (error.response ? await refused(error.response) : broken(error));
+      throw this.#failures.get(error.response) ?? broken(error);
     }
   }
 
@@ -145,14 +168,16 @@ export class Replicate {
     const repeatable = init.method === "GET" || /\/cancel$/.test(String(url));
     for (let tries = 0; ; tries++) {
       let failure;
+      let passing = true;
       try {
-        const response = await fetch(url, init);
-        if (response.status !== 429 && response.status < 500) return response;
-        failure = await refused(response);
+        const response = await exchange(url, init);
+        if (response.ok) return response;
+        passing = response.status === 429 || response.status >= 500;
+        failure = await refused(response, init);
       } catch (error) {
-        failure = broken(error, init.signal);
+        failure = error;
       }
-      if (init.signal?.aborted || !repeatable || tries === TRIES) {
+      if (init.signal?.aborted || !repeatable || !passing || tries === TRIES) {
         const stopped = new Response(null, { status: 499 });
         this.#failures.set(stopped, failure);
         return stopped;

@@ -1,5 +1,18 @@
 /** Waiting: with an end, and with jitter. */
 
+import { SNBError } from "./error.cjs";
+
+const SHORTEST = 500; // ms before a second try that no server has asked for
+const LONGEST = 4000; // ms between two
+const SPREAD = 2000; // ms at most within which a class comes back that was sent away together
+
+/** A signal that ends what takes longer than `ms`. */
+export function limit(ms) {
+  const stop = new AbortController();
+  setTimeout(() => stop.abort(new SNBError("TIMEOUT", "no answer within the time")), ms).unref();
+  return stop.signal;
+}
+
 /** Resolves after `ms`; rejects with the signal's reason when it is aborted. */
 export function sleep(ms, signal) {
   return new Promise((resolve, reject) => {
@@ -17,10 +30,10 @@ export function sleep(ms, signal) {
 }
 
 /**
- * Milliseconds before try number `tries` + 1: what the server asked for, or an exponential wait with full jitter,
+ * Milliseconds before try number `tries` + 1: an exponential wait with equal jitter, and no less than the server asked for,
  * https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
  */
-export function backoff(tries, retryAfter) {
-  const jitter = Math.random() * Math.min(8000, 250 * 2 ** tries);
-  return retryAfter === undefined ? jitter : retryAfter + jitter / 10;
+export function backoff(tries, retryAfter = 0) {
+  const wait = Math.min(LONGEST, SHORTEST * 2 ** tries) * (0.5 + Math.random() / 2);
+  return Math.max(wait, retryAfter + Math.random() * Math.min(SPREAD, retryAfter / 4));
 }

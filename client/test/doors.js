@@ -15,8 +15,8 @@ export function python(args, options) {
 }
 
 /** Starts all servers; resolves to their addresses, and to `close()`, which ends them. */
-export async function start() {
-  const child = python(["-m", "tests.doors"]);
+export async function start(module = "tests.doors") {
+  const child = python(["-m", module]);
   const close = () => new Promise((resolve) => child.once("exit", resolve).stdin.end());
   for await (const line of createInterface({ input: child.stdout })) {
     if (line.startsWith("{")) return { urls: JSON.parse(line), close };

@@ -16,6 +16,8 @@ PATIENCE = 600.0
 """Seconds that a question waits for a model that wakes up or is full; a boot of the 14B takes minutes."""
 PAUSE = 2.0
 """Seconds before all are asked again."""
+SHORTEST = 0.2
+"""Seconds of a deadline at least: 0 would mean none."""
 
 
 class Backend(Protocol):
@@ -48,10 +50,13 @@ class Backends:
         self._backends, self._patience = backends, patience
 
     async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
-        """See `Backend`. Who wakes up or is full is asked again until the patience is over."""
-        end = time.monotonic() + self._patience
+        """See `Backend`. Who wakes up or is full is asked again until the patience, or the deadline, is over."""
+        deadline = inputs.get("deadline_seconds")
+        end = time.monotonic() + min(self._patience, deadline or self._patience)
         while True:
             refusals: list[Refusal] = []
+            if deadline:  # which counts from the caller's arrival here
+                inputs = {**inputs, "deadline_seconds": max(SHORTEST, end - time.monotonic())}
             for backend in self._backends:
                 spoke = False
                 try:
@@ -71,11 +76,12 @@ class Backends:
         waiting = next((refusal for refusal in refusals if refusal.code in WAITS), None)
         if not waiting:
             raise refusals[-1]
-        if time.monotonic() > end:
+        # Jitter, so that thirty visitors who found it full do not all come back at once.
+        pause = max(waiting.retry_after, PAUSE * random.uniform(0.5, 1))
+        if time.monotonic() + pause > end:
             raise waiting
         say(waiting.code)
-        # Jitter, so that thirty visitors who found it full do not all come back at once.
-        await asyncio.sleep(max(waiting.retry_after, PAUSE * random.uniform(0.5, 1)))
+        await asyncio.sleep(pause)
 
     async def close(self) -> None:
         """Ends what runs."""
