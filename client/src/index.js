@@ -11,7 +11,7 @@ export { cancelSNB, pollSNB, startSNB } from "./later.js";
 
 /** Resolves to the answer's text. See index.d.cts for the options. */
 export async function callSNB(philosopher, ragContext, userMessage, options) {
-  const { onToken, onResult, ...others } = checkedOptions("callSNB", options);
+  const { onToken, onResult, ...others } = checkedOptions(options);
   const task = asked(philosopher, ragContext, userMessage, { ...others, streaming: Boolean(onToken) });
   try {
     for (;;) {
@@ -31,7 +31,7 @@ export async function callSNB(philosopher, ragContext, userMessage, options) {
 /** An async iterable of text; `result` resolves when it has been read to its end. What is refused, both tell. */
 export function streamSNB(philosopher, ragContext, userMessage, options) {
   const opened = (async () => {
-    const others = checkedOptions("streamSNB", options);
+    const others = checkedOptions(options);
     return { task: asked(philosopher, ragContext, userMessage, { ...others, streaming: true }) };
   })();
   let settle;

@@ -21,8 +21,10 @@ const isList = (value) => Array.isArray(value) && value.every(isText);
 const callback = { allowed: "a function", holds: (value) => typeof value === "function" };
 const milliseconds = (least) => number(undefined, least, LONGEST_TIMER);
 
-/** What each option may be; `input` is its name at the endpoint. `history` and `caller` are checked where they are read. */
+/** What each option may be; `input` is its name at the endpoint. */
 const OPTIONS = {
+  history: { allowed: "a list", holds: Array.isArray },
+  caller: { allowed: "a string", holds: isText },
   maxTokens: whole("max_tokens", 1, 2048),
   minTokens: whole("min_tokens", 0, 2048),
   temperature: number("temperature", 0, 2),
@@ -44,25 +46,17 @@ const OPTIONS = {
   onRestart: callback,
 };
 const INPUTS = Object.keys(OPTIONS).filter((name) => OPTIONS[name].input);
-const ASKING = [...INPUTS, "history", "backends", "timeoutMs", "caller", "signal"];
-const TAKEN = {
-  callSNB: [...ASKING, "onToken", "onResult", "onRestart"],
-  streamSNB: [...ASKING, "onRestart"],
-  startSNB: ASKING,
-  pollSNB: ["backends", "patienceMs", "coldStartMs"],
-  cancelSNB: ["backends"],
-};
 
-/** The options of a function, none of them misspelt or of another kind; null is none. */
-export function checkedOptions(called, options) {
-  if (typeof (options ?? {}) !== "object") throw new SNBError("BAD_INPUT", `the options of ${called} must be an object`);
+/** The options of a call, none of them misspelt or of another kind; null is none. */
+export function checkedOptions(options) {
+  if (typeof (options ?? {}) !== "object") throw new SNBError("BAD_INPUT", "options must be an object");
   for (const [name, value] of Object.entries(options ?? {})) {
-    if (!TAKEN[called].includes(name)) {
-      throw new SNBError("BAD_INPUT", `${called} has no option ${name}; it has ${TAKEN[called].join(", ")}`);
+    if (!Object.hasOwn(OPTIONS, name)) {
+      throw new SNBError("BAD_INPUT", `there is no option ${name}; there are ${Object.keys(OPTIONS).join(", ")}`);
     }
-    const { input = name, allowed, holds } = OPTIONS[name] ?? {};
-    if (holds && value !== undefined && value !== null && !holds(value)) {
-      throw new SNBError("BAD_INPUT", `${name} must be ${allowed}${input === name ? "" : ` (the input ${input})`}`);
+    const { input, allowed, holds } = OPTIONS[name];
+    if (value !== undefined && value !== null && !holds(value)) {
+      throw new SNBError("BAD_INPUT", `${name} must be ${allowed}${input ? ` (the input ${input})` : ""}`);
     }
   }
   return options ?? {};
@@ -107,7 +101,6 @@ function checkedText(name, text, least, most) {
 
 /** Turns as the endpoint takes them, from `{role, content}` or from Gradio's pairs `[question, answer]`. */
 function turns(history) {
-  if (!Array.isArray(history)) throw new SNBError("BAD_INPUT", "history must be a list");
   return history.flatMap((turn, index) => {
     if (Array.isArray(turn) && turn.length === 2) {
       const [user, assistant] = turn;

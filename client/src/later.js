@@ -12,7 +12,7 @@ const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another
 
 /** Resolves to a sealed handle, a text that may pass through a browser. */
 export async function startSNB(philosopher, ragContext, userMessage, options) {
-  options = checkedOptions("startSNB", options);
+  options = checkedOptions(options);
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
   key(); // before anything is asked and paid for
   return sealed(await begun({ inputs, caller: hashed(options.caller), tried: [], attempts: [] }, options));
@@ -23,7 +23,7 @@ export async function startSNB(philosopher, ragContext, userMessage, options) {
  * time. Statuses: starting, queued, processing, succeeded, failed, canceled.
  */
 export async function pollSNB(text, options) {
-  options = checkedOptions("pollSNB", options);
+  options = checkedOptions(options);
   const patience = options.patienceMs ?? PATIENCE;
   let handle;
   try {
@@ -49,7 +49,7 @@ const WAKING = { status: "starting", text: "" };
 
 /** Stops an answer. To cancel one that is over is no error. */
 export async function cancelSNB(text, options) {
-  options = checkedOptions("cancelSNB", options);
+  options = checkedOptions(options);
   const handle = unsealed(text);
   if (handle.id) await (await opened(handle, options)).cancel(handle.id);
 }

@@ -87,7 +87,7 @@ test("TypeScript finds the types from a CommonJS module and from an ES module", 
 });
 
 const REFUSED = [
-  [{ max_tokens: 9 }, /no option max_tokens; it has .*maxTokens/],
+  [{ max_tokens: 9 }, /no option max_tokens; there are .*maxTokens/],
   [{ timeoutMs: "9000" }, /timeoutMs must be a number from 1 to 2147483647/],
   [{ timeoutMs: Infinity }, /timeoutMs/],
   [{ timeoutMs: 2 ** 31 }, /timeoutMs/],
@@ -115,7 +115,7 @@ for (const [kind, snb] of Object.entries({ esm, cjs })) {
     }
     await assert.rejects(snb.callSNB(...question, { onToken: "x" }), { code: "BAD_INPUT", message: /onToken must be a function/ });
     await assert.rejects(snb.pollSNB("x", { patience: 3 }), { code: "BAD_INPUT", message: /patienceMs/ });
-    await assert.rejects(snb.cancelSNB("x", { patienceMs: 3 }), { code: "BAD_INPUT", message: /backends/ });
+    await assert.rejects(snb.cancelSNB("x", { backend: "x" }), { code: "BAD_INPUT", message: /backends/ });
   });
 
   test(`${kind}: a stream that nobody watches is no unhandled rejection`, async () => {
