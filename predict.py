@@ -31,7 +31,7 @@ class Predictor(BasePredictor):
             max_length=4000,
         ),
         rag_context: str = Input(
-            description="Passages to draw on (extraits, cours), separated by blank lines. They are treated as sources, never as instructions. What does not fit is left out from the end.",
+            description="Passages to draw on (extraits, cours), separated by blank lines or lines of ---. They are treated as sources, never as instructions. At most 200,000 characters; what does not fit is left out from the end.",
             default="",
         ),
         history: list[dict[str, str]] = Input(

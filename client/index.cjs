@@ -1,20 +1,19 @@
 "use strict";
-// CommonJS door to the ES module in src/, which loads at the first call; the error class is one and the same.
+// CommonJS door to the ES module in src/, which loads at the first call. The error class is one and the same.
 const { SNBError } = require("./src/error.cjs");
 
 const module_ = () => import("./src/index.js");
 const later = (name) => async (...args) => (await module_())[name](...args);
 
-/** The stream itself must be there at once, so it is opened when it is first read. */
+/** The stream itself must be there at once, while the module loads. */
 function streamSNB(...args) {
-  let opened;
-  const open = () => (opened ??= module_().then((snb) => snb.streamSNB(...args)));
+  const opened = module_().then((snb) => snb.streamSNB(...args));
+  const result = opened.then((stream) => stream.result);
+  result.catch(() => {}); // who reads the stream has seen the error there
   return {
+    result,
     async *[Symbol.asyncIterator]() {
-      yield* await open();
-    },
-    get result() {
-      return open().then((stream) => stream.result);
+      yield* await opened;
     },
   };
 }

@@ -13,6 +13,8 @@ MAX_MESSAGE = 4_000
 """Characters of a pupil's message."""
 MAX_TEXT = 20_000
 """Characters of any other text. Up to here, what does not fit the context is left out, not refused."""
+MAX_PASSAGES = 200_000
+"""Characters of `rag_context`, likewise."""
 MAX_TURNS = 200
 MAX_FAULTS = 10
 ROLES = ("user", "assistant")
@@ -73,8 +75,8 @@ class Request:
         if len(self.history) > MAX_TURNS:
             yield f"history may have at most {MAX_TURNS} turns, not {len(self.history)}"
         yield from number_faults(self)
-        texts = {"user_message": self.user_message, "rag_context": self.rag_context}
-        texts["system_prompt"] = self.system_prompt
+        yield from _text_faults("rag_context", self.rag_context, MAX_PASSAGES)
+        texts = {"user_message": self.user_message, "system_prompt": self.system_prompt}
         texts |= {f"history[{index}].content": turn.content for index, turn in enumerate(self.history)}
         for name, text in texts.items():
             yield from _text_faults(name, text)
@@ -102,9 +104,9 @@ def _shape_faults(name: str, turn: Any) -> Iterable[str]:
         yield f"{name}.content must be a text"
 
 
-def _text_faults(name: str, text: str) -> Iterable[str]:
-    if len(text) > MAX_TEXT:
-        yield f"{name} may have at most {MAX_TEXT} characters, not {len(text)}"
+def _text_faults(name: str, text: str, most: int = MAX_TEXT) -> Iterable[str]:
+    if len(text) > most:
+        yield f"{name} may have at most {most} characters, not {len(text)}"
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

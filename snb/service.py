@@ -149,6 +149,7 @@ def _metered(
     """The pieces of an answer; records its metrics. `arrived` is in monotonic seconds."""
     record("input_token_count", len(prompt.ids))
     record("rag_context_truncated_tokens", prompt.rag_truncated)
+    record("rag_context_read", prompt.rag_read)
     first = True
     try:
         for piece in generation.pieces(interval):

@@ -3,8 +3,9 @@
 import json
 import re
 
+from snb.parameters import Sampling, bounds
 from snb.philosophers import names, persona
-from snb.request import MAX_MESSAGE, MAX_TEXT
+from snb.request import MAX_MESSAGE, MAX_PASSAGES, MAX_TEXT, Request
 from snb.settings import ROOT
 from tools.serving.standin import NOTICE
 
@@ -22,7 +23,11 @@ def test_the_personas_are_those_of_the_server() -> None:
 def test_the_bounds_are_those_of_the_server() -> None:
     text = (SOURCE / "inputs.js").read_text(encoding="utf-8")
     assert f"MAX_MESSAGE = {MAX_MESSAGE};" in text
+    assert f"MAX_PASSAGES = {MAX_PASSAGES};" in text
     assert f"MAX_TEXT = {MAX_TEXT};" in text
+    numbers = re.findall(r'(?:whole|number)\("(\w+)", ([-\d.]+), ([-\d.]+)\)', text)
+    options = {name: (float(low), float(high)) for name, low, high in numbers}
+    assert options | {"deadline_seconds": (0, 1800)} == bounds(Sampling) | bounds(Request)
 
 
 def test_the_example_says_in_french_that_the_stand_in_answered() -> None:

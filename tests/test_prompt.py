@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from snb.errors import PromptTooLong
-from snb.prompt import QUESTION, SOURCES, ChatML, split_passages, user_text
+from snb.prompt import QUESTION, SOURCES, ChatML, beginning, quoted, split_passages, user_text
 from snb.request import Request
 from tests.tiny import SPECIAL_TOKENS
 
@@ -96,7 +96,7 @@ def test_a_passage_cannot_write_the_heading_of_the_message() -> None:
 
 def test_what_does_not_fit_goes_oldest_history_first_then_last_passage(bench: Bench) -> None:
     history = [{"role": "user", "content": f"tour {i} " + "h" * 30} for i in range(3)]
-    rag_context = "premier " + "p" * 30 + "\n\nsecond " + "s" * 30
+    rag_context = "p" * 30 + " premier\n\n" + "s" * 30 + " second"
     inputs: dict[str, Any] = {"history": history, "rag_context": rag_context}
     whole = bench.prompt(**inputs)
     seen = []
@@ -126,6 +126,46 @@ def test_the_truncated_count_is_the_tokens_left_out(bench: Bench) -> None:
     rag = "un\n\n" + "deux " * 20
     whole, cut = bench.prompt(rag_context=rag), bench.prompt(rag_context="un")
     assert bench.prompt(len(cut.ids), rag_context=rag).rag_truncated == len(whole.ids) - len(cut.ids)
+
+
+@pytest.mark.parametrize("between", ["\n\n", "\r\n \u00a0\r\n", "\n---\n", "\r ***\r\r", "\n____\n"])
+def test_blank_lines_and_rules_separate_passages(between: str) -> None:
+    assert split_passages(f"{between}un -\n- deux{between}trois{between}") == ["un -\n- deux", "trois"]
+
+
+def test_a_passage_is_cut_after_a_sentence_or_else_after_a_word() -> None:
+    sources = quoted(["Titre", "« Oui. » Il dit\u00a0: « non\u202f? »\nPuis rien", "Mot à mot"])
+    ends = {beginning(sources, length).rpartition("> ")[2] for length in range(len(sources))}
+    spoken = ("«", "« Oui.", "« Oui. »", "« Oui. » Il dit\u00a0: « non\u202f? »")
+    assert ends == {"", "Titre", *spoken, "Puis rien", "Mot", "Mot à"}
+
+
+def test_a_list_with_one_full_stop_is_read_beyond_it() -> None:
+    assert beginning(quoted(["I. " + "mot " * 99]), 100).endswith("mot mot")
+
+
+WORDS = ["l’œil\u00a0:", "E\u0301tat", "👩🏽\u200d🎓", "fin.", "« Quoi ? »", "x" * 150, ">", "\n", "\n\n"]
+
+
+@given(rag=st.lists(st.sampled_from(WORDS), max_size=60).map(" ".join), spare=st.integers(0, 300))
+def test_what_is_read_of_passages_is_their_beginning_and_fits(bench: Bench, rag: str, spare: int) -> None:
+    rag = unicodedata.normalize("NFC", rag)
+    whole, room = bench.prompt(rag_context=rag), len(bench.prompt().ids) + spare
+    built = bench.prompt(room, rag_context=rag)
+    assert len(built.ids) <= room
+    assert built.rag_truncated == len(whole.ids) - len(built.ids)
+    text = bench.tokenizer.decode(built.ids[built.prefix :])
+    read = text.partition(f"{SOURCES}\n")[2].partition(f"\n\n{QUESTION}")[0]
+    sources = quoted(split_passages(rag))
+    assert sources.startswith(read)
+    assert sources[len(read) :][:1].isspace() or read == sources or read.endswith("x") or not read
+    assert built.rag_read == (len(read) / len(sources) if sources else 1)
+
+
+def test_a_course_without_a_blank_line_is_read_as_far_as_there_is_room(bench: Bench) -> None:
+    course = "\n".join(["La joie est le passage à une plus grande perfection."] * 100)
+    whole = len(bench.prompt(rag_context=course).ids)
+    assert bench.prompt(whole // 2, rag_context=course).rag_read > 0.4
 
 
 def test_a_message_that_cannot_fit_is_refused_with_the_counts(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from snb.errors import BadInput
 from snb.parameters import MAX_STOP, MAX_STOPS, Sampling, bounds
-from snb.request import MAX_MESSAGE, Request, Turn
+from snb.request import MAX_MESSAGE, MAX_PASSAGES, Request, Turn
 from snb.settings import ROOT, Settings
 from tools.serving import schema
 
@@ -29,8 +29,8 @@ def test_history_may_begin_with_the_philosopher() -> None:
 TURN = {"role": "user", "content": "x"}
 BAD: dict[str, list[Any]] = {
     "user_message": ["", "é" * 4001, "\ud83d"],
-    "rag_context": ["x" * 20_001],
-    "system_prompt": ["\udc00"],
+    "rag_context": ["x" * 200_001],
+    "system_prompt": ["\udc00", "x" * 20_001],
     "philosopher": ["descartes"],
     "history": [[TURN] * 201, ["x"], [{"role": "user"}], [{**TURN, "name": "y"}]],
     "history[0].role": [[{**TURN, "role": "system"}]],
@@ -80,6 +80,7 @@ def test_the_bounds_are_those_that_callers_read_in_the_schema() -> None:
     assert (message["minLength"], message["maxLength"]) == (1, MAX_MESSAGE)
     for name, words in {
         "user_message": f"1 to {MAX_MESSAGE:,} characters",
+        "rag_context": f"At most {MAX_PASSAGES:,} characters",
         "stop_sequences": f"At most {MAX_STOPS}, of 1 to {MAX_STOP} characters",
         "deadline_seconds": f"{Settings().deadline} by default",
     }.items():

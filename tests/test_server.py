@@ -19,6 +19,7 @@ METRICS = {
     "tokens_per_second",
     "finish_reason",
     "rag_context_truncated_tokens",
+    "rag_context_read",
 }
 SECRET = "prénom-du-pupille"
 
@@ -89,9 +90,11 @@ def test_a_message_that_does_not_fit_is_refused_with_the_counts(cog: Server) -> 
 
 
 def test_passages_that_do_not_fit_are_counted(cog: Server) -> None:
-    assert ask(cog, rag_context="Un passage.", max_tokens=1)["metrics"]["rag_context_truncated_tokens"] == 0
-    rag = "\n\n".join(["Un passage. " * 20] * 60)
-    assert ask(cog, rag_context=rag, max_tokens=1)["metrics"]["rag_context_truncated_tokens"] > 100
+    whole = ask(cog, rag_context="Un passage.", max_tokens=1)["metrics"]
+    assert (whole["rag_context_truncated_tokens"], whole["rag_context_read"]) == (0, 1)
+    cut = ask(cog, rag_context="Un passage. " * 2000, max_tokens=1)["metrics"]
+    assert cut["rag_context_truncated_tokens"] > 100
+    assert 0 < cut["rag_context_read"] < 1
 
 
 def test_the_log_has_no_word_of_a_caller_and_no_stack_trace(cog: Server, cog_log: Path) -> None:

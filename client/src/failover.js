@@ -1,6 +1,7 @@
 /** One question, several backends: who is asked, for how long, and when to go on to the next. */
 
 import { SNBError } from "./error.cjs";
+import { configuredTimeout } from "./inputs.js";
 import { backoff, sleep } from "./wait.js";
 
 const TIMEOUT = 55_000; // ms; a Netlify function has 60 s
@@ -24,7 +25,7 @@ const resting = new Map(); // name of a backend that just failed → { until, fa
  * @throws {SNBError} with `attempts`
  */
 export async function* answer(inputs, backends, options) {
-  const end = Date.now() + (options.timeoutMs ?? (Number(process.env.SNB_TIMEOUT_MS) || TIMEOUT));
+  const end = Date.now() + (options.timeoutMs ?? configuredTimeout(TIMEOUT));
   const attempts = [];
   const due = new Map(); // name of a backend that did not answer → { at, tries, waiting }
   const state = { attempts, due, options, left: () => end - Date.now(), shown: false };
@@ -43,7 +44,7 @@ export async function* answer(inputs, backends, options) {
       await sleep(pause, aborted(options.signal));
     }
   } catch (error) {
-    error.attempts = attempts;
+    if (error instanceof SNBError) error.attempts = attempts; // else it is of the caller's own callback
     throw error;
   } finally {
     report(attempts);
@@ -68,7 +69,7 @@ async function* attempt(backend, inputs, others, state) {
       Object.assign(entry, { code: error.code, reason: error.message });
       if (FINAL.includes(error.code)) throw error;
       if (state.shown && !options.onRestart) throw error;
-      if (state.shown) options.onRestart();
+      if (state.shown) await options.onRestart();
       state.shown = false;
       if (error.code !== "BUSY") rest(backend.name);
       const waiting = error.code in WAITING;

@@ -3,41 +3,46 @@
 import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
 import { answer } from "./failover.js";
-import { checkedInputs } from "./inputs.js";
+import { checkedInputs, checkedOptions } from "./inputs.js";
 import { hashed } from "./seal.js";
 
 export { SNBError };
 export { cancelSNB, pollSNB, startSNB } from "./later.js";
 
-/** Resolves to the answer's text. See index.d.ts for the options. */
-export async function callSNB(philosopher, ragContext, userMessage, options = {}) {
-  const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
-  const more = { caller: hashed(options.caller), streaming: Boolean(options.onToken) };
-  const task = answer(inputs, configuredBackends(options), { ...options, ...more });
-  for (;;) {
-    const { value, done } = await task.next();
-    if (!done) {
-      options.onToken?.(value);
-      continue;
+/** Resolves to the answer's text. See index.d.cts for the options. */
+export async function callSNB(philosopher, ragContext, userMessage, options) {
+  const { onToken, onResult, ...others } = checkedOptions(options);
+  const task = asked(philosopher, ragContext, userMessage, { ...others, streaming: Boolean(onToken) });
+  try {
+    for (;;) {
+      const { value, done } = await task.next();
+      if (!done) {
+        await onToken(value);
+        continue;
+      }
+      await onResult?.(value);
+      return value.text;
     }
-    options.onResult?.(value);
-    return value.text;
+  } finally {
+    await task.return(); // ends the backend's work when onToken throws
   }
 }
 
-/** An async iterable of text; `result` resolves when it has been read to its end. */
-export function streamSNB(philosopher, ragContext, userMessage, options = {}) {
-  const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
-  const more = { caller: hashed(options.caller), streaming: true };
-  const task = answer(inputs, configuredBackends(options), { ...options, ...more });
+/** An async iterable of text; `result` resolves when it has been read to its end. What is refused, both tell. */
+export function streamSNB(philosopher, ragContext, userMessage, options) {
+  const opened = (async () => {
+    const others = checkedOptions(options);
+    return { task: asked(philosopher, ragContext, userMessage, { ...others, streaming: true }) };
+  })();
   let settle;
   const result = new Promise((resolve, reject) => (settle = { resolve, reject }));
   result.catch(() => {}); // who reads the stream has seen the error there
+  opened.catch(settle.reject);
   return {
     result,
     async *[Symbol.asyncIterator]() {
       try {
-        settle.resolve(yield* task);
+        settle.resolve(yield* (await opened).task);
       } catch (error) {
         settle.reject(error);
         throw error;
@@ -46,4 +51,9 @@ export function streamSNB(philosopher, ragContext, userMessage, options = {}) {
       }
     },
   };
+}
+
+function asked(philosopher, ragContext, userMessage, options) {
+  const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
+  return answer(inputs, configuredBackends(options), { ...options, caller: hashed(options.caller) });
 }

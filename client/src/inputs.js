@@ -2,36 +2,89 @@
 
 import { PERSONAS } from "./personas.js";
 import { randomInt } from "node:crypto";
-import { SNBError } from "./error.cjs";
+import { SNBError, badSetting } from "./error.cjs";
 
 const PHILOSOPHERS = Object.keys(PERSONAS);
 const MAX_MESSAGE = 4000; // characters, as predict.py says
+const MAX_PASSAGES = 200000;
 const MAX_TEXT = 20000;
+const LONGEST_TIMER = 2 ** 31 - 1; // ms; setTimeout takes a longer one for 1 ms
 
-const NAMES = {
-  maxTokens: "max_tokens",
-  temperature: "temperature",
-  seed: "seed",
-  stopSequences: "stop_sequences",
-  systemPrompt: "system_prompt",
+const number = (input, low, high, kind = "number") => ({
+  input,
+  allowed: `a ${kind} from ${low} to ${high}`,
+  holds: (value) => typeof value === "number" && value >= low && value <= high && (kind === "number" || Number.isInteger(value)),
+});
+const whole = (input, low, high) => number(input, low, high, "whole number");
+const isText = (value) => typeof value === "string";
+const isList = (value) => Array.isArray(value) && value.every(isText);
+const callback = { allowed: "a function", holds: (value) => typeof value === "function" };
+const milliseconds = (least) => number(undefined, least, LONGEST_TIMER);
+
+/** What each option may be; `input` is its name at the endpoint. */
+const OPTIONS = {
+  history: { allowed: "a list", holds: Array.isArray },
+  caller: { allowed: "a string", holds: isText },
+  maxTokens: whole("max_tokens", 1, 2048),
+  minTokens: whole("min_tokens", 0, 2048),
+  temperature: number("temperature", 0, 2),
+  topP: number("top_p", 0, 1),
+  topK: whole("top_k", 0, 1000),
+  repetitionPenalty: number("repetition_penalty", 0.5, 2),
+  presencePenalty: number("presence_penalty", -2, 2),
+  frequencyPenalty: number("frequency_penalty", -2, 2),
+  seed: whole("seed", 0, 4294967295),
+  stopSequences: { input: "stop_sequences", allowed: "a list of strings", holds: isList },
+  systemPrompt: { input: "system_prompt", allowed: "a string", holds: isText },
+  backends: { allowed: "a string or a list of strings", holds: (value) => isText(value) || isList(value) },
+  timeoutMs: milliseconds(1),
+  patienceMs: milliseconds(0),
+  coldStartMs: milliseconds(0),
+  signal: { allowed: "an AbortSignal", holds: (value) => typeof value?.aborted === "boolean" && callback.holds(value.addEventListener) },
+  onToken: callback,
+  onResult: callback,
+  onRestart: callback,
 };
+const INPUTS = Object.keys(OPTIONS).filter((name) => OPTIONS[name].input);
+
+/** The options of a call, none of them misspelt or of another kind; null is none. */
+export function checkedOptions(options) {
+  if (typeof (options ?? {}) !== "object") throw new SNBError("BAD_INPUT", "options must be an object");
+  for (const [name, value] of Object.entries(options ?? {})) {
+    if (!Object.hasOwn(OPTIONS, name)) {
+      throw new SNBError("BAD_INPUT", `there is no option ${name}; there are ${Object.keys(OPTIONS).join(", ")}`);
+    }
+    const { input, allowed, holds } = OPTIONS[name];
+    if (value !== undefined && value !== null && !holds(value)) {
+      throw new SNBError("BAD_INPUT", `${name} must be ${allowed}${input ? ` (the input ${input})` : ""}`);
+    }
+  }
+  return options ?? {};
+}
+
+/** SNB_TIMEOUT_MS, or what it is unless set. */
+export function configuredTimeout(standard) {
+  const text = process.env.SNB_TIMEOUT_MS?.trim();
+  const { allowed, holds } = OPTIONS.timeoutMs;
+  if (text && !holds(Number(text))) throw badSetting(`SNB_TIMEOUT_MS must be ${allowed}, such as 9000, not ${text}`);
+  return Number(text) || standard;
+}
 
 /**
  * Every input has a value or is left out, for the server refuses null. There is always a seed: an answer that has to
  * be asked for again is then the same answer.
  */
-export function checkedInputs(philosopher, ragContext, userMessage, options = {}) {
+export function checkedInputs(philosopher, ragContext, userMessage, options) {
   const name = String(philosopher ?? "spinoza").toLowerCase();
   if (!PHILOSOPHERS.includes(name) && !options.systemPrompt) {
     throw new SNBError("BAD_INPUT", `philosopher must be one of ${PHILOSOPHERS.join(", ")}`);
   }
   const inputs = { philosopher: PHILOSOPHERS.includes(name) ? name : "spinoza" };
   inputs.user_message = checkedText("userMessage", userMessage, 1, MAX_MESSAGE);
-  inputs.rag_context = checkedText("ragContext", ragContext ?? "", 0, MAX_TEXT);
+  inputs.rag_context = checkedText("ragContext", ragContext ?? "", 0, MAX_PASSAGES);
   inputs.history = turns(options.history ?? []);
-  for (const [option, input] of Object.entries(NAMES)) {
-    if (options[option] !== undefined && options[option] !== null) inputs[input] = options[option];
-  }
+  for (const option of INPUTS) inputs[OPTIONS[option].input] = options[option] ?? undefined;
+  checkedText("systemPrompt", inputs.system_prompt ?? "", 0, MAX_TEXT);
   inputs.seed ??= randomInt(2 ** 32);
   return inputs;
 }
@@ -48,7 +101,6 @@ function checkedText(name, text, least, most) {
 
 /** Turns as the endpoint takes them, from `{role, content}` or from Gradio's pairs `[question, answer]`. */
 function turns(history) {
-  if (!Array.isArray(history)) throw new SNBError("BAD_INPUT", "history must be a list");
   return history.flatMap((turn, index) => {
     if (Array.isArray(turn) && turn.length === 2) {
       const [user, assistant] = turn;

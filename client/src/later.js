@@ -3,7 +3,7 @@
 import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
 import { WAITING, failed, inOrder, rest } from "./failover.js";
-import { checkedInputs } from "./inputs.js";
+import { checkedInputs, checkedOptions } from "./inputs.js";
 import { hashed, key, sealed, unsealed } from "./seal.js";
 import { backoff, limit, sleep } from "./wait.js";
 
@@ -11,7 +11,8 @@ const PATIENCE = 5000; // ms that a look may take
 const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
 
 /** Resolves to a sealed handle, a text that may pass through a browser. */
-export async function startSNB(philosopher, ragContext, userMessage, options = {}) {
+export async function startSNB(philosopher, ragContext, userMessage, options) {
+  options = checkedOptions(options);
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
   key(); // before anything is asked and paid for
   return sealed(await begun({ inputs, caller: hashed(options.caller), tried: [], attempts: [] }, options));
@@ -21,7 +22,8 @@ export async function startSNB(philosopher, ragContext, userMessage, options = {
  * What there is of an answer: `{status, text, handle, backend, metrics?, error?}`, with the handle to ask with the next
  * time. Statuses: starting, queued, processing, succeeded, failed, canceled.
  */
-export async function pollSNB(text, options = {}) {
+export async function pollSNB(text, options) {
+  options = checkedOptions(options);
   const patience = options.patienceMs ?? PATIENCE;
   let handle;
   try {
@@ -46,7 +48,8 @@ export async function pollSNB(text, options = {}) {
 const WAKING = { status: "starting", text: "" };
 
 /** Stops an answer. To cancel one that is over is no error. */
-export async function cancelSNB(text, options = {}) {
+export async function cancelSNB(text, options) {
+  options = checkedOptions(options);
   const handle = unsealed(text);
   if (handle.id) await (await opened(handle, options)).cancel(handle.id);
 }

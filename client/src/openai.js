@@ -49,9 +49,10 @@ export class OpenAI {
 
   #asked(inputs, signal) {
     const { history, max_tokens = 256, temperature = 0.7, seed, stop_sequences: stop } = inputs;
+    const { top_p, presence_penalty, frequency_penalty } = inputs; // it has no others
     const user = { role: "user", content: message(inputs) };
     const messages = [{ role: "system", content: persona(inputs) }, ...history, user];
-    const options = { max_tokens, temperature, seed, ...(stop?.length && { stop }) };
+    const options = { max_tokens, temperature, seed, top_p, presence_penalty, frequency_penalty, ...(stop?.length && { stop }) };
     const body = { model: this.#model, messages, ...options, stream: true, stream_options: { include_usage: true } };
     return send(this.#url, { method: "POST", headers: this.#headers, body: JSON.stringify(body), signal }, { refusal });
   }

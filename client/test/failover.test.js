@@ -7,7 +7,7 @@ import { callSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
 import { environment, host, open, until } from "./doors.js";
 
 const QUESTION = "Qu’est-ce que le temps ?";
-const OPTIONS = { seed: 2, maxTokens: 40, philosopher: "kant" };
+const OPTIONS = { seed: 2, maxTokens: 40 };
 let doors;
 let expected;
 before(async () => {

@@ -60,7 +60,7 @@ def answer_of(backends: Backends) -> Endpoint:
         Args:
             user_message: What the pupil says (message de l'élève), preferably in French; 1-4,000 characters.
             philosopher: Who answers: spinoza, bergson or kant. Ignored when system_prompt is given.
-            rag_context: Passages to draw on (extraits, cours), between blank lines; up to 20,000 characters.
+            rag_context: Passages to draw on (extraits, cours), between blank lines; up to 200,000 characters.
             history: Earlier turns, oldest first, each {'role': 'user' or 'assistant', 'content': '…'}.
             system_prompt: Replaces the philosopher's own persona (consigne). Empty keeps the persona.
             max_tokens: Longest answer, in tokens: 1 to 2048. 256 is about 160 words.

@@ -21,7 +21,7 @@ from snb.front.cog_server import CogServer
 ID = re.compile(r"[0-9a-f]{32}")
 """Of a prediction: 128 random bits, which nobody guesses. Coglet's own ids are times."""
 LARGEST = 512 * 1024
-"""Bytes of a body. `predict` can use less: 20,000 characters each of passages and of persona, and the history
+"""Bytes of a body. `predict` can use less: 200,000 characters of passages, 20,000 of persona, and the history
 that a context of 32,768 tokens holds."""
 PATIENCE = 15.0
 """Seconds for a body to arrive, and between two signs of life of a stream: proxies cut off a silent one."""
