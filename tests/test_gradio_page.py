@@ -59,6 +59,8 @@ HOSTILE: list[tuple[str, Any]] = [
     ("call/chat_function", {"data": [BIG, []]}),
     ("call/chat_function", {"data": ["a", [["b", "c"]] * 1_500]}),
     ("call/chat_function", {"data": ["a", [{"role": BIG}]]}),
+    ("call/chat_function", {"data": ["a", {BIG: BIG}]}),
+    ("call/chat_function", {"data": ["a", [{"role": "user", "content": [{BIG: BIG}, [BIG], 1]}, [BIG]]]}),
     ("run/predict", {"data": [BIG, []]}),
     ("predict/chat_kant", {"data": ["a", [{"role": BIG}]]}),
     ("call/chat_kant", {"data": [{BIG: BIG}, []], "session_hash": BIG, "fn_index": BIG}),

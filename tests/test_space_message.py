@@ -159,6 +159,7 @@ def test_pairs_are_read_and_a_placeholder_is_no_answer() -> None:
     for placeholder in ("Réflexion en cours...", "Réflexion en cours…", "Reflexion en cours"):
         assert answered([*history, ["d", placeholder]]) == history
     assert answered([["Quoi ?", "La réflexion est en cours."]]) == [["Quoi ?", "La réflexion est en cours."]]
+    assert turns([{"role": "user", "content": [{"path": "a.png"}, ["b"], 1, "c"]}])[0]["content"] == "c"
     for odd in ([["a"]], ["a"], "a", {"a": "b"}, None):
         with pytest.raises(Refusal, match="BAD_INPUT"):
             turns(answered(odd))  # type: ignore[arg-type]

@@ -97,7 +97,7 @@ def chat_function_of(backends: Backends, name: str, philosopher: str) -> Endpoin
         """
         try:
             earlier = answered(history)
-            inputs = {"philosopher": philosopher, **unpacked(message), "history": earlier}
+            inputs = {"philosopher": philosopher, **unpacked(message), "history": turns(earlier)}
         except Refusal as refusal:
             raise refusal.shown() from None
         text, due, reply = "", 0.0, continued(earlier, message)

@@ -90,11 +90,10 @@ def turns(history: Any) -> list[dict[str, str]]:
 
 
 def text_of(content: Any) -> Any:
-    """The text of a message: Gradio 6 has a list of parts, some of which may be files."""
-    if isinstance(content, dict):
-        return content.get("text") or ""
+    """The text of a message: Gradio 6 has a list of parts, some of which are no text."""
     if isinstance(content, list):
-        return "\n".join(str(text_of(part)) for part in content)
+        texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        return "\n".join(text for text in texts if isinstance(text, str))
     return "" if content is None else content
 
 

@@ -46,7 +46,7 @@ def prefixed(path: str) -> str:
 
 
 def by_whom(path: str, document: dict[str, Any]) -> str:
-    """ "whole" or "followed", as the front end that asks awaits it, or "" for Gradio's own callers."""
+    """How the answer is awaited: "whole" or "followed" by the existing front end, "" by Gradio's clients."""
     # Gradio's clients send neither of the two to /call.
     if WHOLE.fullmatch(path) or (CALL.fullmatch(path) and {"fn_index", "session_hash"} <= document.keys()):
         return "whole"
