@@ -32,11 +32,13 @@ sys.path.insert(0, str(SPACE))
 from backend import Backends, configured
 from guard import MAX_BODY
 from refusal import Refusal
+from routes import CHATS
 
 SECRET = "secretissime"
 TURNED_AWAY = """
 /gradio_api/upload /gradio_api/file=/etc/passwd /file=a /gradio_api/proxy=https://a.hf.space/b
-/gradio_api/run/answer /gradio_api/api/answer /gradio_api/call/other /gradio_api/component_server
+/gradio_api/run/answer /gradio_api/api/answer /gradio_api/call/other /run/answer /call/other
+/gradio_api/component_server
 /gradio_api/vibe-edit /gradio_api/deep_link /gradio_api/runs /gradio_api/process_recording
 /monitoring /docs /openapi.json /assets/..%2fapp.py /page/..%2fapp.py /page/app.py
 """
@@ -57,6 +59,12 @@ HOSTILE: list[tuple[str, Any]] = [
     ("call/chat_function", {"data": [BIG, []]}),
     ("call/chat_function", {"data": ["a", [["b", "c"]] * 1_500]}),
     ("call/chat_function", {"data": ["a", [{"role": BIG}]]}),
+    ("call/chat_function", {"data": ["a", {BIG: BIG}]}),
+    ("call/chat_function", {"data": ["a", [{"role": "user", "content": [{BIG: BIG}, [BIG], 1]}, [BIG]]]}),
+    ("run/predict", {"data": [BIG, []]}),
+    ("predict/chat_kant", {"data": ["a", [{"role": BIG}]]}),
+    ("call/chat_kant", {"data": [{BIG: BIG}, []], "session_hash": BIG, "fn_index": BIG}),
+    ("call/chat_kant", {"data": [{BIG: BIG}, []], "session_hash": BIG}),
     ("call/v2/answer", {"user_message": "a", SECRET: BIG}),
     ("queue/join", {"data": ["a"], "fn_index": 0, "session_hash": BIG}),
     ("queue/join", {"data": ["a"], "fn_index": BIG, "session_hash": "a"}),
@@ -82,7 +90,7 @@ def client(page: SpacePage) -> Iterator[httpx2.Client]:
 
 
 @pytest.mark.server
-def test_gradios_python_client_calls_both_endpoints_and_gets_what_the_backend_says(
+def test_gradios_python_client_calls_the_endpoints_and_gets_what_the_backend_says(
     page: SpacePage, cog: Server
 ) -> None:
     client = Client(page.url, verbose=False, analytics_enabled=False)
@@ -96,9 +104,10 @@ def test_gradios_python_client_calls_both_endpoints_and_gets_what_the_backend_sa
 
 
 @pytest.mark.server
-def test_gradio_documents_two_endpoints_and_each_input(client: httpx2.Client) -> None:
+def test_gradio_documents_the_endpoints_and_each_input(client: httpx2.Client) -> None:
     info = client.get("/gradio_api/info").json()
-    assert set(info["named_endpoints"]) == {"/answer", "/chat_function"}
+    assert info == client.get("/info").json()
+    assert set(info["named_endpoints"]) == {"/answer", *(f"/{name}" for name in CHATS)}
     assert not info["unnamed_endpoints"]
     assert all(endpoint["description"] for endpoint in info["named_endpoints"].values())
     parameters = info["named_endpoints"]["/answer"]["parameters"]
@@ -140,7 +149,8 @@ def test_only_the_page_s_own_files_and_requests_within_the_bound_are_let_through
         assert client.get(path).status_code == 404, path
     assert client.get("/page/main.js").status_code == 200
     body = json.dumps({"data": ["x" * MAX_BODY]}).encode()
-    assert client.post("/gradio_api/call/answer", content=body).status_code == 413
+    for path in ("/gradio_api/call/answer", "/call/chat_kant", "/run/predict", "/predict/chat_function"):
+        assert client.post(path, content=body).status_code == 413
     headers = {"Content-Type": "application/json"}
     chunks = (body[start : start + 65536] for start in range(0, len(body), 65536))
     with contextlib.suppress(httpx2.HTTPError):  # the connection may be dropped before all is sent
@@ -183,6 +193,42 @@ def test_pages_may_load_from_here_alone(client: httpx2.Client) -> None:
 
 
 # Answers that wait for a file, so that it is sure what comes before what
+
+
+@pytest.mark.server
+def test_each_route_of_the_existing_front_end_is_answered_as_it_asks(tmp_path: Path) -> None:
+    folder, log = puppet(tmp_path / "project", "set-up", "go-on"), tmp_path / "page"
+    data = ["Que faire ?", [["Bonjour.", "Bonjour, toi."]]]
+    answer = ["", [*data[1], ["Que faire ?", "0 "]]]
+    session = {"session_hash": "abc"}
+    with (
+        puppet_server(folder) as server,
+        SpacePage({"SNB_BACKEND_URL": server.url}, log) as page,
+        httpx2.Client(base_url=page.url, trust_env=False, timeout=600) as client,
+    ):
+        until(lambda: server.status() == "READY")
+
+        def post(path: str, **more: Any) -> Any:
+            return client.post(path, json={"data": data, **more}).raise_for_status().json()
+
+        def events(path: str, name: str) -> list[Any]:
+            lines = client.get(f"{path}/{name}").text.splitlines()
+            return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+        # One version asks at //chat_function.
+        for path in ("/run/predict", "/api/predict", "/gradio_api/predict//chat_function", "/api/chat_kant"):
+            assert post(path)["data"] == answer
+            assert post(path, fn_index=0, **session)["data"] == answer
+        for path in ("/call/chat_spinoza", "/gradio_api/call//chat_function", "/gradio_api/call/chat_kant"):
+            assert events(path, post(path)["event_id"])[-1] == answer
+            assert post(path, fn_index=0, **session)["data"] == answer
+        told = {"msg": "process_completed", "output": {"data": answer}}
+        assert events(path, post(path, **session)["event_id"])[-2:] == [answer, told]
+        data[0] = ""
+        failed = client.post("/run/predict", json={"data": data})
+        assert (failed.status_code, failed.json()["title"]) == (500, "BAD_INPUT")
+        told = events(path, post(path, **session)["event_id"])[-1]
+        assert (told["msg"], told["error"][:11]) == ("process_error", "BAD_INPUT: ")
 
 
 @pytest.mark.server
@@ -233,6 +279,9 @@ def test_a_closed_tab_and_the_stop_button_cancel_at_the_backend(tmp_path: Path) 
         visitor.stop()
         until(lambda: len(list(folder.glob("canceled-*"))) == 2)
         answer.close()
+        with contextlib.suppress(httpx2.TimeoutException):  # who waits for a whole answer, and leaves
+            httpx2.post(f"{page.url}/run/predict", json={"data": ["a", []]}, timeout=5, trust_env=False)
+        until(lambda: len(list(folder.glob("canceled-*"))) == 3)
 
 
 @pytest.mark.server

@@ -1,4 +1,4 @@
-"""The two endpoints: `answer`, with the inputs of predict.py, and the existing Space's `chat_function`.
+"""The endpoints: `answer`, with the inputs of predict.py, and the existing Space's `chat_function`s.
 
 Nothing is kept between two calls: whoever calls sends the history along.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 from backend import Backends
-from message import turns, unpacked
+from message import answered, continued, turns, unpacked
 from refusal import Refusal
 from visitor import turn
 from words import WAITING
@@ -84,30 +84,33 @@ def answer_of(backends: Backends) -> Endpoint:
     return published(answer, str)
 
 
-def chat_function_of(backends: Backends) -> Endpoint:
-    """The endpoint `chat_function`, as the existing Space has it."""
+def chat_function_of(backends: Backends, name: str, philosopher: str) -> Endpoint:
+    """The endpoint `chat_function` as the existing Space has it; `philosopher` answers if none is named."""
 
-    async def chat_function(message: str, history: list[list[str]]) -> AsyncIterator[tuple[str, list[Any]]]:
+    async def chat_function(message: str, history: list[Any]) -> AsyncIterator[tuple[str, list[Any]]]:
         """Le point d’entrée du premier Space : ["", [[question, réponse], …]].
 
         Args:
             message: The question, or persona, passages and question as one text, as callSNB packs them.
-            history: Earlier exchanges, oldest first, each [question, answer]; [] for none.
+            history: Earlier exchanges, oldest first: each [question, answer], or messages as Gradio keeps
+                them, which come back as such; [] for none.
         """
         try:
-            inputs = {**unpacked(message), "history": turns(history)}
+            earlier = answered(history)
+            inputs = {"philosopher": philosopher, **unpacked(message), "history": turns(earlier)}
         except Refusal as refusal:
             raise refusal.shown() from None
-        text, due = "", 0.0
+        text, due, reply = "", 0.0, continued(earlier, message)
         pause = len(json.dumps(history)) / ECHO
         async for piece in streamed(backends, inputs):
             text += piece
             if time.monotonic() >= due:
                 due = time.monotonic() + pause
-                yield "", [*history, [message, text]]
-        yield "", [*history, [message, text]]
+                yield "", reply(text)
+        yield "", reply(text)
 
-    return published(chat_function, str, list[list[str]])
+    chat_function.__name__ = name
+    return published(chat_function, str, list[Any])
 
 
 def published(function: Endpoint, *returns: Any) -> Endpoint:
@@ -144,6 +147,7 @@ def checked(inputs: dict[str, Any]) -> dict[str, Any]:
         Refusal: with every fault.
     """
     given = {name: value for name, value in inputs.items() if value is not None}
+    given["history"] = turns(given.get("history", []))
     try:
         Request.checked(**given)
     except SNBError as error:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from routes import CHATS, by_whom, prefixed
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -33,7 +35,8 @@ ALLOWED = re.compile(
     r"/(?:page/[\w.-]{1,64}|config|favicon\.ico|robots\.txt|theme\.css)?"
     r"|/(?:assets|static|svelte)/(?!.*\.\.)[\w./-]{1,128}"
     r"|/gradio_api/(?:info|openapi\.json|app_id|startup-events|theme\.css|queue/(?:join|data|status)|cancel|reset"
-    r"|login_check|heartbeat/[\w-]{1,64}|call/(?:v2/)?(?:answer|chat_function)(?:/\w{1,64})?)/?",
+    rf"|login_check|heartbeat/[\w-]{{1,64}}|call/(?:v2/)?(?:answer|{'|'.join(CHATS)})(?:/\w{{1,64}})?"
+    rf"|(?:run|api|predict)/(?:predict|{'|'.join(CHATS)}))/?",
     re.ASCII,
 )
 ORIGIN = re.compile(rb"[\w.:, \[\]-]{1,255}")
@@ -103,6 +106,7 @@ async def checked(scope: Message, receive: Receive) -> Receive:
     Raises:
         TurnedAway: the request is none of this page's.
     """
+    scope["path"] = prefixed(scope["path"])
     if not ALLOWED.fullmatch(scope["path"]) or len(scope["query_string"]) > MAX_QUERY:
         raise TurnedAway(404, "There is nothing here.")
     if scope["method"] != "POST":
@@ -116,6 +120,7 @@ async def checked(scope: Message, receive: Receive) -> Receive:
         raise TurnedAway(400, "The request is not JSON.") from None
     if not isinstance(document, dict) or more_values(document, MAX_VALUES):
         raise TurnedAway(422, f"The request is not an object of at most {MAX_VALUES} values.")
+    scope["whom"] = by_whom(scope["path"], document)
     # A session of a caller of /call would mix its answers; /call/v2 has the endpoint's inputs by name.
     if "/call/v2/" not in scope["path"]:
         fields = ("data",) if "/call/" in scope["path"] else tuple(FIELDS)

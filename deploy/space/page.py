@@ -1,4 +1,4 @@
-"""The page at `/` and Gradio under it: the same two endpoints for the page as for every other caller."""
+"""The page at `/` and Gradio under it: the same endpoints for the page as for every other caller."""
 
 import contextlib
 import json
@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from gradio.events import api
 from guard import Guard
 from refusal import Refusal
+from routes import CHATS, Routes
 from starlette.routing import Match, Route
 from visitor import VISITORS
 from words import ERRORS, PHILOSOPHERS, STATES
@@ -95,7 +96,9 @@ def gradio_app(backends: Backends) -> gr.Blocks:
     blocks = Endpoints(title="Trois philosophes", analytics_enabled=False)
     blocks.state_session_capacity = SESSIONS
     with blocks:
-        for endpoint in (answer_of(backends), chat_function_of(backends)):
+        # chat_function first: it is the number 0 that callers of the existing Space ask for.
+        chats = [chat_function_of(backends, *chat) for chat in CHATS.items()]
+        for endpoint in (*chats, answer_of(backends)):
             api(endpoint, api_name=endpoint.__name__, concurrency_limit=VISITORS, concurrency_id="answers")
     for function in blocks.fns.values():
         describe(function)
@@ -134,6 +137,7 @@ def web(backends: Backends) -> Guard:
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.router.routes.append(Page("/", lambda _: served("index.html"), methods=["GET", "HEAD"]))
+    app.router.routes.append(Route("/config", lambda _: JSONResponse(config(blocks))))
     app.router.routes.append(Route("/page/site.json", lambda _: JSONResponse(site(blocks))))
     app.router.routes.append(Route("/page/{name}", lambda request: served(request.path_params["name"])))
     options: dict[str, Any] = {"run_history": False, "enable_monitoring": False, "pwa": False}
@@ -150,7 +154,16 @@ def web(backends: Backends) -> Guard:
         show_error=False,
         **options,
     )
-    return Guard(app)
+    return Guard(Routes(app))
+
+
+def config(blocks: gr.Blocks) -> dict[str, Any]:
+    """What Gradio's clients read first.
+
+    Gradio 6.31.0 puts its own address into it, as http:// where the proxy in front does not say what it is,
+    and @gradio/client 2 then asks there. Without one, a client keeps to the address that it was given.
+    """
+    return {**blocks.config, "root": "", "username": None}
 
 
 async def unclear(*_: Any) -> JSONResponse:
