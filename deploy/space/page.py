@@ -17,9 +17,9 @@ from guard import Guard
 from refusal import Refusal
 from starlette.routing import Match, Route
 from visitor import VISITORS
-from words import ERRORS, PHILOSOPHERS, STATES
+from words import ERRORS, NOTES, PHILOSOPHERS, STATES
 
-from snb.request import MAX_MESSAGE
+from snb.request import MAX_MESSAGE, MAX_TEXT
 
 HERE = Path(__file__).resolve().parent
 FILES = {file.name: file for file in (HERE / "page").iterdir()}
@@ -173,5 +173,6 @@ def site(blocks: gr.Blocks) -> dict[str, Any]:
     people = {name: {**words, "questions": questions[name]} for name, words in PHILOSOPHERS.items()}
     assert answer.fn
     inputs = [[name, default] for name, _, default, _ in gr.utils.get_function_params(answer.fn)]
-    texts = {"people": people, "states": STATES, "errors": ERRORS}
-    return {**texts, "endpoint": {"number": number, "inputs": inputs}, "bounds": {"message": MAX_MESSAGE}}
+    texts = {"people": people, "states": STATES, "notes": NOTES, "errors": ERRORS}
+    bounds = {"message": MAX_MESSAGE, "passages": MAX_TEXT}
+    return {**texts, "endpoint": {"number": number, "inputs": inputs}, "bounds": bounds}
