@@ -230,7 +230,7 @@ test("answers are added to the log and not built anew; the focus stays in sight"
   assert.deepEqual(await page.evaluate(() => changes), { added: 6, removed: 0 });
   });
 
-test("axe finds nothing: at the start, in a conversation, beside an error, in the dialog, by night", { skip }, async () => {
+test("axe finds nothing: at the start, in a conversation with an error, in the dialog, by night", { skip }, async () => {
   for (const options of [PHONE, { ...DESK, colorScheme: "dark" }]) {
     const page = await puppet(options);
     await page.evaluate(AXE);
@@ -241,11 +241,10 @@ test("axe finds nothing: at the start, in a conversation, beside an error, in th
     await sound("start");
     await join(page, COURSE);
     await page.exchange("Un ?", "1. Un\n2. Deux\n\n> Trois", "LENGTH");
-    await sound("conversation");
     await ask(page, "Deux ?");
     await page.say(refusal("BUSY"));
     await idle(page);
-    await sound("error");
+    await sound("conversation");
     await page.click("#prepare");
     await page.waitForSelector("#class-code svg");
     await sound("dialog");
@@ -274,7 +273,7 @@ function edges() {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
   };
   const ground = light(getComputedStyle(document.body).backgroundColor);
-  return ["#message", "#people label", "#people label:has(:checked)", "#down"].map((selector) => {
+  return ["#context", "#people label", "#people label:has(:checked)", "#down"].map((selector) => {
     const edge = light(getComputedStyle(document.querySelector(selector)).borderTopColor);
     return Math.max(edge, ground) / Math.min(edge, ground);
   });
@@ -311,8 +310,11 @@ test("Markdown comes out as written, safely, whatever the pieces it came in, and
   assert.equal(await page.textContent(".said"), "Quoi\u202f?");
 });
 
+/** Bytes of level L by version, as the standard has them: each way of laying out blocks, lengths and marks. */
+const CAPACITIES = { 1: 17, 2: 32, 6: 134, 7: 154, 9: 230, 10: 271, 14: 458, 19: 792, 20: 858, 21: 929, 24: 1171, 27: 1465, 32: 1952, 40: 2953 };
+
 /** The text of a QR code, as jsQR reads it off a picture. */
-function decoded(rows, scale = 3, quiet = 4) {
+function decoded(rows, scale = 2, quiet = 4) {
   const size = (rows.length + 2 * quiet) * scale;
   const picture = new Uint8ClampedArray(4 * size * size).fill(255);
   for (let y = 0; y < rows.length * scale; y++) {
@@ -323,22 +325,21 @@ function decoded(rows, scale = 3, quiet = 4) {
   return jsQR(picture, size, size)?.data;
 }
 
-test("QR codes of every version are read by somebody else's reader", { skip }, async () => {
+test("QR codes of all kinds of versions are read by somebody else's reader", { skip }, async () => {
   const page = await visit();
-  const codes = await page.evaluate(async () => {
+  const codes = await page.evaluate(async (capacities) => {
     const { qr } = await import("/page/qr.js");
-    const byVersion = new Map();
-    for (let length = 1; length <= 2953; length += 13) {
-      const given = `é${Array.from({ length: length - 2 }, (_, at) => String.fromCharCode(33 + ((at * at * 7 + length) % 90))).join("")}`.slice(0, length);
-      const rows = qr(given);
-      byVersion.set(rows.length, { given, rows: rows.map((row) => row.map(Number)) });
-    }
-    return { codes: [...byVersion.values()], over: qr("a".repeat(2954)) };
-  });
-  assert.equal(codes.codes.length, 40);
-  assert.equal(codes.over, null);
-  // jsQR 1.4.0 looks for a mark of version 23 at 74, where the standard has 78; zxing-cpp reads it.
-  for (const { given, rows } of codes.codes) if (rows.length !== 109) assert.equal(decoded(rows), given, `version ${(rows.length - 17) / 4}`);
+    return capacities.map((length) => {
+      const given = `é${Array.from({ length: length - 2 }, (_, at) => String.fromCharCode(33 + ((at * at * 7 + length) % 90))).join("")}`;
+      return { given, rows: qr(given)?.map((row) => row.map(Number)) };
+    });
+  }, [...Object.values(CAPACITIES), 2954]);
+  assert.equal(codes.pop().rows, undefined);
+  for (const version of Object.keys(CAPACITIES)) {
+    const { given, rows } = codes.shift();
+    assert.equal(rows.length, 4 * version + 17);
+    assert.equal(decoded(rows), given, `version ${version}`);
+  }
 });
 
 test("a teacher's link and its code carry philosopher, question and passages, and no server sees them", { skip }, async () => {
@@ -351,13 +352,15 @@ test("a teacher's link and its code carry philosopher, question and passages, an
   await until(async () => (await link()).length > 120);
   await shot(page, "class");
   const image = (await page.locator("#class-code svg").screenshot()).toString("base64");
-  const [data, width, height] = await page.evaluate(async (bytes) => {
+  const [dots, width] = await page.evaluate(async (bytes) => {
     const bitmap = await createImageBitmap(new Blob([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))]));
     const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
     context.drawImage(bitmap, 0, 0);
-    return [[...context.getImageData(0, 0, bitmap.width, bitmap.height).data], bitmap.width, bitmap.height];
+    const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+    return [data.filter((_, at) => at % 4 === 0).map((red) => (red < 128 ? 1 : 0)).join(""), bitmap.width];
   }, image);
-  assert.equal(jsQR(new Uint8ClampedArray(data), width, height)?.data, await link());
+  const photo = Uint8ClampedArray.from({ length: 4 * dots.length }, (_, at) => (at % 4 < 3 && dots[at >> 2] === "1" ? 0 : 255));
+  assert.equal(jsQR(photo, width, dots.length / width)?.data, await link());
 
   const asked = [];
   const hash = new URL(await link()).hash;
@@ -385,10 +388,12 @@ test("a link that somebody has forged does no harm", { skip }, async () => {
   });
   page.on("dialog", () => assert.fail("a script ran"));
   for (const link of [...forged, `${doors().page}/#cours=AAAA`, `${doors().page}/#cours=%%%`]) {
-    const other = await puppet(DESK, () => {}, new URL(link).hash);
-    assert.ok((await other.locator("#questions button").count()) >= 1);
-    assert.equal(await other.locator("#questions img").count(), 0);
-    assert.deepEqual(await jobs(other), []);
+    await page.goto("about:blank");
+    await page.goto(link);
+    await page.waitForSelector("#people:enabled");
+    assert.ok((await page.locator("#questions button").count()) >= 1);
+    assert.equal(await page.locator("#questions img").count(), 0);
+    assert.deepEqual(await jobs(page), []);
   }
 });
 
@@ -420,17 +425,17 @@ test("letters for a projector are larger by half, and stay so", { skip }, async 
   const size = () => page.locator("#line").evaluate((line) => parseFloat(getComputedStyle(line).fontSize));
   const before = await size();
   await page.click("#large");
-  assert.equal(await size(), 1.5 * before);
+  assert.equal((await size()).toFixed(2), (1.5 * before).toFixed(2));
   await page.reload();
   await page.waitForSelector("#people:enabled");
   assert.equal(await page.getAttribute("#large", "aria-pressed"), "true");
-  assert.equal(await size(), 1.5 * before);
+  assert.equal((await size()).toFixed(2), (1.5 * before).toFixed(2));
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 1920);
 });
 
-test("a class on a slow line loads the page in less than 60 KB", { skip }, async () => {
-  let bytes = 0;
-  const page = await visit(DESK, (page) => page.on("response", async (response) => (bytes += (await response.body().catch(() => "")).length)));
+test("a class on a slow line loads less than 40 KB", { skip }, async () => {
+  const page = await visit();
   await page.waitForLoadState("networkidle");
-  assert.ok(bytes > 20_000 && bytes < 60_000, String(bytes));
+  const bytes = await page.evaluate(() => ["navigation", "resource"].flatMap((kind) => performance.getEntriesByType(kind)).reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0));
+  assert.ok(bytes > 10_000 && bytes < 40_000, String(bytes));
 });

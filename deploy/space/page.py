@@ -15,6 +15,8 @@ from fastapi.responses import FileResponse, JSONResponse
 from gradio.events import api
 from guard import Guard
 from refusal import Refusal
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match, Route
 from visitor import VISITORS
 from words import ERRORS, NOTES, PHILOSOPHERS, STATES
@@ -23,6 +25,7 @@ from snb.request import MAX_MESSAGE, MAX_TEXT
 
 HERE = Path(__file__).resolve().parent
 FILES = {file.name: file for file in (HERE / "page").iterdir()}
+PACKED = [Middleware(GZipMiddleware)]
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 OPEN_DOCUMENTATION = """<script>
@@ -133,9 +136,14 @@ def web(backends: Backends) -> Guard:
         await backends.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.router.routes.append(Page("/", lambda _: served("index.html"), methods=["GET", "HEAD"]))
-    app.router.routes.append(Route("/page/site.json", lambda _: JSONResponse(site(blocks))))
-    app.router.routes.append(Route("/page/{name}", lambda request: served(request.path_params["name"])))
+    app.router.routes.append(
+        Page("/", lambda _: served("index.html"), methods=["GET", "HEAD"], middleware=PACKED)
+    )
+    app.router.routes.append(
+        Route("/page/site.json", lambda _: JSONResponse(site(blocks)), middleware=PACKED)
+    )
+    files = Route("/page/{name}", lambda request: served(request.path_params["name"]), middleware=PACKED)
+    app.router.routes.append(files)
     options: dict[str, Any] = {"run_history": False, "enable_monitoring": False, "pwa": False}
     options |= {"mcp_server": False, "app_kwargs": {"exception_handlers": dict.fromkeys(UNCLEAR, unclear)}}
     theme = gr.themes.Base(font=["Georgia", "serif"], font_mono=["monospace"])  # no fonts of other hosts

@@ -2,11 +2,9 @@
 
 import { Follow } from "./follow.js";
 import { ask, Refused } from "./gradio.js";
-import { lessonOf } from "./link.js";
 import { history, Memory, reopen, settle } from "./memory.js";
 import { passagesOf } from "./passages.js";
 import { people } from "./people.js";
-import { prepare, save } from "./sheet.js";
 import { element, find, sentence, site } from "./site.js";
 import { complain, say } from "./status.js";
 import { Talk } from "./talk.js";
@@ -19,6 +17,7 @@ const talk = new Talk(find("conversation"), { again, more: () => send(sentence("
 const follow = new Follow(document.querySelector("main"), find("down"), () => memory.thread.length > 0);
 const message = find("message");
 const context = find("context");
+const LESSON = "#cours="; // what a teacher's link has after the page's address
 const touch = matchMedia("(pointer: coarse)");
 let asking = null; // {stop, again} of the answer under way
 
@@ -66,6 +65,7 @@ function controls(focused = document.activeElement) {
   find("start").hidden = said;
   for (const each of ["clear", "save", "print"]) find(each).hidden = !said;
   find("restore").hidden = said || !memory.cleared;
+  find("date").textContent = new Date(memory.thread.at(-1)?.at ?? Date.now()).toLocaleDateString("fr-FR", { dateStyle: "full" });
   find("send").hidden = Boolean(asking);
   find("send").disabled = false;
   find("stop").hidden = !asking;
@@ -191,8 +191,9 @@ async function copy(text) {
 
 /** Takes over what a teacher's link says, once. */
 async function learn() {
-  const lesson = await lessonOf(location.hash);
-  if (!lesson || kept.link === location.hash) return;
+  if (!location.hash.startsWith(LESSON) || kept.link === location.hash) return;
+  const lesson = await (await import("./link.js")).lessonOf(location.hash);
+  if (!lesson) return;
   Object.assign(kept, { link: location.hash, lesson, philosopher: lesson.philosopher });
   memory.passages = lesson.passages;
   memory.save();
@@ -249,9 +250,9 @@ find("restore").addEventListener("click", () => {
   show();
   say(sentence("restored"));
 });
-find("save").addEventListener("click", () => save(memory));
+find("save").addEventListener("click", async () => (await import("./sheet.js")).save(memory));
 find("print").addEventListener("click", () => print());
-addEventListener("beforeprint", () => prepare(memory));
+addEventListener("beforeprint", () => find("conversation").querySelectorAll("details").forEach((sources) => (sources.open = true)));
 find("large").addEventListener("click", () => {
   kept.large = !kept.large;
   memory.save();
@@ -261,6 +262,6 @@ find("prepare").addEventListener("click", async () => {
   const { open } = await import("./class.js");
   await open({ philosopher: kept.philosopher, question: message.value || memory.thread[0]?.question || "", passages: context.value });
 });
-addEventListener("hashchange", () => location.hash.startsWith("#cours=") && location.reload());
+addEventListener("hashchange", () => location.hash.startsWith(LESSON) && location.reload());
 addEventListener("keydown", (event) => event.key === "Escape" && asking?.stop.abort());
 addEventListener("pagehide", () => memory.save());

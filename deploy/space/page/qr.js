@@ -26,7 +26,8 @@ export function qr(text) {
     if (4 + counted + 8 * bytes.length > 8 * codewords) continue;
     const data = interleaved(packed(bytes, counted, codewords), version);
     const codes = MASKS.map((_, mask) => drawn(version, data, mask));
-    return codes.sort((one, other) => penalty(one) - penalty(other))[0];
+    const points = codes.map(penalty);
+    return codes[points.indexOf(Math.min(...points))];
   }
   return null;
 }

@@ -6,15 +6,8 @@ const STYLE = `body { max-width: 40rem; margin: 2rem auto; padding: 0 1rem; font
 h1, h2, h3 { font-weight: 400; } h3 { margin: 1.5rem 0 0; font-variant: small-caps; } p { white-space: pre-wrap; }
 .note, #imprint, .sources { color: #555; } blockquote { margin: 0.5rem 0 0.5rem 1rem; white-space: pre-wrap; }`;
 
-/** Brings the day of a conversation, and its passages, into view for the printer. */
-export function prepare({ thread }) {
-  find("date").textContent = day(thread).toLocaleDateString("fr-FR", { dateStyle: "full" });
-  for (const details of find("conversation").querySelectorAll("details")) details.open = true;
-}
-
-/** Saves the conversation as a page of its own, which needs nothing else. */
+/** Saves the conversation as it is shown, as a page of its own, which needs nothing else. */
 export function save({ thread, kept: { philosopher } }) {
-  prepare({ thread });
   const title = `${site.people[philosopher].name}, ${find("date").textContent}`;
   const sheet = document.implementation.createHTMLDocument(title);
   sheet.documentElement.lang = "fr";
@@ -22,14 +15,13 @@ export function save({ thread, kept: { philosopher } }) {
   sheet.body.append(made(sheet, "h1", title), sheet.importNode(find("imprint"), true));
   sheet.body.append(...Array.from(find("conversation").children, (article) => sheet.importNode(article, true)));
   for (const control of sheet.querySelectorAll("button, svg, #date, .tools, :empty:not(meta, hr)")) control.remove();
+  for (const details of sheet.querySelectorAll("details")) details.open = true;
   const file = new Blob(["<!doctype html>", sheet.documentElement.outerHTML], { type: "text/html" });
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file) });
-  link.download = `${philosopher}-${day(thread).toLocaleDateString("sv")}.html`; // Sweden writes 2026-11-27
+  link.download = `${philosopher}-${new Date(thread.at(-1).at).toLocaleDateString("sv")}.html`; // Sweden writes 2026-11-27
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
-
-const day = (thread) => new Date(thread.at(-1)?.at ?? Date.now());
 
 function made(sheet, name, text) {
   return Object.assign(sheet.createElement(name), { textContent: text });
