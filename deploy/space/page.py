@@ -136,14 +136,11 @@ def web(backends: Backends) -> Guard:
         await backends.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.router.routes.append(
-        Page("/", lambda _: served("index.html"), methods=["GET", "HEAD"], middleware=PACKED)
-    )
-    app.router.routes.append(
-        Route("/page/site.json", lambda _: JSONResponse(site(blocks)), middleware=PACKED)
-    )
-    files = Route("/page/{name}", lambda request: served(request.path_params["name"]), middleware=PACKED)
-    app.router.routes.append(files)
+    app.router.routes += [
+        Page("/", lambda _: served("index.html"), methods=["GET", "HEAD"], middleware=PACKED),
+        Route("/page/site.json", lambda _: JSONResponse(site(blocks)), middleware=PACKED),
+        Route("/page/{name}", lambda request: served(request.path_params["name"]), middleware=PACKED),
+    ]
     options: dict[str, Any] = {"run_history": False, "enable_monitoring": False, "pwa": False}
     options |= {"mcp_server": False, "app_kwargs": {"exception_handlers": dict.fromkeys(UNCLEAR, unclear)}}
     theme = gr.themes.Base(font=["Georgia", "serif"], font_mono=["monospace"])  # no fonts of other hosts

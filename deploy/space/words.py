@@ -51,12 +51,14 @@ STATES = {
     "with_one": "Avec 1 passage joint",
     "with_same": "Avec les mêmes {count} passages joints",
     "with_same_one": "Avec le même passage joint",
-    "unread": "Tes passages n’ont pas été lus : ils sont trop longs. Garde l’essentiel, puis repose ta question.",
+    "unread": "Tes passages n’ont pas été lus : ils sont trop longs. Garde l’essentiel, puis repose ta "
+    "question.",
     "unread_some": "Tes passages n’ont pas tous été lus : à peu près les {read} premiers sur {count}. Garde "
     "l’essentiel, puis repose ta question.",
     "passages_too_long": "Tes passages sont trop longs : {limit} caractères au plus, {count} de trop.",
     "link_copied": "Lien copié.",
-    "lesson_too_long": "Trop long : {message} caractères pour la question et {passages} pour les passages, au plus.",
+    "lesson_too_long": "Trop long : {message} caractères pour la question et {passages} pour les passages, "
+    "au plus.",
     "no_code": "Trop long pour un code à photographier : donne le lien.",
     "code": "Le lien, à photographier avec un téléphone",
     "too_long": "Ta question est trop longue : {limit} caractères au plus.",
