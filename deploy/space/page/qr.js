@@ -20,17 +20,27 @@ const MASKS = [
 /** @returns {boolean[][] | null} rows of modules, true for dark; null where the text is too long for a code */
 export function qr(text) {
   const bytes = new TextEncoder().encode(text);
-  for (let version = 1; version <= 40; version++) {
-    const codewords = capacity(version) - CORRECTION[version - 1] * BLOCKS[version - 1];
-    const counted = version < 10 ? 8 : 16; // bits of the length
-    if (4 + counted + 8 * bytes.length > 8 * codewords) continue;
-    const data = interleaved(packed(bytes, counted, codewords), version);
-    const codes = MASKS.map((_, mask) => drawn(version, data, mask));
-    const points = codes.map(penalty);
-    return codes[points.indexOf(Math.min(...points))];
-  }
-  return null;
+  const version = versionFor(bytes.length);
+  if (!version) return null;
+  const data = interleaved(packed(bytes, version), version);
+  const codes = MASKS.map((_, mask) => drawn(version, data, mask));
+  const points = codes.map(penalty);
+  return codes[points.indexOf(Math.min(...points))];
 }
+
+/** The smallest version that holds so many bytes; 0 where none does. */
+export function versionFor(length) {
+  for (let version = 1; version <= 40; version++) {
+    if (4 + counted(version) + 8 * length <= 8 * room(version)) return version;
+  }
+  return 0;
+}
+
+/** Bits of the length. */
+const counted = (version) => (version < 10 ? 8 : 16);
+
+/** Bytes of a version without those of error correction. */
+const room = (version) => capacity(version) - CORRECTION[version - 1] * BLOCKS[version - 1];
 
 /** Bytes of a version, those of error correction included. */
 function capacity(version) {
@@ -40,8 +50,9 @@ function capacity(version) {
 }
 
 /** The codewords of the data: mode, length, bytes, and what fills the rest. */
-function packed(bytes, counted, codewords) {
-  const bits = "0100" + binary(bytes.length, counted) + Array.from(bytes, (byte) => binary(byte, 8)).join("") + "0000";
+function packed(bytes, version) {
+  const codewords = room(version);
+  const bits = "0100" + binary(bytes.length, counted(version)) + Array.from(bytes, (byte) => binary(byte, 8)).join("") + "0000";
   const data = bits.match(/.{1,8}/g).slice(0, codewords).map((octet) => parseInt(octet.padEnd(8, "0"), 2));
   for (let pad = 0xec; data.length < codewords; pad ^= 0xec ^ 0x11) data.push(pad);
   return data;
