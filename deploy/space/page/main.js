@@ -1,15 +1,14 @@
 /** The page: choosing, asking, stopping, asking again. What is shown comes from `memory`. */
 
+import { Course } from "./course.js";
 import { Follow } from "./follow.js";
-import { ask, Refused } from "./gradio.js";
-import { history, Memory, reopen, settle } from "./memory.js";
+import { history, Memory, reopen } from "./memory.js";
 import { passagesOf } from "./passages.js";
 import { people } from "./people.js";
 import { element, find, sentence, site } from "./site.js";
 import { complain, say } from "./status.js";
 import { Talk } from "./talk.js";
 import { typeset } from "./typography.js";
-import { Wait } from "./wait.js";
 
 const memory = new Memory();
 const { kept } = memory;
@@ -19,7 +18,7 @@ const message = find("message");
 const context = find("context");
 const LESSON = "#cours="; // what a teacher's link has after the page's address
 const touch = matchMedia("(pointer: coarse)");
-let asking = null; // {stop, again} of the answer under way
+const course = new Course(memory, talk, giveBack);
 
 const name = () => site.people[kept.philosopher].name;
 
@@ -66,10 +65,10 @@ function controls(focused = document.activeElement) {
   for (const each of ["clear", "save", "print"]) find(each).hidden = !said;
   find("restore").hidden = said || !memory.cleared;
   find("date").textContent = new Date(memory.thread.at(-1)?.at ?? Date.now()).toLocaleDateString("fr-FR", { dateStyle: "full" });
-  find("send").hidden = Boolean(asking);
+  find("send").hidden = course.busy;
   find("send").disabled = false;
-  find("stop").hidden = !asking;
-  find("clear").disabled = find("people").disabled = Boolean(asking);
+  find("stop").hidden = !course.busy;
+  find("clear").disabled = find("people").disabled = course.busy;
   find("room").hidden = room > 500 || room < 0;
   find("room").textContent = sentence("room", { count: room });
   find("joined").textContent = sentence(count ? "joined" : "join", { count, name: name() });
@@ -77,7 +76,7 @@ function controls(focused = document.activeElement) {
 }
 
 function refocus() {
-  const target = asking ? find("stop") : touch.matches ? find("send") : message;
+  const target = course.busy ? find("stop") : touch.matches ? find("send") : message;
   target.focus({ preventScroll: true });
 }
 
@@ -96,7 +95,7 @@ function fits(question) {
 
 /** Asks `question` after the exchanges that there are. True where it is asked. */
 function send(question) {
-  if (asking || !question.trim() || !fits(question)) return false;
+  if (course.busy || !question.trim() || !fits(question)) return false;
   const earlier = history(memory.thread);
   const exchange = { question, answer: "", state: "asked", notes: [], passages: context.value.trim(), at: Date.now() };
   memory.thread.push(exchange);
@@ -108,68 +107,25 @@ function send(question) {
 /** Asks the last question of the conversation anew; its answer stays until there is another. */
 function again() {
   const exchange = memory.thread.at(-1);
-  if (asking || !exchange || !fits(exchange.question)) return;
+  if (course.busy || !exchange || !fits(exchange.question)) return;
   reopen(exchange, context.value.trim());
   answer(exchange, history(memory.thread.slice(0, -1)));
 }
 
 async function answer(exchange, earlier) {
   const focused = document.activeElement;
-  const wait = new Wait(name());
-  asking = { stop: new AbortController(), again: false };
-  complain("");
-  talk.grow();
+  const answered = course.begin(exchange, earlier);
   controls(focused);
   follow.reveal();
-  const inputs = { user_message: exchange.question, philosopher: kept.philosopher, rag_context: exchange.passages, history: earlier };
-  try {
-    await ask(site.endpoint, inputs, asking.stop.signal, listeners(exchange, wait));
-    settle(exchange, "done");
-    wait.says("done");
-  } catch (error) {
-    failed(exchange, asking.stop.signal.aborted ? null : error);
-  }
-  wait.end();
-  const repeat = asking.again;
-  asking = null;
-  memory.save();
-  if (memory.thread.includes(exchange)) talk.grow();
-  else talk.drop();
+  await answered;
   controls();
-  if (repeat) again();
 }
 
-function listeners(exchange, wait) {
-  const { signal } = asking.stop;
-  const unlessStopped = (listener) => (...values) => signal.aborted || listener(...values);
-  const listening = {
-    heard: () => (wait.heard = performance.now()),
-    queued: (rank) => rank > 0 && wait.told(sentence("queued", { rank: rank === 1 ? "une question" : `${rank} questions` })),
-    started: () => wait.started(),
-    told(code, text) {
-      if (code === "COLD_START" || code === "BUSY") wait.told(text);
-      else exchange.notes.push(code);
-    },
-    text(text) {
-      wait.wrote();
-      exchange.answer = text;
-      talk.grow();
-    },
-  };
-  return Object.fromEntries(Object.entries(listening).map(([key, listener]) => [key, unlessStopped(listener)]));
-}
-
-/** A notice, and never the philosopher's words; what he had said by then stays, and what he had said before. */
-function failed(exchange, error) {
-  const unanswered = !exchange.answer && !exchange.former;
-  settle(exchange, error ? "failed" : "stopped");
-  say(error ? "" : sentence("stopped"));
-  if (!error) return;
-  const code = error instanceof Refused ? error.code : "OTHER";
-  complain(site.errors[code] ?? site.errors.OTHER);
-  if (code !== "BAD_INPUT" || !unanswered || message.value) return;
-  memory.thread.pop();
-  write(exchange.question);
+/** A question that was refused goes back where it can be mended, unless another is there. */
+function giveBack(question) {
+  if (message.value) return false;
+  write(question);
+  return true;
 }
 
 function write(text) {
@@ -233,11 +189,11 @@ context.addEventListener("input", () => {
   controls();
 });
 // Not the second click of who pressed « Demander » twice, in whose place it is.
-find("stop").addEventListener("click", (event) => event.detail < 2 && asking?.stop.abort());
-find("retry").addEventListener("click", () => {
-  if (!asking) return;
-  asking.again = true;
-  asking.stop.abort();
+find("stop").addEventListener("click", (event) => event.detail < 2 && course.stop());
+find("retry").addEventListener("click", async () => {
+  course.stop();
+  await course.over;
+  again();
 });
 find("clear").addEventListener("click", () => {
   memory.clear();
@@ -263,5 +219,5 @@ find("prepare").addEventListener("click", async () => {
   await open({ philosopher: kept.philosopher, question: message.value || memory.thread[0]?.question || "", passages: context.value });
 });
 addEventListener("hashchange", () => location.hash.startsWith(LESSON) && location.reload());
-addEventListener("keydown", (event) => event.key === "Escape" && asking?.stop.abort());
+addEventListener("keydown", (event) => event.key === "Escape" && course.stop());
 addEventListener("pagehide", () => memory.save());
