@@ -1,68 +1,29 @@
 /** The page of deploy/space in headless Chromium, before the real servers. SCREENSHOTS=1 puts pictures into build/screenshots/. */
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { camera, launch, skip } from "./browser.js";
-import { open, until } from "./doors.js";
+import { test } from "node:test";
+import { camera, skip } from "./browser.js";
+import { until } from "./doors.js";
+import { answers, ask, DESK, idle, notes, PHONE, refusal, visitors } from "./space-page.js";
 
-const DESK = { viewport: { width: 1100, height: 900 } };
-const PHONE = { viewport: { width: 375, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 const LONG = "Raconte-moi longuement l’histoire de la philosophie.";
 const SHORT = 24; // tokens of an answer that is waited for
 const ENDLESS = 2048; // of one that is still going on when something happens to it
-const opened = [];
-let browser;
-let doors;
-let elsewhere = []; // requests that left for another host
-let inputs; // names, in the order in which the page sends them
+const { visit: arrive, doors, elsewhere } = visitors();
+const shot = camera("screenshots");
 
-before(async () => {
-  if (skip) return;
-  [browser, doors] = await Promise.all([launch(), open()]);
-  inputs = (await (await fetch(`${doors.page}/page/site.json`)).json()).endpoint.inputs.map(([name]) => name);
-});
-after(async () => {
-  await browser?.close();
-  await doors?.close();
-});
-afterEach(async () => {
-  for (const context of opened.splice(0)) await context.close();
-  const left = elsewhere;
-  elsewhere = [];
-  assert.deepEqual(left, [], "the page reached for another host");
-});
-
-/** A visitor: a browser of his own, with no trace of the others. */
-async function visit(options = DESK) {
-  const context = await browser.newContext({ locale: "fr-FR", ...options });
-  opened.push(context);
-  const page = await context.newPage();
-  page.on("request", (request) => {
-    if (!request.url().startsWith(`${doors.page}/`) && !/^(?:data|blob):/.test(request.url())) elsewhere.push(request.url());
-  });
-  await lengthen(page, SHORT);
-  await page.goto(doors.page);
-  await page.waitForSelector("#questions button");
-  return page;
-}
+const visit = (options) => arrive(options, (page) => lengthen(page, SHORT));
 
 /** Gives the answers to the next questions, or to so many, this length: the page itself asks for none. */
 async function lengthen(page, tokens, times) {
+  const { endpoint } = await (await fetch(`${doors().page}/page/site.json`)).json();
+  const inputs = endpoint.inputs.map(([name]) => name);
   const length = async (route) => {
     const job = route.request().postDataJSON();
     for (const name of ["min_tokens", "max_tokens"]) job.data[inputs.indexOf(name)] = tokens;
     await route.continue({ postData: JSON.stringify(job) });
   };
   await page.route("**/gradio_api/queue/join", length, { times });
-}
-
-const shot = camera("screenshots");
-const idle = (page) => page.waitForSelector("#stop", { state: "hidden", timeout: 120_000 });
-const answers = (page) => page.locator("article.answer .text").allInnerTexts();
-
-async function ask(page, question) {
-  await page.fill("#message", question);
-  await page.click("#send");
 }
 
 /** An answer of which some has come and more is to come. */
@@ -88,7 +49,7 @@ for (const [key, name] of [["spinoza", "Spinoza"], ["bergson", "Bergson"], ["kan
     assert.equal((await answers(page)).length, 2);
     assert.ok((await answers(page)).every((text) => text.length > 5));
     assert.equal(await page.textContent("#state"), `${name} a répondu.`);
-    assert.match(await page.textContent("#standin"), /Modèle d’essai/);
+    for (const note of await page.locator("article.answer .notes").allInnerTexts()) assert.match(note, /Modèle d’essai/);
     await shot(page, `${key}-conversation`, { fullPage: true });
   });
 }
@@ -105,14 +66,14 @@ test("each philosopher has his own conversation", { skip }, async () => {
 
 test("the text grows before the eyes, until the stop button stops the decoding", { skip }, async () => {
   const page = await visit();
-  const before_ = doors.canceled();
+  const before_ = doors().canceled();
   await talking(page);
   const [early] = await answers(page);
   await until(async () => (await answers(page))[0].length > early.length);
   await page.click("#stop");
   await idle(page);
-  await until(() => doors.canceled() > before_);
-  assert.match((await answers(page))[0], /Réponse interrompue/);
+  await until(() => doors().canceled() > before_);
+  assert.match((await notes(page))[0], /Réponse interrompue/);
   assert.match(await page.textContent("#state"), /Réponse arrêtée/);
   await shot(page, "stopped");
 });
@@ -133,10 +94,10 @@ test("a question that is stopped before the server has taken it is canceled too"
 
 test("closing the tab stops the decoding", { skip }, async () => {
   const page = await visit();
-  const before_ = doors.canceled();
+  const before_ = doors().canceled();
   await talking(page);
   await page.close();
-  await until(() => doors.canceled() > before_);
+  await until(() => doors().canceled() > before_);
 });
 
 test("a reload keeps the conversation of this tab, and another tab has no part in it", { skip }, async () => {
@@ -148,13 +109,13 @@ test("a reload keeps the conversation of this tab, and another tab has no part i
   await page.waitForSelector("article.answer");
   assert.deepEqual(await answers(page), said);
   const other = await page.context().newPage();
-  await other.goto(doors.page);
+  await other.goto(doors().page);
   await other.waitForSelector("#questions button");
   assert.equal(await other.locator("article").count(), 0);
   await talking(page);
   await page.reload();
   await page.waitForSelector("article.answer");
-  assert.match((await answers(page)).at(-1), /Réponse interrompue/);
+  assert.match((await notes(page))[0], /Réponse interrompue/);
 });
 
 test("two visitors at once see each his own", { skip }, async () => {
@@ -177,7 +138,7 @@ test("asking again replaces the answer, and a new conversation begins with nothi
   });
   await ask(page, "Que puis-je savoir ?");
   await idle(page);
-  await page.click("text=Redemander");
+  await page.click("text=Reposer la question");
   await idle(page);
   assert.equal((await answers(page)).length, 1);
   await ask(page, "Pourquoi ?");
@@ -203,9 +164,9 @@ test("passages go along, and are said to", { skip }, async () => {
   const page = await visit();
   let sent;
   page.on("request", (request) => request.url().endsWith("/queue/join") && (sent = request.postDataJSON().data));
-  await page.click("summary");
+  await page.click("#joined");
   await page.fill("#context", "Un extrait du cours.");
-  assert.ok(await page.isVisible("#joined"));
+  assert.equal(await page.textContent("#joined"), "1 passage joint pour Spinoza");
   await shot(page, "passages", { fullPage: true });
   await ask(page, "Que dit cet extrait ?");
   await idle(page);
@@ -219,7 +180,7 @@ test("nothing is wider than a phone, by day and by night", { skip }, async () =>
     await ask(page, "x".repeat(300));
     await idle(page);
     await shot(page, `phone-${colorScheme}-conversation`);
-    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 375);
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
   }
 });
 
@@ -238,7 +199,7 @@ test("text can be read on its ground, by day and by night", { skip }, async () =
 
 /** In the page: what is shown, with its colour and the ground behind it. */
 function painted() {
-  const shown = ["h1", "header p", "#who", "#line", ".dates", ".name", "#questions button", "form label", "#send", "footer p", "summary"];
+  const shown = ["h1", "header p", "#who", "#line", ".dates", ".name", "#questions button", "#send", "footer p", "footer button", "summary"];
   return shown.map((selector) => {
     const element = document.querySelector(selector);
     let ground = element;
@@ -282,7 +243,7 @@ test("the keyboard is enough", { skip }, async () => {
   await until(async () => (await answers(page)).length === 2);
   await page.keyboard.press("Escape");
   await idle(page);
-  assert.equal(await page.locator("article.question p").nth(1).innerText(), "Pourquoi ?\nDis-le simplement.");
+  assert.equal(await page.locator("article.question p").nth(1).innerText(), "Pourquoi\u202f?\nDis-le simplement.");
 });
 
 test("a screen reader is told what is what", { skip }, async () => {
@@ -326,7 +287,7 @@ test("neither a pupil nor a model makes an element or a request", { skip }, asyn
     });
   });
   assert.equal(loaded, "refused");
-  elsewhere = elsewhere.filter((url) => url !== "http://forged.test/c.png");
+  assert.deepEqual(elsewhere.splice(0), ["http://forged.test/c.png"]);
 });
 
 /** A server that answers a question with one event or none. */
@@ -336,25 +297,25 @@ async function failing(page, answer) {
   await idle(page);
 }
 
-const completed = (error) => `data: ${JSON.stringify({ msg: "process_completed", success: false, output: { error } })}\n\n`;
+const completed = (code) => `data: ${JSON.stringify(refusal(code))}\n\n`;
 
 for (const [code, told] of [["BUSY", /Attends une minute/], ["COLD_START", /ne s’est pas réveillé/], ["UNAUTHORIZED", /Préviens ton professeur/], ["BACKEND_FAILED", /ne répond pas/]]) {
   test(`${code} is told in French, and is nobody's words`, { skip }, async () => {
     const page = await visit();
-    await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed(`${code}: in English`) }));
+    await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed(code) }));
     assert.match(await page.locator("#error[role=alert]").innerText(), told);
-    assert.deepEqual(await answers(page), ["Pas de réponse."]);
+    assert.deepEqual([await answers(page), await notes(page)], [[""], ["Pas de réponse."]]);
     await shot(page, `error-${code.toLowerCase()}`);
   });
 }
 
 test("an error is no part of the history, and the question can be asked again", { skip }, async () => {
   const page = await visit();
-  await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed("BUSY: in English") }));
+  await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed("BUSY") }));
   await page.unroute("**/gradio_api/queue/data*");
   let sent;
   page.on("request", (request) => request.url().endsWith("/queue/join") && (sent = request.postDataJSON().data));
-  await page.click("text=Redemander");
+  await page.click("text=Reposer la question");
   await idle(page);
   assert.ok(await page.isHidden("#error"));
   assert.deepEqual(sent[3], []);
@@ -370,10 +331,11 @@ test("a connection that breaks is told, and a question that is refused can be me
   assert.match(await page.innerText("#error"), /Vérifie ton réseau/);
   await page.unroute("**/gradio_api/queue/data*");
   await page.fill("#message", "x".repeat(4001));
-  assert.match(await page.innerText("#room"), /trop longue\s: 4000 caractères au plus/);
   await page.click("#send");
+  assert.match(await page.innerText("#error"), /trop longue\s: 4000 caractères au plus/);
+  assert.equal(await page.getAttribute("#message", "aria-invalid"), "true");
   assert.equal(await page.locator("article.question").count(), 1);
-  await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed("BAD_INPUT: no") }));
+  await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed("BAD_INPUT") }));
   assert.match(await page.innerText("#error"), /Raccourcis-la/);
   assert.equal(await page.inputValue("#message"), "Que puis-je savoir ?");
 });
@@ -393,7 +355,7 @@ test("waiting is told: the queue, and a model that wakes up", { skip }, async ()
 
 test("Gradio's own page documents both endpoints, and loads from here alone", { skip }, async () => {
   const page = await visit();
-  await page.click("footer a");
+  await page.goto(await page.locator("link[rel=service-doc]").evaluate((link) => link.href));
   await page.waitForSelector("text=API documentation", { timeout: 120_000 });
   const text = await page.innerText("body");
   for (const name of ["/answer", "/chat_function", "2 API endpoints"]) assert.ok(text.includes(name), name);

@@ -30,8 +30,9 @@ class Backend(Protocol):
 
         Args:
             inputs: checked, with the names of predict.py; none is None.
-            say: told COLD_START or BUSY while the answer has to wait, and STANDIN of a model that only
-                stands in for the philosopher.
+            say: told COLD_START or BUSY while the answer has to wait, STANDIN of a model that only stands in
+                for the philosopher, LENGTH, DEADLINE or LOOP of an answer that was cut, and "UNREAD n" of n
+                tokens of the passages that did not fit.
 
         Raises:
             Refusal: at any time.

@@ -158,7 +158,7 @@ def checked(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def notice(said: list[str]) -> Callable[[str], None]:
-    """Tells a waiting visitor what is the matter, once each time that it changes.
+    """Tells a visitor what is the matter, or what an answer is worth, once each time that it changes.
 
     Only Gradio's own event stream carries it: /call has answers and errors and nothing else.
     """
@@ -166,7 +166,7 @@ def notice(said: list[str]) -> Callable[[str], None]:
     def say(code: str) -> None:
         if said[-1:] != [code]:
             said.append(code)
-            gr.Info(WAITING[code], title=code, duration=None)
+            gr.Info(WAITING.get(code, code), title=code, duration=None)
 
     return say
 

@@ -9,6 +9,9 @@ from http_backend import Http, later
 from refusal import Refusal, of_prediction
 from visitor import visitor
 
+CUTS = ("length", "deadline", "loop")
+"""Ends of an answer that has more to say, or had nothing more: see snb/engine/generation.py."""
+
 
 class Cog:
     """Every answer is a prediction under an id of ours, by which it is canceled when its reader leaves.
@@ -66,8 +69,18 @@ class Cog:
 
 
 def check(prediction: Any, say: Callable[[str], None]) -> None:
-    """Raises Refusal unless a prediction that is over succeeded; passes on the notice of a stand-in."""
+    """Raises Refusal unless a prediction that is over succeeded; passes on what its reader should know."""
     if prediction.get("status") != "succeeded":
         raise of_prediction(prediction)
-    if (prediction.get("metrics") or {}).get("notice"):
+    for name, value in (prediction.get("metrics") or {}).items():
+        note(name, value, say)
+
+
+def note(name: str, value: Any, say: Callable[[str], None]) -> None:
+    """Tells of one metric of an answer, where it limits what the answer is worth."""
+    if name == "notice":
         say("STANDIN")
+    elif name == "finish_reason" and value in CUTS:
+        say(value.upper())
+    elif name == "rag_context_truncated_tokens" and value:
+        say(f"UNREAD {value}")

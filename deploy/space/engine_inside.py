@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cog import CancelationException
+from cog_backend import note
 from refusal import Refusal, of_error
 
 from snb.cancel import Cancellation
@@ -55,9 +56,8 @@ class EngineInside:
         def send(piece: str | Refusal | None) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        def record(name: str, _: float | int | str) -> None:
-            if name == "notice":
-                loop.call_soon_threadsafe(context.run, say, "STANDIN")
+        def record(name: str, value: float | int | str) -> None:
+            loop.call_soon_threadsafe(context.run, note, name, value, say)
 
         context = contextvars.copy_context()  # by which Gradio knows whom to tell
         self._threads.submit(answer, self._service, inputs, record, cancellation, send)

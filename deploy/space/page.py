@@ -16,14 +16,17 @@ from gradio.events import api
 from guard import Guard
 from refusal import Refusal
 from routes import CHATS, Routes
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match, Route
 from visitor import VISITORS
-from words import ERRORS, PHILOSOPHERS, STATES
+from words import ERRORS, NOTES, PHILOSOPHERS, STATES
 
-from snb.request import MAX_MESSAGE
+from snb.request import MAX_MESSAGE, MAX_TEXT
 
 HERE = Path(__file__).resolve().parent
 FILES = {file.name: file for file in (HERE / "page").iterdir()}
+PACKED = [Middleware(GZipMiddleware)]
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 OPEN_DOCUMENTATION = """<script>
@@ -136,10 +139,12 @@ def web(backends: Backends) -> Guard:
         await backends.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.router.routes.append(Page("/", lambda _: served("index.html"), methods=["GET", "HEAD"]))
-    app.router.routes.append(Route("/config", lambda _: JSONResponse(config(blocks))))
-    app.router.routes.append(Route("/page/site.json", lambda _: JSONResponse(site(blocks))))
-    app.router.routes.append(Route("/page/{name}", lambda request: served(request.path_params["name"])))
+    app.router.routes += [
+        Page("/", lambda _: served("index.html"), methods=["GET", "HEAD"], middleware=PACKED),
+        Route("/config", lambda _: JSONResponse(config(blocks))),
+        Route("/page/site.json", lambda _: JSONResponse(site(blocks)), middleware=PACKED),
+        Route("/page/{name}", lambda request: served(request.path_params["name"]), middleware=PACKED),
+    ]
     options: dict[str, Any] = {"run_history": False, "enable_monitoring": False, "pwa": False}
     options |= {"mcp_server": False, "app_kwargs": {"exception_handlers": dict.fromkeys(UNCLEAR, unclear)}}
     theme = gr.themes.Base(font=["Georgia", "serif"], font_mono=["monospace"])  # no fonts of other hosts
@@ -186,5 +191,6 @@ def site(blocks: gr.Blocks) -> dict[str, Any]:
     people = {name: {**words, "questions": questions[name]} for name, words in PHILOSOPHERS.items()}
     assert answer.fn
     inputs = [[name, default] for name, _, default, _ in gr.utils.get_function_params(answer.fn)]
-    texts = {"people": people, "states": STATES, "errors": ERRORS}
-    return {**texts, "endpoint": {"number": number, "inputs": inputs}, "bounds": {"message": MAX_MESSAGE}}
+    texts = {"people": people, "states": STATES, "notes": NOTES, "errors": ERRORS}
+    bounds = {"message": MAX_MESSAGE, "passages": MAX_TEXT}
+    return {**texts, "endpoint": {"number": number, "inputs": inputs}, "bounds": bounds}

@@ -36,9 +36,44 @@ STATES = {
     "copied": "Réponse copiée.",
     "uncopied": "Ton navigateur refuse la copie : sélectionne le texte à la main.",
     "cleared": "Nouvelle conversation avec {name}.",
+    "restored": "La conversation est rétablie.",
+    "silent": "{name} se tait depuis plus de vingt secondes.",
+    "more": "Continue.",
+    "first": "Pour commencer, une question",
+    "first_of_lesson": "Pour commencer, la question du cours",
+    "placeholder": "Ta question à {name}",
+    "room": "encore {count} caractères",
+    "room_one": "encore 1 caractère",
+    "join": "Joindre des passages pour {name}",
+    "joined": "{count} passages joints pour {name}",
+    "joined_one": "1 passage joint pour {name}",
+    "with": "Avec {count} passages joints",
+    "with_one": "Avec 1 passage joint",
+    "with_same": "Avec les mêmes {count} passages joints",
+    "with_same_one": "Avec le même passage joint",
+    "unread": "Tes passages n’ont pas été lus : ils sont trop longs. Garde l’essentiel, puis repose ta "
+    "question.",
+    "unread_some": "Tes passages n’ont pas tous été lus : à peu près les {read} premiers sur {count}. Garde "
+    "l’essentiel, puis repose ta question.",
+    "passages_too_long": "Tes passages sont trop longs : {limit} caractères au plus, {count} de trop.",
+    "link_copied": "Lien copié.",
+    "lesson_too_long": "Trop long : {message} caractères pour la question et {passages} pour les passages, "
+    "au plus.",
+    "no_code": "Trop long pour un code à photographier : donne le lien.",
+    "code": "Le lien, à photographier avec un téléphone",
     "too_long": "Ta question est trop longue : {limit} caractères au plus.",
 }
 """By what the page is doing. `{name}` is the philosopher's."""
+
+NOTES = {
+    "STANDIN": WAITING["STANDIN"],
+    "LENGTH": "Réponse coupée : elle a atteint sa longueur limite.",
+    "DEADLINE": "Réponse coupée : le temps était écoulé.",
+    "LOOP": "Réponse arrêtée par le serveur : elle se répétait.",
+    "STOPPED": "Réponse interrompue.",
+    "NONE": "Pas de réponse.",
+}
+"""By what an answer is worth, which stays with it."""
 
 ERRORS = {
     "BAD_INPUT": "Cette question ne peut pas être posée telle quelle. Raccourcis-la, ou raccourcis les "

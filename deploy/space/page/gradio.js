@@ -17,8 +17,9 @@ export class Refused extends Error {
 }
 
 /**
- * Asks, and calls `on.text(text)` with the whole text so far, `on.told(code, sentence)`, `on.queued(rank)` and
- * `on.started()`. Resolves when the answer is whole; aborting the signal cancels it on the server.
+ * Asks, and calls `on.text(text)` with the whole text so far, `on.told(code, sentence)`, `on.queued(rank)`,
+ * `on.started()`, and `on.heard()` at every sign of life. Resolves when the answer is whole; aborting the signal
+ * rejects at once and cancels it on the server.
  *
  * @param {{number: number, inputs: [string, any][]}} endpoint with its inputs in order, each with its default
  * @param {object} given inputs by name
@@ -28,16 +29,20 @@ export async function ask(endpoint, given, signal, on) {
   const session = `${TAB}-${++questions}`;
   const job = { session_hash: session, fn_index: endpoint.number };
   // Not aborted: once it is sent the question is asked, and only the reply says by which id it can be canceled.
-  const joined = await post("queue/join", { ...job, data });
-  const cancel = () => void post("cancel", { ...job, event_id: joined.event_id }).catch(() => {});
-  if (signal.aborted) cancel();
-  signal.addEventListener("abort", cancel, { once: true });
-  try {
-    const response = await reached(`${API}/queue/data?session_hash=${session}`, { signal });
-    await followed(response, on);
-  } finally {
-    signal.removeEventListener("abort", cancel);
-  }
+  const joined = post("queue/join", { ...job, data });
+  const left = new Promise((_, reject) => {
+    const leave = () => {
+      joined.then(({ event_id }) => post("cancel", { ...job, event_id })).catch(() => {});
+      reject(signal.reason);
+    };
+    if (signal.aborted) leave();
+    signal.addEventListener("abort", leave, { once: true });
+  });
+  const answered = async () => {
+    await joined;
+    await followed(await reached(`${API}/queue/data?session_hash=${session}`, { signal }), on);
+  };
+  await Promise.race([answered(), left]);
 }
 
 async function post(path, body) {
@@ -57,6 +62,7 @@ async function followed(response, on) {
   let text = "";
   for await (const message of messages(response)) {
     const { msg, output } = message;
+    on.heard();
     if (msg === "estimation") on.queued(message.rank);
     else if (msg === "process_starts") on.started();
     else if (msg === "log") on.told(message.title, message.log);

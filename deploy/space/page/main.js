@@ -1,164 +1,143 @@
-/** The page: choosing, asking, stopping, asking again. What is shown comes from `memory`; notices never go there. */
+/** The page: choosing, asking, stopping, asking again. What is shown comes from `memory`. */
 
-import { ask, Refused } from "./gradio.js";
-import { history, Memory } from "./memory.js";
-import { portrait, Talk } from "./talk.js";
+import { Course } from "./course.js";
+import { Follow } from "./follow.js";
+import { history, Memory, reopen } from "./memory.js";
+import { passagesOf } from "./passages.js";
+import { people } from "./people.js";
+import { element, find, sentence, site } from "./site.js";
+import { complain, say } from "./status.js";
+import { Talk } from "./talk.js";
+import { typeset } from "./typography.js";
 
-const SLOW = 8000; // ms without text after which the page says that it takes long
-const find = (id) => document.getElementById(id);
-const site = await (await fetch("page/site.json")).json();
 const memory = new Memory();
-const talk = new Talk(find("conversation"), { again, copy });
+const { kept } = memory;
+const talk = new Talk(find("conversation"), { again, more: () => send(sentence("more")), copy });
+const follow = new Follow(document.querySelector("main"), find("down"), () => memory.thread.length > 0);
 const message = find("message");
 const context = find("context");
-let asking = null; // {philosopher, stop} of the answer under way
+const LESSON = "#cours="; // what a teacher's link has after the page's address
+const touch = matchMedia("(pointer: coarse)");
+const course = new Course(memory, talk, giveBack);
 
-const chosen = () => memory.kept.philosopher;
-const name = (philosopher = chosen()) => site.people[philosopher].name;
-const sentence = (state, more) => site.states[state].replace(/\{(\w+)\}/g, (_, word) => ({ name: name(), ...more })[word]);
-
-/** The line that screen readers announce; `unseen` where the page itself shows it already. */
-function say(text, unseen = false) {
-  find("state").textContent = text;
-  find("state").classList.toggle("quietly", unseen);
-}
-
-function complain(code) {
-  const error = find("error");
-  error.hidden = !code;
-  error.textContent = code ? (site.errors[code] ?? site.errors.OTHER) : "";
-}
-
-function people() {
-  for (const [key, { name, dates }] of Object.entries(site.people)) {
-    const label = document.createElement("label");
-    const radio = Object.assign(document.createElement("input"), { type: "radio", name: "philosopher", value: key });
-    radio.checked = key === chosen();
-    radio.addEventListener("change", () => choose(key));
-    const text = Object.assign(document.createElement("span"), { className: "name", textContent: name });
-    const years = Object.assign(document.createElement("span"), { className: "dates", textContent: dates.replace("-", "–") });
-    label.append(radio, portrait(key), text, years);
-    find("people").append(label);
-  }
-}
+const name = () => site.people[kept.philosopher].name;
 
 function choose(philosopher) {
-  memory.kept.philosopher = philosopher;
+  kept.philosopher = philosopher;
   memory.save();
   say("");
-  complain();
+  complain("");
   show();
 }
 
 /** Everything that depends on who is chosen and on what has been said. */
 function show() {
-  const { name, line, questions } = site.people[chosen()];
-  const thread = memory.thread();
-  document.body.dataset.philosopher = chosen();
-  find("who").textContent = name;
+  const { line, questions } = site.people[kept.philosopher];
+  const lesson = kept.lesson?.philosopher === kept.philosopher && kept.lesson.question ? kept.lesson : null;
+  document.body.dataset.philosopher = kept.philosopher;
+  document.querySelector(`#people [value=${kept.philosopher}]`).checked = true;
+  find("who").textContent = name();
   find("line").textContent = line;
-  find("start").hidden = thread.length > 0;
-  find("clear").hidden = !thread.length;
-  find("questions").replaceChildren(...questions.map(first));
-  talk.show(thread, chosen(), name, asking?.philosopher === chosen());
+  find("first").textContent = sentence(lesson ? "first_of_lesson" : "first");
+  find("questions").replaceChildren(...(lesson ? [lesson.question] : questions).map(first));
+  message.placeholder = sentence("placeholder", { name: name() });
+  context.value = memory.passages;
+  talk.show(memory.thread, kept.philosopher);
   controls();
+  if (memory.thread.length) follow.reveal();
+  else follow.leave();
 }
 
 function first(question) {
-  const item = document.createElement("li");
-  const button = Object.assign(document.createElement("button"), { type: "button", textContent: question });
+  const item = element("li");
+  const button = Object.assign(element("button", "", typeset(question)), { type: "button" });
   button.addEventListener("click", () => send(question));
   item.append(button);
   return item;
 }
 
-function controls() {
+/** What can be done now; the focus stays in sight when what had it goes. */
+function controls(focused = document.activeElement) {
+  const said = memory.thread.length > 0;
   const room = site.bounds.message - message.value.length;
-  find("send").disabled = Boolean(asking);
-  find("stop").hidden = !asking;
-  find("clear").disabled = find("people").disabled = Boolean(asking);
-  for (const button of find("questions").querySelectorAll("button")) button.disabled = Boolean(asking);
-  find("room").hidden = room > 500;
-  find("room").textContent = room < 0 ? sentence("too_long", { limit: site.bounds.message }) : `${room} caractères encore`;
-  find("joined").hidden = !context.value.trim();
-  find("unjoined").hidden = !find("joined").hidden;
+  const count = passagesOf(context.value).length;
+  find("start").hidden = said;
+  for (const each of ["clear", "save", "print"]) find(each).hidden = !said;
+  find("restore").hidden = said || !memory.cleared;
+  find("date").textContent = new Date(memory.thread.at(-1)?.at ?? Date.now()).toLocaleDateString("fr-FR", { dateStyle: "full" });
+  find("send").hidden = course.busy;
+  find("send").disabled = false;
+  find("stop").hidden = !course.busy;
+  find("clear").disabled = find("people").disabled = course.busy;
+  find("room").hidden = room > 500 || room < 0;
+  find("room").textContent = sentence("room", { count: room });
+  find("joined").textContent = sentence(count ? "joined" : "join", { count, name: name() });
+  if (!focused?.isConnected || focused.disabled || !focused.checkVisibility()) refocus();
 }
 
-/** Asks `question` after the exchanges that there are. */
-async function send(question) {
-  if (asking || !question.trim()) return;
-  if (question.length > site.bounds.message) return message.focus();
-  const thread = memory.thread();
-  const earlier = history(thread);
-  const exchange = { question, answer: "", state: "asked" };
-  thread.push(exchange);
-  await answer(exchange, earlier);
+function refocus() {
+  const target = course.busy ? find("stop") : touch.matches ? find("send") : message;
+  target.focus({ preventScroll: true });
 }
 
-/** Asks the last question of the conversation anew; its answer makes room. */
-async function again() {
-  const thread = memory.thread();
-  const exchange = thread.at(-1);
-  if (asking || !exchange) return;
-  Object.assign(exchange, { answer: "", state: "asked" });
-  await answer(exchange, history(thread.slice(0, -1)));
+/** Whether a question and its passages are within bounds; else says what is too long, and by how much. */
+function fits(question) {
+  const bounds = [["too_long", message, question, site.bounds.message], ["passages_too_long", context, context.value, site.bounds.passages]];
+  for (const [key, field, { length }, limit] of bounds) {
+    if (length <= limit) continue;
+    complain(sentence(key, { limit, count: length - limit }), field);
+    field.closest("details")?.setAttribute("open", "");
+    field.focus();
+    return false;
+  }
+  return true;
+}
+
+/** Asks `question` after the exchanges that there are. True where it is asked. */
+function send(question) {
+  if (course.busy || !question.trim() || !fits(question)) return false;
+  const earlier = history(memory.thread);
+  const exchange = { question, answer: "", state: "asked", notes: [], passages: context.value.trim(), at: Date.now() };
+  memory.thread.push(exchange);
+  memory.forget();
+  answer(exchange, earlier);
+  return true;
+}
+
+/** Asks the last question of the conversation anew; its answer stays until there is another. */
+function again() {
+  const exchange = memory.thread.at(-1);
+  if (course.busy || !exchange || !fits(exchange.question)) return;
+  reopen(exchange, context.value.trim());
+  answer(exchange, history(memory.thread.slice(0, -1)));
 }
 
 async function answer(exchange, earlier) {
-  const stop = new AbortController();
-  asking = { philosopher: chosen(), stop };
-  complain();
-  say(sentence("thinking"));
-  message.value = "";
-  show();
-  talk.reveal();
-  const late = setTimeout(() => !exchange.answer && find("state").dataset.by !== "server" && say(sentence("slow")), SLOW);
-  const inputs = { user_message: exchange.question, philosopher: chosen(), rag_context: context.value, history: earlier };
-  try {
-    await ask(site.endpoint, inputs, stop.signal, listeners(exchange));
-    exchange.state = "done";
-    say(sentence("done"), true);
-  } catch (error) {
-    failed(exchange, stop.signal.aborted ? null : error);
-  }
-  clearTimeout(late);
-  delete find("state").dataset.by;
-  asking = null;
+  const focused = document.activeElement;
+  const answered = course.begin(exchange, earlier);
+  controls(focused);
+  follow.reveal();
+  await answered;
+  controls();
+}
+
+/** A question that was refused goes back where it can be mended, unless another is there. */
+function giveBack(question) {
+  if (message.value) return false;
+  write(question);
+  return true;
+}
+
+function write(text) {
+  message.value = kept.draft = text;
   memory.save();
-  show();
-  if (!matchMedia("(pointer: coarse)").matches) message.focus({ preventScroll: true });
 }
 
-function listeners(exchange) {
-  const told = (text) => {
-    find("state").dataset.by = "server";
-    say(text);
-  };
-  return {
-    queued: (rank) => rank > 0 && told(sentence("queued", { rank: rank === 1 ? "une question" : `${rank} questions` })),
-    started: () => say(sentence("thinking")),
-    told(code, sentence) {
-      if (code !== "STANDIN") return told(sentence);
-      find("standin").hidden = false;
-      find("standin").textContent = sentence;
-    },
-    text(text) {
-      if (!exchange.answer) say(sentence("writing"));
-      exchange.answer = text;
-      talk.write(text);
-    },
-  };
-}
-
-/** A notice, and never the philosopher's words; what he had said by then stays. */
-function failed(exchange, error) {
-  exchange.state = exchange.answer ? "stopped" : "failed";
-  say(error ? "" : sentence("stopped"));
-  if (error) complain(error instanceof Refused ? error.code : "OTHER");
-  if (error?.code === "BAD_INPUT" && !exchange.answer) {
-    memory.thread().pop();
-    message.value = exchange.question;
-  }
+function submit() {
+  const question = message.value;
+  if (!send(question)) return;
+  write("");
+  controls();
 }
 
 async function copy(text) {
@@ -166,33 +145,79 @@ async function copy(text) {
   say(sentence(copied ? "copied" : "uncopied"));
 }
 
-people();
-context.value = memory.kept.context;
+/** Takes over what a teacher's link says, once. */
+async function learn() {
+  if (!location.hash.startsWith(LESSON) || kept.link === location.hash) return;
+  const lesson = await (await import("./link.js")).lessonOf(location.hash);
+  if (!lesson) return;
+  Object.assign(kept, { link: location.hash, lesson, philosopher: lesson.philosopher });
+  memory.passages = lesson.passages;
+  memory.save();
+}
+
+function enlarge() {
+  document.documentElement.classList.toggle("large", kept.large);
+  find("large").ariaPressed = String(kept.large);
+}
+
+people(choose);
+await learn();
+message.value = kept.draft;
 find("people").disabled = message.disabled = false;
+enlarge();
 show();
 
 find("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  send(message.value);
+  submit();
 });
 message.addEventListener("keydown", (event) => {
   // On a phone Enter is the only way to begin a line.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing || matchMedia("(pointer: coarse)").matches) return;
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || touch.matches) return;
   event.preventDefault();
-  send(message.value);
+  submit();
 });
-message.addEventListener("input", controls);
-context.addEventListener("input", () => {
-  memory.kept.context = context.value;
+message.addEventListener("input", () => {
+  complain("");
+  write(message.value);
   controls();
 });
-find("stop").addEventListener("click", () => asking?.stop.abort());
+context.addEventListener("input", () => {
+  complain("");
+  memory.passages = context.value;
+  memory.save();
+  controls();
+});
+// Not the second click of who pressed « Demander » twice, in whose place it is.
+find("stop").addEventListener("click", (event) => event.detail < 2 && course.stop());
+find("retry").addEventListener("click", async () => {
+  course.stop();
+  await course.over;
+  again();
+});
 find("clear").addEventListener("click", () => {
   memory.clear();
-  complain();
+  complain("");
   show();
-  say(sentence("cleared"));
-  message.focus();
+  say(sentence("cleared", { name: name() }));
 });
-addEventListener("keydown", (event) => event.key === "Escape" && asking?.stop.abort());
+find("restore").addEventListener("click", () => {
+  memory.restore();
+  show();
+  say(sentence("restored"));
+});
+find("save").addEventListener("click", async () => (await import("./sheet.js")).save(memory));
+find("print").addEventListener("click", () => print());
+addEventListener("beforeprint", () => find("conversation").querySelectorAll("details").forEach((sources) => (sources.open = true)));
+find("large").addEventListener("click", () => {
+  kept.large = !kept.large;
+  memory.save();
+  enlarge();
+});
+find("prepare").addEventListener("click", async () => {
+  const { open } = await import("./class.js");
+  await open({ philosopher: kept.philosopher, question: message.value || memory.thread[0]?.question || "", passages: context.value });
+});
+addEventListener("hashchange", () => location.hash.startsWith(LESSON) && location.reload());
+addEventListener("keydown", (event) => event.key === "Escape" && course.stop());
 addEventListener("pagehide", () => memory.save());

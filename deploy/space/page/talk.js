@@ -1,89 +1,109 @@
-/** The conversation as it is shown. */
+/** The conversation as it is shown. Articles are added to the log and filled in place, so that each is told once. */
 
 import { render } from "./markdown.js";
+import { passagesOf, read } from "./passages.js";
+import { portrait } from "./people.js";
+import { button, element, sentence, site } from "./site.js";
+import { typeset } from "./typography.js";
 
-const SVG = "http://www.w3.org/2000/svg";
-
-/** The drawing of a philosopher; his name stands beside it. */
-export function portrait(philosopher) {
-  const drawing = document.createElementNS(SVG, "svg");
-  drawing.setAttribute("viewBox", "0 0 96 96");
-  drawing.setAttribute("aria-hidden", "true");
-  drawing.setAttribute("class", "portrait");
-  const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", `page/portraits.svg#${philosopher}`);
-  drawing.append(use);
-  return drawing;
-}
+const CUT = ["LENGTH", "DEADLINE"];
 
 export class Talk {
-  /** @param {{again: () => void, copy: (text: string) => void}} actions */
+  /** @param {{again: () => void, more: () => void, copy: (text: string) => void}} actions */
   constructor(log, actions) {
     this.log = log;
     this.actions = actions;
   }
 
-  /** Shows a thread; `busy` while its last answer is being written. */
-  show(thread, philosopher, name, busy) {
-    this.log.replaceChildren(...thread.flatMap((exchange, index) => {
-      const last = index === thread.length - 1;
-      return [asked(exchange), this.#answered(exchange, philosopher, name, last, last && busy)];
-    }));
+  /** Shows the thread of another conversation, of which nothing is news. */
+  show(thread, philosopher) {
+    Object.assign(this, { thread, philosopher });
+    this.log.ariaLive = "off";
+    this.log.replaceChildren();
+    thread.forEach((_, index) => this.#add(index));
+    this.log.ariaBusy = "false";
+  }
+
+  /** Shows what has been added to the thread, and its last answer as far as it has come. */
+  grow() {
+    const { length } = this.thread;
+    this.log.ariaLive = "polite";
     // A screen reader is told of an answer when it is whole, not of each piece.
-    this.log.setAttribute("aria-busy", String(busy));
+    this.log.ariaBusy = String(this.thread[length - 1]?.state === "asked");
+    const fresh = this.log.children.length < 2 * length;
+    if (!fresh) return this.#fill(length - 1);
+    if (length > 1) this.#tools(length - 2);
+    this.#add(length - 1);
   }
 
-  /** The newest answer, as far as it has come; the page follows it unless its reader has scrolled away. */
-  write(text) {
-    const follows = innerHeight + scrollY > document.documentElement.scrollHeight - 160;
-    const body = this.log.querySelector("article:last-child .text");
-    if (!body) return;
-    render(body, text);
-    if (follows) this.reveal();
+  /** Takes the last question away again. */
+  drop() {
+    this.log.lastElementChild.remove();
+    this.log.lastElementChild.remove();
+    if (this.thread.length) this.#fill(this.thread.length - 1);
+    this.log.ariaBusy = "false";
   }
 
-  reveal() {
-    document.querySelector("#ask").scrollIntoView({ block: "end" });
-  }
-
-  #answered(exchange, philosopher, name, last, busy) {
-    const article = element("article", `answer ${exchange.state}`);
+  #add(index) {
+    const question = element("article", "question");
+    question.append(element("h3", "speaker", "Question"), element("p", "said", typeset(this.thread[index].question)));
+    const answer = element("article", "answer");
     const heading = element("h3", "speaker");
-    heading.append(portrait(philosopher), name);
-    const text = element("div", "text");
-    render(text, exchange.answer);
-    if (exchange.answer || busy) article.append(heading);
-    article.append(text);
-    if (busy) {
-      if (!exchange.answer) text.append(element("span", "pulse"));
-      return article;
-    }
-    if (!exchange.answer) text.append(element("p", "note", "Pas de réponse."));
-    else if (exchange.state === "stopped") text.append(element("p", "note", "Réponse interrompue."));
-    article.append(this.#buttons(exchange, last));
-    return article;
+    heading.append(portrait(this.philosopher), site.people[this.philosopher].name);
+    answer.append(heading, element("div", "text"), element("div", "notes"), element("div", "tools"));
+    this.log.append(question, answer);
+    this.#fill(index);
   }
 
-  #buttons({ answer }, last) {
-    const row = element("div", "tools");
-    if (answer) row.append(button("Copier", () => this.actions.copy(answer)));
-    if (last) row.append(button("Redemander", this.actions.again));
-    return row;
+  #fill(index) {
+    const exchange = this.thread[index];
+    const article = this.log.children[2 * index + 1];
+    const [, text, notes] = article.children;
+    const former = !exchange.answer && exchange.former;
+    article.className = `answer ${exchange.state}${former ? " former" : ""}`;
+    render(text, (former || exchange).answer);
+    notes.replaceChildren(...(exchange.state === "asked" ? [] : about(exchange, this.thread[index - 1])));
+    this.#tools(index);
+  }
+
+  #tools(index) {
+    const exchange = this.thread[index];
+    const last = index === this.thread.length - 1;
+    const buttons = exchange.state === "asked" ? [] : this.#buttons(exchange, last);
+    this.log.children[2 * index + 1].lastElementChild.replaceChildren(...buttons);
+  }
+
+  *#buttons({ answer, notes }, last) {
+    if (answer) yield button("Copier", () => this.actions.copy(answer));
+    if (last && notes.some((note) => CUT.includes(note))) yield button("Continuer", this.actions.more);
+    if (last) yield button("Reposer la question", this.actions.again);
   }
 }
 
-function asked({ question }) {
-  const article = element("article", "question");
-  article.append(element("h3", "unseen", "Toi"), element("p", "", question));
-  return article;
+/** What a reader should know of an answer. */
+function* about({ answer, state, notes, passages }, before) {
+  if (!answer) yield note(site.notes.NONE);
+  else if (state === "stopped") yield note(site.notes.STOPPED);
+  for (const [code, tokens] of notes.map((each) => each.split(" "))) {
+    if (code === "UNREAD") yield note(unread(passages, Number(tokens)));
+    else if (site.notes[code]) yield note(site.notes[code]);
+  }
+  if (passages) yield sources(passages, before?.passages);
 }
 
-function element(name, className, text = "") {
-  return Object.assign(document.createElement(name), { className, textContent: text });
+function unread(passages, tokens) {
+  const amount = read(passages, tokens);
+  return sentence(amount.read ? "unread_some" : "unread", amount);
 }
 
-function button(text, action) {
-  const made = Object.assign(element("button", "quiet", text), { type: "button" });
-  made.addEventListener("click", action);
-  return made;
+const note = (text) => element("p", "note", text);
+
+/** The passages that went along with the question; not twice the same. */
+function sources(passages, before) {
+  const given = passagesOf(passages);
+  if (passages === before) return note(sentence("with_same", { count: given.length }));
+  const details = element("details", "sources");
+  details.append(element("summary", "", sentence("with", { count: given.length })));
+  details.append(...given.map((passage) => element("blockquote", "", typeset(passage))));
+  return details;
 }

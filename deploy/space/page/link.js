@@ -1,0 +1,35 @@
+/**
+ * A teacher's link: philosopher, first question and passages, written into the address after `#`, which no browser
+ * sends to a server. Compressed, so that a code of it can still be read from a wall.
+ */
+
+import { passagesOf } from "./passages.js";
+import { site } from "./site.js";
+
+const MARK = "#cours=";
+
+/** @param {{philosopher: string, question: string, passages: string}} lesson */
+export async function linkOf({ philosopher, question, passages }) {
+  const text = JSON.stringify([philosopher, question.trim(), passagesOf(passages).join("\n\n")]);
+  const bytes = await through(new CompressionStream("deflate-raw"), new TextEncoder().encode(text));
+  const code = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+  return location.href.split("#")[0] + MARK + code.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+}
+
+/** What the address says; null where it says nothing that can be used. Anybody may have written it. */
+export async function lessonOf(hash) {
+  try {
+    const code = atob(hash.slice(MARK.length).replaceAll("-", "+").replaceAll("_", "/"));
+    const bytes = await through(new DecompressionStream("deflate-raw"), Uint8Array.from(code, (c) => c.charCodeAt(0)));
+    const [philosopher, question, passages] = JSON.parse(new TextDecoder().decode(bytes));
+    const texts = typeof question === "string" && typeof passages === "string";
+    const fits = texts && question.length <= site.bounds.message && passages.length <= site.bounds.passages;
+    return fits && Object.hasOwn(site.people, philosopher) ? { philosopher, question, passages } : null;
+  } catch {
+    return null;
+  }
+}
+
+async function through(stream, bytes) {
+  return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+}

@@ -1,0 +1,36 @@
+/** What the server says of this page: who answers, first questions, words and bounds. Nothing works without it. */
+
+export const find = (id) => document.getElementById(id);
+
+const PATIENCE = 20_000; // ms
+
+export const site = await settings();
+
+async function settings() {
+  try {
+    const response = await fetch("page/site.json", { signal: AbortSignal.timeout(PATIENCE) });
+    if (!response.ok) throw new Error(`page/site.json: ${response.status}`);
+    const read = await response.json();
+    find("broken").remove();
+    return read;
+  } catch (error) {
+    find("broken").classList.remove("late");
+    throw error;
+  }
+}
+
+/** A sentence of `site.states` with the values that it names; with a `count` of 1 its form for one. */
+export function sentence(key, values = {}) {
+  const text = (values.count === 1 && site.states[`${key}_one`]) || site.states[key];
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+export function element(name, className = "", text = "") {
+  return Object.assign(document.createElement(name), { className, textContent: text });
+}
+
+export function button(text, action) {
+  const made = Object.assign(element("button", "quiet", text), { type: "button" });
+  made.addEventListener("click", action);
+  return made;
+}
