@@ -155,7 +155,7 @@ def test_what_cannot_be_installed_without_a_network_is_one_line_and_never_pips(
     offline: bool, code: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(environment, "PYTHON", "false")  # in place of pip
-    monkeypatch.setattr(environment.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     for module in (network, peers):
         monkeypatch.setattr(module, "offline", lambda: offline)
     with pytest.raises(SystemExit, match=f"^{code}.*AS_IS=1"):

@@ -22,7 +22,7 @@ from tools.benchmarking import gpu_report, random_weights
 from tools.benchmarking.bars import bars
 from tools.benchmarking.gpu_report import CPU, GPU, TABLES, Inspection
 from tools.benchmarking.programs import GRACE, lines
-from tools.benchmarking.report import publishable
+from tools.benchmarking.report import Tables, publishable
 from tools.endpoints.endpoint import Failed
 from tools.preparing import quality
 
@@ -91,7 +91,7 @@ def test_a_part_that_hangs_is_ended_in_its_time_and_one_that_would_not_fit_is_le
 
 def test_bars_hold_each_figure_of_a_boot_in_bf16_against_what_it_should_be() -> None:
     served = {"server": "ours", "kind": "at once"}
-    tables = {
+    tables: Tables = {
         "steps": [{"part": "bf16", "rows": rows, "over_products_and_cache": 1.2} for rows in (1, 2, 16)],
         "prefill": [{"part": "bf16", "tokens": 64, "measured_ms": 42.0}],
         "throughput": [

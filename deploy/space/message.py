@@ -11,7 +11,7 @@ from typing import Any
 
 from refusal import Refusal
 
-from snb.request import MAX_MESSAGE, MAX_TEXT, MAX_TURNS, ROLES
+from snb.request import MAX_MESSAGE, MAX_PASSAGES, MAX_TURNS, ROLES
 
 SPACE = r"[^\S\r\n]"
 """Of any width, within a line."""
@@ -59,13 +59,13 @@ def unpacked(message: Any) -> dict[str, str]:
     named, heading = PERSONA.match(before), CONTEXT.search(before)
     if question and (named or (heading and not before[: heading.start()].strip())):
         who = {"philosopher": named[1].lower()} if named else {}
-        passages = before[heading.end() :].strip()[:MAX_TEXT] if heading else ""
+        passages = before[heading.end() :].strip()[:MAX_PASSAGES] if heading else ""
         return {**who, "rag_context": passages, "user_message": message[question.end() :]}
     if len(message) <= MAX_MESSAGE:
         return {"user_message": message}
     # Too long for a question: its last paragraph is one, about the others.
     passages, _, last = message.rpartition("\n\n")
-    return {"rag_context": passages[:MAX_TEXT], "user_message": last}
+    return {"rag_context": passages[:MAX_PASSAGES], "user_message": last}
 
 
 def turns(history: Any) -> list[dict[str, str]]:
