@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.card import PREFILL_TOKENS
+from snb.engine.generation import Generation
 from snb.engine.loop import Engine
 from snb.engine.slots import SlotModel, Step
 from snb.errors import BadInput, DeadlinePassed, EngineDown
@@ -80,15 +81,16 @@ def test_one_request_gives_the_tokens_and_text_of_generate(
 CHUNKED = [5, 6, 7] * ((PREFILL_TOKENS + 200) // 3)
 
 
+@pytest.mark.parametrize("lag", [0, 1])
 @pytest.mark.parametrize(
     ("slots", "asked"),
     [(4, prompts(11)), (2, [CHUNKED, [8, 9], CHUNKED]), (1, [[4] * 200, [7, 8, 9], [4] * 100, [7, 8, 9]])],
     ids=["more than slots", "longer than a chunk of prefill", "after a longer one"],
 )
 def test_requests_together_each_give_what_they_give_alone(
-    started: Start, model: Qwen2ForCausalLM, path: Path, slots: int, asked: list[list[int]]
+    started: Start, model: Qwen2ForCausalLM, path: Path, lag: int, slots: int, asked: list[list[int]]
 ) -> None:
-    assert answered(started(slots=slots, context=900, path=path), model, asked)
+    assert answered(started(slots=slots, context=900, path=path, lag=lag), model, asked)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +168,33 @@ def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine)
         said[token] += 1
 
 
-@pytest.fixture
-def talker(started: Start) -> Engine:
-    """An engine whose every token is a piece of text."""
-    return started(talkative(tiny_model()), slots=2)
+@pytest.fixture(params=[0, 1])
+def talker(request: pytest.FixtureRequest, started: Start) -> Engine:
+    """An engine whose every token is a piece of text, at once or a step behind the device."""
+    return started(talkative(tiny_model()), slots=2, lag=request.param)
+
+
+def test_a_loop_that_is_a_step_behind_gives_the_next_one_before_it_reads_and_nobody_sees_the_last(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    take = Generation.take
+    monkeypatch.setattr(Generation, "take", lambda *args, **how: events.append("read") or take(*args, **how))
+    model = talkative(tiny_model())
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: events.append("given"))
+    engine = started(model, lag=1)
+    whole = engine.generate([9, 8, 7], GREEDY, seed=0)
+    text = "".join(whole)
+    until(lambda: events.count("read") == 24)
+    assert events == ["given", *["given", "read"] * 23, "read"]  # none is given after the last
+    events.clear()
+    how = replace(GREEDY, stop_sequences=(text[len(text) // 2 :][:4],))
+    cut = engine.generate([9, 8, 7], how, seed=0, keep_scores=True)
+    assert text.startswith("".join(cut))
+    assert len(cut.tokens) == len(cut.scores or []) < 24
+    until(lambda: engine.running == 0)
+    assert events.count("read") == len(cut.tokens) == events.count("given") - 1
+    hook.remove()
 
 
 def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(talker: Engine) -> None:

@@ -13,6 +13,13 @@ from snb.engine.shared import Prefix, Sharing
 ALIGNMENT = 64
 """Attention reads columns in multiples of this, since CUDA copies an unaligned mask in every layer."""
 
+
+def sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """A tensor on the device, without waiting for the work that it has been given."""
+    tensor = torch.tensor(numbers)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""
 
@@ -120,7 +127,7 @@ class SlotModel:
         positions = self._tensor(starts)[:, None] + offsets
         positions = torch.where(offsets < lengths[:, None], positions, self.cache.context)
         longest = max(start + len(row) for start, row in zip(starts, ids, strict=True))
-        hidden = self._forward(self._tensor(rows), padded, positions, self._aligned(longest))
+        hidden = self._forward(self._tensor(rows), padded, positions, self.aligned(longest))
         return self._scores(hidden[self._columns[: len(ids)], lengths - 1])
 
     @torch.inference_mode()
@@ -134,7 +141,7 @@ class SlotModel:
         ids = self._tensor([[token or 0] for token in tokens])
         positions = [idle if t is None else start for t, start in zip(tokens, starts, strict=True)]
         longest = max(position + 1 for position in positions if position != idle)
-        return (step or self.step)(ids, self._tensor(positions)[:, None], self._aligned(longest))
+        return (step or self.step)(ids, self._tensor(positions)[:, None], self.aligned(longest))
 
     @torch.inference_mode()
     def step(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
@@ -172,8 +179,9 @@ class SlotModel:
     def _scores(self, states: Tensor) -> Tensor:
         return self.model.lm_head(states).float()  # type: ignore[no-any-return]
 
-    def _aligned(self, columns: int) -> int:
+    def aligned(self, columns: int) -> int:
+        """How many columns attention reads where it has to read `columns`."""
         return min(-(-columns // ALIGNMENT) * ALIGNMENT, self.cache.context)
 
     def _tensor(self, numbers: Sequence[Any]) -> Tensor:
-        return torch.tensor(numbers, device=self.model.device)
+        return sent(numbers, self.model.device)
