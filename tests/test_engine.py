@@ -290,8 +290,8 @@ def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
 def test_a_prompt_that_begins_with_the_longest_warm_prefix_prefills_the_rest_alone(started: Start) -> None:
     prefix = list(range(3, 63))
     engine, forwarded = started(prefixes=[prefix[:40], prefix]), list[int]()
-    hook = engine.model.model.model.register_forward_pre_hook(
-        lambda *args: forwarded.append(args[2]["input_ids"].shape[1]), with_kwargs=True
+    hook = engine.model.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: forwarded.append(given[0].shape[1])
     )
     list(engine.generate([*prefix, 70, 71, 5], replace(GREEDY, max_tokens=1), seed=0))
     hook.remove()

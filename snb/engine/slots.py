@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import Cache, Qwen2ForCausalLM
+from torch import Tensor, nn
+from transformers import Qwen2ForCausalLM
 
-from snb.engine import shared
+from snb.engine import decoder, shared
+from snb.engine.decoder import Layer
 from snb.engine.shared import Prefix, Sharing
 
 ALIGNMENT = 64
@@ -24,7 +25,7 @@ Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""
 
 
-class SlotCache(Cache):
+class SlotCache:
     """Keys and values, each `[layers, slots, kv_heads, context + 1, head_dim]` in the model's dtype.
 
     A row belongs to one request at a time, and nothing leaks from one to the next: attention to a row stops
@@ -33,7 +34,6 @@ class SlotCache(Cache):
     """
 
     def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
-        super().__init__(layers=[])
         config = model.config
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, slots, config.num_key_value_heads, context + 1, head_dim)
@@ -56,7 +56,7 @@ class SlotCache(Cache):
         index = torch.arange(self.slots, device=positions.device)[rows] if isinstance(rows, slice) else rows
         self._rows, self._write, self._columns = rows, (index[:, None], positions), columns
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns the columns to read."""
         rows, columns = self._write
         self.keys[layer][rows, :, columns] = keys.transpose(1, 2)
@@ -104,13 +104,19 @@ class SlotModel:
     def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
         self.model = model
         self.cache = SlotCache(model, slots, context)
+        self.layers = [Layer(layer) for layer in model.model.layers]
+        self.head: nn.Module = model.lm_head
+        self.sharing = False
+        """Whether a prefix is read once for all rows that begin with it."""
+        self._groups = model.config.num_attention_heads // model.config.num_key_value_heads
         self._columns = torch.arange(context + 1, device=model.device)
-        self._sharing = False
+        cosines, sines = model.model.rotary_emb(self.cache.keys[0, :1, :1], self._columns[None])
+        sines[..., : sines.shape[-1] // 2] *= -1
+        self._angles = cosines[0], sines[0]
 
-    def share_prefixes(self) -> None:
-        """Reads each prefix once for all rows that begin with it, from now on."""
-        self.model.set_attn_implementation(shared.NAME)
-        self._sharing = True
+    def angles(self, positions: Tensor) -> list[Tensor]:
+        """Of the rotary embedding; see `decoder.rotated`."""
+        return [table[positions][:, None] for table in self._angles]
 
     @torch.inference_mode()
     def prefill(self, rows: list[int], ids: list[list[int]], starts: list[int]) -> Tensor:
@@ -159,28 +165,40 @@ class SlotModel:
 
     def _forward(self, rows: slice | Tensor, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
         """Hidden states `[n, tokens, hidden]` of new tokens, int64 `[n, tokens]`, at their positions."""
-        sharing = self.cache.sharing(rows) if self._sharing else None
+        sharing = self.cache.sharing(rows) if self.sharing else None
         read = slice(sharing.first if sharing else 0, columns)
         self.cache.point(rows, positions, read)
+        mask = self._mask(positions, read, sharing)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, layer: int) -> Tensor:
+            key, value = self.cache.update(key, value, layer)
+            if sharing:
+                return shared.attention(query, key, value, mask, sharing, layer)
+            return decoder.attention(query, key, value, mask)
+
+        states: Tensor = self.model.model.embed_tokens(ids)
+        angles = self.angles(positions)
+        for layer in self.layers:
+            states = layer(states, angles, attend)
+        return self.model.model.norm(states)  # type: ignore[no-any-return]
+
+    def _mask(self, positions: Tensor, read: slice, sharing: Sharing | None) -> Tensor | None:
+        """What is added to the scores of attention; None if each token reads all of the columns."""
         hidden = self._columns[read] > positions[:, None, :, None]
         if sharing:
             hidden = hidden | (self._columns[read] < sharing.own[:, None, None, None])
-        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.model.device)
-        states: Tensor = self.model.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask={"full_attention": mask.masked_fill_(hidden, -torch.inf)},
-            past_key_values=self.cache,
-            use_cache=True,
-            **({"sharing": sharing} if sharing else {}),
-        ).last_hidden_state
-        return states
+        if not hidden.is_cuda and not hidden.any():
+            return None
+        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=hidden.device)
+        return mask.masked_fill_(hidden, -torch.inf).repeat(1, 1, self._groups, 1)
 
     def _scores(self, states: Tensor) -> Tensor:
-        return self.model.lm_head(states).float()  # type: ignore[no-any-return]
+        return self.head(states).float()  # type: ignore[no-any-return]
 
     def aligned(self, columns: int) -> int:
         """How many columns attention reads where it has to read `columns`."""
+        if self._columns.device.type == "cpu":
+            return min(columns, self.cache.context)
         return min(-(-columns // ALIGNMENT) * ALIGNMENT, self.cache.context)
 
     def _tensor(self, numbers: Sequence[Any]) -> Tensor:
