@@ -32,8 +32,9 @@ def test_few_rows_are_read_from_the_packed_copy_and_others_from_the_weights() ->
 
 
 def packed_layers(model: SlotModel) -> int:
-    modules = [model.head, *(part for layer in model.layers for part in (layer.attention, layer.mlp))]
-    return sum(isinstance(one, Packed) for module in modules for one in module.modules())
+    parts = [part for layer in model.layers for part in (layer.attention, layer.mlp)]
+    products = [model.head, *(one for part in parts for one in (part.projections.whole, part.output))]
+    return sum(isinstance(product, Packed) for product in products)
 
 
 def test_all_fp32_layers_are_packed_and_those_of_the_model_and_in_16_bits_are_left() -> None:

@@ -32,7 +32,7 @@ def choose(scores: torch.Tensor, asked: list[tuple[Sampling, int, int]], candida
     """Tokens for (sampling, seed, position) of each row."""
     rows = [(how.temperature, how.top_k, how.top_p, seed, position) for how, seed, position in asked]
     columns = Draw(*(torch.tensor(column)[:, None] for column in zip(*rows, strict=True)))
-    return draw(scores, columns, candidates)[:, 0].tolist()  # type: ignore[no-any-return]
+    return draw(scores, columns, candidates)[:, 0].tolist()
 
 
 def expected(sampling: Sampling) -> torch.Tensor:
@@ -111,6 +111,11 @@ def test_what_may_be_drawn_is_what_transformers_leaves_however_many_candidates_t
 def test_equals_are_drawn_by_no_seed_at_temperature_zero() -> None:
     rows = torch.zeros(20, 300).index_fill(1, torch.tensor([70, 80, 290]), 1)
     assert set(choose(rows, [(Sampling(temperature=0), seed, seed) for seed in range(20)])) == {70}
+
+
+def test_scores_that_are_no_numbers_give_an_id_of_the_vocabulary() -> None:
+    tokens = choose(torch.full((2, 300), torch.nan), [(SETTINGS[0], 1, 1), (Sampling(temperature=0), 1, 1)])
+    assert all(0 <= token < 300 for token in tokens)
 
 
 def test_a_row_that_needs_more_candidates_leaves_those_of_its_neighbours_few(

@@ -60,7 +60,7 @@ class Bench:
 
 def textless_ids(bench: Bench) -> list[int]:
     """Ids that are never drawn, in French or not."""
-    return (bench.script.after[ANY] == FORBIDDEN).nonzero().flatten().tolist()  # type: ignore[no-any-return]
+    return (bench.script.after[ANY] == FORBIDDEN).nonzero().flatten().tolist()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """Stores new keys and values of a layer, `[n, kv_heads, tokens, head_dim]`, and attends to its columns."""
 
 
-class Joined(nn.Module):
+class Joined:
     """Linear layers of one input: one product, unless bitsandbytes holds their weights.
 
     They become views of the rows of one matrix, so transformers' own modules go on computing what they did,
@@ -23,65 +23,63 @@ class Joined(nn.Module):
     """
 
     def __init__(self, *parts: nn.Linear) -> None:
-        super().__init__()
-        self.parts, self.sizes = nn.ModuleList(parts), [part.out_features for part in parts]
-        self.whole: nn.Module | None = None
+        self._parts = parts
+        self.whole: nn.Linear | None = None
         if all(type(part) is nn.Linear for part in parts):
-            self.whole = nn.Linear(parts[0].in_features, sum(self.sizes), device="meta")
+            size = sum(part.out_features for part in parts)
+            self.whole = nn.Linear(parts[0].in_features, size, bias=False, device="meta")
             self.whole.weight = _joined([part.weight for part in parts])
-            self.whole.bias = _joined([part.bias for part in parts]) if parts[0].bias is not None else None
+            if parts[0].bias is not None:
+                self.whole.bias = _joined([part.bias for part in parts])
+        torch.cuda.empty_cache()  # freed blocks are too small for the next joined matrix, and would add up
 
-    def forward(self, states: Tensor) -> Sequence[Tensor]:
-        """`[…, in_features]` to `[…, out_features]` of each."""
+    def __call__(self, states: Tensor) -> Tensor:
+        """`[…, in_features]` to the outputs of all of them, side by side."""
         if self.whole is None:
-            return [part(states) for part in self.parts]
-        return self.whole(states).split(self.sizes, dim=-1)  # type: ignore[no-any-return]
+            return torch.cat([part(states) for part in self._parts], dim=-1)
+        return self.whole(states)  # type: ignore[no-any-return]
 
 
 def _joined(parts: Sequence[Tensor]) -> nn.Parameter:
     whole = torch.cat([part.detach() for part in parts])
-    for part, rows in zip(parts, whole.split([len(part) for part in parts]), strict=True):
+    for part, rows in zip(parts, whole.split_with_sizes([len(part) for part in parts]), strict=True):
         part.data = rows
     return nn.Parameter(whole, requires_grad=False)
 
 
-class Attention(nn.Module):
+class Attention:
     """Grouped-query attention of one layer."""
 
     def __init__(self, layer: Qwen2DecoderLayer) -> None:
-        super().__init__()
         own = layer.self_attn
-        self.number, self.head_dim = own.layer_idx, own.head_dim
+        self._number, self._head_dim = own.layer_idx, own.head_dim
+        self._heads, self._kv_heads = (one.out_features // own.head_dim for one in (own.q_proj, own.k_proj))
         self.projections, self.output = Joined(own.q_proj, own.k_proj, own.v_proj), own.o_proj
 
-    def forward(self, states: Tensor, angles: Sequence[Tensor], attend: Attend) -> Tensor:
+    def __call__(self, states: Tensor, angles: Sequence[Tensor], attend: Attend) -> Tensor:
         """Hidden states, normed, `[n, tokens, hidden]`, to what is added to them."""
-        mixed = attend(*self.project(states, angles), self.number)
+        mixed = attend(*self.project(states, angles), self._number)
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def project(self, states: Tensor, angles: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, both rotated, and values, each `[n, heads, tokens, head_dim]`."""
-        apart = (*states.shape[:2], -1, self.head_dim)
-        query, key, value = (one.view(apart).transpose(1, 2) for one in self.projections(states))
-        return rotated(query, angles), rotated(key, angles), value
+        heads = self.projections(states).view(*states.shape[:2], -1, self._head_dim).transpose(1, 2)
+        turned = rotated(heads[:, : self._heads + self._kv_heads], angles)
+        return turned[:, : self._heads], turned[:, self._heads :], heads[:, self._heads + self._kv_heads :]
 
 
-class MLP(nn.Module):
+class MLP:
     """The gated MLP of one layer."""
 
     def __init__(self, layer: Qwen2DecoderLayer) -> None:
-        super().__init__()
         own = layer.mlp
-        self.projections, self.output, self.activation = (
-            Joined(own.gate_proj, own.up_proj),
-            own.down_proj,
-            own.act_fn,
-        )
+        self.projections, self.output = Joined(own.gate_proj, own.up_proj), own.down_proj
+        self._activation = own.act_fn
 
-    def forward(self, states: Tensor) -> Tensor:
+    def __call__(self, states: Tensor) -> Tensor:
         """Hidden states, normed, `[n, tokens, hidden]`, to what is added to them."""
-        gate, up = self.projections(states)
-        return self.output(self.activation(gate) * up)  # type: ignore[no-any-return]
+        gate, up = self.projections(states).chunk(2, dim=-1)
+        return self.output(self._activation(gate) * up)  # type: ignore[no-any-return]
 
 
 class Layer:

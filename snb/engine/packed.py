@@ -5,6 +5,8 @@ product. oneDNN takes weights that are packed once. For a single row MKL does no
 the cost is small, so both use the plain layer.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,15 +18,14 @@ FEW = range(2, 33)
 """Rows at which the packed copy is faster: 1.2 to 1.4 times up to 16 rows and 1.1 at 32, on two cores."""
 
 
-class Packed(nn.Module):
+class Packed:
     """A linear layer that uses packed weights when there are few rows."""
 
     def __init__(self, plain: nn.Linear) -> None:
-        super().__init__()
         self.plain = plain
         self.blocks = torch.ops.mkldnn._reorder_linear_weight(plain.weight.detach(), max(FEW))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """`[…, in_features]` to `[…, out_features]`, fp32."""
         if x.numel() // x.shape[-1] not in FEW:
             return self.plain(x)  # type: ignore[no-any-return]
@@ -38,7 +39,7 @@ def pack(model: SlotModel) -> None:
     Raises:
         DeviceUnusable: the copies exceed FIXED, the work space that the memory budget allows.
     """
-    places = [(model, "head")]
+    places: list[tuple[Any, str]] = [(model, "head")]
     for layer in model.layers:
         for part in (layer.attention, layer.mlp):
             places += [(part.projections, "whole"), (part, "output")]

@@ -143,7 +143,8 @@ def draw(scores: Tensor, how: Draw, candidates: int) -> Tensor:
     """
     size = min(candidates or scores.shape[-1], scores.shape[-1])
     kept, tokens = scores.topk(size, dim=-1)
-    likeliest = tokens.where(kept == kept[:, :1], scores.shape[-1]).amin(-1, keepdim=True)
+    # Of scores that are no numbers the last token, for a GPU would not survive an id beyond it.
+    likeliest = tokens.where(kept == kept[:, :1], scores.shape[-1] - 1).amin(-1, keepdim=True)
     lowest = kept.gather(-1, torch.where(how.top_k > 0, how.top_k, size).clamp_max(size) - 1)
     kept = kept.masked_fill(kept < lowest, -torch.inf) / how.temperature.where(how.temperature > 0, 1)
     probability = kept.softmax(-1)

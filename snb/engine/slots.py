@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from snb.engine import decoder, shared
@@ -39,6 +39,7 @@ class SlotCache:
         shape = (config.num_hidden_layers, slots, config.num_key_value_heads, context + 1, head_dim)
         self.keys = torch.zeros(shape, dtype=model.dtype, device=model.device)
         self.values = torch.zeros_like(self.keys)
+        self._layers = list(zip(self.keys, self.values, strict=True))
         self.slots, self.context = slots, context
         self.prefixes: list[Prefix | None] = [None] * slots
         self._rows: slice | Tensor = slice(0)
@@ -58,13 +59,12 @@ class SlotCache:
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns the columns to read."""
+        stored_keys, stored_values = self._layers[layer]
         rows, columns = self._write
-        self.keys[layer][rows, :, columns] = keys.transpose(1, 2)
-        self.values[layer][rows, :, columns] = values.transpose(1, 2)
-        return (
-            self.keys[layer][self._rows, :, self._columns],
-            self.values[layer][self._rows, :, self._columns],
-        )
+        stored_keys[rows, :, columns] = keys.transpose(1, 2)
+        stored_values[rows, :, columns] = values.transpose(1, 2)
+        read = self._rows, slice(None), self._columns
+        return stored_keys[read], stored_values[read]
 
     def sharing(self, rows: slice | Tensor) -> Sharing | None:
         """The prefixes of some rows, if sharing saves reads: all rows have one, and some have the same."""
@@ -103,9 +103,9 @@ class SlotModel:
 
     def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
         self.model = model
+        self.layers = [Layer(layer) for layer in model.model.layers]  # first: the cache takes what is left
         self.cache = SlotCache(model, slots, context)
-        self.layers = [Layer(layer) for layer in model.model.layers]
-        self.head: nn.Module = model.lm_head
+        self.head: Callable[[Tensor], Tensor] = model.lm_head
         self.sharing = False
         """Whether a prefix is read once for all rows that begin with it."""
         self._groups = model.config.num_attention_heads // model.config.num_key_value_heads
@@ -193,7 +193,7 @@ class SlotModel:
         return mask.masked_fill_(hidden, -torch.inf).repeat(1, 1, self._groups, 1)
 
     def _scores(self, states: Tensor) -> Tensor:
-        return self.head(states).float()  # type: ignore[no-any-return]
+        return self.head(states).float()
 
     def aligned(self, columns: int) -> int:
         """How many columns attention reads where it has to read `columns`."""

@@ -9,10 +9,12 @@ had, so depth neither hides a fault nor accumulates rounding.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import product
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import kl_div
 
 from snb.engine.decoder import Layer
@@ -99,22 +101,20 @@ def _recorded(layers: Sequence[Layer]) -> Iterator[dict[tuple[int, str], list[tu
     """Keeps inputs and outputs of every layer's attention and MLP, on the CPU to spare a full card."""
     calls: dict[tuple[int, str], list[tuple[Tensor, Tensor]]] = defaultdict(list)
 
-    def recorder(part: tuple[int, str]) -> Callable[..., None]:
-        def keep(_: object, given: Sequence[Tensor], result: Tensor) -> None:
-            calls[part].append((given[0].cpu(), result.cpu()))
+    def recorder(part: tuple[int, str], run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def keep(states: Tensor, *given: Any) -> Tensor:
+            result = run(states, *given)
+            calls[part].append((states.cpu(), result.cpu()))
+            return result
 
         return keep
 
-    parts: dict[tuple[int, str], nn.Module] = {
-        (n, "attention"): one.attention for n, one in enumerate(layers)
-    }
-    parts |= {(number, "mlp"): layer.mlp for number, layer in enumerate(layers)}
-    hooks = [part.register_forward_hook(recorder(name)) for name, part in parts.items()]
-    try:
+    with ExitStack() as stack:
+        for (number, layer), name in product(enumerate(layers), ("attention", "mlp")):
+            run = getattr(layer, name)
+            setattr(layer, name, recorder((number, name), run))
+            stack.callback(setattr, layer, name, run)
         yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _joined(calls: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
