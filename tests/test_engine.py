@@ -1,5 +1,6 @@
 """The engine: the text of plain `generate`, for each of many at once, and clean ends."""
 
+import itertools
 import pathlib
 import threading
 import time
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.card import PREFILL_TOKENS
 from snb.engine.generation import Generation
-from snb.engine.loop import Engine
+from snb.engine.loop import BESIDE, Engine
 from snb.engine.slots import SlotModel, Step
 from snb.errors import BadInput, DeadlinePassed, EngineDown
 from snb.parameters import Sampling
@@ -179,7 +180,12 @@ def test_a_loop_that_is_a_step_behind_gives_the_next_one_before_it_reads_and_nob
 ) -> None:
     events: list[str] = []
     take = Generation.take
-    monkeypatch.setattr(Generation, "take", lambda *args, **how: events.append("read") or take(*args, **how))
+
+    def taken(*args: Any, **how: Any) -> None:
+        events.append("read")
+        take(*args, **how)
+
+    monkeypatch.setattr(Generation, "take", taken)
     model = talkative(tiny_model())
     hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: events.append("given"))
     engine = started(model, lag=1)
@@ -285,6 +291,26 @@ def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
         awake.set()
         list(generation)
         engine.close()
+
+
+def test_a_long_prompt_is_read_in_small_parts_while_others_get_tokens(started: Start) -> None:
+    engine, forwarded = started(talkative(tiny_model()), context=900), list[int]()
+    running = engine.generate([5], Sampling(max_tokens=60, min_tokens=60), seed=0)
+    next(iter(running))
+    hook = engine.model.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: forwarded.append(given[0].shape[1])
+    )
+    list(engine.generate([6] * 500, replace(GREEDY, max_tokens=1), seed=0))
+    assert not running.finish_reason
+    hook.remove()
+    parts = [number for number in forwarded if number > 1]
+    assert parts == [BESIDE] * 3 + [500 - 3 * BESIDE]
+    assert all(
+        1 in forwarded[first:second]
+        for first, second in itertools.pairwise(
+            [index for index, number in enumerate(forwarded) if number > 1]
+        )
+    )
 
 
 def test_a_prompt_that_begins_with_the_longest_warm_prefix_prefills_the_rest_alone(started: Start) -> None:

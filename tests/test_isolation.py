@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from snb.card import PREFILL_TOKENS
 from snb.engine.generation import Generation
-from snb.engine.loop import Engine
+from snb.engine.loop import BESIDE, Engine
 from snb.engine.paths import PATHS
 from snb.engine.slots import SlotModel, Step
 from snb.parameters import Sampling
@@ -143,7 +143,7 @@ def test_neighbours_canceled_in_their_prompt_or_their_answer_leave_nothing_behin
     with fresh(5, PERSONAS, path, lag=sampling.french) as engine:
         generations = together(engine, [*PERSONAS[0], 5], asks)
         agree(asks, generations)
-    assert PREFILL_TOKENS <= generations[0].cached < len(reading.prompt)
+    assert BESIDE <= generations[0].cached < len(reading.prompt)
     assert not generations[0].tokens
     assert 5 < len(generations[3].tokens) < 200
 

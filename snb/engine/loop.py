@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 STALL = 60.0
 """Seconds after which a turn of the loop counts as stuck; a turn normally takes well under one second."""
+BESIDE = 128
+"""Most tokens of one prompt that are read between two decode steps of others: on a CPU about two steps' time.
+On a GPU such a pass takes as long as one of PREFILL_TOKENS, since launching its kernels does."""
 PAUSED = 10 * POLL
 """Waiting callers check the engine every POLL seconds. If none has for this many seconds, the whole process
 was suspended, and the loop is not stuck."""
@@ -60,7 +63,7 @@ class Chosen:
         """Waits for them."""
         if self.arrived:
             self.arrived.synchronize()
-        return self.tokens.tolist()  # type: ignore[no-any-return]
+        return self.tokens.tolist()
 
 
 class Engine:
@@ -97,6 +100,7 @@ class Engine:
         self._pieces = pieces(tokenizer, self._vocabulary)
         self._end_tokens = end_tokens(model, tokenizer)
         self._sampler = Sampler(slots, context, Script(self._pieces, self._end_tokens, model.device))
+        self._device = model.device
         self._lag = int(model.device.type == "cuda") if lag is None else lag
         self._chosen: deque[Chosen] = deque()
         self.prefixes = sorted(map(self._warm, prefixes), key=lambda prefix: -len(prefix.ids))
@@ -253,7 +257,8 @@ class Engine:
         if not rows:
             return
         first = self._owner(rows[0])
-        width = min(len(first.prompt) - first.cached, PREFILL_TOKENS)
+        others = self._device.type == "cpu" and any(owner and owner.decoding for owner in self._rows)
+        width = min(len(first.prompt) - first.cached, BESIDE if others else PREFILL_TOKENS)
         rows = rows[: max(1, PREFILL_TOKENS // width)]
         owners = [self._owner(row) for row in rows]
         ids = [owner.prompt[owner.cached : owner.cached + width] for owner in owners]
@@ -287,8 +292,9 @@ class Engine:
         owners = [self._owner(row) for row in rows]
         kept = scores.clone() if any(owner.scores is not None for owner in owners) else None
         tokens = self._sampler.choose(scores, rows).to("cpu", non_blocking=True)
-        arrived = torch.cuda.Event(blocking=True) if scores.is_cuda else None
-        if arrived:
+        arrived = None
+        if scores.is_cuda:
+            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             arrived.record()
         self._chosen.append(Chosen(owners, tokens, arrived, kept))
         self._read(self._lag)
