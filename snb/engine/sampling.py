@@ -17,7 +17,7 @@ from snb.engine.script import ANY, FORBIDDEN, Script
 from snb.engine.slots import sent
 from snb.parameters import Sampling
 
-FEW, MANY = 128, 1024
+FEW, MANY = 64, 1024
 """Candidates that every row is drawn from, and those of a row whose top_k is larger. With no top_k all tokens
 are sorted, for that row alone."""
 
@@ -59,9 +59,10 @@ class Sampler:
         self._state, self._answered = torch.zeros_like(self.ids), torch.zeros_like(self.ids)
         self._whole = self.ids.repeat(1, 4)
         self._real = torch.zeros(slots, 5, device=self._device)
-        self._seen = torch.zeros(slots, vocabulary, dtype=torch.bool, device=self._device)
-        self._said = torch.zeros_like(self._seen)
-        self._minus = torch.zeros(slots, vocabulary, device=self._device)
+        # Of each token: factors of a negative and of a positive score, what is subtracted, whether it was said.
+        self._factor = torch.ones(slots, vocabulary, device=self._device)
+        self._inverse, self._minus = torch.ones_like(self._factor), torch.zeros_like(self._factor)
+        self._said = torch.zeros_like(self._factor, dtype=torch.bool)
         self._rows = torch.arange(slots, device=self._device)
         self._candidates = [FEW] * slots
 
@@ -75,8 +76,9 @@ class Sampler:
         self._candidates[row] = FEW if 0 < how.top_k <= FEW or not how.temperature else how.top_k and MANY
         self.positions[row], self._answered[row] = self._context, 0
         self._state[row] = 0 if how.french else ANY
-        self._seen[row], self._said[row], self._minus[row] = False, False, 0
-        self._seen[row, sent(prompt, self._device)] = True
+        self._factor[row], self._inverse[row], self._minus[row], self._said[row] = 1, 1, 0, False
+        seen = sent(prompt, self._device)
+        self._factor[row, seen], self._inverse[row, seen] = how.repetition_penalty, 1 / how.repetition_penalty
 
     def move(self, source: int, target: int) -> None:
         """Copies the state of one row to another."""
@@ -101,14 +103,15 @@ class Sampler:
         answered = self._answered[where]
         after = self._script.after[self._state[where, 0]]
         self._mask(scores, after, answered < least)
-        factor = torch.where(scores > 0, 1 / repetition, repetition)
-        scores.mul_(factor.where(self._seen[where], 1)).sub_(self._minus[where])
+        scores *= torch.where(scores > 0, self._inverse[where], self._factor[where])
+        scores -= self._minus[where]
         tokens = self._draw(scores, rows, Draw(temperature, top_k, top_p, seed, answered))
 
         cells = self._rows[where], tokens[:, 0]
         again = self._said[cells][:, None]
         self._minus[cells] += (frequency + presence * ~again)[:, 0]
-        self._said[cells] = self._seen[cells] = True
+        self._said[cells] = True
+        self._factor[cells], self._inverse[cells] = repetition[:, 0], 1 / repetition[:, 0]
         self._state[where] = after.gather(-1, tokens).long()
         self.ids[where], self.positions[where] = tokens, length + answered
         self._answered[where] = answered + 1
