@@ -59,7 +59,7 @@ class Sampler:
         self._state, self._answered = torch.zeros_like(self.ids), torch.zeros_like(self.ids)
         self._whole = self.ids.repeat(1, 4)
         self._real = torch.zeros(slots, 5, device=self._device)
-        # Of each token: factors of a negative and of a positive score, what is subtracted, whether it was said.
+        # Of each token: factors of negative and of positive scores, what is subtracted, whether it was said.
         self._factor = torch.ones(slots, vocabulary, device=self._device)
         self._inverse, self._minus = torch.ones_like(self._factor), torch.zeros_like(self._factor)
         self._said = torch.zeros_like(self._factor, dtype=torch.bool)
