@@ -1,5 +1,6 @@
 """The engine: the text of plain `generate`, for each of many at once, and clean ends."""
 
+import itertools
 import pathlib
 import threading
 import time
@@ -12,7 +13,8 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.card import PREFILL_TOKENS
-from snb.engine.loop import Engine
+from snb.engine.generation import Generation
+from snb.engine.loop import BESIDE, Engine
 from snb.engine.slots import SlotModel, Step
 from snb.errors import BadInput, DeadlinePassed, EngineDown
 from snb.parameters import Sampling
@@ -80,15 +82,16 @@ def test_one_request_gives_the_tokens_and_text_of_generate(
 CHUNKED = [5, 6, 7] * ((PREFILL_TOKENS + 200) // 3)
 
 
+@pytest.mark.parametrize("lag", [0, 1])
 @pytest.mark.parametrize(
     ("slots", "asked"),
     [(4, prompts(11)), (2, [CHUNKED, [8, 9], CHUNKED]), (1, [[4] * 200, [7, 8, 9], [4] * 100, [7, 8, 9]])],
     ids=["more than slots", "longer than a chunk of prefill", "after a longer one"],
 )
 def test_requests_together_each_give_what_they_give_alone(
-    started: Start, model: Qwen2ForCausalLM, path: Path, slots: int, asked: list[list[int]]
+    started: Start, model: Qwen2ForCausalLM, path: Path, lag: int, slots: int, asked: list[list[int]]
 ) -> None:
-    assert answered(started(slots=slots, context=900, path=path), model, asked)
+    assert answered(started(slots=slots, context=900, path=path, lag=lag), model, asked)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +169,38 @@ def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine)
         said[token] += 1
 
 
-@pytest.fixture
-def talker(started: Start) -> Engine:
-    """An engine whose every token is a piece of text."""
-    return started(talkative(tiny_model()), slots=2)
+@pytest.fixture(params=[0, 1])
+def talker(request: pytest.FixtureRequest, started: Start) -> Engine:
+    """An engine whose every token is a piece of text, at once or a step behind the device."""
+    return started(talkative(tiny_model()), slots=2, lag=request.param)
+
+
+def test_a_loop_that_is_a_step_behind_gives_the_next_one_before_it_reads_and_nobody_sees_the_last(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    take = Generation.take
+
+    def taken(*args: Any, **how: Any) -> None:
+        events.append("read")
+        take(*args, **how)
+
+    monkeypatch.setattr(Generation, "take", taken)
+    model = talkative(tiny_model())
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: events.append("given"))
+    engine = started(model, lag=1)
+    whole = engine.generate([9, 8, 7], GREEDY, seed=0)
+    text = "".join(whole)
+    until(lambda: events.count("read") == 24)
+    assert events == ["given", *["given", "read"] * 23, "read"]  # none is given after the last
+    events.clear()
+    how = replace(GREEDY, stop_sequences=(text[len(text) // 2 :][:4],))
+    cut = engine.generate([9, 8, 7], how, seed=0, keep_scores=True)
+    assert text.startswith("".join(cut))
+    assert len(cut.tokens) == len(cut.scores or []) < 24
+    until(lambda: engine.running == 0)
+    assert events.count("read") == len(cut.tokens) == events.count("given") - 1
+    hook.remove()
 
 
 def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(talker: Engine) -> None:
@@ -272,11 +303,31 @@ def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
         engine.close()
 
 
+def test_a_long_prompt_is_read_in_small_parts_while_others_get_tokens(started: Start) -> None:
+    engine, forwarded = started(talkative(tiny_model()), context=900), list[int]()
+    running = engine.generate([5], Sampling(max_tokens=60, min_tokens=60), seed=0)
+    next(iter(running))
+    hook = engine.model.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: forwarded.append(given[0].shape[1])
+    )
+    list(engine.generate([6] * 500, replace(GREEDY, max_tokens=1), seed=0))
+    assert not running.finish_reason
+    hook.remove()
+    parts = [number for number in forwarded if number > 1]
+    assert parts == [BESIDE] * 3 + [500 - 3 * BESIDE]
+    assert all(
+        1 in forwarded[first:second]
+        for first, second in itertools.pairwise(
+            [index for index, number in enumerate(forwarded) if number > 1]
+        )
+    )
+
+
 def test_a_prompt_that_begins_with_the_longest_warm_prefix_prefills_the_rest_alone(started: Start) -> None:
     prefix = list(range(3, 63))
     engine, forwarded = started(prefixes=[prefix[:40], prefix]), list[int]()
-    hook = engine.model.model.model.register_forward_pre_hook(
-        lambda *args: forwarded.append(args[2]["input_ids"].shape[1]), with_kwargs=True
+    hook = engine.model.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: forwarded.append(given[0].shape[1])
     )
     list(engine.generate([*prefix, 70, 71, 5], replace(GREEDY, max_tokens=1), seed=0))
     hook.remove()

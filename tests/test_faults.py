@@ -184,7 +184,7 @@ def test_an_exception_in_the_steps_of_one_request_ends_that_request_alone(
         if doomed.tokens:
             setattr(doomed, part, spoiled)
 
-    hook = engine.model.model.model.register_forward_pre_hook(spoil)
+    hook = engine.model.model.get_input_embeddings().register_forward_pre_hook(spoil)
     with pytest.raises(RequestFailed, match="REQUEST_FAILED: "):
         list(doomed)
     hook.remove()

@@ -1,11 +1,12 @@
-"""Packed weights compute what plain ones compute, and can be taken back."""
+"""Packed weights compute what plain ones compute."""
 
 import pytest
 import torch
 from torch import nn
 from transformers import Qwen2ForCausalLM
 
-from snb.engine.packed import FEW, Packed, pack, unpack
+from snb.engine.packed import FEW, Packed, pack
+from snb.engine.slots import SlotModel
 from snb.errors import DeviceUnusable
 from tests.tiny import tiny_model
 
@@ -30,26 +31,27 @@ def test_few_rows_are_read_from_the_packed_copy_and_others_from_the_weights() ->
     assert zero == {1: True, 2: False, 32: False, 33: True}
 
 
-def packed_layers(model: Qwen2ForCausalLM) -> int:
-    return sum(isinstance(module, Packed) for module in model.modules())
+def packed_layers(model: SlotModel) -> int:
+    parts = [part for layer in model.layers for part in (layer.attention, layer.mlp)]
+    products = [model.head, *(one for part in parts for one in (part.projections.whole, part.output))]
+    return sum(isinstance(product, Packed) for product in products)
 
 
-def test_all_fp32_layers_are_packed_once_and_put_back_and_those_in_16_bits_are_left() -> None:
+def test_all_fp32_layers_are_packed_and_those_of_the_model_and_in_16_bits_are_left() -> None:
     model = tiny_model()
     before = dict(model.named_modules())
-    for _ in range(2):
-        pack(model)
-        assert packed_layers(model) == 2 * 7 + 1
-    unpack(model)
+    pack(slots := SlotModel(model, slots=2, context=64))
+    assert packed_layers(slots) == 2 * 4 + 1
     assert dict(model.named_modules()) == before
-    pack(model.bfloat16())
-    assert not packed_layers(model)
+    pack(slots := SlotModel(model.bfloat16(), slots=2, context=64))
+    assert not packed_layers(slots)
 
 
 def test_weights_too_large_to_be_held_twice_are_refused(
     model: Qwen2ForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("snb.engine.packed.FIXED", 1000)
+    slots = SlotModel(model, slots=2, context=64)
     with pytest.raises(DeviceUnusable, match="packed weights would take"):
-        pack(model)
-    assert not packed_layers(model)
+        pack(slots)
+    assert not packed_layers(slots)

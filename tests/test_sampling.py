@@ -12,7 +12,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from snb.engine.sampling import Draw, choose
+from snb.engine import sampling
+from snb.engine.sampling import FEW, MANY, Draw, Sampler, draw
+from snb.engine.script import Script
 from snb.parameters import Sampling
 from snb.settings import ROOT
 
@@ -24,6 +26,13 @@ SETTINGS = [
     Sampling(temperature=1.0, top_k=0, top_p=0.6),
     Sampling(temperature=1.5, top_k=20, top_p=0.8),
 ]
+
+
+def choose(scores: torch.Tensor, asked: list[tuple[Sampling, int, int]], candidates: int = FEW) -> list[int]:
+    """Tokens for (sampling, seed, position) of each row."""
+    rows = [(how.temperature, how.top_k, how.top_p, seed, position) for how, seed, position in asked]
+    columns = Draw(*(torch.tensor(column)[:, None] for column in zip(*rows, strict=True)))
+    return draw(scores, columns, candidates)[:, 0].tolist()
 
 
 def expected(sampling: Sampling) -> torch.Tensor:
@@ -41,7 +50,7 @@ def expected(sampling: Sampling) -> torch.Tensor:
 @pytest.mark.parametrize("varying", ["seed", "position"])
 def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, varying: str) -> None:
     number = 8_000
-    draws = [Draw(sampling, i, 3) if varying == "seed" else Draw(sampling, 5, i) for i in range(number)]
+    draws = [(sampling, i, 3) if varying == "seed" else (sampling, 5, i) for i in range(number)]
     tokens = torch.tensor(choose(SCORES.expand(number, -1), draws))
     seen, wanted = torch.bincount(tokens, minlength=50).double(), expected(sampling).double() * number
     assert seen[wanted == 0].sum() == 0
@@ -62,13 +71,13 @@ def test_sampling_knows_nothing_of_personas() -> None:
     "sampling", [Sampling(temperature=0), Sampling(temperature=2, top_p=0), Sampling(temperature=2, top_k=1)]
 )
 def test_no_temperature_top_p_zero_and_top_k_one_leave_the_likeliest(sampling: Sampling) -> None:
-    tokens = choose(SCORES.expand(50, -1), [Draw(sampling, seed, 0) for seed in range(50)])
+    tokens = choose(SCORES.expand(50, -1), [(sampling, seed, 0) for seed in range(50)])
     assert set(tokens) == {int(SCORES.argmax())}
 
 
 def test_a_row_draws_the_same_alone_and_among_others() -> None:
     rows = torch.randn(16, 50, generator=torch.Generator().manual_seed(2)) * 3
-    draws = [Draw(SETTINGS[row % 5], seed=row * 7, position=row) for row in range(16)]
+    draws = [(SETTINGS[row % 5], row * 7, row) for row in range(16)]
     alone = [choose(rows[row : row + 1], [draws[row]])[0] for row in range(16)]
     assert choose(rows, draws) == alone
     assert choose(rows.flip(0), draws[::-1]) == alone[::-1]
@@ -77,8 +86,52 @@ def test_a_row_draws_the_same_alone_and_among_others() -> None:
 def test_zero_and_the_largest_seed_are_seeds() -> None:
     drawn = set()
     for seed in (0, 1, 2**32, 2**63 - 1):
-        draws = [Draw(SETTINGS[0], seed, position) for position in range(30)]
+        draws = [(SETTINGS[0], seed, position) for position in range(30)]
         tokens = choose(SCORES.expand(30, -1), draws)
         assert choose(SCORES.expand(30, -1), draws) == tokens
         drawn.add(tuple(tokens))
     assert len(drawn) == 4
+
+
+@pytest.mark.parametrize("top_k", [0, FEW, FEW + 1, 1000])
+def test_what_may_be_drawn_is_what_transformers_leaves_however_many_candidates_that_takes(top_k: int) -> None:
+    """Scores in few steps, as bf16 gives them: of equals at the last place transformers leaves all."""
+    rows = (torch.randn(4, 3000, generator=torch.Generator().manual_seed(3)) * 8).round() / 8
+    left = (TopKLogitsWarper(top_k)(torch.tensor([[0]]), rows) if top_k else rows).isfinite()
+    enough = FEW * 2 if 0 < top_k <= FEW else MANY * 2 if top_k else 0
+    drawn = torch.zeros_like(left)
+    flat = Sampling(temperature=2, top_k=top_k, top_p=1)
+    for seed in range(200):
+        tokens = choose(rows * 1e-6, [(flat, seed, row) for row in range(4)], enough)
+        drawn[range(4), tokens] = True
+    assert not (drawn & ~left).any()
+    assert (drawn.sum(-1) > min(60, top_k or 150)).all()
+
+
+def test_equals_are_drawn_by_no_seed_at_temperature_zero() -> None:
+    rows = torch.zeros(20, 300).index_fill(1, torch.tensor([70, 80, 290]), 1)
+    assert set(choose(rows, [(Sampling(temperature=0), seed, seed) for seed in range(20)])) == {70}
+
+
+def test_scores_that_are_no_numbers_give_an_id_of_the_vocabulary() -> None:
+    tokens = choose(torch.full((2, 300), torch.nan), [(SETTINGS[0], 1, 1), (Sampling(temperature=0), 1, 1)])
+    assert all(0 <= token < 300 for token in tokens)
+
+
+def test_a_row_that_needs_more_candidates_leaves_those_of_its_neighbours_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def counted(scores: torch.Tensor, how: Draw, candidates: int) -> torch.Tensor:
+        drawn.append((len(scores), candidates))
+        return draw(scores, how, candidates)
+
+    monkeypatch.setattr(sampling, "draw", counted)
+    script = Script([b"e"] * 2000, [0], torch.device("cpu"))
+    sampler = Sampler(8, 64, script)
+    for row in range(8):
+        top_k = {3: 0, 5: 1000, 6: FEW}.get(row, 20)
+        sampler.start(row, [5, 6], Sampling(top_k=top_k), seed=row)
+    sampler.choose(torch.randn(8, 2000), range(8))
+    assert sorted(drawn) == [(1, 0), (1, MANY), (8, FEW)]

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from snb.engine.detokenizer import Detokenizer, pieces
 from snb.engine.loop import Engine
-from snb.engine.script import BEGINNINGS, FRENCH, Script, fits
+from snb.engine.script import ANY, BEGINNINGS, FORBIDDEN, FRENCH, STATES, Script, unfinished
 from snb.parameters import Sampling
 from tests.tiny import tiny_model
 
@@ -42,14 +42,25 @@ class Bench:
         self.pieces = pieces(self.tokenizer, self.vocabulary)
         self.script = Script(self.pieces, self.ends, torch.device("cpu"))
 
+    def forbidden(self, pending: bytes) -> torch.Tensor:
+        """What may not follow, in French, the bytes of a character."""
+        return self.script.after[STATES[pending]] == FORBIDDEN
+
     def can_say(self, text: str) -> bool:
         """Whether every token of a text is allowed where it stands."""
-        detokenizer = Detokenizer(self.pieces)
+        detokenizer, state = Detokenizer(self.pieces), 0
         for token in self.tokenizer.encode(text, add_special_tokens=False).ids:
-            if self.script.forbidden(detokenizer.pending)[token]:
+            if self.forbidden(detokenizer.pending)[token]:
                 return False
             detokenizer.push(token)
+            state = int(self.script.after[state, token])
+            assert state == STATES[detokenizer.pending]
         return not detokenizer.pending
+
+
+def textless_ids(bench: Bench) -> list[int]:
+    """Ids that are never drawn, in French or not."""
+    return (bench.script.after[ANY] == FORBIDDEN).nonzero().flatten().tolist()
 
 
 @pytest.fixture(scope="session")
@@ -80,41 +91,41 @@ def test_by_unicode_s_own_data_what_is_french_is_of_no_other_script_no_emoji_and
 @given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(sorted(FRENCH)), min_size=1))
 def test_the_beginning_of_what_fits_fits(text: str) -> None:
     data = text.encode()
-    assert fits(data) == FRENCH.issuperset(text)
-    if fits(data):
-        assert all(fits(data[:end]) for end in range(len(data) + 1))
+    assert (unfinished(data) == b"") == FRENCH.issuperset(text)
+    if unfinished(data) == b"":
+        assert all(unfinished(data[:end]) is not None for end in range(len(data) + 1))
 
 
 def test_of_the_ids_without_text_only_the_end_tokens_may_be_drawn(bench: Bench) -> None:
     added = set(bench.tokenizer.get_added_tokens_decoder())
     unused = set(range(bench.tokenizer.get_vocab_size(), bench.vocabulary))
     textless = (added | unused) - set(bench.ends)
-    assert set(bench.script.textless.tolist()) == textless
-    assert bench.script.forbidden(b"")[sorted(textless)].all()
-    assert not bench.script.forbidden(b"")[bench.ends].any()
+    assert set(textless_ids(bench)) == textless
+    assert bench.forbidden(b"")[sorted(textless)].all()
+    assert not bench.forbidden(b"")[bench.ends].any()
 
 
 def test_of_qwen_s_ids_from_151643_on_only_two_may_be_drawn(qwen_tokenizer: PreTrainedTokenizerFast) -> None:
     bench = Bench(qwen_tokenizer)
-    assert (~bench.script.forbidden(b"")).nonzero().flatten().tolist()[-2:] == [151643, 151645]
-    assert bench.script.textless.tolist() == [151644, *range(151646, 152064)]
+    assert (~bench.forbidden(b"")).nonzero().flatten().tolist()[-2:] == [151643, 151645]
+    assert textless_ids(bench) == [151644, *range(151646, 152064)]
 
 
 def test_a_part_in_the_middle_of_a_character_cannot_begin_one_nor_an_answer_end_there(bench: Bench) -> None:
     parts = [token for token, piece in enumerate(bench.pieces) if piece[:1] == b"\x93"]
     assert parts
-    assert bench.script.forbidden(b"")[parts].all()
-    assert not bench.script.forbidden("œ".encode()[:1])[bench.pieces.index(b"\x93")]
+    assert bench.forbidden(b"")[parts].all()
+    assert not bench.forbidden("œ".encode()[:1])[bench.pieces.index(b"\x93")]
     for pending in BEGINNINGS - {b""}:
-        forbidden = bench.script.forbidden(pending)
+        forbidden = bench.forbidden(pending)
         assert forbidden[bench.ends].all()
         assert not forbidden.all()
 
 
 def test_a_model_that_prefers_other_scripts_is_kept_to_french_unless_any_may_be_said(bench: Bench) -> None:
     """What may not begin a French text scores 9, all else 0."""
-    forbidden = bench.script.forbidden(b"").clone()
-    forbidden[bench.script.textless] = False
+    forbidden = bench.forbidden(b"").clone()
+    forbidden[textless_ids(bench)] = False
     model, wild = tiny_model(vocab_size=bench.vocabulary), Sampling(24, 24, temperature=2, top_k=50, top_p=1)
     with torch.no_grad():
         model.lm_head.weight.zero_()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from torch.nn import functional
 
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS
@@ -151,12 +151,12 @@ def test_an_attention_kernel_that_is_wrong_for_everybody_is_a_fault(
     plain: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even transformers is right then, so being as far from fp32 as it is no excuse."""
-    right = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    right = functional.scaled_dot_product_attention
 
-    def wrong(module: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Any:
-        return right(module, query, key.roll(1, 1), value.roll(1, 1), *rest, **options)
+    def wrong(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Tensor:
+        return right(query, key.roll(1, 1), value.roll(1, 1), *rest, **options)
 
-    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", wrong)
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", wrong)
     with pytest.raises(SelfTestFailed, match="not what fp32 gives"):
         proved(plain, PROMPT)
 

@@ -87,6 +87,11 @@ class Generation:
         """Whether the whole prompt is in the cache, so that only the newest token is still to be run."""
         return self.cached >= len(self.prompt)
 
+    @property
+    def decoding(self) -> bool:
+        """Whether it takes part in decode steps: not once its last token is chosen, though not read yet."""
+        return 0 <= self.cached - len(self.prompt) < self.sampling.max_tokens - 1
+
     def cancel(self) -> None:
         """Ends it before its next token. May be called from any thread, at any time, more than once."""
         self.canceled = True
@@ -99,6 +104,8 @@ class Generation:
 
     def overdue(self) -> bool:
         """Ends it if it was canceled or its deadline has passed; returns whether it is over."""
+        if self.finish_reason:
+            return True
         if self.canceled:
             self._end("canceled")
         elif time.monotonic() >= self.deadline and self._spoke:

@@ -2,7 +2,12 @@
 
 One thread owns the model. Each turn of its loop ends requests that were canceled or are past their deadline,
 admits waiting ones to free rows of the slot cache, runs one chunk of prefill, then one decode step for all
-rows that are ready. `_choose` samples a token for each, and `Generation.take` sends its text to the caller.
+rows that are ready. `Sampler.choose` draws a token for each, and `Generation.take` sends its text to the
+caller.
+
+A GPU works on its own. There the loop is one step behind: it gives the device the next step, whose tokens
+need not leave it, and meanwhile reads those of the step before. A request that ends, by its text or by its
+caller, has then been computed one token further, which nobody sees.
 """
 
 import itertools
@@ -12,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
@@ -21,10 +27,10 @@ from transformers import Qwen2ForCausalLM
 from snb.card import PREFILL_TOKENS
 from snb.engine.detokenizer import Detokenizer, pieces
 from snb.engine.generation import POLL, Generation
-from snb.engine.sampling import Draw, Penalties, choose
+from snb.engine.sampling import Sampler
 from snb.engine.script import Script
 from snb.engine.shared import Prefix
-from snb.engine.slots import SlotModel, Step
+from snb.engine.slots import SlotModel, Step, sent
 from snb.errors import BadInput, EngineDown, RequestFailed
 from snb.parameters import Sampling
 from snb.prompt import ENDS
@@ -33,9 +39,31 @@ log = logging.getLogger(__name__)
 
 STALL = 60.0
 """Seconds after which a turn of the loop counts as stuck; a turn normally takes well under one second."""
+BESIDE = 128
+"""Most tokens of one prompt that are read between two decode steps of others: on a CPU about two steps' time.
+On a GPU such a pass takes as long as one of PREFILL_TOKENS, since launching its kernels does."""
 PAUSED = 10 * POLL
 """Waiting callers check the engine every POLL seconds. If none has for this many seconds, the whole process
 was suspended, and the loop is not stuck."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Tokens on their way from the device."""
+
+    owners: list[Generation]
+    tokens: Tensor
+    """Int64 `[n]` on the host, whole once `arrived`."""
+    arrived: torch.cuda.Event | None
+    """None on a CPU."""
+    scores: Tensor | None
+    """What they were chosen from, if one of the owners keeps it."""
+
+    def read(self) -> list[int]:
+        """Waits for them."""
+        if self.arrived:
+            self.arrived.synchronize()
+        return self.tokens.tolist()
 
 
 class Engine:
@@ -50,6 +78,8 @@ class Engine:
             into the row of each request.
         path: how a decode step runs; see `snb.engine.paths`.
         stall: seconds without a turn, while requests wait, after which the engine is down.
+        lag: steps that the loop is behind the device; by default one on a GPU, and none on a CPU, where it
+            could do nothing in the meantime.
     """
 
     def __init__(
@@ -61,6 +91,7 @@ class Engine:
         prefixes: Sequence[list[int]] = (),
         path: Callable[[SlotModel], Step] | None = None,
         stall: float = STALL,
+        lag: int | None = None,
     ) -> None:
         self.context = context
         self.model = SlotModel(model, slots, context)
@@ -68,8 +99,10 @@ class Engine:
         self._vocabulary: int = model.config.vocab_size
         self._pieces = pieces(tokenizer, self._vocabulary)
         self._end_tokens = end_tokens(model, tokenizer)
-        self._script = Script(self._pieces, self._end_tokens, model.device)
-        self._penalties = Penalties(slots, self._vocabulary, model.device)
+        self._sampler = Sampler(slots, context, Script(self._pieces, self._end_tokens, model.device))
+        self._device = model.device
+        self._lag = int(model.device.type == "cuda") if lag is None else lag
+        self._chosen: deque[Chosen] = deque()
         self.prefixes = sorted(map(self._warm, prefixes), key=lambda prefix: -len(prefix.ids))
         self._waiting: deque[Generation] = deque()
         self._rows: list[Generation | None] = [None] * slots
@@ -152,7 +185,7 @@ class Engine:
         self._thread.join()
         # Freed here, not with the last reference: the next engine may need this memory while a traceback
         # still refers to this one.
-        del self.model, self.step, self._script, self._penalties, self.prefixes
+        del self.model, self.step, self._sampler, self._chosen, self.prefixes
 
     def _busy(self) -> bool:
         return bool(self._waiting) or any(self._rows)
@@ -207,7 +240,7 @@ class Engine:
         prefix = next(fits, None)
         self._rows[row], owner.cached = owner, len(prefix.ids) if prefix else 0
         self.model.cache.start(row, prefix)
-        self._penalties.start(row, owner.prompt, owner.sampling)
+        self._sampler.start(row, owner.prompt, owner.sampling, owner.seed)
 
     def _compact(self) -> None:
         """Moves the last requests into free rows, so that decode steps compute no idle rows."""
@@ -215,7 +248,7 @@ class Engine:
         holes = [row for row in range(len(taken)) if not self._rows[row]]
         for hole, last in zip(holes, reversed(taken), strict=False):
             self.model.cache.move(last, hole, self._owner(last).cached)
-            self._penalties.move(last, hole)
+            self._sampler.move(last, hole)
             self._rows[hole], self._rows[last] = self._rows[last], None
 
     def _prefill(self) -> None:
@@ -224,7 +257,8 @@ class Engine:
         if not rows:
             return
         first = self._owner(rows[0])
-        width = min(len(first.prompt) - first.cached, PREFILL_TOKENS)
+        others = self._device.type == "cpu" and any(owner and owner.decoding for owner in self._rows)
+        width = min(len(first.prompt) - first.cached, BESIDE if others else PREFILL_TOKENS)
         rows = rows[: max(1, PREFILL_TOKENS // width)]
         owners = [self._owner(row) for row in rows]
         ids = [owner.prompt[owner.cached : owner.cached + width] for owner in owners]
@@ -233,56 +267,55 @@ class Engine:
             owner.cached += len(chunk)
         ready = [index for index, owner in enumerate(owners) if owner.prefilled]
         if ready:
-            self._choose(scores[ready], [rows[index] for index in ready])
+            self._choose(scores[sent(ready, scores.device)], [rows[index] for index in ready])
 
     def _decode(self) -> None:
         """Generates one token for every row whose prompt is in the cache."""
-        ready = [row for row, owner in enumerate(self._rows) if owner and owner.prefilled]
+        ready = [row for row, owner in enumerate(self._rows) if owner and owner.decoding]
         if not ready:
+            self._read(0)
             return
-        owners = self._rows[: ready[-1] + 1]
-        tokens = [owner.tokens[-1] if owner and owner.prefilled else None for owner in owners]
-        scores = self.model.decode(tokens, [owner.cached if owner else 0 for owner in owners], self.step)
+        number, longest = ready[-1] + 1, max(self._owner(row).cached for row in ready)
+        ids, positions = self._sampler.ids[:number], self._sampler.positions[:number]
+        scores = self.step(ids, positions, self.model.aligned(longest + 1))
         for row in ready:
             self._owner(row).cached += 1
-        self._choose(scores if len(ready) == len(tokens) else scores[ready], ready)
+        self._choose(scores if len(ready) == number else scores[sent(ready, scores.device)], ready)
 
     def _owner(self, row: int) -> Generation:
         owner = self._rows[row]
         assert owner is not None
         return owner
 
-    @torch.inference_mode()
     def _choose(self, scores: Tensor, rows: list[int]) -> None:
-        """Samples the next token of each of the rows from its scores."""
+        """Draws the next token of each of the rows, and reads those that were drawn `lag` steps before."""
         owners = [self._owner(row) for row in rows]
-        draws = [Draw(owner.sampling, owner.seed, len(owner.tokens)) for owner in owners]
-        for owner, row_scores in zip(owners, scores, strict=True):
-            with _alone(owner):
-                self._constrain(owner, row_scores)
-        scores.index_fill_(-1, self._script.textless, -torch.inf)
-        self._penalties.apply(scores, rows)
-        tokens = choose(scores, draws)
-        self._penalties.add(rows, tokens)
-        for row, owner, token in zip(rows, owners, tokens, strict=True):
-            with _alone(owner):
-                self._take(owner, token)
-            if owner.finish_reason:
-                self._rows[row] = None
+        kept = scores.clone() if any(owner.scores is not None for owner in owners) else None
+        tokens = self._sampler.choose(scores, rows).to("cpu", non_blocking=True)
+        arrived = None
+        if scores.is_cuda:
+            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            arrived.record()
+        self._chosen.append(Chosen(owners, tokens, arrived, kept))
+        self._read(self._lag)
 
-    def _constrain(self, owner: Generation, scores: Tensor) -> None:
-        """Masks the tokens that a request may not generate next."""
-        if owner.scores is not None:
-            owner.scores.append(scores.to("cpu", copy=True))
-        if len(owner.tokens) < owner.sampling.min_tokens:
-            scores[self._end_tokens] = -torch.inf
-        if owner.sampling.french:
-            scores.masked_fill_(self._script.forbidden(owner.detokenizer.pending), -torch.inf)
+    def _read(self, behind: int) -> None:
+        """Takes the tokens of all steps but the newest, and frees the rows of requests that end."""
+        while len(self._chosen) > behind:
+            chosen = self._chosen.popleft()
+            for index, (owner, token) in enumerate(zip(chosen.owners, chosen.read(), strict=True)):
+                if owner.finish_reason:
+                    continue  # it ended while this token was computed
+                if owner.scores is not None and chosen.scores is not None:
+                    owner.scores.append(chosen.scores[index].cpu())
+                with _alone(owner):
+                    owner.take(token, ends=token in self._end_tokens, full=self._fills(owner))
+                if owner.finish_reason:
+                    self._rows[self._rows.index(owner)] = None
 
-    def _take(self, owner: Generation, token: int) -> None:
-        if owner.finish_reason:
-            return
-        owner.take(token, ends=token in self._end_tokens, full=owner.cached + 1 == self.context)
+    def _fills(self, owner: Generation) -> bool:
+        """Whether one more token fills its row of the cache."""
+        return len(owner.prompt) + len(owner.tokens) + 1 == self.context
 
 
 def _overdue(owner: Generation) -> bool:

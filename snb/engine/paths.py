@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snb.engine.loop import Engine
-from snb.engine.packed import pack, unpack
+from snb.engine.packed import pack
 from snb.engine.slots import SlotModel, Step
 from snb.errors import DeviceUnusable
 
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 def eager(model: SlotModel) -> Step:
     """PyTorch launches kernel after kernel, and each row reads its own cache; runs everywhere."""
-    unpack(model.model)
     return model.step
 
 
@@ -36,8 +35,7 @@ def shared(model: SlotModel) -> Step:
     """
     if model.model.device.type != "cpu":
         raise DeviceUnusable("shared prefixes are for the CPU")
-    unpack(model.model)
-    model.share_prefixes()
+    model.sharing = True
     return model.step
 
 
@@ -48,7 +46,7 @@ def packed(model: SlotModel) -> Step:
         DeviceUnusable: on a GPU, or the weights are too large to be held twice.
     """
     step = shared(model)
-    pack(model.model)
+    pack(model)
     return step
 
 

@@ -1,4 +1,6 @@
-"""Samples the next token of each row: penalties, temperature, top-k, top-p, then Gumbel noise.
+"""Samples the next token of each row: masks, penalties, temperature, top-k, top-p, then Gumbel noise.
+
+All of it stays on the device, so that the next step can begin before the host has seen a token.
 
 The noise is a pure function of (seed, position, token), so a request draws the same tokens whatever else is
 in the batch. Taking the highest of log p + Gumbel noise draws from p exactly (the Gumbel-max trick; Maddison,
@@ -6,113 +8,154 @@ Tarlow & Minka, "A* Sampling", 2014).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from snb.engine.script import ANY, FORBIDDEN, Script
+from snb.engine.slots import sent
 from snb.parameters import Sampling
 
+FEW, MANY = 64, 1024
+"""Candidates that every row is drawn from, and those of a row whose top_k is larger. With no top_k all tokens
+are sorted, for that row alone."""
 
-@dataclass(frozen=True)
-class Draw:
-    """How one row chooses its next token."""
 
-    sampling: Sampling
-    seed: int
-    """Any whole number from 0 to 2**63 - 1."""
-    position: int
+class Draw(NamedTuple):
+    """How each row draws, in columns `[n, 1]`: fp32 for temperature and top_p, int64 for the others."""
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    seed: Tensor
+    """From 0 to 2**63 - 1."""
+    position: Tensor
     """How many tokens the answer has so far."""
 
 
-class Penalties:
-    """The tokens that each row has, and what the penalties take from the scores of repeating them.
+class Sampler:
+    """The state of each row's answer, on the model's device, and the choice of its next token.
 
-    Repetition (Keskar et al., "CTRL", 2019; as in transformers): a positive score of any token of the prompt
-    or the answer is divided by the penalty, a negative one multiplied. Presence and frequency (OpenAI's API
+    Repetition penalty (Keskar et al., "CTRL", 2019; as in transformers): a positive score of any token of the
+    prompt or the answer is divided by it, a negative one multiplied. Presence and frequency (OpenAI's API
     reference): subtracted from the scores of the answer's tokens, once, or once for each occurrence.
+
+    Args:
+        slots: rows.
+        context: the position of a row that has nothing to run.
+        script: which tokens may follow which.
+
+    Attributes:
+        ids: int64 `[slots, 1]`, the newest token of each row.
+        positions: int64 `[slots, 1]`, its column of the cache; until a row has a token, `context`.
     """
 
-    def __init__(self, slots: int, vocabulary: int, device: torch.device) -> None:
-        self._factor = torch.ones(slots, vocabulary, device=device)
-        self._inverse = torch.ones_like(self._factor)
-        self._minus = torch.zeros_like(self._factor)
-        self._sampling = [Sampling()] * slots
-        self._answered: list[set[int]] = [set() for _ in range(slots)]
+    def __init__(self, slots: int, context: int, script: Script) -> None:
+        vocabulary, self._device = script.after.shape[1], script.after.device
+        self._script, self._context = script, context
+        self.ids = torch.zeros(slots, 1, dtype=torch.int64, device=self._device)
+        self.positions = torch.full_like(self.ids, context)
+        self._state, self._answered = torch.zeros_like(self.ids), torch.zeros_like(self.ids)
+        self._whole = self.ids.repeat(1, 4)
+        self._real = torch.zeros(slots, 5, device=self._device)
+        # Of each token: factors of negative and of positive scores, what is subtracted, whether it was said.
+        self._factor = torch.ones(slots, vocabulary, device=self._device)
+        self._inverse, self._minus = torch.ones_like(self._factor), torch.zeros_like(self._factor)
+        self._said = torch.zeros_like(self._factor, dtype=torch.bool)
+        self._rows = torch.arange(slots, device=self._device)
+        self._candidates = [FEW] * slots
 
-    def start(self, row: int, prompt: Sequence[int], sampling: Sampling) -> None:
+    def start(self, row: int, prompt: Sequence[int], sampling: Sampling, seed: int) -> None:
         """Resets a row for a new prompt."""
-        self._sampling[row], self._answered[row] = sampling, set()
-        self._factor[row], self._inverse[row], self._minus[row] = 1, 1, 0
-        seen = torch.tensor(prompt, device=self._factor.device)
-        self._factor[row, seen] = sampling.repetition_penalty
-        self._inverse[row, seen] = 1 / sampling.repetition_penalty
-
-    def add(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
-        """Adds one more token to each row's answer."""
-        how = [self._sampling[row] for row in rows]
-        minus = [
-            one.frequency_penalty + one.presence_penalty * (token not in self._answered[row])
-            for one, row, token in zip(how, rows, tokens, strict=True)
-        ]
-        for row, token in zip(rows, tokens, strict=True):
-            self._answered[row].add(token)
-        factor = self._factor.new_tensor([[one.repetition_penalty for one in how], minus])
-        self._factor[rows, tokens], self._inverse[rows, tokens] = factor[0], 1 / factor[0]
-        self._minus[rows, tokens] += factor[1]
+        how = sampling
+        top_p = how.top_p if how.top_p < 1 else torch.inf  # sums of fp32 reach 1 before the last token
+        penalties = how.repetition_penalty, how.presence_penalty, how.frequency_penalty
+        self._real[row] = sent([how.temperature, top_p, *penalties], self._device)
+        self._whole[row] = sent([how.top_k, how.min_tokens, len(prompt), seed], self._device)
+        self._candidates[row] = FEW if 0 < how.top_k <= FEW or not how.temperature else how.top_k and MANY
+        self.positions[row], self._answered[row] = self._context, 0
+        self._state[row] = 0 if how.french else ANY
+        self._factor[row], self._inverse[row], self._minus[row], self._said[row] = 1, 1, 0, False
+        seen = sent(prompt, self._device)
+        self._factor[row, seen], self._inverse[row, seen] = how.repetition_penalty, 1 / how.repetition_penalty
 
     def move(self, source: int, target: int) -> None:
         """Copies the state of one row to another."""
-        for store in (self._factor, self._inverse, self._minus):
-            store[target] = store[source]
-        self._sampling[target], self._answered[target] = self._sampling[source], self._answered[source]
+        for store in vars(self).values():
+            if isinstance(store, Tensor) and store is not self._rows:
+                store[target] = store[source]
+        self._candidates[target] = self._candidates[source]
 
     @torch.inference_mode()
-    def apply(self, scores: Tensor, rows: Sequence[int]) -> None:
-        """Applies the penalties of the given rows to their scores, fp32 `[n, vocabulary]`, in place."""
-        how = [self._sampling[row] for row in rows]
+    def choose(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
+        """The next token of each of some rows, int64 `[n]`; nothing here waits for the device.
+
+        Args:
+            scores: fp32 `[n, vocabulary]`, changed in place.
+            rows: in ascending order.
+        """
         # Rows are nearly always the first ones, and a slice is read without a copy.
-        where = slice(0, len(rows)) if rows[-1] == len(rows) - 1 else list(rows)
-        if any(one.repetition_penalty != 1 for one in how):
-            scores *= torch.where(scores > 0, self._inverse[where], self._factor[where])
-        if any(one.presence_penalty or one.frequency_penalty for one in how):
-            scores -= self._minus[where]
+        first = rows[-1] == len(rows) - 1
+        where = slice(0, len(rows)) if first else sent(rows, self._device)
+        temperature, top_p, repetition, presence, frequency = self._real[where].T[..., None]
+        top_k, least, length, seed = self._whole[where].T[..., None]
+        answered = self._answered[where]
+        after = self._script.after[self._state[where, 0]]
+        self._mask(scores, after, answered < least)
+        scores *= torch.where(scores > 0, self._inverse[where], self._factor[where])
+        scores -= self._minus[where]
+        tokens = self._draw(scores, rows, Draw(temperature, top_k, top_p, seed, answered))
+
+        cells = self._rows[where], tokens[:, 0]
+        again = self._said[cells][:, None]
+        self._minus[cells] += (frequency + presence * ~again)[:, 0]
+        self._said[cells] = True
+        self._factor[cells], self._inverse[cells] = repetition[:, 0], 1 / repetition[:, 0]
+        self._state[where] = after.gather(-1, tokens).long()
+        self.ids[where], self.positions[where] = tokens, length + answered
+        self._answered[where] = answered + 1
+        return tokens[:, 0]
+
+    def _mask(self, scores: Tensor, after: Tensor, early: Tensor) -> None:
+        """Rules out what the script forbids, and the end of an answer that is too short yet."""
+        scores.masked_fill_(after == FORBIDDEN, -torch.inf)
+        ends = self._script.ends
+        scores[:, ends] = scores[:, ends].masked_fill(early, -torch.inf)
+
+    def _draw(self, scores: Tensor, rows: Sequence[int], how: Draw) -> Tensor:
+        """Draws for all rows from few candidates, then again for the rows that need more."""
+        tokens = draw(scores, how, FEW)
+        for candidates in {self._candidates[row] for row in rows} - {FEW}:
+            some = [index for index, row in enumerate(rows) if self._candidates[row] == candidates]
+            part = sent(some, self._device)
+            tokens[part] = draw(scores[part], Draw(*(column[part] for column in how)), candidates)
+        return tokens
 
 
-@torch.inference_mode()
-def choose(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
-    """One token id for each row of `scores`, fp32 `[n, vocabulary]`."""
-    noisy = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
-    if len(noisy) == len(draws):
-        return _draw(scores, draws)
-    best: list[int] = scores.argmax(-1).tolist()
-    if noisy:
-        drawn = _draw(scores[noisy], [draws[row] for row in noisy])
-        for row, token in zip(noisy, drawn, strict=True):
-            best[row] = token
-    return best
+def draw(scores: Tensor, how: Draw, candidates: int) -> Tensor:
+    """Temperature, top-k, top-p, as `transformers` orders them; then one draw from what is left.
 
+    Args:
+        scores: fp32 `[n, vocabulary]`.
+        how: `top_k` at most `candidates`.
+        candidates: the likeliest tokens, from which to draw; 0 for all.
 
-def _draw(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
-    """Temperature, then top-k, then top-p, as `transformers` orders them; then one draw from what is left."""
-    device, vocabulary = scores.device, scores.shape[-1]
-
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, device=device, dtype=torch.float32)[:, None]
-
-    top_k = [draw.sampling.top_k or vocabulary for draw in draws]
-    widest = min(max(top_k), vocabulary)
-    kept, tokens = scores.topk(widest, dim=-1)
-    kept = kept / column([draw.sampling.temperature for draw in draws])
-    rank = torch.arange(widest, device=device)
-    kept = kept.masked_fill(rank >= column([float(k) for k in top_k]), -torch.inf)
+    Returns:
+        Int64 `[n, 1]`. With temperature 0 the likeliest token, of equals the first.
+    """
+    size = min(candidates or scores.shape[-1], scores.shape[-1])
+    kept, tokens = scores.topk(size, dim=-1)
+    # Of scores that are no numbers the last token, for a GPU would not survive an id beyond it.
+    likeliest = tokens.where(kept == kept[:, :1], scores.shape[-1] - 1).amin(-1, keepdim=True)
+    lowest = kept.gather(-1, torch.where(how.top_k > 0, how.top_k, size).clamp_max(size) - 1)
+    kept = kept.masked_fill(kept < lowest, -torch.inf) / how.temperature.where(how.temperature > 0, 1)
     probability = kept.softmax(-1)
     higher = probability.cumsum(-1) - probability
-    top_p = column([draw.sampling.top_p for draw in draws])
-    kept = kept.masked_fill((higher >= top_p) & (rank > 0), -torch.inf)
-    keys = torch.tensor([[_key(draw.seed, draw.position)] for draw in draws], device=device)
-    winner = (kept.double() + gumbel(keys, tokens)).argmax(-1, keepdim=True)
-    return tokens.gather(-1, winner).squeeze(-1).tolist()
+    higher[:, 0] = -torch.inf  # the likeliest stays, also with top_p 0
+    kept = kept.masked_fill(higher >= how.top_p, -torch.inf)
+    winner = (kept.double() + gumbel(_keys(how.seed, how.position), tokens)).argmax(-1, keepdim=True)
+    return tokens.gather(-1, winner).where(how.temperature > 0, likeliest)
 
 
 def gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
@@ -125,9 +168,9 @@ def gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
 
-def _key(seed: int, position: int) -> int:
-    """One int64 for each (seed, position); neighbours get unrelated ones."""
-    return int(_mix(_mix(torch.tensor(seed) + _GOLDEN) + position * _GOLDEN % 2**63))
+def _keys(seeds: Tensor, positions: Tensor) -> Tensor:
+    """An int64 for each (seed, position); neighbours get unrelated ones."""
+    return _mix(_mix(seeds + _GOLDEN) + positions * _GOLDEN)
 
 
 def _mix(x: Tensor) -> Tensor:

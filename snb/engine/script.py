@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 RANGES = (
     (0x0009, 0x000A),  # tab and line feed; no other control, for a model ends its lines with \n
@@ -44,44 +43,45 @@ BEGINNINGS = frozenset(
 """Bytes in which a part of French text may end: the first few of a character, or none."""
 
 
+STATES = {pending: number for number, pending in enumerate(sorted(BEGINNINGS))}
+"""States of an answer in French, by the bytes of its incomplete character; 0 where there is none."""
+ANY = len(STATES)
+"""The state of an answer in any script, which it never leaves."""
+FORBIDDEN = 255
+
+
 class Script:
-    """Masks of the tokens that may not be drawn next.
+    """Which tokens may be drawn next, and the state that each leads to: a table, so that a GPU can follow it.
 
     Args:
         pieces: the bytes of each token, empty for those without text.
         ends: tokens that end an answer, which may be drawn though they have no text.
-        device: of the masks.
+        device: of the table.
 
     Attributes:
-        textless: int64, ids that are never drawn, in French or not.
+        after: uint8 `[states, vocabulary]`, the state after each token, or FORBIDDEN. Within a character only
+            tokens that continue it are allowed.
+        ends: int64, as given.
     """
 
     def __init__(self, pieces: Sequence[bytes], ends: Sequence[int], device: torch.device) -> None:
-        self._pieces = pieces
-        self._inner = [token for token, piece in enumerate(pieces) if piece and 0x80 <= piece[0] <= 0xBF]
-        textless = {token for token, piece in enumerate(pieces) if not piece} - set(ends)
-        self.textless = torch.tensor(sorted(textless), dtype=torch.int64, device=device)
-        start = torch.tensor([not piece or not fits(piece) for piece in pieces], device=device)
-        start[ends] = False
-        self._forbidden: dict[bytes, Tensor] = {b"": start}
-
-    def forbidden(self, pending: bytes) -> Tensor:
-        """Bool `[vocabulary]`, for French. Within a character only tokens that continue it are allowed.
-
-        Args:
-            pending: the bytes of that character so far, or none.
-        """
-        if pending not in self._forbidden:
-            mask = torch.ones_like(self._forbidden[b""])
-            mask[[token for token in self._inner if fits(pending + self._pieces[token])]] = False
-            self._forbidden[pending] = mask
-        return self._forbidden[pending]
+        after = torch.full((ANY + 1, len(pieces)), FORBIDDEN, dtype=torch.uint8)
+        after[ANY] = torch.tensor([ANY if piece else FORBIDDEN for piece in pieces])
+        inner = [token for token, piece in enumerate(pieces) if piece and 0x80 <= piece[0] <= 0xBF]
+        for pending, state in STATES.items():
+            tokens = inner if pending else [token for token, piece in enumerate(pieces) if piece]
+            rest = {token: unfinished(pending + pieces[token]) for token in tokens}
+            leads = {token: STATES[data] for token, data in rest.items() if data is not None}
+            after[state, list(leads)] = torch.tensor(list(leads.values()), dtype=torch.uint8)
+        after[0, ends], after[ANY, ends] = 0, ANY
+        self.after = after.to(device)
+        self.ends = torch.tensor(ends, dtype=torch.int64, device=device)
 
 
-def fits(data: bytes) -> bool:
-    """Whether bytes hold French characters only, from the start of one on; the last may be incomplete."""
+def unfinished(data: bytes) -> bytes | None:
+    """The incomplete character at the end of bytes that hold French text; None if they hold anything else."""
     try:
         text, size = codecs.utf_8_decode(data)
     except UnicodeDecodeError:
-        return False
-    return FRENCH.issuperset(text) and data[size:] in BEGINNINGS
+        return None
+    return data[size:] if FRENCH.issuperset(text) and data[size:] in BEGINNINGS else None

@@ -7,16 +7,9 @@ their softmax sums (Hydragen, Juravsky et al., 2024).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-
-NAME = "snb_shared"
-"""The name of this attention in transformers."""
+from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,45 +48,29 @@ class Sharing:
 
 
 def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    sharing: Sharing | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """sdpa or, with `sharing`, attention over shared prefixes and own columns together.
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sharing: Sharing, layer: int
+) -> Tensor:
+    """Attention over shared prefixes and own columns together.
 
     Args:
-        module: the layer's attention.
         query: `[n, heads, tokens, head_dim]`.
         key: own columns from `sharing.first` on, `[n, kv_heads, columns, head_dim]`.
         value: as `key`.
-        attention_mask: added to the scores of own columns, `[n, 1, tokens, columns]`.
-        sharing: without it this is sdpa.
-        options: `scaling` of the scores, and other options of sdpa.
+        mask: added to the scores of own columns, `[n, 1, heads / kv_heads * tokens, columns]`.
+        sharing: which rows begin with which prefix.
+        layer: its number.
 
     Returns:
-        `[n, tokens, heads, head_dim]`, and no weights.
+        As `query`.
     """
-    if sharing is None:
-        plain: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, **options
-        )
-        return plain
-    assert attention_mask is not None
-    rows, heads, tokens, width = query.shape
-    layer, kv_heads = int(module.layer_idx), key.shape[1]  # type: ignore[arg-type]
     # The heads that share keys count as more queries; their keys are not repeated.
-    grouped = query.reshape(rows, kv_heads, -1, width)
-    mask = attention_mask.repeat(1, 1, heads // kv_heads, 1)
+    grouped = query.reshape(len(query), key.shape[1], -1, query.shape[-1])
     result, own_sum = _attend(grouped, key, value, mask)
     for prefix, members in sharing.groups:
         shared, shared_sum = _attend_at_once(grouped[members], prefix.keys[layer], prefix.values[layer])
         share = (shared_sum - own_sum[members]).sigmoid()[..., None].to(query.dtype)
         result[members] = result[members].lerp(shared, share)
-    return result.reshape(rows, heads, tokens, width).transpose(1, 2).contiguous(), None
+    return result.reshape(query.shape)
 
 
 def _attend_at_once(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +92,3 @@ def _attend(
         queries, keys, values, attn_mask=mask
     )
     return result, log_sum
-
-
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)

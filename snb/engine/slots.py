@@ -5,19 +5,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
-from snb.engine import shared
+from snb.engine import decoder, shared
+from snb.engine.decoder import Layer
 from snb.engine.shared import Prefix, Sharing
 
 ALIGNMENT = 64
 """Attention reads columns in multiples of this, since CUDA copies an unaligned mask in every layer."""
 
+
+def sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """A tensor on the device, without waiting for the work that it has been given."""
+    tensor = torch.tensor(numbers)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""
 
 
-class SlotCache(Cache):
+class SlotCache:
     """Keys and values, each `[layers, slots, kv_heads, context + 1, head_dim]` in the model's dtype.
 
     A row belongs to one request at a time, and nothing leaks from one to the next: attention to a row stops
@@ -26,12 +34,12 @@ class SlotCache(Cache):
     """
 
     def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
-        super().__init__(layers=[])
         config = model.config
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, slots, config.num_key_value_heads, context + 1, head_dim)
         self.keys = torch.zeros(shape, dtype=model.dtype, device=model.device)
         self.values = torch.zeros_like(self.keys)
+        self._layers = list(zip(self.keys, self.values, strict=True))
         self.slots, self.context = slots, context
         self.prefixes: list[Prefix | None] = [None] * slots
         self._rows: slice | Tensor = slice(0)
@@ -49,15 +57,14 @@ class SlotCache(Cache):
         index = torch.arange(self.slots, device=positions.device)[rows] if isinstance(rows, slice) else rows
         self._rows, self._write, self._columns = rows, (index[:, None], positions), columns
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns the columns to read."""
+        stored_keys, stored_values = self._layers[layer]
         rows, columns = self._write
-        self.keys[layer][rows, :, columns] = keys.transpose(1, 2)
-        self.values[layer][rows, :, columns] = values.transpose(1, 2)
-        return (
-            self.keys[layer][self._rows, :, self._columns],
-            self.values[layer][self._rows, :, self._columns],
-        )
+        stored_keys[rows, :, columns] = keys.transpose(1, 2)
+        stored_values[rows, :, columns] = values.transpose(1, 2)
+        read = self._rows, slice(None), self._columns
+        return stored_keys[read], stored_values[read]
 
     def sharing(self, rows: slice | Tensor) -> Sharing | None:
         """The prefixes of some rows, if sharing saves reads: all rows have one, and some have the same."""
@@ -96,14 +103,20 @@ class SlotModel:
 
     def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
         self.model = model
+        self.layers = [Layer(layer) for layer in model.model.layers]  # first: the cache takes what is left
         self.cache = SlotCache(model, slots, context)
+        self.head: Callable[[Tensor], Tensor] = model.lm_head
+        self.sharing = False
+        """Whether a prefix is read once for all rows that begin with it."""
+        self._groups = model.config.num_attention_heads // model.config.num_key_value_heads
         self._columns = torch.arange(context + 1, device=model.device)
-        self._sharing = False
+        cosines, sines = model.model.rotary_emb(self.cache.keys[0, :1, :1], self._columns[None])
+        sines[..., : sines.shape[-1] // 2] *= -1
+        self._angles = cosines[0], sines[0]
 
-    def share_prefixes(self) -> None:
-        """Reads each prefix once for all rows that begin with it, from now on."""
-        self.model.set_attn_implementation(shared.NAME)
-        self._sharing = True
+    def angles(self, positions: Tensor) -> list[Tensor]:
+        """Of the rotary embedding; see `decoder.rotated`."""
+        return [table[positions][:, None] for table in self._angles]
 
     @torch.inference_mode()
     def prefill(self, rows: list[int], ids: list[list[int]], starts: list[int]) -> Tensor:
@@ -120,7 +133,7 @@ class SlotModel:
         positions = self._tensor(starts)[:, None] + offsets
         positions = torch.where(offsets < lengths[:, None], positions, self.cache.context)
         longest = max(start + len(row) for start, row in zip(starts, ids, strict=True))
-        hidden = self._forward(self._tensor(rows), padded, positions, self._aligned(longest))
+        hidden = self._forward(self._tensor(rows), padded, positions, self.aligned(longest))
         return self._scores(hidden[self._columns[: len(ids)], lengths - 1])
 
     @torch.inference_mode()
@@ -134,7 +147,7 @@ class SlotModel:
         ids = self._tensor([[token or 0] for token in tokens])
         positions = [idle if t is None else start for t, start in zip(tokens, starts, strict=True)]
         longest = max(position + 1 for position in positions if position != idle)
-        return (step or self.step)(ids, self._tensor(positions)[:, None], self._aligned(longest))
+        return (step or self.step)(ids, self._tensor(positions)[:, None], self.aligned(longest))
 
     @torch.inference_mode()
     def step(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
@@ -152,28 +165,41 @@ class SlotModel:
 
     def _forward(self, rows: slice | Tensor, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
         """Hidden states `[n, tokens, hidden]` of new tokens, int64 `[n, tokens]`, at their positions."""
-        sharing = self.cache.sharing(rows) if self._sharing else None
+        sharing = self.cache.sharing(rows) if self.sharing else None
         read = slice(sharing.first if sharing else 0, columns)
         self.cache.point(rows, positions, read)
+        mask = self._mask(positions, read, sharing)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, layer: int) -> Tensor:
+            key, value = self.cache.update(key, value, layer)
+            if sharing:
+                return shared.attention(query, key, value, mask, sharing, layer)
+            return decoder.attention(query, key, value, mask)
+
+        states: Tensor = self.model.model.embed_tokens(ids)
+        angles = self.angles(positions)
+        for layer in self.layers:
+            states = layer(states, angles, attend)
+        return self.model.model.norm(states)  # type: ignore[no-any-return]
+
+    def _mask(self, positions: Tensor, read: slice, sharing: Sharing | None) -> Tensor | None:
+        """What is added to the scores of attention; None if each token reads all of the columns."""
         hidden = self._columns[read] > positions[:, None, :, None]
         if sharing:
             hidden = hidden | (self._columns[read] < sharing.own[:, None, None, None])
-        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.model.device)
-        states: Tensor = self.model.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask={"full_attention": mask.masked_fill_(hidden, -torch.inf)},
-            past_key_values=self.cache,
-            use_cache=True,
-            **({"sharing": sharing} if sharing else {}),
-        ).last_hidden_state
-        return states
+        if not hidden.is_cuda and not hidden.any():
+            return None
+        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=hidden.device)
+        return mask.masked_fill_(hidden, -torch.inf).repeat(1, 1, self._groups, 1)
 
     def _scores(self, states: Tensor) -> Tensor:
-        return self.model.lm_head(states).float()  # type: ignore[no-any-return]
+        return self.head(states).float()
 
-    def _aligned(self, columns: int) -> int:
+    def aligned(self, columns: int) -> int:
+        """How many columns attention reads where it has to read `columns`."""
+        if self._columns.device.type == "cpu":
+            return min(columns, self.cache.context)
         return min(-(-columns // ALIGNMENT) * ALIGNMENT, self.cache.context)
 
     def _tensor(self, numbers: Sequence[Any]) -> Tensor:
-        return torch.tensor(numbers, device=self.model.device)
+        return sent(numbers, self.model.device)

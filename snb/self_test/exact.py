@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from bitsandbytes.nn import Linear8bitLt
 from torch import Tensor
-from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from snb.card import PREFILL_TOKENS
 from snb.engine.shared import Prefix
@@ -205,13 +204,9 @@ def prefixes(
 @torch.inference_mode()
 def first_layer(model: SlotModel, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values of layer 0, `[n, kv_heads, tokens, head_dim]`, for int64 `[n, tokens]`."""
-    whole = model.model.model
-    attention, embedded = whole.layers[0].self_attn, whole.embed_tokens(ids)
-    states = whole.layers[0].input_layernorm(embedded)
-    heads = (*ids.shape, -1, attention.head_dim)
-    projections = attention.k_proj, attention.v_proj
-    keys, values = (projection(states).view(heads).transpose(1, 2) for projection in projections)
-    return apply_rotary_pos_emb(keys, keys, *whole.rotary_emb(embedded, positions))[1], values
+    first = model.layers[0]
+    states = first.normed(model.model.model.embed_tokens(ids))
+    return first.attention.project(states, model.angles(positions))[1:]
 
 
 def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

@@ -8,14 +8,16 @@ had, so depth neither hides a fault nor accumulates rounding.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from snb.engine.decoder import Layer
 from snb.engine.slots import SlotModel
 from snb.self_test import reference
 from snb.self_test.finding import Finding
@@ -80,7 +82,7 @@ def _forced(model: SlotModel, ids: Tensor, chunk: int) -> tuple[Tensor, Passes]:
     rows, cache = list(range(len(ids))), model.cache
     prefix, own = ids[0, :PREFIX].tolist(), ids[:, PREFIX : PREFIX + chunk].tolist()
     scores = []
-    with _recorded(model.model.model.layers) as passes:
+    with _recorded(model.layers) as passes:
         model.prefill([0], [prefix], [0])
         saved = cache.save(0, prefix)
         for row in rows:
@@ -95,25 +97,24 @@ def _forced(model: SlotModel, ids: Tensor, chunk: int) -> tuple[Tensor, Passes]:
 
 
 @contextmanager
-def _recorded(layers: Any) -> Iterator[dict[tuple[int, str], list[tuple[Tensor, Tensor]]]]:
+def _recorded(layers: Sequence[Layer]) -> Iterator[dict[tuple[int, str], list[tuple[Tensor, Tensor]]]]:
     """Keeps inputs and outputs of every layer's attention and MLP, on the CPU to spare a full card."""
     calls: dict[tuple[int, str], list[tuple[Tensor, Tensor]]] = defaultdict(list)
 
-    def recorder(part: tuple[int, str]) -> Callable[..., None]:
-        def keep(_: object, given: Sequence[Tensor], named: Mapping[str, Tensor], result: Any) -> None:
-            states = given[0] if given else named["hidden_states"]
-            calls[part].append((states.cpu(), (result if isinstance(result, Tensor) else result[0]).cpu()))
+    def recorder(part: tuple[int, str], run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def keep(states: Tensor, *given: Any) -> Tensor:
+            result = run(states, *given)
+            calls[part].append((states.cpu(), result.cpu()))
+            return result
 
         return keep
 
-    parts = {(number, "attention"): layer.self_attn for number, layer in enumerate(layers)}
-    parts |= {(number, "mlp"): layer.mlp for number, layer in enumerate(layers)}
-    hooks = [part.register_forward_hook(recorder(name), with_kwargs=True) for name, part in parts.items()]
-    try:
+    with ExitStack() as stack:
+        for (number, layer), name in product(enumerate(layers), ("attention", "mlp")):
+            run = getattr(layer, name)
+            setattr(layer, name, recorder((number, name), run))
+            stack.callback(setattr, layer, name, run)
         yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _joined(calls: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,64 @@
+"""The layers are those of transformers, bit for bit where the arithmetic allows, and hold no weight twice."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+from snb.engine.decoder import Joined, rotated
+from snb.engine.slots import SlotModel
+from snb.settings import Settings
+from snb.weights.loader import load
+from tests.tiny import save_tiny, tiny_model
+
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+
+
+@each_dtype
+@pytest.mark.parametrize("rows", [1, 2, 16, 32, 200])
+def test_joined_products_are_those_of_the_parts_bit_for_bit(rows: int, dtype: torch.dtype) -> None:
+    """In the shapes of the stand-in: Q, K and V of one layer, and gate and up."""
+    torch.manual_seed(0)
+    for sizes, bias in (((576, 192, 192), True), ((1536, 1536), False)):
+        parts = [torch.nn.Linear(576, size, bias, dtype=dtype) for size in sizes]
+        states = torch.randn(rows, 1, 576, dtype=dtype)
+        with torch.inference_mode():
+            apart = [part(states) for part in copy.deepcopy(parts)]
+            joined = Joined(*parts)
+            assert torch.equal(joined(states), torch.cat(apart, dim=-1))
+            assert all(torch.equal(part(states), own) for part, own in zip(parts, apart, strict=True))
+
+
+def test_the_parts_are_views_of_the_joined_matrix() -> None:
+    """Also when a second engine joins them again: what the first held is free as soon as it goes."""
+    model = tiny_model()
+    for _ in range(2):
+        [layer, *_] = SlotModel(model, slots=1, context=16).layers
+        own = model.model.layers[0]
+        for joined, parts in (
+            (layer.attention.projections, (own.self_attn.q_proj, own.self_attn.k_proj, own.self_attn.v_proj)),
+            (layer.mlp.projections, (own.mlp.gate_proj, own.mlp.up_proj)),
+        ):
+            assert joined.whole
+            store = joined.whole.weight.untyped_storage()
+            assert {part.weight.untyped_storage().data_ptr() for part in parts} == {store.data_ptr()}
+            assert store.nbytes() == sum(part.weight.nbytes for part in parts)
+
+
+@pytest.mark.slow  # a model is quantised
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_quantised_weights_stay_apart(precision: str, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"adapter": "none", "precision": precision, "device": "cpu", "slots": 1}
+    model = load(Settings(str(save_tiny(tmp_path)), **how)).model
+    assert [layer.mlp.projections.whole for layer in SlotModel(model, 1, 16).layers] == [None, None]
+
+
+@each_dtype
+def test_rotary_embeddings_are_those_of_transformers_bit_for_bit(dtype: torch.dtype) -> None:
+    model = tiny_model().to(dtype)
+    heads, positions = torch.randn(3, 4, 5, 16, dtype=dtype), torch.randint(0, 60, (3, 5))
+    expected, _ = apply_rotary_pos_emb(heads, heads, *model.model.rotary_emb(heads, positions))
+    assert torch.equal(rotated(heads, SlotModel(model, 1, 64).angles(positions)), expected)
