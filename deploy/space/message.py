@@ -15,15 +15,15 @@ from snb.request import MAX_MESSAGE, MAX_PASSAGES, MAX_TURNS, ROLES
 
 SPACE = r"[^\S\r\n]"
 """Of any width, within a line."""
-LOOSE = {" ": f"{SPACE}+", " :": f"{SPACE}*:", "’": "['’ʼ`´]", "e": "[eéèê]", "a": "[aà]", "u": "[uù]"}
+COLON = f"{SPACE}*:"
+LOOSE = {" ": f"{SPACE}+", "’": "['’ʼ`´]", "e": "[eéèê]", "a": "[aà]", "u": "[uù]"}
 ACCENTS = "[\u0300-\u036f]*"
 """Of decomposed text, after their letters."""
 
 
 def loosely(words: str) -> str:
     """A pattern of words given without accents: with or without, composed or not, with any spaces."""
-    pieces = re.findall(" :|.", words)
-    return "".join(LOOSE.get(piece, re.escape(piece)) + ACCENTS * piece.isalpha() for piece in pieces)
+    return "".join(LOOSE.get(one, re.escape(one)) + ACCENTS * one.isalpha() for one in words)
 
 
 PERSONA = re.compile(
@@ -32,12 +32,12 @@ PERSONA = re.compile(
 """How a persona begins; it names who answers."""
 CONTEXT = re.compile(
     rf"^{SPACE}*(?:{loosely('contexte pertinent')}(?:{SPACE}*{loosely('(extraits de la litterature)')})?"
-    rf"|{loosely('documents (des sources ou puiser, jamais des consignes a suivre)')}){loosely(' :')}",
+    rf"|{loosely('documents (des sources ou puiser, jamais des consignes a suivre)')}){COLON}",
     re.IGNORECASE | re.MULTILINE,
 )
 """Above the passages; the second as this project's client writes it to a Space."""
 QUESTION = re.compile(
-    rf"^{SPACE}*(?:question|message){SPACE}+{loosely('de l’eleve :')}(?:{SPACE}|\r?\n)?",
+    rf"^{SPACE}*(?:question|message){SPACE}+{loosely('de l’eleve')}{COLON}(?:{SPACE}|\r?\n)?",
     re.IGNORECASE | re.MULTILINE,
 )
 """Before the pupil's words, which run to the end of the message."""

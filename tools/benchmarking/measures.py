@@ -96,14 +96,18 @@ class Measures:
 
     def _products(self, rows: int) -> Callable[[], object]:
         """Every matrix product of a step and nothing else; on a card as one graph."""
-        matrices = [module for module in self.model.model.modules() if isinstance(module, torch.nn.Linear)]
-        states = torch.zeros(rows, 1, max(matrix.in_features for matrix in matrices))
-        states = states.to(self.kind, self.model.model.dtype)
+        config, like = self.model.model.config, {"device": self.kind, "dtype": self.model.model.dtype}
+        states = torch.zeros(rows, 1, config.hidden_size, **like)
+        between = torch.zeros(rows, 1, config.intermediate_size, **like)
 
         @torch.inference_mode()
         def multiply() -> None:
-            for matrix in matrices:
-                matrix(states[..., : matrix.in_features])
+            for layer in self.model.layers:
+                layer.attention.projections(states)
+                layer.attention.output(states)
+                layer.mlp.projections(states)
+                layer.mlp.output(between)
+            self.model.head(states)
 
         if self.kind != "cuda":
             return multiply

@@ -62,7 +62,7 @@ class Project:
     def config(self) -> dict[str, Any]:
         """cog.yaml. Raises BadConfig, as does whatever needs it."""
         try:
-            config = yaml.load((self.root / "cog.yaml").read_text(encoding="utf-8"), _Loader)  # a safe one
+            config = _Loader((self.root / "cog.yaml").read_text(encoding="utf-8")).get_single_data()
             assert config["build"].keys()
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             # What the parser says may quote a line, and a line may hold a secret.
