@@ -23,7 +23,7 @@ from tools.benchmarking.figures import between, figures, median
 from tools.command import Fault
 from tools.endpoints import dialect
 from tools.endpoints.cog_endpoint import Cog
-from tools.endpoints.endpoint import Failed, Piece
+from tools.endpoints.endpoint import Failed
 from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.serving.server import Server
 

@@ -1,0 +1,1 @@
+../../../../deploy/space/page/typography.js
