@@ -5,7 +5,7 @@ import re
 
 from snb.parameters import Sampling, bounds
 from snb.philosophers import names, persona
-from snb.request import MAX_MESSAGE, MAX_PASSAGES, MAX_TEXT, Request
+from snb.request import MAX_MESSAGE, MAX_PASSAGES, MAX_TEXT, MAX_TURNS, Request
 from snb.settings import ROOT
 from tools.serving.standin import NOTICE
 
@@ -25,6 +25,7 @@ def test_the_bounds_are_those_of_the_server() -> None:
     assert f"MAX_MESSAGE = {MAX_MESSAGE};" in text
     assert f"MAX_PASSAGES = {MAX_PASSAGES};" in text
     assert f"MAX_TEXT = {MAX_TEXT};" in text
+    assert f"MAX_TURNS = {MAX_TURNS};" in text
     numbers = re.findall(r'(?:whole|number)\("(\w+)", ([-\d.]+), ([-\d.]+)\)', text)
     options = {name: (float(low), float(high)) for name, low, high in numbers}
     assert options | {"deadline_seconds": (0, 1800)} == bounds(Sampling) | bounds(Request)

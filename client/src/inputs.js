@@ -8,6 +8,7 @@ const PHILOSOPHERS = Object.keys(PERSONAS);
 const MAX_MESSAGE = 4000; // characters, as predict.py says
 const MAX_PASSAGES = 200000;
 const MAX_TEXT = 20000;
+const MAX_TURNS = 200; // the latest of a conversation; older ones would not fit the model's context either
 const LONGEST_TIMER = 2 ** 31 - 1; // ms; setTimeout takes a longer one for 1 ms
 
 const number = (input, low, high, kind = "number") => ({
@@ -82,7 +83,7 @@ export function checkedInputs(philosopher, ragContext, userMessage, options) {
   const inputs = { philosopher: PHILOSOPHERS.includes(name) ? name : "spinoza" };
   inputs.user_message = checkedText("userMessage", userMessage, 1, MAX_MESSAGE);
   inputs.rag_context = checkedText("ragContext", ragContext ?? "", 0, MAX_PASSAGES);
-  inputs.history = turns(options.history ?? []);
+  inputs.history = turns(options.history ?? []).slice(-MAX_TURNS);
   for (const option of INPUTS) inputs[OPTIONS[option].input] = options[option] ?? undefined;
   checkedText("systemPrompt", inputs.system_prompt ?? "", 0, MAX_TEXT);
   inputs.seed ??= randomInt(2 ** 32);
