@@ -34,3 +34,10 @@ def test_the_bounds_are_those_of_the_server() -> None:
 def test_the_example_says_in_french_that_the_stand_in_answered() -> None:
     text = (ROOT / "client" / "examples" / "netlify" / "public" / "page.js").read_text(encoding="utf-8")
     assert f'"{NOTICE}": "Modèle d’essai' in text
+
+
+def test_both_pages_say_what_answers_and_who_helps() -> None:
+    for page in (ROOT / "deploy/space/page", ROOT / "client/examples/netlify/public"):
+        text = (page / "index.html").read_text(encoding="utf-8")
+        for word in ("modèle de langage imite", "N’écris rien de", "3114", "119", "3018"):
+            assert word in text, (page, word)
