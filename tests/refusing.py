@@ -64,6 +64,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         source = (ROOT / "predict.py").read_text(encoding="utf-8")
+        source = source.replace("le=2048", "le=1024")  # a server of another version than the client's
         shutil.copy(ROOT / "cog.yaml", folder)
         (folder / "predict.py").write_text(source.replace("from snb.service", "from tests.refusing"), "utf-8")
         log = stack.enter_context((folder / "log").open("w"))

@@ -205,7 +205,3 @@ test("each philosopher has his own conversation, begun with a question of his, a
   assert.deepEqual(await said(), []);
   assert.ok(await page.isVisible("#start"));
 });
-
-  const text = await page.innerText("body");
-  for (const word of ["modèle de langage imite", "N’écris rien de personnel", "3114", "119", "3018"]) assert.ok(text.includes(word), word);
-});
