@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from gradio.context import LocalContext
+from httpx2 import Response
 from huggingface_hub import SpaceCard
 
 from snb.errors import BadInput, DeadlinePassed, PromptTooLong
@@ -34,7 +35,7 @@ from chat import answer_of, with_beats
 from cog_backend import Cog
 from engine_inside import EngineInside
 from page import SESSIONS, gradio_app
-from refusal import Refusal, of_error, of_prediction
+from refusal import Refusal, of_error, of_prediction, of_response
 from words import ERRORS, PHILOSOPHERS, STATES, WAITING
 
 
@@ -229,3 +230,21 @@ def test_gradio_hears_of_an_answer_that_does_not_begin_and_an_error_comes_after_
         return text
 
     assert asyncio.run(run()) == "ab, BACKEND_FAILED"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (422, '{"detail": [{"loc": ["body", "input", "max_tokens"]}]}', "BAD_INPUT"),
+        (422, '{"detail": "- input.max_tokens: Must be less than 9"}', "BAD_INPUT"),
+        (413, "<html>", "BAD_INPUT"),
+        *[(status, "<html>", "BACKEND_FAILED") for status in (400, 422)],
+        (422, '{"detail": [{"loc": ["body", "id"]}]}', "BACKEND_FAILED"),
+    ],
+)
+def test_a_refusal_is_the_caller_s_fault_where_it_names_an_input_or_the_size(
+    status: int, body: str, code: str
+) -> None:
+    refusal = of_response(Response(status, text=body))
+    assert refusal.code == code
+    assert ("max_tokens" in refusal.fault) == ("max_tokens" in body)

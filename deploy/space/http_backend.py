@@ -49,6 +49,7 @@ class Http:
         with told_apart():
             async with self._client.stream(method, path, headers=headers, **request) as response:
                 if not response.is_success:
+                    await response.aread()
                     raise of_response(response)
                 yield httpx2.EventSource(response)
 

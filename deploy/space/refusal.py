@@ -1,5 +1,6 @@
 """Why there is no answer: a stable code for programs, which the page tells in French."""
 
+import re
 from typing import Any
 
 import gradio as gr
@@ -59,8 +60,10 @@ def of_response(response: Response) -> Refusal:
     status = response.status_code
     after = response.headers.get("retry-after", "")
     wait = float(after) if after.isdigit() else 0.0
-    if status in (400, 413, 422):
-        return Refusal("BAD_INPUT", f"the backend refuses an input ({status})")
+    if status in (400, 422) and (names := named_in(response)):
+        return Refusal("BAD_INPUT", f"the backend refuses the input {', '.join(names)}")
+    if status == 413:
+        return Refusal("BAD_INPUT", "the question with its history and passages is too large (413)")
     if status in (401, 403):
         return Refusal("UNAUTHORIZED", f"the backend refuses the key or token ({status})")
     if status in (409, 429):
@@ -68,3 +71,14 @@ def of_response(response: Response) -> Refusal:
     if status == 503:  # during setup()
         return Refusal("COLD_START", "the model is being loaded", wait)
     return Refusal("BACKEND_FAILED", f"the backend answers {status}", wait)
+
+
+def named_in(response: Response) -> list[str]:
+    """The inputs that a refusal names, in the words of Cog's server or of Replicate."""
+    try:
+        detail = response.json()["detail"]
+        if isinstance(detail, str):
+            return re.findall(r"^- input\.(\w+)", detail, re.MULTILINE)
+        return [str(fault["loc"][2]) for fault in detail if fault["loc"][:2] == ["body", "input"]]
+    except (ValueError, LookupError, TypeError):
+        return []
