@@ -32,4 +32,5 @@ async function* lines(body) {
     rest = parts.pop() + rest.slice(rest.length - held);
     yield* parts;
   }
+  if (rest.endsWith("\r")) yield rest.slice(0, -1);
 }
