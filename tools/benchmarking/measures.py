@@ -87,6 +87,8 @@ class Measures:
 
     def _step(self, step: Step, rows: int) -> float:
         """Milliseconds of one that reads `columns` of the cache."""
+        for row in range(rows):
+            self.model.cache.start(row, None)  # a prefix may be longer than `columns`
         ids = self._tensor([[100]] * rows)
         return self._milliseconds(step, ids, torch.full_like(ids, self.columns - 1), self.columns)
 
