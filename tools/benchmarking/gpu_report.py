@@ -144,8 +144,9 @@ class Inspection:
         title = (
             f"# What this machine shows\n\n`{self.command}`, {date}. Measured, where nothing else is said."
         )
-        tables = {**self.tables, "bars": list(bars(self.tables))}
-        document = {"command": self.command, "date": date, "tables": tables, "failures": self.failures}
+        if held := list(bars(self.tables)):
+            self.tables["bars"] = held
+        document = {"command": self.command, "date": date, "tables": self.tables, "failures": self.failures}
         report.write(self.output / "report.json", title, document)
 
     def _device(self, _: Task, until: float) -> Iterator[Tables]:
