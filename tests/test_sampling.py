@@ -61,6 +61,7 @@ def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, varyi
     assert chi_squared < freedom + 5 * (2 * freedom) ** 0.5
 
 
+@pytest.mark.slow  # a program of its own imports torch
 def test_sampling_knows_nothing_of_personas() -> None:
     """A process of its own, which imports torch."""
     code = "import sys, snb.engine.sampling; sys.exit('snb.philosophers' in sys.modules)"
