@@ -31,7 +31,7 @@ class Joined:
             self.whole.weight = _joined([part.weight for part in parts])
             if parts[0].bias is not None:
                 self.whole.bias = _joined([part.bias for part in parts])
-        torch.cuda.empty_cache()  # freed blocks are too small for the next joined matrix, and would add up
+            torch.cuda.empty_cache()  # freed blocks are too small for the next matrix, and would add up
 
     def __call__(self, states: Tensor) -> Tensor:
         """`[…, in_features]` to the outputs of all of them, side by side."""

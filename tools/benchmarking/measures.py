@@ -149,10 +149,10 @@ class Measures:
 
     def _ask(self, number: int) -> Generation:
         request = Request.checked(**workload.inputs("chat", number))
-        prompt = self.service._chatml.prompt(
-            persona("spinoza"), request, self.context - workload.TOKENS["chat"]
-        )
-        return self.engine.generate(prompt.ids, dataclasses.replace(request.sampling, french=True), number)
+        room = self.context - request.sampling.max_tokens
+        prompt = self.service._chatml.prompt(persona("spinoza"), request, room)
+        sampling = dataclasses.replace(request.sampling, french=self.service._french)
+        return self.engine.generate(prompt.ids, sampling, number)
 
     @torch.inference_mode()
     def rounding(self) -> Iterator[Row]:
