@@ -4,22 +4,20 @@
  */
 
 import { passagesOf } from "./passages.js";
-import { site } from "./site.js";
-
-const MARK = "#cours=";
+import { LESSON, site } from "./site.js";
 
 /** @param {{philosopher: string, question: string, passages: string}} lesson */
 export async function linkOf({ philosopher, question, passages }) {
   const text = JSON.stringify([philosopher, question.trim(), passagesOf(passages).join("\n\n")]);
   const bytes = await through(new CompressionStream("deflate-raw"), new TextEncoder().encode(text));
   const code = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-  return location.href.split("#")[0] + MARK + code.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+  return location.href.split("#")[0] + LESSON + code.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
 
 /** What the address says; null where it says nothing that can be used. Anybody may have written it. */
 export async function lessonOf(hash) {
   try {
-    const code = atob(hash.slice(MARK.length).replaceAll("-", "+").replaceAll("_", "/"));
+    const code = atob(hash.slice(LESSON.length).replaceAll("-", "+").replaceAll("_", "/"));
     const bytes = await through(new DecompressionStream("deflate-raw"), Uint8Array.from(code, (c) => c.charCodeAt(0)));
     const [philosopher, question, passages] = JSON.parse(new TextDecoder().decode(bytes));
     const texts = typeof question === "string" && typeof passages === "string";

@@ -5,7 +5,7 @@ import { Follow } from "./follow.js";
 import { history, Memory, reopen } from "./memory.js";
 import { passagesOf } from "./passages.js";
 import { people } from "./people.js";
-import { element, find, sentence, site } from "./site.js";
+import { button, element, find, LESSON, sentence, site } from "./site.js";
 import { complain, say } from "./status.js";
 import { Talk } from "./talk.js";
 import { typeset } from "./typography.js";
@@ -16,7 +16,6 @@ const talk = new Talk(find("conversation"), { again, more: () => send(sentence("
 const follow = new Follow(document.querySelector("main"), find("down"), () => memory.thread.length > 0);
 const message = find("message");
 const context = find("context");
-const LESSON = "#cours="; // what a teacher's link has after the page's address
 const touch = matchMedia("(pointer: coarse)");
 const course = new Course(memory, talk, giveBack);
 
@@ -50,9 +49,7 @@ function show() {
 
 function first(question) {
   const item = element("li");
-  const button = Object.assign(element("button", "", typeset(question)), { type: "button" });
-  button.addEventListener("click", () => send(question));
-  item.append(button);
+  item.append(button(typeset(question), () => send(question), ""));
   return item;
 }
 

@@ -2,6 +2,7 @@
 
 export const find = (id) => document.getElementById(id);
 
+export const LESSON = "#cours="; // what a teacher's link has after the page's address
 const PATIENCE = 20_000; // ms
 
 export const site = await settings();
@@ -29,8 +30,8 @@ export function element(name, className = "", text = "") {
   return Object.assign(document.createElement(name), { className, textContent: text });
 }
 
-export function button(text, action) {
-  const made = Object.assign(element("button", "quiet", text), { type: "button" });
+export function button(text, action, className = "quiet") {
+  const made = Object.assign(element("button", className, text), { type: "button" });
   made.addEventListener("click", action);
   return made;
 }
