@@ -137,6 +137,7 @@ def cog(tmp_path_factory: pytest.TempPathFactory, cog_log: Path) -> Iterator[Ser
     sizes = {"num_hidden_layers": 4, "max_position_embeddings": 4096}
     base = save_tiny(tmp_path_factory.mktemp("tiny"), **sizes, snb_notice=NOTICE)
     settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_PRECISION": "fp32"}
+    settings["SNB_PIECE_MS"] = "0"  # else the number of pieces would depend on who is faster
     with cog_log.open("w") as file, Server({**settings, "COG_LOG_LEVEL": "info"}, log=file) as server:
         server.wait()
         yield server

@@ -28,6 +28,7 @@ def main() -> None:
             "SNB_BASE_MODEL": str(base),
             "SNB_ADAPTER": "none",
             "SNB_SLOTS": "32",
+            "SNB_PIECE_MS": "0",  # else the number of pieces would depend on who is faster
             "OMP_NUM_THREADS": "1",
         }
         log = stack.enter_context((folder / "log").open("w"))

@@ -49,6 +49,11 @@ test("the stream says who answered, with which metrics", async () => {
   assert.equal(result.metrics.output_token_count, 8);
 });
 
+test("of a conversation that is longer than the server takes the latest turns are sent", async () => {
+  const history = Array.from({ length: 150 }, (_, index) => [`Question ${index}`, "Réponse"]);
+  assert.ok(await callSNB("kant", "", QUESTION, { history, maxTokens: 8 }));
+});
+
 test("leaving the stream, or aborting, stops the decoding", async () => {
   const before_ = doors.canceled();
   for await (const _ of streamSNB("kant", "", QUESTION, LONG)) break;

@@ -56,7 +56,7 @@ class Generation:
     def pieces(self, interval: float) -> Iterator[str]:
         """The first text at once; what has come since every `interval` seconds, and at the end.
 
-        A server sends a message for each piece, and a caller who sleeps leaves the interpreter to the engine.
+        0 leaves each piece as it was. A server sends a message for each piece, and a caller who sleeps leaves the interpreter to the engine.
 
         Raises:
             EngineDown: the decode loop has died.
@@ -64,7 +64,7 @@ class Generation:
         """
         while True:
             arrived = [self._next()]
-            while not self._queue.empty():
+            while interval and not self._queue.empty():
                 arrived.append(self._queue.get())
             if text := "".join(piece for piece in arrived if isinstance(piece, str)):
                 yield text
