@@ -56,7 +56,8 @@ class Generation:
     def pieces(self, interval: float) -> Iterator[str]:
         """The first text at once; what has come since every `interval` seconds, and at the end.
 
-        0 leaves each piece as it was. A server sends a message for each piece, and a caller who sleeps leaves the interpreter to the engine.
+        0 leaves each piece as it was. A server sends a message for each, and a caller who sleeps leaves the
+        interpreter to the engine.
 
         Raises:
             EngineDown: the decode loop has died.
