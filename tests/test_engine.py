@@ -223,6 +223,15 @@ def test_pieces_are_the_first_text_at_once_and_all_the_rest_at_the_end_where_the
     assert first + "".join(rest) == text
 
 
+@pytest.mark.parametrize(("interval", "number"), [(0, 24), (1, 1)])
+def test_what_has_come_before_it_is_read_is_a_piece_each_without_an_interval_and_one_with_it(
+    talker: Engine, interval: float, number: int
+) -> None:
+    generation = talker.generate([5], replace(GREEDY, min_tokens=24), seed=0)
+    until(lambda: generation.finish_reason)
+    assert len(list(generation.pieces(interval))) == number
+
+
 def test_the_deadline_ends_an_answer_with_what_there_is_and_before_any_text_with_an_error(
     talker: Engine,
 ) -> None:
