@@ -161,6 +161,7 @@ test("a Space whose queue is full is asked again", async () => {
     let result;
     assert.equal(await callSNB("kant", "", QUESTION, { backends: [url], onResult: (value) => (result = value) }), "Oui.");
     assert.deepEqual(result.attempts.map(({ code }) => code), ["BUSY", "OK"]);
+    assert.deepEqual(result.metrics, {}, "an older Space has none");
   });
 });
 

@@ -39,11 +39,27 @@ test("streamSNB gets it piece by piece, history included", async () => {
   assert.equal(pieces.join(""), await callSNB("kant", "", QUESTION, { ...OPTIONS, history }));
 });
 
+test("how an answer ended, and how much of the passages was read, is told through the page as through Cog", async () => {
+  const told = async (url) => {
+    use(url);
+    let result;
+    const options = { seed: 7, minTokens: 4, maxTokens: 4, onResult: (value) => (result = value) };
+    await callSNB("kant", "Un extrait du cours. ".repeat(2000), QUESTION, options);
+    const { finish_reason: end, rag_context_read: read, notice } = result.metrics;
+    return { end, read, notice };
+  };
+  const metrics = await told(doors.page);
+  assert.deepEqual(metrics, await told(doors.cog));
+  assert.equal(metrics.end, "length");
+  assert.ok(metrics.read > 0 && metrics.read < 1);
+});
+
 test("an answer can be started, read later, and canceled", async () => {
   use(doors.page);
   let look = { handle: await startSNB("kant", "", QUESTION, OPTIONS) };
   await until(async () => (look = await pollSNB(look.handle, { patienceMs: 200 })).status === "succeeded");
   assert.ok(look.text.length > 10);
+  assert.equal(look.metrics.seed, OPTIONS.seed);
   const before_ = doors.canceled();
   const long = await startSNB("kant", "", QUESTION, { maxTokens: 2048 });
   await until(async () => (await pollSNB(long, { patienceMs: 200 })).text.length > 0);
@@ -65,10 +81,12 @@ test("Gradio's own client predicts, streams, and gets errors as errors", async (
   assert.equal(data[1][0][0], QUESTION);
   assert.ok(data[1][0][1].length > 5);
   const texts = [];
+  let metrics;
   const job = client.submit("/answer", { user_message: QUESTION, philosopher: "bergson", seed: 7, max_tokens: 24 });
-  for await (const message of job) if (message.type === "data") texts.push(message.data[0]);
+  for await (const message of job) if (message.type === "data") [texts[texts.length], metrics] = message.data;
   assert.ok(texts.length > 1);
   for (const text of texts) assert.ok(texts.at(-1).startsWith(text));
+  assert.equal(metrics.seed, 7);
   await assert.rejects(client.predict("/answer", { user_message: "x".repeat(4001) }), ({ message }) => /BAD_INPUT/.test(message));
 });
 

@@ -65,7 +65,8 @@ class Gradio:
                     before, text = text, newest(data)
                     if ERROR.match(text):
                         raise Failed(f"an error for an answer: {text}")
-                    yield Piece(text[len(before) :])
+                    metrics = data[1] if self._parameters and len(data) > 1 else {}  # an older page has none
+                    yield Piece(text[len(before) :], metrics.get("output_token_count"), metrics)
                 if event.event == "complete":
                     return
         raise Failed("the stream ended before the answer did")
