@@ -166,7 +166,8 @@ class French:
     """What a Space asks for its answers, in place of a model that speaks the language."""
 
     def stream(self, **_: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield from (("output", {"chunk": f"{word} "}) for word in FRENCH.split())
+        text = f"Erreur : {FRENCH}"  # an answer like any other
+        yield from (("output", {"chunk": f"{word} "}) for word in text.split())
         yield "completed", {"status": "succeeded"}
 
 
