@@ -65,7 +65,9 @@ class Gradio:
                     before, text = text, newest(data)
                     if not self._parameters and ERROR.match(text):
                         raise Failed(f"an error for an answer: {text}")
-                    metrics = data[1] if self._parameters and len(data) > 1 else {}  # an older page has none
+                    metrics = dict(*data[1:]) if self._parameters else {}  # of an older page, none
+                    # What was written before the second request comes at once: no rate for its pieces.
+                    metrics.pop("tokens_per_second", None)
                     yield Piece(text[len(before) :], metrics.get("output_token_count"), metrics)
                 if event.event == "complete":
                     return
