@@ -95,7 +95,8 @@ def test_gradios_python_client_gets_what_the_backend_says_through_a_proxy_that_s
     page: SpacePage, cog: Server
 ) -> None:
     # What such a proxy passes on: a name of its own, and no X-Forwarded-Proto.
-    client = Client(page.url, {"Host": "interne.invalid"}, verbose=False, analytics_enabled=False)
+    headers = {"Host": "interne.invalid"}
+    client = Client(page.url, headers=headers, verbose=False, analytics_enabled=False)
     job = client.submit(**HOW, api_name="/answer")
     text, metrics = job.result()
     assert text == direct(cog.url, HOW)
