@@ -19,6 +19,7 @@ from gradio_client import Client  # type: ignore[import-untyped]
 
 from snb.front.connection import HURRY
 from snb.settings import ROOT
+from tests.conftest import NOTICE
 from tests.hosts import puppet, puppet_server
 from tests.replicate_server import ReplicateServer
 from tests.space_page import SPACE, SpacePage
@@ -74,7 +75,7 @@ HOSTILE: list[tuple[str, Any]] = [
 ]
 CURIOUS = ["/gradio_api/queue/data", f"/gradio_api/queue/data?session_hash={SECRET}", "/assets/" + "a" * 120]
 CURIOUS += [f"/?view={SECRET * 999}", f"/gradio_api/call/answer/{SECRET}", f"/gradio_api/info?{SECRET * 999}"]
-HOW = {"user_message": "Que faire ?", "philosopher": "kant", "max_tokens": 12, "seed": 7}
+HOW = {"user_message": "Que faire ?", "philosopher": "kant", "min_tokens": 12, "max_tokens": 12, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +91,17 @@ def client(page: SpacePage) -> Iterator[httpx2.Client]:
 
 
 @pytest.mark.server
-def test_gradios_python_client_calls_the_endpoints_and_gets_what_the_backend_says(
+def test_gradios_python_client_gets_what_the_backend_says_through_a_proxy_that_says_nothing(
     page: SpacePage, cog: Server
 ) -> None:
-    client = Client(page.url, verbose=False, analytics_enabled=False)
+    # What such a proxy passes on: a name of its own, and no X-Forwarded-Proto.
+    headers = {"Host": "interne.invalid"}
+    client = Client(page.url, headers=headers, verbose=False, analytics_enabled=False)
     job = client.submit(**HOW, api_name="/answer")
-    text = job.result()
+    text, metrics = job.result()
     assert text == direct(cog.url, HOW)
-    assert all(text.startswith(piece) for piece in job.outputs())
+    assert (metrics["seed"], metrics["notice"], metrics["finish_reason"]) == (7, NOTICE, "length")
+    assert all(text.startswith(piece) for piece, _ in job.outputs())
     empty, history = client.predict("Que faire ?", [["a", "b"]], api_name="/chat_function")
     assert (empty, history[0], history[1][0]) == ("", ["a", "b"], "Que faire ?")
     assert history[1][1]
@@ -322,7 +326,9 @@ def test_with_the_engine_inside_an_exported_space_answers_refuses_and_cancels(
     assert [pins.count(f"\n{name}==") for name in ("gradio", "torch", "httpx2")] == [1, 1, 1]
     settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none"}
     with SpacePage(settings, tmp_path / "log", folder) as page:
-        assert Visitor(page.url).answer(user_message="Que faire ?", max_tokens=24)[0] == "end"
+        client = Client(page.url, verbose=False, analytics_enabled=False)
+        _, metrics = client.predict("Que faire ?", min_tokens=24, max_tokens=24, api_name="/answer")
+        assert metrics["finish_reason"] == "length"
         too_long = Visitor(page.url).answer(user_message="mot " * 900, system_prompt="mot " * 5000)
         assert too_long[1].startswith("BAD_INPUT: ")
 

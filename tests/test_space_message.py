@@ -81,7 +81,12 @@ def test_each_version_s_message_is_taken_apart(variant: str, name: str) -> None:
         check(variant, name, ("[1] Éthique, III\nUn extrait : PlutÃ´t.\n\n" * 120)[:length], "Vraiment ?")
 
 
-@given(st.sampled_from(list(VARIANTS)), PASSAGES.filter(lambda text: "l'élève" not in text), WORDS)
+def no_heading(passages: str) -> bool:
+    """Whether none of its lines can be taken for the one before the question: the first such line is."""
+    return "eleve" not in VARIANTS["no accents"](passages).lower()
+
+
+@given(st.sampled_from(list(VARIANTS)), PASSAGES.filter(no_heading), WORDS)
 def test_whatever_the_pupil_writes(variant: str, passages: str, question: str) -> None:
     check(variant, "Henri Bergson", passages, question)
 
@@ -113,7 +118,7 @@ def test_the_message_names_who_answers_and_else_the_endpoint_does() -> None:
     class Recorder:
         name = "recorder"
 
-        async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
+        async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
             asked.append(inputs)
             yield "Oui."
 

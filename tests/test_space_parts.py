@@ -109,19 +109,22 @@ def test_what_the_package_raises_is_understood_inside_and_through_cog() -> None:
 
 
 class Scripted:
-    """A backend that says what it is told to, piece by piece; an exception is raised."""
+    """A backend that says what it is told to, piece by piece; an exception is raised, a pair is a metric."""
 
-    def __init__(self, *turns: list[str | Refusal]) -> None:
+    def __init__(self, *turns: list[Any]) -> None:
         self.name, self.turns, self.asked = "scripted", list(turns), 0
         self.deadlines: list[float] = []
 
-    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
+    async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
         self.asked += 1
         self.deadlines.append(inputs.get("deadline_seconds", 0))
         for piece in self.turns[min(self.asked, len(self.turns)) - 1]:
             if isinstance(piece, Refusal):
                 raise piece
-            yield piece
+            if isinstance(piece, tuple):
+                say(*piece)
+            else:
+                yield piece
 
     async def close(self) -> None:
         pass
@@ -147,6 +150,23 @@ def test_the_next_backend_is_asked_when_one_fails_and_again_when_one_wakes_up() 
     for more in ({"patience": -1}, {"deadline_seconds": 0.5}):
         with pytest.raises(Refusal, match="BUSY"):
             ask(Scripted([Refusal("BUSY", "full")]), **more)
+
+
+def test_metrics_come_with_the_end_of_an_answer_and_the_page_is_told_what_limits_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr("gradio.Info", lambda *_, title, **__: notes.append(title))
+    metrics = {"notice": "?", "seed": 0, "rag_context_truncated_tokens": 5, "finish_reason": "length"}
+
+    async def run() -> list[Any]:
+        endpoint = answer_of(Backends([Scripted(["Oui.", *metrics.items()])]))
+        return [reply async for reply in endpoint("Que faire ?")]
+
+    *before, last = asyncio.run(run())
+    assert before == [("Oui.", {})]
+    assert last == ("Oui.", metrics)
+    assert notes == ["STANDIN", "UNREAD 5", "LENGTH"]
 
 
 @pytest.mark.parametrize("turn", [[Refusal("BAD_INPUT", "no")], ["a", Refusal("BACKEND_FAILED", "cut")]])

@@ -35,7 +35,7 @@ export class Gradio {
   #parameters; // of RICH; null where there is none
   #started = new Started();
 
-  /** Yields the answer's text; leaving the stream cancels it. Gradio has no metrics. */
+  /** Yields the answer's text and returns the metrics that this project's own page gives; leaving the stream cancels it. */
   async *ask(inputs, { signal }) {
     const { endpoint, id } = await this.#join(inputs, signal);
     return yield* this.#answer(endpoint, id, signal);
@@ -82,7 +82,8 @@ export class Gradio {
     for await (const { event, data } of events(bytes(response, signal))) {
       if (event === "error") throw refusal(parsed(data));
       if (event !== "generating" && event !== "complete") continue;
-      const whole = lastAnswer(parsed(data));
+      const outputs = parsed(data);
+      const whole = lastAnswer(outputs);
       if (endpoint === PLAIN && ERROR_TEXT.test(whole)) {
         throw new SNBError("BACKEND_FAILED", "the Space gave an error for an answer");
       }
@@ -94,7 +95,7 @@ export class Gradio {
       if (event === "complete") {
         if (!text) throw new SNBError("BACKEND_FAILED", "the Space gave an empty answer");
         if (text !== sent) throw new SNBError("BACKEND_FAILED", "the Space took back what it had said");
-        return {};
+        return endpoint === RICH ? { ...outputs[1] } : {};
       }
     }
     throw new SNBError("BACKEND_FAILED", "the stream ended before the answer", { lost: true });

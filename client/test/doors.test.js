@@ -39,6 +39,21 @@ test("one seed gives one text through all doors", async () => {
   assert.equal(await callSNB("spinoza", "Un extrait.", QUESTION, OPTIONS), text);
 });
 
+test("how an answer ended, and how much of the passages was read, is told alike through all doors", async () => {
+  const told = async (urls) => {
+    use(urls);
+    let result;
+    const options = { ...OPTIONS, minTokens: OPTIONS.maxTokens, onResult: (value) => (result = value) };
+    await callSNB("spinoza", "Un extrait du cours. ".repeat(2000), QUESTION, options);
+    const { finish_reason: end, rag_context_read: read, notice } = result.metrics;
+    return { end, read, notice };
+  };
+  const metrics = await told(doors.cog);
+  assert.equal(metrics.end, "length");
+  assert.ok(metrics.read > 0 && metrics.read < 1);
+  for (const urls of [MODEL, doors.page]) assert.deepEqual(await told(urls), metrics);
+});
+
 test("who calls is told to Cog's server alone", async (t) => {
   const fetch = t.mock.method(globalThis, "fetch").mock;
   const told = () => fetch.calls.some(({ arguments: [, init] }) => new Headers(init?.headers).has("x-caller"));

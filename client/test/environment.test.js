@@ -148,6 +148,10 @@ test("a host that is of the other kind now, or is back, is asked as what it is, 
     host.to(upstream);
     assert.deepEqual(new Set(await thirty(ask)), new Set([expected]));
   }
+  for (const upstream of [doors.page, doors.space]) {
+    host.to(upstream); // a Gradio app with other endpoints
+    assert.ok(await ask());
+  }
   await host.close();
   await thirty(() => assert.rejects(ask(), { code: "BACKEND_FAILED", message: /ECONN|SOCKET/ }));
   host.to(doors.page);

@@ -161,6 +161,7 @@ test("a Space whose queue is full is asked again", async () => {
     let result;
     assert.equal(await callSNB("kant", "", QUESTION, { backends: [url], onResult: (value) => (result = value) }), "Oui.");
     assert.deepEqual(result.attempts.map(({ code }) => code), ["BUSY", "OK"]);
+    assert.deepEqual(result.metrics, {}, "an older Space has none");
   });
 });
 
@@ -302,19 +303,20 @@ test("a full server is asked again for a while, then left", async () => {
   });
 });
 
-test("a question moves to the next backend when its own goes away", async () => {
-  let gone = false;
-  const pass = relay((event, outgoing) => outgoing.write(event));
-  const leaving = (incoming, outgoing) => (gone ? outgoing.destroy() : pass(incoming, outgoing));
-  await host(leaving, async (url) => {
-    const backends = [url, doors.cog];
-    let look = { handle: await startSNB("kant", "", QUESTION, { ...OPTIONS, backends }) };
-    gone = true;
-    for (let i = 0; i < 9 && look.status !== "succeeded"; i++) look = await pollSNB(look.handle, { backends });
-    assert.equal(look.text, expected);
-    assert.equal(look.backend, new URL(doors.cog).host);
+for (const [how, end] of [["goes away", (_, outgoing) => outgoing.destroy()], ["refuses with 401", page(401)], ["refuses with 422", page(422)]]) {
+  test(`a question moves to the next backend when its own ${how}`, async () => {
+    let gone = false;
+    const pass = relay((event, outgoing) => outgoing.write(event));
+    await host((incoming, outgoing) => (gone ? end : pass)(incoming, outgoing), async (url) => {
+      const backends = [url, doors.cog];
+      let look = { handle: await startSNB("kant", "", QUESTION, { ...OPTIONS, backends }) };
+      gone = true;
+      for (let i = 0; i < 9 && look.status !== "succeeded"; i++) look = await pollSNB(look.handle, { backends });
+      assert.equal(look.text, expected);
+      assert.equal(look.backend, new URL(doors.cog).host);
+    });
   });
-});
+}
 
 test("with nothing set, it is the Space of the plan", async () => {
   const error = await callSNB("kant", "", QUESTION, { timeoutMs: 800 }).catch((error) => error);

@@ -44,6 +44,7 @@ test("an answer can be started, read later, and canceled", async () => {
   let look = { handle: await startSNB("kant", "", QUESTION, OPTIONS) };
   await until(async () => (look = await pollSNB(look.handle, { patienceMs: 200 })).status === "succeeded");
   assert.ok(look.text.length > 10);
+  assert.equal(look.metrics.seed, OPTIONS.seed);
   const before_ = doors.canceled();
   const long = await startSNB("kant", "", QUESTION, { maxTokens: 2048 });
   await until(async () => (await pollSNB(long, { patienceMs: 200 })).text.length > 0);
@@ -65,15 +66,25 @@ test("Gradio's own client predicts, streams, and gets errors as errors", async (
   assert.equal(data[1][0][0], QUESTION);
   assert.ok(data[1][0][1].length > 5);
   const texts = [];
+  let metrics;
   const job = client.submit("/answer", { user_message: QUESTION, philosopher: "bergson", seed: 7, max_tokens: 24 });
-  for await (const message of job) if (message.type === "data") texts.push(message.data[0]);
+  for await (const message of job) if (message.type === "data") [texts[texts.length], metrics] = message.data;
   assert.ok(texts.length > 1);
   for (const text of texts) assert.ok(texts.at(-1).startsWith(text));
+  assert.equal(metrics.seed, 7);
   await assert.rejects(client.predict("/answer", { user_message: "x".repeat(4001) }), ({ message }) => /BAD_INPUT/.test(message));
 });
 
-/** Gradio's clients of each generation; 0.16 knows a browser only. */
-const CLIENTS = { "0.16": "gradio-client-0", "1": "gradio-client-1", "2": "@gradio/client" };
+const messages = (...contents) =>
+  contents.map((content, index) => ({ role: ["user", "assistant"][index], metadata: null, content, options: null }));
+const parts = (text) => [{ type: "text", text }];
+
+/** Gradio's clients of each generation, 0.16 of which knows a browser only, and how its chatbot keeps question and answer. */
+const CLIENTS = {
+  "0.16": ["gradio-client-0", (...pair) => [pair]],
+  1: ["gradio-client-1", messages],
+  2: ["@gradio/client", (...texts) => messages(...texts.map(parts))],
+};
 
 /** A proxy that says nothing of itself: neither the name nor the protocol that it is reached by. */
 function silent(request, response) {
@@ -87,16 +98,20 @@ function silent(request, response) {
   response.on("close", () => asked.destroy());
 }
 
-for (const [version, name] of Object.entries(CLIENTS)) {
-  test(`@gradio/client ${version} gets the pairs of the existing Space, through a proxy that says nothing`, async () => {
+for (const [version, [name, kept]] of Object.entries(CLIENTS)) {
+  test(`@gradio/client ${version} gets its chatbot's history with the answer, through a proxy that says nothing`, async () => {
     const module = await import(name);
     const browser = version === "0.16" ? asInABrowser() : () => {};
     try {
       await host(silent, async (url) => {
         const client = await (module.Client ? module.Client.connect(url) : module.client(url));
-        const { data } = await client.predict("/chat_kant", [QUESTION, [["Bonjour.", "Bonjour, toi."]]]);
-        assert.deepEqual([data[0], data[1][0], data[1][1][0]], ["", ["Bonjour.", "Bonjour, toi."], QUESTION]);
-        assert.ok(data[1][1][1].length > 5);
+        const before_ = kept("Bonjour.", "Bonjour, toi.");
+        const history = [...before_, ...kept(QUESTION, "Réflexion en cours...")];
+        const { data } = await client.predict("/chat_kant", [QUESTION, history]);
+        const last = data[1].at(-1);
+        const text = last[1] ?? last.content[0].text ?? last.content;
+        assert.ok(text.length > 5);
+        assert.deepEqual(data, ["", [...before_, ...kept(QUESTION, text)]]);
         client.close?.();
       });
     } finally {

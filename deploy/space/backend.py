@@ -25,14 +25,13 @@ class Backend(Protocol):
 
     name: str
 
-    def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
+    def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
         """One answer, piece by piece; closing the iterator cancels it.
 
         Args:
             inputs: checked, with the names of predict.py; none is None.
-            say: told COLD_START or BUSY while the answer has to wait, STANDIN of a model that only stands in
-                for the philosopher, LENGTH, DEADLINE or LOOP of an answer that was cut, and "UNREAD n" of n
-                tokens of the passages that did not fit.
+            say: told COLD_START or BUSY while the answer has to wait, and each metric of the answer, its name
+                and its value.
 
         Raises:
             Refusal: at any time.
@@ -50,7 +49,7 @@ class Backends:
     def __init__(self, backends: Sequence[Backend], patience: float = PATIENCE) -> None:
         self._backends, self._patience = backends, patience
 
-    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
+    async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
         """See `Backend`. Who wakes up or is full is asked again until patience or the deadline is over."""
         began, deadline = time.monotonic(), inputs.get("deadline_seconds")
         end = began + min(self._patience, deadline or self._patience)
@@ -72,7 +71,7 @@ class Backends:
                     refusals.append(refusal)
             await self._wait(refusals, end, say)
 
-    async def _wait(self, refusals: list[Refusal], end: float, say: Callable[[str], None]) -> None:
+    async def _wait(self, refusals: list[Refusal], end: float, say: Callable[..., None]) -> None:
         """Until all are asked again; raises where that is of no use."""
         waiting = next((refusal for refusal in refusals if refusal.code in WAITS), None)
         if not waiting:

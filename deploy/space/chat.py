@@ -28,6 +28,9 @@ BEAT = 1.0
 """Seconds without text after which Gradio is given a sign of life. It looks whether the caller is still there
 only when an endpoint yields, so without it a tab closed during a cold boot would be answered to the end."""
 
+CUTS = ("length", "deadline", "loop")
+"""Ends of an answer that has more to say, or had nothing more: see snb/engine/generation.py."""
+
 ECHO = 256 * 1024
 """Characters a second at most of the history that `chat_function` says again with each piece."""
 
@@ -54,8 +57,8 @@ def answer_of(backends: Backends) -> Endpoint:
         stop_sequences: list[str] = [],  # noqa: B006
         seed: int | None = None,
         deadline_seconds: float = 0,
-    ) -> AsyncGenerator[str, None]:
-        """Un philosophe répond à un élève de Terminale. Streams the whole text so far, again and again.
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+        """Un philosophe répond à un élève de Terminale. Streams the whole text so far; metrics at the end.
 
         Args:
             user_message: What the pupil says (message de l'élève), preferably in French; 1-4,000 characters.
@@ -76,12 +79,13 @@ def answer_of(backends: Backends) -> Endpoint:
             deadline_seconds: Seconds after which the answer ends with what there is; 0: the server's limit.
         """
         inputs = {name: value for name, value in locals().items() if name != "backends"}
-        text = ""
-        async for piece in streamed(backends, inputs):
+        text, metrics = "", dict[str, Any]()
+        async for piece in streamed(backends, inputs, metrics):
             text += piece
-            yield text
+            yield text, {}
+        yield text, metrics
 
-    return published(answer, str)
+    return published(answer, str, dict[str, Any])
 
 
 def chat_function_of(backends: Backends, name: str, philosopher: str) -> Endpoint:
@@ -102,7 +106,7 @@ def chat_function_of(backends: Backends, name: str, philosopher: str) -> Endpoin
             raise refusal.shown() from None
         text, due, reply = "", 0.0, continued(earlier, message)
         pause = len(json.dumps(history)) / ECHO
-        async for piece in streamed(backends, inputs):
+        async for piece in streamed(backends, inputs, {}):
             text += piece
             if time.monotonic() >= due:
                 due = time.monotonic() + pause
@@ -119,19 +123,23 @@ def published(function: Endpoint, *returns: Any) -> Endpoint:
     gr.api (6.31.0) documents a generator's outputs by its return annotation and does not look into
     AsyncIterator: two outputs would be one. Delete this when it does.
     """
-    what = tuple[returns] if len(returns) > 1 else returns[0]  # type: ignore[valid-type]
-    signature = inspect.signature(function).replace(return_annotation=what)
+    signature = inspect.signature(function).replace(return_annotation=tuple[returns])  # type: ignore[valid-type]
     function.__signature__ = signature  # type: ignore[attr-defined]
     return function
 
 
-async def streamed(backends: Backends, inputs: dict[str, Any]) -> AsyncGenerator[str, None]:
-    """The pieces of an answer, and "" as signs of life. Raises gr.Error, which callers get as an error."""
-    said: list[str] = []
+async def streamed(
+    backends: Backends, inputs: dict[str, Any], metrics: dict[str, Any]
+) -> AsyncGenerator[str, None]:
+    """The pieces of an answer, and "" as signs of life; fills in its metrics.
+
+    Raises:
+        gr.Error: callers get it as an error.
+    """
     try:
         request = checked(inputs)
         with turn():
-            async with contextlib.aclosing(with_beats(backends.ask(request, notice(said)))) as pieces:
+            async with contextlib.aclosing(with_beats(backends.ask(request, teller(metrics)))) as pieces:
                 async for piece in pieces:
                     yield piece
     except Refusal as refusal:
@@ -157,18 +165,32 @@ def checked(inputs: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def notice(said: list[str]) -> Callable[[str], None]:
+def teller(metrics: dict[str, Any]) -> Callable[..., None]:
     """Tells a visitor what is the matter, or what an answer is worth, once each time that it changes.
 
     Only Gradio's own event stream carries it: /call has answers and errors and nothing else.
     """
+    told = ""
 
-    def say(code: str) -> None:
-        if said[-1:] != [code]:
-            said.append(code)
+    def say(name: str, value: Any = None) -> None:
+        nonlocal told
+        if value is not None:
+            metrics[name] = value
+        code = name if value is None else worth(name, value)
+        if code not in ("", told):
+            told = code
             gr.Info(WAITING.get(code, code), title=code, duration=None)
 
     return say
+
+
+def worth(name: str, value: Any) -> str:
+    """The code of a metric that limits what an answer is worth, of any other ""."""
+    if name == "notice":
+        return "STANDIN"
+    if name == "finish_reason" and value in CUTS:
+        return str(value).upper()
+    return f"UNREAD {value}" if name == "rag_context_truncated_tokens" and value else ""
 
 
 async def with_beats(pieces: AsyncGenerator[str, None], beat: float = BEAT) -> AsyncGenerator[str, None]:

@@ -9,9 +9,6 @@ from http_backend import Http, later
 from refusal import Refusal, of_prediction
 from visitor import visitor
 
-CUTS = ("length", "deadline", "loop")
-"""Ends of an answer that has more to say, or had nothing more: see snb/engine/generation.py."""
-
 
 class Cog:
     """Every answer is a prediction under an id of ours, by which it is canceled when its reader leaves.
@@ -24,7 +21,7 @@ class Cog:
         self.name = "cog"
         self._http = Http(url, {"Authorization": f"Bearer {key}"} if key else None)
 
-    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
+    async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. See `backend.Backend`."""
         path = f"/predictions/{secrets.token_hex(16)}"
         body, caller = {"input": inputs}, {"X-Caller": visitor()}
@@ -68,19 +65,9 @@ class Cog:
         await self._http.close()
 
 
-def check(prediction: Any, say: Callable[[str], None]) -> None:
-    """Raises Refusal unless a prediction that is over succeeded; passes on what its reader should know."""
+def check(prediction: Any, say: Callable[..., None]) -> None:
+    """Raises Refusal unless a prediction that is over succeeded; passes on its metrics."""
     if prediction.get("status") != "succeeded":
         raise of_prediction(prediction)
     for name, value in (prediction.get("metrics") or {}).items():
-        note(name, value, say)
-
-
-def note(name: str, value: Any, say: Callable[[str], None]) -> None:
-    """Tells of one metric of an answer, where it limits what the answer is worth."""
-    if name == "notice":
-        say("STANDIN")
-    elif name == "finish_reason" and value in CUTS:
-        say(value.upper())
-    elif name == "rag_context_truncated_tokens" and value:
-        say(f"UNREAD {value}")
+        say(name, value)

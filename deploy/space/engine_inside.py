@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cog import CancelationException
-from cog_backend import note
 from refusal import Refusal, of_error
 
 from snb.cancel import Cancellation
@@ -43,7 +42,7 @@ class EngineInside:
             self._fault = error.code if isinstance(error, SNBError) else type(error).__name__
             log.error("the engine did not load: %s", error if isinstance(error, SNBError) else self._fault)
 
-    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
+    async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. See `backend.Backend`."""
         if self._fault:
             raise Refusal("BACKEND_FAILED", f"the engine did not load ({self._fault})")
@@ -57,7 +56,7 @@ class EngineInside:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         def record(name: str, value: float | int | str) -> None:
-            loop.call_soon_threadsafe(context.run, note, name, value, say)
+            loop.call_soon_threadsafe(context.run, say, name, value)
 
         context = contextvars.copy_context()  # by which Gradio knows whom to tell
         self._threads.submit(answer, self._service, inputs, record, cancellation, send)

@@ -69,7 +69,7 @@ class Endpoints(gr.Blocks):
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, _: Any) -> list[Any]:
         """See Gradio's."""
-        return list(predictions) if len(block_fn.outputs) > 1 else [predictions]
+        return list(predictions)
 
 
 class Unread(gr.utils.LRUCache[str, Any]):

@@ -46,7 +46,7 @@ class Replicate:
         base = (api or API).rstrip("/").removesuffix("/v1")
         self._http = Http(f"{base}/v1", {"Authorization": f"Bearer {token}"})
 
-    async def ask(self, inputs: dict[str, Any], say: Callable[[str], None]) -> AsyncGenerator[str, None]:
+    async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. See `backend.Backend`."""
         prediction = await self._created(inputs)
         sent = ""

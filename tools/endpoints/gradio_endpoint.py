@@ -16,7 +16,7 @@ from tools.endpoints.endpoint import Failed, Http, Piece, Running, faults
 
 INFO = "/gradio_api/info"
 RICH, PLAIN = "/answer", "/chat_function"
-ERROR = re.compile(r"\s*(?:❌|⚠️|Erreur\s*:|Error\s*:)")
+ERROR = re.compile(r"\s*(?:❌|⚠️)")
 """How the existing Space begins an error that it gives for an answer."""
 
 
@@ -63,9 +63,12 @@ class Gradio:
                     raise Failed(str((data or {}).get("error") or "the app failed, and does not say why"))
                 if event.event in ("generating", "complete"):
                     before, text = text, newest(data)
-                    if ERROR.match(text):
+                    if not self._parameters and ERROR.match(text):
                         raise Failed(f"an error for an answer: {text}")
-                    yield Piece(text[len(before) :])
+                    metrics = dict(*data[1:]) if self._parameters else {}  # of an older page, none
+                    # What was written before the second request comes at once: no rate for its pieces.
+                    metrics.pop("tokens_per_second", None)
+                    yield Piece(text[len(before) :], metrics.get("output_token_count"), metrics)
                 if event.event == "complete":
                     return
         raise Failed("the stream ended before the answer did")

@@ -112,7 +112,8 @@ def beyond(endpoint: Remote, replies: Sequence[Reply]) -> list[str]:
         return []
     chooses = [] if "seed" in endpoint.known else ["seed", "bad input"]  # the Space's own, whoever asks
     whole = ["stream"] if chooses and len(replies[0].times) == 1 else []
-    return ["metrics", "cancel", "left", "others", "key", *chooses, *whole]
+    told = [] if replies[0].metrics else ["metrics", "others"]  # by the page's own endpoint alone
+    return [*told, "cancel", "left", "key", *chooses, *whole]
 
 
 def keys(endpoint: Cog) -> Iterator[Check]:
@@ -138,7 +139,7 @@ def answer(endpoint: Remote, name: str, replies: list[Reply]) -> checks.Seen:
     reply = hear(endpoint, {"philosopher": name, "user_message": question, **SAMPLE})
     replies.append(reply)
     length, text = reply.metrics.get("output_token_count"), plain(reply.text, EXCERPT)
-    tokens = f"{length} tokens, " if length is not None else ""  # Gradio does not tell
+    tokens = f"{length} tokens, " if length is not None else ""  # a Space of the old kind does not tell
     return OK, f"{tokens}first text {reply.times[0]:.2f} s, all {reply.ended:.2f} s: « {text} »"
 
 
