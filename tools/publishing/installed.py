@@ -42,16 +42,21 @@ def login(project: Project) -> Iterator[Finding]:
 
 def _program(code: str, command: list[str], least: str, cure: str) -> Finding:
     """Asks a program for its version."""
-    quiet = {**os.environ, "COG_NO_UPDATE_CHECK": "1"}  # cog would ask its release page first
-    try:
-        version = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=30).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        version = ""
+    version = output(*command)
     if not _numbers(version):
         return Finding("error", f"{code}_ABSENT", f"{' '.join(command)} tells no version", cure)
     if _numbers(version) < _numbers(least):
-        return Finding("error", f"{code}_OLD", f"{version.strip()}, and {least} is needed", cure)
-    return Finding("ok", code, version.strip())
+        return Finding("error", f"{code}_OLD", f"{version}, and {least} is needed", cure)
+    return Finding("ok", code, version)
+
+
+def output(*command: str) -> str:
+    """What a program says; nothing where it is absent or silent."""
+    quiet = {**os.environ, "COG_NO_UPDATE_CHECK": "1"}  # cog would ask its release page first
+    try:
+        return subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def _numbers(text: str) -> list[int]:
