@@ -64,8 +64,7 @@ def config(project: Project) -> Iterator[Finding]:
         yield Finding("error", "CONFIG_UNPINNED", text, f"Write into `build`, of these: {DEFAULTS}")
     elif loose or not project.pins:
         # Such a line may be an address with a password in it, so it is not repeated.
-        count = f"{len(loose)} of {len(project.pins)} lines"
-        text = f"`python_requirements` of cog.yaml: {count} are not NAME==VERSION"
+        text = f"{len(loose)} of {len(project.pins)} lines of `python_requirements` are not NAME==VERSION"
         cure = "Name requirements.txt there, and run scripts/pin-packages, which writes it"
         yield Finding("error", "CONFIG_UNPINNED", text, cure)
     else:
@@ -134,16 +133,10 @@ def _lost(project: Project, source: bytes, class_name: str) -> Iterator[str]:
     yield from (f"predict is no longer @{mark}" for mark in ("streaming", "concurrent") if mark not in marks)
     if "run" in methods:
         yield "run is there beside predict, and Cog takes one of them"
-    limit = (project.config.get("concurrency") or {}).get("max")
-    if limit and f"max={limit}" not in marks:
+    limit = project.config.get("concurrency")
+    if isinstance(limit, dict) and limit.get("max") and f"(max={limit['max']})" not in marks:
         yield "concurrency.max of cog.yaml overrules its @concurrent"
-
-
-def training(project: Project) -> Iterator[Finding]:
-    """Whether what `train:` of cog.yaml names is there."""
     file, _, name = str(project.config.get("train") or "").partition(":")
     path = project.root / file
     if file and not (path.is_file() and sources.broken(path) is None and name in sources.members(path)):
-        text = f"cog.yaml has train: {file}:{name}, which is not there or not Python"
-        cure = 'Delete the line train: of cog.yaml, which this package has no use for, or write "FILE:NAME"'
-        yield Finding("error", "TRAIN_ABSENT", text, cure)
+        yield f"train of cog.yaml names {file}:{name}, which is not there or not Python"

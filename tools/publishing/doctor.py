@@ -26,12 +26,7 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?/[a-z0-9](?:[a-z0-9._-]*[a-
 
 
 def options(description: str | None, **model: str) -> Project:
-    """This project, as the command line of scripts/doctor or scripts/push names it on Replicate.
-
-    Args:
-        description: of the command.
-        model: `nargs` of the name.
-    """
+    """This project, as a command line names it on Replicate; `model` may have the `nargs` of the name."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     add = parser.add_argument
@@ -57,9 +52,8 @@ def weights(project: Project) -> Iterator[Finding]:
 
 Check = Callable[[Project], Iterator[Finding]]
 CODE: tuple[Check, ...] = (
-    *(contract.config, versions.packages, versions.sdk, versions.python, versions.cuda, versions.shadows),
-    *(contract.settings, contract.inputs, contract.training),
-    *(sources.files, sources.imports, sources.personas),
+    *(contract.config, contract.settings, contract.inputs, versions.packages, versions.sdk, versions.python),
+    *(versions.cuda, versions.shadows, sources.files, sources.imports, sources.personas),
 )
 """What any host's image needs."""
 CHECKS: tuple[Check, ...] = (

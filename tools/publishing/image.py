@@ -42,9 +42,10 @@ def main() -> int:
     if found is None and not asked.without_weights:
         cure = "Run scripts/prepare-weights --precision nf4, or take --without-weights"
         raise WeightsMissing("an image carries prepared weights, and there are none", cure)
-    weights = found and found.folder
+    weights = found.folder if found else None
     sizes = layers.of_weights(weights) if weights else []
     checks = (*CHECKS, lambda _: layers.build(sizes), lambda _: layers.registry(sizes))
+    checks += (limits.personas,) if weights else ()
     if {"error", "not checked"} & doctor.report(project, say, checks):
         say("Nothing was built.")
         return 1

@@ -1,5 +1,6 @@
 """What a push needs of the machine: Cog, Docker's engine, and a login to Replicate's registry."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -29,11 +30,9 @@ def programs(project: Project) -> Iterator[Finding]:
 
 def login(project: Project) -> Iterator[Finding]:
     """Whether `cog login` left a credential where Docker keeps them; what it is goes nowhere."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of a credential helper that is not on PATH
-            entry = auth.load_config().resolve_authconfig(REGISTRY)
-    except (DockerException, OSError, ValueError, LookupError, AttributeError):
-        entry = None
+    entry, faults = None, (DockerException, OSError, ValueError, LookupError, AttributeError)
+    with contextlib.suppress(*faults), warnings.catch_warnings(action="ignore"):  # of an absent helper
+        entry = auth.load_config().resolve_authconfig(REGISTRY)
     if entry:
         yield Finding("ok", "LOGIN", f"Docker has a login to {REGISTRY}")
     else:

@@ -47,8 +47,11 @@ def size(project: Project) -> Iterator[Finding]:
         entries[name if top == sources.PACKAGE else top] += size
     largest = ", ".join(f"{name} ({shown(size)})" for name, size in entries.most_common(5))
     cure = f"If no boot needs it, run echo {quote(max(entries, key=entries.__getitem__))} >> .dockerignore"
-    level, word = ("error", "TOO_LARGE") if rest > TOO_LARGE else ("warning", "NEEDLESS")
-    yield Finding(level, f"CONTEXT_{word}", f"{text}, and {shown(rest)} else: {largest}", cure)
+    text = f"{text}, and {shown(rest)} else: {largest}"
+    if rest > TOO_LARGE:
+        yield Finding("error", "CONTEXT_TOO_LARGE", text, cure)
+    else:
+        yield Finding("warning", "CONTEXT_NEEDLESS", text, cure)
 
 
 def build(project: Project) -> Iterator[Finding]:

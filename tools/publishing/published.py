@@ -40,9 +40,7 @@ class NoModel(SNBError):
 def latest(model: str | None) -> Version | None:
     """The latest version of `owner/name`, or None where nothing was pushed yet.
 
-    Raises:
-        NoModel: there is none.
-        ApiSilent: there is no token, the API did not answer or refused it, or answered something else.
+    Raises NoModel, and ApiSilent without a token or where the API refuses it, or gives no sensible answer.
     """
     cure = "Run export REPLICATE_API_TOKEN=…, and scripts/doctor owner/name where there is a network"
     if not model or not os.environ.get("REPLICATE_API_TOKEN"):

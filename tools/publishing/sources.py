@@ -106,7 +106,7 @@ def _names(project: Project) -> list[str]:
     """The files that the image cannot do without, and that are here: its plan, code, personas and pins."""
     paths = [path for path in (project.root / PACKAGE).rglob("*") if "__pycache__" not in path.parts]
     config = project.config
-    named = (str(config.get(key) or "").partition(":")[0] for key in ("predict", "train"))
-    named = ("cog.yaml", PINS, str(config["build"].get("python_requirements")), *named)
+    run = (str(config.get(key) or "").partition(":")[0] for key in ("predict", "train"))
+    named = ("cog.yaml", PINS, str(config["build"].get("python_requirements")), *run)
     paths += [project.root / name for name in named]
     return sorted(os.path.relpath(path, project.root) for path in paths if path.is_file())

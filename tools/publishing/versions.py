@@ -57,8 +57,8 @@ def shadows(project: Project) -> Iterator[Finding]:
         owners = {*map(canonicalize_name, _owners().get(module, ()))} & project.versions.keys()
         if module != name and (owners or module in sys.stdlib_module_names):
             text = f"{name} would be imported in the place of {' and '.join(owners) or 'Python'}'s {module}"
-            top = name.removesuffix("/__init__.py")
-            cure = f"Run mv {top} my_{top}, and import it by that name; or rm -r {top}"
+            top = name.partition("/")[0]
+            cure = f"Run mv {top} my_{top}, and import it by that name, or rm -r {top}"
             yield Finding("error", "MODULE_SHADOWED", text, cure)
 
 
