@@ -315,6 +315,14 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
         ),
         "PREDICTOR_BROKEN",
     ),
+    "a default beyond its bound": (
+        lambda made: replace(made, "predict.py", "default=256", "default=4096"),
+        "PREDICTOR_BROKEN",
+    ),
+    "a default that is no choice": (
+        lambda made: replace(made, "predict.py", 'default="spinoza"', 'default="Spinoza"'),
+        "PREDICTOR_BROKEN",
+    ),
     "no file to train by": (lambda made: made.configure(train="train.py:train"), "PREDICTOR_BROKEN"),
     "nothing to train by in the file": (
         lambda made: made.configure(train="predict.py:train"),

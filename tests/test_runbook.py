@@ -385,7 +385,8 @@ def bodies(calls: Sequence[Call], url: str) -> Iterator[tuple[str, Any]]:
 def test_replicates_own_client_has_the_fields_that_are_sent(calls: list[Call]) -> None:
     kinds = {"POST": Deployments.CreateDeploymentParams, "PATCH": Deployments.UpdateDeploymentParams}
     sent = [*bodies(calls, "https://api.replicate.com/v1/deployments")]
-    assert [method for method, _ in sent] == ["POST", "PATCH", "PATCH"]
+    assert [method for method, _ in sent] == ["POST", "PATCH", "PATCH", "PATCH"]
+    assert [*sent[1][1]] == ["version"]
     for method, body in sent:
         kinds_of = get_type_hints(kinds[method])
         assert all(isinstance(value, kinds_of[name]) for name, value in body.items())

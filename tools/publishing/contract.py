@@ -4,11 +4,13 @@ import ast
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from math import inf
 from typing import Any
 
 from tools.publishing import sources
 from tools.publishing.finding import Finding
 from tools.publishing.project import PIN, Project
+from tools.publishing.published import forms
 
 # What may stand in cog.yaml and in its `build`: pkg/config/data/config_schema_v1.0.json, validate.go and
 # env.go of Cog 0.22.0, the newest release whose source is tagged.
@@ -131,6 +133,10 @@ def _lost(project: Project, source: bytes, class_name: str) -> Iterator[str]:
     marks = " ".join(map(ast.unparse, methods["predict"].decorator_list))
     yield from (f"{name} is gone: {why}" for name, why in METHODS.items() if name not in methods)
     yield from (f"predict is no longer @{mark}" for mark in ("streaming", "concurrent") if mark not in marks)
+    for name, form in forms(project.schema).items():
+        it, low, high = form.get("default"), form.get("minimum", -inf), form.get("maximum", inf)
+        if it not in form.get("enum", [it]) or (isinstance(it, int | float) and not low <= it <= high):
+            yield f"the default of {name} is not among what it takes"
     if "run" in methods:
         yield "run is there beside predict, and Cog takes one of them"
     limit = project.config.get("concurrency")

@@ -57,8 +57,7 @@ def shadows(project: Project) -> Iterator[Finding]:
         owners = {*map(canonicalize_name, _owners().get(module, ()))} & project.versions.keys()
         if module != name and (owners or module in sys.stdlib_module_names):
             text = f"{name} would be imported in the place of {' and '.join(owners) or 'Python'}'s {module}"
-            top = name.partition("/")[0]
-            cure = f"Run mv {top} my_{top}, and import it by that name, or rm -r {top}"
+            cure = f"Give it another name, or run rm -r {name.partition('/')[0]}"
             yield Finding("error", "MODULE_SHADOWED", text, cure)
 
 
