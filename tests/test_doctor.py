@@ -108,6 +108,10 @@ def set_environment(**more: str) -> Callable[[Sound], None]:
     return lambda made: made.configure({**made.project().environment, **more})
 
 
+def each(*changes: Callable[[Sound], object]) -> Callable[[Sound], object]:
+    return lambda made: [change(made) for change in changes]
+
+
 BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "a private adapter": (lose_private_adapter, "WEIGHTS_PRIVATE"),
     "a truncated shard": (cut_shard, "WEIGHTS_DAMAGED"),
@@ -274,9 +278,9 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
         "PREDICTOR_BROKEN",
     ),
     "a download without a hub": (
-        lambda made: (
-            set_environment(HF_HUB_OFFLINE="1")(made),
-            made.write(".dockerignore", "weights/school--adapter@*\n"),
+        each(
+            set_environment(HF_HUB_OFFLINE="1"),
+            lambda made: made.write(".dockerignore", "weights/school--adapter@*\n"),
         ),
         "WEIGHTS_OFFLINE",
     ),
@@ -293,10 +297,10 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     ),
     "a module of Python's own": (lambda made: made.write("random.py", ""), "MODULE_SHADOWED"),
     "a helper that is ignored": (
-        lambda made: (
-            replace(made, "predict.py", "from cog", "import helper\nfrom cog"),
-            made.write("helper.py", ""),
-            made.write(".dockerignore", "helper.py\n"),
+        each(
+            lambda made: replace(made, "predict.py", "from cog", "import helper\nfrom cog"),
+            lambda made: made.write("helper.py", ""),
+            lambda made: made.write(".dockerignore", "helper.py\n"),
         ),
         "PACKAGE_ABSENT",
     ),
@@ -329,7 +333,10 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
         "PREDICTOR_BROKEN",
     ),
     "a file to train by that is no Python": (
-        lambda made: (made.write("train.py", "def train("), made.configure(train="train.py:train")),
+        each(
+            lambda made: made.write("train.py", "def train("),
+            lambda made: made.configure(train="train.py:train"),
+        ),
         "PREDICTOR_BROKEN",
     ),
     "broken yaml": (lambda made: made.write("cog.yaml", f"build: [\n{SECRET}"), "CONFIG_UNREADABLE"),
