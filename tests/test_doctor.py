@@ -108,6 +108,10 @@ def set_environment(**more: str) -> Callable[[Sound], None]:
     return lambda made: made.configure({**made.project().environment, **more})
 
 
+def each(*changes: Callable[[Sound], object]) -> Callable[[Sound], object]:
+    return lambda made: [change(made) for change in changes]
+
+
 BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "a private adapter": (lose_private_adapter, "WEIGHTS_PRIVATE"),
     "a truncated shard": (cut_shard, "WEIGHTS_DAMAGED"),
@@ -265,6 +269,75 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "a tokenizer left behind": (
         own_weights(BASE, lambda folder: (folder / "tokenizer.json").unlink()),
         "WEIGHTS_DAMAGED",
+    ),
+    "a model on the CPU": (set_environment(SNB_DEVICE="cpu"), "SETTING_CONTRADICTS"),
+    "another port": (set_environment(PORT="8080"), "SETTING_CONTRADICTS"),
+    "one pupil at a time": (set_environment(COG_MAX_CONCURRENCY="1"), "SETTING_CONTRADICTS"),
+    "one pupil at a time, by cog.yaml": (
+        lambda made: made.configure(concurrency={"max": 3}),
+        "PREDICTOR_BROKEN",
+    ),
+    "a download without a hub": (
+        each(
+            set_environment(HF_HUB_OFFLINE="1"),
+            lambda made: made.write(".dockerignore", "weights/school--adapter@*\n"),
+        ),
+        "WEIGHTS_OFFLINE",
+    ),
+    "a persona that fills the context": (
+        lambda made: made.write("snb/philosophers/kant.txt", 9 * "Réponds à l’élève. " * 99),
+        "PERSONA_TOO_LONG",
+    ),
+    "a context without room for an answer": (set_environment(SNB_CONTEXT="256"), "PERSONA_TOO_LONG"),
+    "a torch.py of one's own": (lambda made: made.write("torch.py", ""), "MODULE_SHADOWED"),
+    "a cog folder of one's own": (lambda made: made.write("cog/__init__.py", ""), "MODULE_SHADOWED"),
+    "a package by the name that it is imported by": (
+        lambda made: made.write("yaml.py", ""),
+        "MODULE_SHADOWED",
+    ),
+    "a module of Python's own": (lambda made: made.write("random.py", ""), "MODULE_SHADOWED"),
+    "a helper that is ignored": (
+        each(
+            lambda made: replace(made, "predict.py", "from cog", "import helper\nfrom cog"),
+            lambda made: made.write("helper.py", ""),
+            lambda made: made.write(".dockerignore", "helper.py\n"),
+        ),
+        "PACKAGE_ABSENT",
+    ),
+    "no setup": (lambda made: replace(made, "predict.py", "def setup(", "def set_up("), "PREDICTOR_BROKEN"),
+    "no health check": (
+        lambda made: replace(made, "predict.py", "def healthcheck", "def health"),
+        "PREDICTOR_BROKEN",
+    ),
+    "answers that are no longer streamed": (
+        lambda made: replace(made, "predict.py", "    @streaming\n", ""),
+        "PREDICTOR_BROKEN",
+    ),
+    "run beside predict": (
+        lambda made: replace(
+            made, "predict.py", "    def setup(", "    def run(self): ...\n\n    def setup("
+        ),
+        "PREDICTOR_BROKEN",
+    ),
+    "a default beyond its bound": (
+        lambda made: replace(made, "predict.py", "default=256", "default=4096"),
+        "PREDICTOR_BROKEN",
+    ),
+    "a default that is no choice": (
+        lambda made: replace(made, "predict.py", 'default="spinoza"', 'default="Spinoza"'),
+        "PREDICTOR_BROKEN",
+    ),
+    "no file to train by": (lambda made: made.configure(train="train.py:train"), "PREDICTOR_BROKEN"),
+    "nothing to train by in the file": (
+        lambda made: made.configure(train="predict.py:train"),
+        "PREDICTOR_BROKEN",
+    ),
+    "a file to train by that is no Python": (
+        each(
+            lambda made: made.write("train.py", "def train("),
+            lambda made: made.configure(train="train.py:train"),
+        ),
+        "PREDICTOR_BROKEN",
     ),
     "broken yaml": (lambda made: made.write("cog.yaml", f"build: [\n{SECRET}"), "CONFIG_UNREADABLE"),
 }

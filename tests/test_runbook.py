@@ -53,8 +53,20 @@ PUT_IN = {"OFFRE": "1", "INSTANCE": "1", "VERSION": 64 * "0"}
 """What a reader puts in the place of capitals, where not just any word will do."""
 CAPITALS = re.compile(
     r"(?<![\w${])(?:ADRESSE|PREMIERE_ADRESSE|SECONDE_ADRESSE|VERSION|POD|OFFRE|INSTANCE|DOMAINE|COMPTE"
-    r"|CLE_VAST|IMAGE_SANS_POIDS|DEPOT|CLE|JETON)(?![\w=:}])"
+    r"|CLE_VAST|DEPOT|CLE|JETON)(?![\w=:}])"
 )
+CARDS = re.compile(r"(?i)\b(?:RTX[ _]?\w?\d{4}|[TLAH]\d{1,3}G?S?)(?=\b|x1|[-_])")
+SHOWN = {
+    "docker": 'docker login "',
+    "cog": "scripts/doctor",
+    "netlify": "netlify status",
+    "vastai": "vastai show user",
+    "api.runpod.io": r"api\.runpod\.io",
+    "api.replicate.com": r"api\.replicate\.com",
+    "hf": "hf auth whoami",
+    "sky": "sky check",
+}
+"""What was logged in to in the week before, and the line of the checklist that fails where it is not."""
 NO_NETWORK = ("unshare", "--map-root-user", "--net")
 UNKNOWN = "--an-option-that-nobody-has"
 Call = tuple[str, list[str], str]
@@ -190,6 +202,28 @@ def test_after_a_card_that_is_taken_come_others_and_all_regions(calls: list[Call
         regions = {len(body.get("dataCenterIds", ())) for body in bodies}
         assert len(regions) == (2 if "REGIONS" in block else bool(bodies))
     assert len(loops) == 3
+
+
+def test_each_host_has_three_cards_and_two_regions_or_says_in_one_sentence_what_to_do_instead() -> None:
+    hosts = re.split(r"^### (.+)\n", TEXT.split("\n## Chaque hôte")[1].split("\n## ")[0], flags=re.MULTILINE)
+    sections = dict(zip(hosts[1::2], hosts[2::2], strict=True))
+    del sections["La page, dans un Space ou ici"]  # which needs no card
+    assert len(sections) == 7
+    sections["AWS, Google Cloud, Azure et les autres"] += (ROOT / "deploy" / "skypilot.yaml").read_text()
+    for host, text in sections.items():
+        cards = {re.sub(r"\W|_", "", card).lower() for card in CARDS.findall(text)}
+        typed = "for REGIONS in" in text or "toutes les régions" in text
+        advice = re.search(r"région\b[^.]*(?:\b(?:autre hôte|console)\b)[^.]*\.", text.replace("\n", " "))
+        assert len(cards) >= 3, host
+        assert typed or advice, host
+
+
+def test_each_login_of_the_week_before_is_shown_the_day_before() -> None:
+    tools, *_ = [block for block in blocks() if "netlify login" in block]
+    [checklist] = [block for block in blocks() if "netlify status" in block]
+    logins = re.findall(r"^(?:.*\| )?(?=(\w+) (?:login|set api-key))|(api\.runpod\.io)", tools, re.MULTILINE)
+    assert {*map("".join, logins)} == SHOWN.keys() - {"hf", "sky", "api.replicate.com"}
+    assert all(re.search(shown, checklist) for shown in SHOWN.values())
 
 
 def test_our_own_scripts_understand_their_command_lines(
@@ -351,7 +385,8 @@ def bodies(calls: Sequence[Call], url: str) -> Iterator[tuple[str, Any]]:
 def test_replicates_own_client_has_the_fields_that_are_sent(calls: list[Call]) -> None:
     kinds = {"POST": Deployments.CreateDeploymentParams, "PATCH": Deployments.UpdateDeploymentParams}
     sent = [*bodies(calls, "https://api.replicate.com/v1/deployments")]
-    assert [method for method, _ in sent] == ["POST", "PATCH", "PATCH"]
+    assert [method for method, _ in sent] == ["POST", "PATCH", "PATCH", "PATCH"]
+    assert [*sent[1][1]] == ["version"]
     for method, body in sent:
         kinds_of = get_type_hints(kinds[method])
         assert all(isinstance(value, kinds_of[name]) for name, value in body.items())

@@ -17,20 +17,16 @@ from collections.abc import Callable, Iterable, Iterator
 from snb.errors import SNBError
 from snb.settings import ROOT
 from snb.weights import fetch
-from tools.publishing import contract, installed, limits, published, secret_scan, sources, unlocked, versions
+from tools.publishing import contract, installed, limits, published, secret_scan, sources, versions
 from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
+from tools.publishing.weights import unlocked
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?/[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 
 
 def options(description: str | None, **model: str) -> Project:
-    """This project, as the command line of scripts/doctor or scripts/push names it on Replicate.
-
-    Args:
-        description: of the command.
-        model: `nargs` of the name.
-    """
+    """This project, as a command line names it on Replicate; `model` may have the `nargs` of the name."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     add = parser.add_argument
@@ -43,6 +39,12 @@ def options(description: str | None, **model: str) -> Project:
 def weights(project: Project) -> Iterator[Finding]:
     """What the image will find of weights, and whether the adapter there is one of this base."""
     yield from (held.finding for held in project.weights)
+    yield from unlocked(project.settings)
+    offline = project.environment.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    if offline and any(held.download for held in project.weights):
+        text = "cog.yaml sets HF_HUB_OFFLINE, and a boot would have to download weights"
+        cure = "Delete the line HF_HUB_OFFLINE=… of cog.yaml, or run scripts/download-weights"
+        yield Finding("error", "WEIGHTS_OFFLINE", text, cure)
     base = project.weights[-1]
     if base.config and not base.precision and all(held.finding.level == "ok" for held in project.weights):
         fetch.fit(project.settings, base.config)
@@ -50,13 +52,13 @@ def weights(project: Project) -> Iterator[Finding]:
 
 Check = Callable[[Project], Iterator[Finding]]
 CODE: tuple[Check, ...] = (
-    *(contract.config, versions.packages, versions.sdk, versions.python, versions.cuda),
-    *(contract.settings, contract.inputs, sources.files, sources.imports, sources.personas),
+    *(contract.config, contract.settings, contract.inputs, versions.packages, versions.sdk, versions.python),
+    *(versions.cuda, versions.shadows, sources.files, sources.imports, sources.personas),
 )
 """What any host's image needs."""
 CHECKS: tuple[Check, ...] = (
-    *(*CODE, installed.programs, installed.login, published.inputs, weights, unlocked.check),
-    *(secret_scan.check, limits.size, limits.build, limits.setup_time, limits.card),
+    *(*CODE, installed.programs, installed.login, published.inputs, weights),
+    *(secret_scan.check, limits.size, limits.build, limits.setup_time, limits.personas, limits.card),
 )
 
 

@@ -38,24 +38,20 @@ def main() -> int:
     parser.add_argument("--without-weights", action="store_true", help="the code alone")
     asked = parser.parse_args()
     project = Project(ROOT, bare=True)
-    weights = None if asked.without_weights else prepared_weights(project)
+    found = None if asked.without_weights else prepared.find(project.settings, download=False)
+    if found is None and not asked.without_weights:
+        cure = "Run scripts/prepare-weights --precision nf4, or take --without-weights"
+        raise WeightsMissing("an image carries prepared weights, and there are none", cure)
+    weights = found.folder if found else None
     sizes = layers.of_weights(weights) if weights else []
     checks = (*CHECKS, lambda _: layers.build(sizes), lambda _: layers.registry(sizes))
+    checks += (limits.personas,) if weights else ()
     if {"error", "not checked"} & doctor.report(project, say, checks):
         say("Nothing was built.")
         return 1
     build(project, asked.image, weights)
     print(f"{asked.image}\n{asked.image}-porte")
     return 0
-
-
-def prepared_weights(project: Project) -> Path:
-    """The folder of prepared weights that a boot would take, verified. Raises WeightsMissing without one."""
-    found = prepared.find(project.settings, download=False)
-    if found is None:
-        cure = "Run scripts/prepare-weights --precision nf4, or take --without-weights"
-        raise WeightsMissing("an image carries prepared weights, and there are none", cure)
-    return found.folder
 
 
 def build(project: Project, image: str, weights: Path | None) -> None:

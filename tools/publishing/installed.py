@@ -1,5 +1,6 @@
 """What a push needs of the machine: Cog, Docker's engine, and a login to Replicate's registry."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -29,11 +30,9 @@ def programs(project: Project) -> Iterator[Finding]:
 
 def login(project: Project) -> Iterator[Finding]:
     """Whether `cog login` left a credential where Docker keeps them; what it is goes nowhere."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of a credential helper that is not on PATH
-            entry = auth.load_config().resolve_authconfig(REGISTRY)
-    except (DockerException, OSError, ValueError, LookupError, AttributeError):
-        entry = None
+    entry, faults = None, (DockerException, OSError, ValueError, LookupError, AttributeError)
+    with contextlib.suppress(*faults), warnings.catch_warnings(action="ignore"):  # of an absent helper
+        entry = auth.load_config().resolve_authconfig(REGISTRY)
     if entry:
         yield Finding("ok", "LOGIN", f"Docker has a login to {REGISTRY}")
     else:
@@ -42,16 +41,21 @@ def login(project: Project) -> Iterator[Finding]:
 
 def _program(code: str, command: list[str], least: str, cure: str) -> Finding:
     """Asks a program for its version."""
-    quiet = {**os.environ, "COG_NO_UPDATE_CHECK": "1"}  # cog would ask its release page first
-    try:
-        version = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=30).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        version = ""
+    version = output(*command)
     if not _numbers(version):
         return Finding("error", f"{code}_ABSENT", f"{' '.join(command)} tells no version", cure)
     if _numbers(version) < _numbers(least):
-        return Finding("error", f"{code}_OLD", f"{version.strip()}, and {least} is needed", cure)
-    return Finding("ok", code, version.strip())
+        return Finding("error", f"{code}_OLD", f"{version}, and {least} is needed", cure)
+    return Finding("ok", code, version)
+
+
+def output(*command: str) -> str:
+    """What a program says; nothing where it is absent or silent."""
+    quiet = {**os.environ, "COG_NO_UPDATE_CHECK": "1"}  # cog would ask its release page first
+    try:
+        return subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def _numbers(text: str) -> list[int]:

@@ -2,12 +2,12 @@
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from snb.settings import ROOT
 from tools.publishing.finding import Finding
+from tools.publishing.installed import output
 
 CODE = (4.8e9, 4.2e9)
 """Bytes of the layers below the project's own files, packed as a registry keeps them: CUDA with its compilers
@@ -63,11 +63,7 @@ def registry(weights: Sequence[int]) -> Iterator[Finding]:
 
 def _free() -> tuple[str, int]:
     """Where Docker's engine keeps images, and the bytes free there; here, where that cannot be seen."""
-    command = ["docker", "info", "--format", "{{.DockerRootDir}}"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        asked = ""
+    asked = output("docker", "info", "--format", "{{.DockerRootDir}}")
     folder = asked if asked.startswith("/") and Path(asked).is_dir() else str(ROOT)
     return folder, shutil.disk_usage(folder).free
 

@@ -8,7 +8,10 @@ from shlex import quote
 from transformers import Qwen2Config
 
 from snb.card import CARDS, choose
-from snb.errors import DeviceUnusable, OutOfMemory
+from snb.errors import DeviceUnusable, OutOfMemory, PromptTooLong
+from snb.parameters import Sampling
+from snb.prompt import ChatML
+from snb.request import Request
 from snb.settings import Settings
 from tools.publishing import layers, sources
 from tools.publishing.finding import LEVELS, Finding
@@ -66,8 +69,7 @@ def setup_time(project: Project) -> Iterator[Finding]:
         f"computed at 2 Gbit/s: {below:.0f} s to pull Cog's layers where they are not there yet, "
         f"{pull:.0f} s what is sent, {download:.0f} s to download weights"
     )
-    pull += below
-    if pull + download > SETUP:
+    if below + pull + download > SETUP:
         cure = "Run scripts/prepare-weights --precision nf4 and send that alone: a third of the bytes"
         yield Finding("error", "SETUP_TOO_SLOW", f"{text}; Replicate gives a boot {SETUP} s", cure)
     elif not all(held.names or held.download for held in project.weights):
@@ -77,10 +79,25 @@ def setup_time(project: Project) -> Iterator[Finding]:
         yield Finding("ok", "SETUP_TIME", f"{text}, of {SETUP} s to set up")
 
 
+def personas(project: Project) -> Iterator[Finding]:
+    """Whether the context has room for each persona, a question, and an answer of the default length."""
+    context, tokenizer = project.settings.context, project.weights[-1].tokenizer
+    if tokenizer is None:
+        return  # `card` says that the base could not be read
+    chatml, room = ChatML(tokenizer), context - Sampling().max_tokens
+    for path in sorted((project.root / sources.PERSONAS).glob("*.txt")):
+        text = path.read_text(encoding="utf-8", errors="replace")  # sources.personas says what is not UTF-8
+        try:
+            chatml.prompt(text.strip(), Request(user_message="Que dois-je faire ?"), room)
+        except PromptTooLong as failure:
+            cure = f"Shorten it, or write SNB_CONTEXT={2 * context} into `environment:` of cog.yaml"
+            yield Finding("error", "PERSONA_TOO_LONG", f"{path.name}: {'; '.join(failure.faults)}", cure)
+
+
 def card(project: Project) -> Iterator[Finding]:
     """Whether the chosen hardware holds the model, by the estimator that a boot asks too; or which does."""
-    model = next((held for held in project.weights if held.config), None)
-    if model is None or model.config is None:
+    model = project.weights[-1]
+    if model.config is None:
         text = "whether a card is large enough: the base's config.json could not be read"
         yield Finding("not checked", "CARD_UNKNOWN", text, "Run what the lines on weights say first")
         return

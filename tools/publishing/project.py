@@ -67,17 +67,15 @@ class Project:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             # What the parser says may quote a line, and a line may hold a secret.
             fault = f"cog.yaml cannot be read, or has no table `build`: {type(error).__name__}"
-            raise BadConfig(
-                fault, "Run git checkout -- cog.yaml, or write it as https://cog.run/yaml has it"
-            ) from error
+            cure = "Run git checkout -- cog.yaml, or write it as https://cog.run/yaml has it"
+            raise BadConfig(fault, cure) from error
         return dict(config)
 
     @cached_property
     def needs(self) -> tuple[SpecifierSet, list[Requirement]]:
         """What pyproject.toml asks of Python, and of packages. Raises BadConfig."""
         try:
-            text = (self.root / "pyproject.toml").read_text(encoding="utf-8")
-            table = tomllib.loads(text)["project"]
+            table = tomllib.loads((self.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
             return SpecifierSet(table["requires-python"]), [*map(Requirement, table["dependencies"])]
         except (OSError, ValueError, LookupError, TypeError) as error:
             fault = f"pyproject.toml cannot be read: {type(error).__name__}"

@@ -38,12 +38,7 @@ class NoModel(SNBError):
 
 
 def latest(model: str | None) -> Version | None:
-    """The latest version of `owner/name`, or None where nothing was pushed yet.
-
-    Raises:
-        NoModel: there is none.
-        ApiSilent: there is no token, the API did not answer or refused it, or answered something else.
-    """
+    """The latest version of `owner/name`, or None where nothing was pushed yet. Raises NoModel, ApiSilent."""
     cure = "Run export REPLICATE_API_TOKEN=…, and scripts/doctor owner/name where there is a network"
     if not model or not os.environ.get("REPLICATE_API_TOKEN"):
         raise ApiSilent("Replicate was not asked what is published", cure)
@@ -71,7 +66,7 @@ def inputs(project: Project) -> Iterator[Finding]:
 
 def narrowed(before: Part, after: Part) -> Iterator[Finding]:
     """Every input that refuses what it took; a change of title, description or order is none."""
-    old, new = _inputs(before), _inputs(after)
+    old, new = forms(before), forms(after)
     cure = "Callers break: bring it back, as git diff predict.py shows, or run scripts/push with another name"
     for name in sorted(old.keys() - new.keys()):
         yield Finding("error", "INPUT_REMOVED", f"the input {name} was published and is gone", cure)
@@ -97,7 +92,7 @@ def _faults(old: Part, new: Part) -> Iterator[str]:
             yield f"{word} was {old.get(word, 'none')} and is {new[word]}"
 
 
-def _inputs(document: Part) -> dict[str, Part]:
+def forms(document: Part) -> dict[str, Part]:
     """Each input, with what it refers to (choices are schemas of their own), and whether it is required."""
     schemas = document["components"]["schemas"]
     inputs: dict[str, Part] = {}

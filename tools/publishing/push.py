@@ -43,15 +43,17 @@ def main() -> int:
 
 
 def publish(project: Project) -> str:
-    """Pushes a project that has passed every check, and gives back the id of the version that works.
+    """Pushes a project that has passed every check; the id of the version that works.
 
-    Raises:
-        ApiSilent, NoModel: before anything was pushed.
-        NotPublished: the push failed, no version came of it, or it is bad.
+    Raises NotPublished, and ApiSilent or NoModel before anything was pushed.
     """
     model = str(project.model)
-    before = _latest_id(model)
-    _cog_push(project, before)
+    published = latest(model)
+    before = published.id if published else None
+    apart = ["--separate-weights"] if project.sent_weights else []
+    if code := project.context.cog("push", f"{REGISTRY}/{model}", *apart):
+        fault = f"cog push ended with {code}; the latest version is still {before or 'none'}"
+        raise NotPublished(fault, "Cure what its last lines name, and run scripts/push again")
     version = _new(model, before)
     say(f"{model}:{version} is there; asking it …")
     smoke_test = project.root / "scripts" / "smoke-test"
@@ -62,31 +64,15 @@ def publish(project: Project) -> str:
     return version
 
 
-def _latest_id(model: str) -> str | None:
-    version = latest(model)
-    return version.id if version else None
-
-
-def _cog_push(project: Project, before: str | None) -> None:
-    apart = ["--separate-weights"] if project.sent_weights else []
-    code = project.context.cog("push", f"{REGISTRY}/{project.model}", *apart)
-    if code:
-        raise NotPublished(
-            f"cog push ended with {code}; the latest version is still {before or 'none'}",
-            "Cure what its last lines name, and run scripts/push again",
-        )
-
-
 def _new(model: str, before: str | None) -> str:
     """The version that was not there before. An API that is silent meanwhile is asked again."""
     end = time.monotonic() + WAIT
     while time.monotonic() < end:
         with contextlib.suppress(ApiSilent):
-            version = _latest_id(model)
-            if version and version != before:
-                return version
+            version = latest(model)
+            if version and version.id != before:
+                return version.id
         time.sleep(PAUSE)
-    raise NotPublished(
-        f"the image is pushed, and after {WAIT:.0f} s the latest version is still {before or 'none'}",
-        "An image that has not changed makes no version; else look at the model's page on Replicate",
-    )
+    fault = f"the image is pushed, and after {WAIT:.0f} s the latest version is still {before or 'none'}"
+    cure = "An image that has not changed makes no version; else look at the model's page on Replicate"
+    raise NotPublished(fault, cure)

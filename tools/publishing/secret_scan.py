@@ -20,35 +20,19 @@ from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 
 FILES = (
-    *(
-        "*.env",
-        ".env.*",
-        ".envrc",
-        "*_history",
-        "*api_key",
-        "[._]netrc",
-        ".npmrc",
-        ".pypirc",
-        ".git-credentials",
-    ),
+    *("*.env", ".env.*", ".envrc", "*_history", "*api_key", "[._]netrc", ".npmrc", ".pypirc"),
     *("*.pem", "*.key", "*.p12", "*.pfx", "secrets.*", "credentials.json", "service-account*.json"),
-    *("id_rsa", "id_ed25519"),
+    *("id_rsa", "id_ed25519", ".git-credentials"),
 )
 FOLDERS = {".docker", ".aws", ".ssh", ".kube", ".git", ".huggingface", ".config", ".runpod", ".sky"}
 EXAMPLES = (".example", ".sample", ".template")
 FORMS = {
-    "a token of Hugging Face, Replicate or RunPod": re.compile(
-        r"(?<![A-Za-z0-9])(?:api_org|hf|r8|rpa)_[A-Za-z0-9]{16,}"
-    ),
-    "a token of Netlify, GitHub or OpenAI": re.compile(
-        r"(?<![A-Za-z0-9])(?:nf[bcopu]_\w{36}|github_pat_\w{40}|sk-[\w-]{20})"
-    ),
-    "a key that a command is given": re.compile(
-        r"(?:--?auth|api-?key)[ =:\"']+(?=\S*\d)[\w-]{20,}", re.IGNORECASE
-    ),
-    "a key in a header": re.compile(r"Bearer +(?=\S*[-\d])[^\s\"'$`{<(…]{8,}(?=[\s\"']|$)"),
-    "a variable's secret value": re.compile(
-        r"\b[A-Z_]*(?:TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|KEY)[A-Z_]*=(\"?'?)[^\s\"'$`{<(…*]{8,}(?=\1(?:\s|$))"
+    r"(?<![A-Za-z0-9])(?:api_org|hf|r8|rpa)_[A-Za-z0-9]{16,}": "a token of Hugging Face, Replicate or RunPod",
+    r"(?<![^\W_])(?:nf[bcopu]_\w{36}|github_pat_\w{40}|sk-[\w-]{20})": "a token of Netlify, GitHub or OpenAI",
+    r"(?i)(?:--?auth|api-?key)[ =:\"']+(?=\S*\d)[\w-]{20,}": "a key that a command is given",
+    r"Bearer +(?=\S*[-\d])[^\s\"'$`{<(…]{8,}(?=[\s\"']|$)": "a key in a header",
+    r"\b[A-Z_]*(?:TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|KEY)[A-Z_]*=(\"?'?)[^\s\"'$`{<(…*]{8,}(?=\1(?:\s|$))": (
+        "a variable's secret value"
     ),
 }
 VARIABLE = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|(API|PRIVATE|ACCESS)_?KEY", re.IGNORECASE)
@@ -105,7 +89,7 @@ def _lines(path: Path) -> dict[int, str]:
     own = {name: value for name, value in os.environ.items() if VARIABLE.search(name)}
     text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")
     for number, line in enumerate(text.split("\n"), 1):
-        kinds.update((number, kind) for kind, form in FORMS.items() if form.search(line))
+        kinds.update((number, kind) for form, kind in FORMS.items() if re.search(form, line))
         for name, value in own.items():
             if len(value) >= SHORTEST and value in line:
                 kinds[number] = f"the value of this shell's {name}"

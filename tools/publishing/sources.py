@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import symtable
 from collections.abc import Iterator
 from functools import cache
@@ -13,6 +14,11 @@ from tools.publishing.project import Project
 
 PACKAGE, PINS = "snb", "weights/pins.json"
 PERSONAS = f"{PACKAGE}/philosophers"
+FAULTS = {
+    r"\A\s*\Z": ("PERSONA_EMPTY", "is empty"),
+    "\ufffd": ("PERSONA_UNREADABLE", "is not UTF-8"),
+    r"\n>>>>>>> ": ("PERSONA_CONFLICT", "holds a conflict that git left"),
+}
 SHOW = rf"Run printf '!%s\n' cog.yaml predict.py requirements.txt {PACKAGE} {PINS} >> .dockerignore"
 
 
@@ -57,16 +63,10 @@ def personas(project: Project) -> Iterator[Finding]:
         cure = f'Run rm {file}, or write "{name}" into `choices` of philosopher in predict.py'
         yield Finding("error", "PERSONA_NO_CHOICE", text, cure)
     for name, path in sorted(texts.items()):
-        cure = f"Write it in UTF-8, or run git checkout -- {PERSONAS}/{name}.txt"
-        try:
-            text = path.read_text(encoding="utf-8")
-            if not text.strip():
-                yield Finding("error", "PERSONA_EMPTY", f"{PERSONAS}/{name}.txt is empty", cure)
-            elif "\n>>>>>>> " in text:
-                fault = f"{PERSONAS}/{name}.txt holds a conflict that git left"
-                yield Finding("error", "PERSONA_CONFLICT", fault, f"Write what it should say, or {cure[25:]}")
-        except UnicodeDecodeError:
-            yield Finding("error", "PERSONA_UNREADABLE", f"{PERSONAS}/{name}.txt is not UTF-8", cure)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        cure = f"Write in UTF-8 what it should say, or run git checkout -- {PERSONAS}/{name}.txt"
+        for code, fault in (FAULTS[form] for form in FAULTS if re.search(form, text)):
+            yield Finding("error", code, f"{PERSONAS}/{name}.txt {fault}", cure)
 
 
 def imported(project: Project) -> Iterator[tuple[str, str, str | None]]:
@@ -106,6 +106,7 @@ def _names(project: Project) -> list[str]:
     """The files that the image cannot do without, and that are here: its plan, code, personas and pins."""
     paths = [path for path in (project.root / PACKAGE).rglob("*") if "__pycache__" not in path.parts]
     config = project.config
-    named = (config["build"].get("python_requirements"), str(config.get("predict", "")).partition(":")[0])
-    paths += [project.root / str(name) for name in ("cog.yaml", PINS, *named)]
+    run = (str(config.get(key) or "").partition(":")[0] for key in ("predict", "train"))
+    named = ("cog.yaml", PINS, str(config["build"].get("python_requirements")), *run)
+    paths += [project.root / name for name in named]
     return sorted(os.path.relpath(path, project.root) for path in paths if path.is_file())

@@ -30,10 +30,8 @@ def packages(project: Project) -> Iterator[Finding]:
         yield Finding("error", "PACKAGE_TWICE", text, "Run scripts/pin-packages, which writes each once")
     wanted = {canonicalize_name(one.name) for one in needed} | {*_imported(project)}
     if absent := sorted(wanted - project.versions.keys() if project.versions else ()):
-        text = f"the image would not install {', '.join(absent)}"
-        cure = (
-            "Write it into `dependencies` of pyproject.toml if it is not there, and run scripts/pin-packages"
-        )
+        text = f"the image would not have {', '.join(absent)}"
+        cure = "Write it into `dependencies` of pyproject.toml, run scripts/pin-packages; or send its file"
         yield Finding("error", "PACKAGE_ABSENT", text, cure)
     for one in needed:
         version = project.versions.get(canonicalize_name(one.name))
@@ -47,9 +45,20 @@ def _imported(project: Project) -> Iterator[str]:
     """The packages of others that the code imports."""
     for _, module, _ in sources.imported(project):
         top = module.split(".")[0]
-        beside = (project.root / f"{top}.py").is_file()  # sources.imports speaks of it
+        beside = {f"{top}.py", f"{top}/__init__.py"} & project.context.files.keys()
         if top != sources.PACKAGE and not beside and top not in sys.stdlib_module_names:
             yield canonicalize_name(_owners().get(top, [top])[0])
+
+
+def shadows(project: Project) -> Iterator[Finding]:
+    """Whether nothing at the top is called like a module that is installed: /src comes first on sys.path."""
+    for name in project.context.files:
+        module = name.removesuffix("/__init__.py").removesuffix(".py")
+        owners = {*map(canonicalize_name, _owners().get(module, ()))} & project.versions.keys()
+        if module != name and (owners or module in sys.stdlib_module_names):
+            text = f"{name} would be imported in the place of {' and '.join(owners) or 'Python'}'s {module}"
+            cure = f"Give it another name, or run rm -r {name.partition('/')[0]}"
+            yield Finding("error", "MODULE_SHADOWED", text, cure)
 
 
 @cache

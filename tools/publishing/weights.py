@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.utils import disable_progress_bars
+from tokenizers import Tokenizer
 from transformers import Qwen2Config
 
 from snb.errors import DownloadFailed, PreparedMismatch, SNBError, WeightsMissing
@@ -18,11 +20,14 @@ from snb.settings import Settings
 from snb.weights import fetch, prepared
 from snb.weights.checkpoint import PICKLES, description_faults, read_config, shards
 from snb.weights.fetch import PINS, Source
-from snb.weights.hub import Hub, status
+from snb.weights.hub import Hub, right, status
+from snb.weights.lock import Lock
 from snb.weights.prepared import Card
 from tools.publishing.build_context import BuildContext
-from tools.publishing.finding import Finding
+from tools.publishing.finding import Finding, Level
 
+ROLES = {"base": "SNB_BASE_MODEL", "adapter": "SNB_ADAPTER", "prepared": "SNB_PREPARED"}
+NAME_ANOTHER = "Name another in `environment:` of cog.yaml, as SNB_BASE_MODEL=owner/name or SNB_ADAPTER=…"
 BAKE = "If it is private, scripts/download-weights with HF_TOKEN set puts it into the image"
 
 
@@ -39,6 +44,8 @@ class Held:
     """Of a base or of prepared weights, where it could be read."""
     precision: str | None = None
     """That prepared weights are held in."""
+    tokenizer: Tokenizer | None = None
+    """Beside the configuration."""
 
 
 def survey(settings: Settings, context: BuildContext) -> Iterator[Held]:
@@ -64,11 +71,10 @@ def _in_the_image(
             prepared.find(settings, download=False)
         else:
             fetch.check(source, settings)
-        config, precision = _described(source, folder)
+        described = _described(source, folder)
     except SNBError as failure:
         code = "WEIGHTS_MISMATCH" if isinstance(failure, PreparedMismatch) else "WEIGHTS_DAMAGED"
-        variable = "SNB_BASE_MODEL" if source.role == "base" else f"SNB_{source.role.upper()}"
-        cure = f"{failure.cure}: write {variable}=owner/name into `environment:` of cog.yaml"
+        cure = f"{failure.cure}: write {ROLES[source.role]}=owner/name into `environment:` of cog.yaml"
         return Held(Finding("error", code, f"{shown}: {'; '.join(failure.faults)}", cure), names)
     size = sum(context.files[name] for name in names) / 1e9
     finding = Finding("ok", "WEIGHTS", f"{shown}: whole, {size:.2f} GB of the image")
@@ -77,15 +83,13 @@ def _in_the_image(
         text = f"{shown}: {', '.join(absent)} would not be in the image"
         cure = "Run echo '!weights/**' >> .dockerignore, and put files in the place of links"
         finding = Finding("error", "WEIGHTS_INCOMPLETE", text, cure)
-    return Held(finding, names, 0, config, precision)
+    return Held(finding, names, **described)
 
 
 def _on_the_hub(source: Source, name: str) -> Held:
     """Asks without a token for what `setup()` would read before it moves gigabytes."""
     if not source.fetchable:
-        cure = (
-            "Name another in `environment:` of cog.yaml, as SNB_BASE_MODEL=owner/name, or SNB_PREPARED=none"
-        )
+        cure = f"{NAME_ANOTHER}, or SNB_PREPARED=none"
         return Held(Finding("error", "WEIGHTS_ABSENT", f"{name}, and no hub repository is called so", cure))
     try:
         return _published(source, name)
@@ -94,19 +98,11 @@ def _on_the_hub(source: Source, name: str) -> Held:
         codes = {401: "WEIGHTS_PRIVATE", 403: "WEIGHTS_PRIVATE", 404: "WEIGHTS_ABSENT"}
         if code := codes.get(status(failure) or 0):
             return Held(Finding("error", code, fault, f"Check name and revision in cog.yaml. {BAKE}"))
-        return Held(
-            Finding("not checked", "WEIGHTS_UNASKED", fault, "Run scripts/doctor again where the hub answers")
-        )
+        cure = "Run scripts/doctor again where the hub answers"
+        return Held(Finding("not checked", "WEIGHTS_UNASKED", fault, cure))
     except SNBError as failure:
         fault = f"{name}, and cannot be served: {'; '.join(failure.faults)}"
-        return Held(
-            Finding(
-                "error",
-                "WEIGHTS_UNUSABLE",
-                fault,
-                "Name another in `environment:` of cog.yaml, as SNB_ADAPTER=owner/name",
-            )
-        )
+        return Held(Finding("error", "WEIGHTS_UNUSABLE", fault, NAME_ANOTHER))
 
 
 def _published(source: Source, name: str) -> Held:
@@ -121,10 +117,40 @@ def _published(source: Source, name: str) -> Held:
             raise WeightsMissing(faults)
         size = sum(listing.files[shard].size for shard in shards(folder, source.role))
         text = f"{name}; it is public, and setup() downloads {size / 1e9:.2f} GB"
-        return Held(Finding("ok", "WEIGHTS", text), frozenset(), size, *_described(source, folder))
+        return Held(Finding("ok", "WEIGHTS", text), download=size, **_described(source, folder))
 
 
-def _described(source: Source, folder: Path) -> tuple[Qwen2Config | None, str | None]:
-    """The configuration and the precision that the small files of a folder tell."""
-    config = None if source.role == "adapter" else read_config(folder)
-    return config, Card.read(folder).precision if source.role == "prepared" else None
+def _described(source: Source, folder: Path) -> dict[str, Any]:
+    """The fields of Held that the small files of a folder tell."""
+    if source.role == "adapter":
+        return {}
+    precision = Card.read(folder).precision if source.role == "prepared" else None
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return {"config": read_config(folder), "precision": precision, "tokenizer": tokenizer}
+
+
+def unlocked(settings: Settings) -> Iterator[Finding]:
+    """Weights that are here without a lock: no boot hashes a folder of them, or takes them for a download."""
+    for source in [] if prepared.named(settings) else fetch.sources(settings):
+        stem = source.name.replace("/", "--")
+        for folder in [source.folder] if source.folder else sorted(settings.weights_dir.glob(f"{stem}@*")):
+            if Lock.read(folder) is None and any(folder.glob("*.safetensors")):
+                level, why = _hashed(source, folder)
+                text = f"{folder.parent.name}/{folder.name} has no lock, and {why}"
+                cure = f"Run scripts/download-weights, with {ROLES[source.role]}=owner/name in cog.yaml"
+                yield Finding(level, "WEIGHTS_UNLOCKED", text, cure)
+
+
+def _hashed(source: Source, folder: Path) -> tuple[Level, str]:
+    """How bad files without a lock are, by what the hub declares where the name is a repository's."""
+    if not source.fetchable:
+        return "warning", "nothing tells whether its files are the ones that were meant"
+    try:
+        hub = Hub(endpoint=os.environ.get("HF_ENDPOINT"), sleep=time.sleep)
+        listing = hub.listing(source.name, source.revision)
+    except SNBError as failure:
+        return "warning", f"nobody tells its hashes: {'; '.join(failure.faults)}"
+    files = {file: listing.files[file] for file in listing.files if (folder / file).is_file()}
+    if wrong := sorted(files.keys() - right(folder, files).keys()):
+        return "error", f"{', '.join(wrong)} are not what the hub declares"
+    return "warning", "a boot downloads it again"
