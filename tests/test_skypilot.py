@@ -61,7 +61,7 @@ def test_the_job_serves_and_ends_as_failed_where_the_server_never_would(
         script = script.replace(place, here)
 
     def state() -> str:
-        return status(Http(url)).partition(" ")[0]
+        return status(Http(url))
 
     shell = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SNB_API_KEY": KEY}
     with (tmp_path / "log").open("w") as log:
