@@ -250,6 +250,7 @@ class ReplicateServer:
             route("/v1/predictions/{id}/cancel", self._cancel, "POST"),
             route("/v1/streams/{id}", self._stream),
             route(f"/v1/models/{MODEL}", self._model),
+            route(f"/v1/models/{MODEL}/versions/{{id}}", self._version),
             route(f"/v1/deployments/{DEPLOYMENT}/predictions", self._create, "POST"),
             Route("/_test/log", self._show_log),
             Route("/_test/faults", self._change_faults, methods=["POST", "DELETE"]),
@@ -361,16 +362,17 @@ class ReplicateServer:
     async def _model(self, *_: object) -> Response:
         """https://replicate.com/docs/reference/http#models.get"""
         owner, name = MODEL.split("/")
-        url, cog = f"https://replicate.com/{MODEL}", metadata.version("cog")
-        version = {
-            "id": self.version,
-            "created_at": now(),
-            "cog_version": cog,
-            "openapi_schema": self._schema,
-        }
-        latest = version if self.version else None
+        url, latest = f"https://replicate.com/{MODEL}", self._shown_version() if self.version else None
         described = {"url": url, "owner": owner, "name": name, "description": "", "visibility": "public"}
         return JSONResponse(described | {"run_count": 0, "latest_version": latest} | dict.fromkeys(ABSENT))
+
+    async def _version(self, *_: object) -> Response:
+        """https://replicate.com/docs/reference/http#models.versions.get"""
+        return JSONResponse(self._shown_version())
+
+    def _shown_version(self) -> dict[str, Any]:
+        cog = {"cog_version": metadata.version("cog"), "openapi_schema": self._schema}
+        return {"id": self.version, "created_at": now(), **cog}
 
     async def _show_log(self, _: Request) -> Response:
         return JSONResponse(self.log)

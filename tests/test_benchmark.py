@@ -43,7 +43,8 @@ def replying(*replies: Reply) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.reply(*replies[min(len(asked), len(replies)) - 1])
 
-        do_PUT = do_POST
+        def do_PUT(self) -> None:
+            self.do_POST()
 
         def do_GET(self) -> None:
             self.reply(*as_json({"components": {"schemas": {"Input": {"properties": PROPERTIES}}}}))
