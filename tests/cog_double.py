@@ -27,6 +27,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/page"):
             self.send_error(404)
             return
+        if self.path != "/health-check" and self._refused():
+            return
         broken = "setup failed" in self.server.faults
         logs = "loading\nSetup failed: setup failed: WeightsMissing: WEIGHTS_MISSING: no such folder"
         inputs = dict.fromkeys(("philosopher", "user_message", "max_tokens", "min_tokens", "seed"))
@@ -42,9 +44,6 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         """A prediction, streamed."""
         faults = self.server.faults
-        if self.server.key and self.headers["Authorization"] != f"Bearer {self.server.key}":
-            self._json({"error": "UNAUTHORIZED"}, 401)
-            return
         inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
         if inputs.get("philosopher") == "descartes" and "accepts anything" not in faults:
             self._json({"detail": "no" if "vague" in faults else "philosopher"}, 422)
@@ -68,6 +67,12 @@ class Handler(BaseHTTPRequestHandler):
         }
         if "cut" not in faults:
             self._event("completed", {"status": "succeeded", "metrics": metrics})
+
+    def _refused(self) -> bool:
+        """Whether a key is wanted and has not come, which is answered."""
+        if refused := bool(self.server.key and self.headers["Authorization"] != f"Bearer {self.server.key}"):
+            self._json({"error": "UNAUTHORIZED"}, 401)
+        return refused
 
     def _event(self, event: str, data: Any) -> None:
         self.wfile.write(f"event: {event}\ndata: {json.dumps(data)}\n\n".encode())

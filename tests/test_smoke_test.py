@@ -1,13 +1,11 @@
 """scripts/smoke-test: the real servers pass, and each kind of broken one is named."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import pydantic
@@ -15,18 +13,17 @@ import pytest
 from openai.types.chat import ChatCompletionChunk, completion_create_params
 
 from snb.settings import ROOT
+from tests import scripts
 from tests.cog_double import FRENCH, Double
 from tests.conftest import NOTICE
 from tests.replicate_server import ReplicateServer
-from tests.space_page import SpacePage
-from tests.tiny import save_tiny
 from tools.endpoints import endpoint
 from tools.endpoints.endpoint import Failed
 from tools.endpoints.gradio_endpoint import newest
 from tools.rehearsing import checks, smoke_test
 from tools.rehearsing.reply import Reply
 from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict
-from tools.serving.server import FRONT, Server
+from tools.serving.server import Server
 
 ENGLISH = (
     "Freedom is not to do whatever one wants, because what we want has causes of its own; it is to grasp "
@@ -43,12 +40,6 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SNB_API_KEY", "SNB_OPENAI_TOKEN", "REPLICATE_API_TOKEN", "REPLICATE_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(endpoint, "offline", lambda: False)  # conftest.py refuses every way out
-
-
-def command(address: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command, as a user runs it."""
-    words = [sys.executable, str(ROOT / "scripts" / "smoke-test"), address, *options]
-    return subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
 def subjects(verdicts: list[Verdict], state: str) -> list[str]:
@@ -86,24 +77,6 @@ def test_a_version_that_is_not_there_and_a_token_that_is_wrong_are_refused(
             monkeypatch.setenv("REPLICATE_API_TOKEN", token)
             verdict = list(smoke_test.verdicts(address))[-1]
             assert (verdict.state, f"HTTP {status}" in verdict.seen) == (FAILED, True), verdict
-
-
-# A server boots, and the command runs three times.
-@pytest.mark.server
-def test_a_server_with_a_key_is_asked_with_it_and_lets_no_other_in(tmp_path: Path) -> None:
-    base = save_tiny(tmp_path / "base", max_position_embeddings=4096, snb_notice=NOTICE)
-    settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "4", "SNB_API_KEY": KEY}
-    with (tmp_path / "log").open("w") as file, Server(settings, log=file, module=FRONT) as server:
-        # Not waited for: that is the command's first job.
-        inside = command(server.url, "--boot", "300", SNB_API_KEY=KEY)
-        outside, wrong = command(server.url), command(server.url, SNB_API_KEY=f"{KEY}-d-hier")
-    assert inside.returncode == 0, inside.stdout
-    assert "\nok       key" in inside.stdout
-    assert KEY not in inside.stdout + inside.stderr
-    assert (outside.returncode, wrong.returncode) == (1, 1)
-    *_, count, reason = outside.stdout.splitlines()
-    assert (count, "UNAUTHORIZED: set SNB_API_KEY" in reason) == ("1 failed:", True)
-    assert "UNAUTHORIZED: SNB_API_KEY here is not the server's" in wrong.stdout
 
 
 class Provider(BaseHTTPRequestHandler):
@@ -156,15 +129,6 @@ def test_the_newest_answer_of_a_space_is_found_in_each_form_of_its_history(outpu
     assert newest(["", [{"content": [{"text": "a"}, {"text": "b"}]}]]) == "ab"
 
 
-@pytest.mark.server
-def test_the_page_is_asked_as_the_space_is(cog: Server, tmp_path: Path) -> None:  # the page starts
-    with SpacePage({"SNB_BACKEND_URL": cog.url}, tmp_path / "log") as page:
-        verdicts = list(smoke_test.verdicts(page.url))
-    del verdicts[6]  # the language of a random model; Gradio has no metric that says so
-    assert subjects(verdicts, OK) == ASKED, verdicts
-    assert len(verdicts) == len(ASKED)
-
-
 def checked(server: Double) -> dict[str, Verdict]:
     return {verdict.subject: verdict for verdict in smoke_test.verdicts(server.url)}
 
@@ -197,6 +161,21 @@ def test_a_broken_server_fails_the_check_that_is_for_it(
     assert (verdict.state, words in verdict.seen) == (FAILED, True), verdict
 
 
+def test_a_server_with_a_key_is_asked_with_it_and_lets_no_other_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Double(key=KEY) as server:
+        assert scripts.code("smoke-test", server.url) == 1
+        *_, count, last = capsys.readouterr().out.splitlines()
+        assert (count, "UNAUTHORIZED: set SNB_API_KEY" in last) == ("1 failed:", True)
+        monkeypatch.setenv("SNB_API_KEY", f"{KEY}-d-hier")
+        assert "UNAUTHORIZED: SNB_API_KEY here is not" in checked(server)["reach"].seen
+        monkeypatch.setenv("SNB_API_KEY", KEY)
+        assert scripts.code("smoke-test", server.url) == 0
+        shown = capsys.readouterr().out
+        assert ("\nok       key" in shown, "All well" in shown, KEY in shown) == (True, True, False)
+
+
 def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set_and_is_a_warning_where_others_reach_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -205,8 +184,6 @@ def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set_and_is_a_warning
         assert subjects(verdicts, WARNING) == ["key"]
         monkeypatch.setenv("SNB_API_KEY", KEY)
         assert "who has no key was answered" in checked(server)["key"].seen
-    with Double(key=KEY) as server:
-        assert checked(server)["key"].state == OK
 
 
 @pytest.mark.parametrize(
@@ -220,27 +197,17 @@ def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set_and_is_a_warning
         ("ftp://host", "neither a host"),
         ("a/b/c", "neither a host"),
         ("openai:https://host.example/v1#", "write openai:https://HOST/v1#MODEL"),
+        ("http://127.0.0.1:PORT/page", "GET /health-check has HTTP 404"),
+        ("https://127.0.0.1:PORT", "a server without TLS needs http:// in front"),
     ],
 )
 def test_what_cannot_be_asked_fails_at_once_and_says_why(
     address: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [verdict] = smoke_test.verdicts(address)
+    with Double() as other:
+        [verdict] = smoke_test.verdicts(address.replace("PORT", str(other.server_port)))
     assert (verdict.state, reason in verdict.seen) == (FAILED, True), verdict
     assert not capsys.readouterr().err  # it has not waited
-
-
-@pytest.mark.parametrize(
-    ("scheme", "path", "reason"),
-    [
-        ("http", "/page", "GET /health-check has HTTP 404"),
-        ("https", "", "a server without TLS needs http:// in front"),
-    ],
-)
-def test_a_host_that_is_something_else_is_told(scheme: str, path: str, reason: str) -> None:
-    with Double() as server:
-        [verdict] = smoke_test.verdicts(f"{scheme}://127.0.0.1:{server.server_port}{path}")
-    assert (verdict.state, reason in verdict.seen) == (FAILED, True), verdict
 
 
 @pytest.mark.parametrize("address", ["a.invalid", "openai:https://a.invalid/v1#m", "owner/spinoza"])

@@ -7,6 +7,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import httpx
@@ -35,12 +36,13 @@ class Replicate:
         timeout = httpx.Timeout(SILENCE, connect=30)
         self._client = Client(token, base_url=api, timeout=timeout, trust_env=not api)
         name, _, version = model.partition(":")
+        self._create: Callable[..., Prediction] = self._client.predictions.create
         if name.startswith("deployments/"):
-            self._model = {"deployment": name.removeprefix("deployments/")}
+            self._create = partial(self._create, deployment=name.removeprefix("deployments/"))
             return
         with faults():
             hosted: Any = None if version else self._client.models.get(name)
-            self._model = {"version": version or hosted.latest_version.id}
+            self._create = partial(self._create, version=version or hosted.latest_version.id)
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
         """See `Endpoint`. What the stream did not bring comes from the prediction."""
@@ -49,7 +51,7 @@ class Replicate:
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Generator[Piece], Callable[[], object]]:
         """A prediction, which is created now, and what cancels it."""
         with faults():
-            prediction = self._client.predictions.create(**self._model, input=dict(inputs), stream=True)
+            prediction = self._create(input=dict(inputs), stream=True)
 
         def cancel() -> None:
             with faults():
