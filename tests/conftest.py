@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # no test depend
 hypothesis.settings.load_profile("untimed")
 NOTICE = "a random model, which speaks no language"
 QWEN = ROOT / "client" / "node_modules" / "@lenml" / "tokenizer-qwen2_5" / "models"
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    # Under nohup: programs that a test starts would inherit this, unlike a handler, and never hang up.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
