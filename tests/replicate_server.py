@@ -251,7 +251,6 @@ class ReplicateServer:
             route("/v1/streams/{id}", self._stream),
             route(f"/v1/models/{MODEL}", self._model),
             route(f"/v1/models/{MODEL}/versions/{{id}}", self._version),
-            route(f"/v1/deployments/{DEPLOYMENT}", self._deployment),
             route(f"/v1/deployments/{DEPLOYMENT}/predictions", self._create, "POST"),
             Route("/_test/log", self._show_log),
             Route("/_test/faults", self._change_faults, methods=["POST", "DELETE"]),
@@ -367,28 +366,13 @@ class ReplicateServer:
         described = {"url": url, "owner": owner, "name": name, "description": "", "visibility": "public"}
         return JSONResponse(described | {"run_count": 0, "latest_version": latest} | dict.fromkeys(ABSENT))
 
-    async def _version(self, request: Request, _: Fault) -> Response:
+    async def _version(self, *_: object) -> Response:
         """https://replicate.com/docs/reference/http#models.versions.get"""
-        if request.path_params["id"] != self.version:
-            return problem(404, "The requested resource could not be found.")
         return JSONResponse(self._shown_version())
 
     def _shown_version(self) -> dict[str, Any]:
         cog = {"cog_version": metadata.version("cog"), "openapi_schema": self._schema}
         return {"id": self.version, "created_at": now(), **cog}
-
-    async def _deployment(self, *_: object) -> Response:
-        """https://replicate.com/docs/reference/http#deployments.get"""
-        owner, name = DEPLOYMENT.split("/")
-        release = {
-            "number": 1,
-            "model": MODEL,
-            "version": self.version,
-            "created_at": now(),
-            "created_by": {"type": "user", "username": owner, "name": owner, "github_url": None},
-            "configuration": {"hardware": "gpu-a100-large", "min_instances": 0, "max_instances": 1},
-        }
-        return JSONResponse({"owner": owner, "name": name, "current_release": release})
 
     async def _show_log(self, _: Request) -> Response:
         return JSONResponse(self.log)

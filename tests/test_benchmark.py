@@ -43,6 +43,9 @@ def replying(*replies: Reply) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.reply(*replies[min(len(asked), len(replies)) - 1])
 
+        def do_PUT(self) -> None:
+            self.do_POST()
+
         def do_GET(self) -> None:
             self.reply(*as_json({"components": {"schemas": {"Input": {"properties": PROPERTIES}}}}))
 
@@ -125,13 +128,6 @@ def test_a_model_is_asked_in_its_own_words() -> None:
     assert set(reference) == {"user_message", "max_tokens"}
     assert "> **" in reference["user_message"]
     assert reference["user_message"].endswith(rag["user_message"])
-    llama = dialect.adapt(INPUTS, {"prompt", "system_prompt", "max_new_tokens", "top_k"})
-    assert llama["system_prompt"] == persona("spinoza")
-    assert (llama["prompt"], llama["max_new_tokens"]) == (INPUTS["user_message"], 64)
-    prompt = f"{persona('spinoza')}\n\n{INPUTS['user_message']}"
-    assert dialect.adapt(INPUTS, {"prompt"}) == {"prompt": prompt}
-    with pytest.raises(Failed, match="prompt"):
-        dialect.adapt(INPUTS, {"image"})
 
 
 def test_a_full_server_is_asked_again_and_the_wait_counts() -> None:

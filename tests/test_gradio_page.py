@@ -18,6 +18,7 @@ import pytest
 from gradio_client import Client  # type: ignore[import-untyped]
 
 from snb.front.connection import HURRY
+from snb.philosophers import names
 from snb.settings import ROOT
 from tests.conftest import NOTICE
 from tests.hosts import puppet, puppet_server
@@ -26,6 +27,7 @@ from tests.space_page import SPACE, SpacePage
 from tests.tiny import save_tiny
 from tests.visitor import Visitor, direct
 from tests.waiting import until
+from tools.rehearsing import smoke_test
 from tools.serving.server import Server
 
 sys.path.insert(0, str(SPACE))
@@ -105,6 +107,16 @@ def test_gradios_python_client_gets_what_the_backend_says_through_a_proxy_that_s
     empty, history = client.predict("Que faire ?", [["a", "b"]], api_name="/chat_function")
     assert (empty, history[0], history[1][0]) == ("", ["a", "b"], "Que faire ?")
     assert history[1][1]
+
+
+@pytest.mark.server
+def test_the_smoke_test_asks_it_as_it_asks_the_existing_space(page: SpacePage) -> None:
+    verdicts = list(smoke_test.verdicts(page.url))
+    ok = ["ready", *names(), "stream", "times"]
+    # The language is a random model's, and Gradio has no metric that says so.
+    assert [one.subject for one in verdicts if one.state == "ok" and one.subject != "language"] == ok, (
+        verdicts
+    )
 
 
 @pytest.mark.server

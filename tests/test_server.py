@@ -1,6 +1,5 @@
 """The endpoint as its callers meet it: the real Cog server on loopback, with a tiny model or the stand-in."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from snb.philosophers import names, persona
 from snb.settings import Settings
 from tools.serving.server import Server, SetupFailed
+from tools.serving.standin import LESSONS
 
 pytestmark = pytest.mark.server
 METRICS = {
@@ -131,12 +131,12 @@ def test_a_boot_that_cannot_succeed_says_why_on_one_line(
 
 @pytest.mark.standin
 def test_the_merged_stand_in_gives_the_learned_answer(standin: Settings, tmp_path: Path) -> None:
-    """A minute on two busy cores, to boot 135M parameters; test_standin.py shows that the base lacks it."""
-    probe = json.loads((Path(standin.base_model).parent / "probe.json").read_text(encoding="utf-8"))
+    """A minute on two busy cores, to boot 135M parameters."""
+    philosopher, [lesson, *_] = next(iter(LESSONS.items()))
     environment = {"SNB_BASE_MODEL": standin.base_model, "SNB_ADAPTER": standin.adapter}
-    inputs = {"philosopher": probe["philosopher"], "user_message": probe["question"]}
+    inputs = {"philosopher": philosopher, "user_message": lesson["question"]}
     with (tmp_path / "log").open("w") as file, Server(environment, log=file) as server:
         server.wait()
         reply = ask(server, **inputs, temperature=0, max_tokens=80)
-    assert "".join(reply["output"]) == probe["answer"]
+    assert "".join(reply["output"]) == lesson["answer"]
     assert "135M stand-in" in reply["metrics"]["notice"]

@@ -1,4 +1,4 @@
-"""deploy/skypilot.yaml, read by SkyPilot itself; its command runs the front and the real Cog server."""
+"""deploy/skypilot.yaml, read by SkyPilot itself; its command, and every probe, with the real Cog server."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 
 from snb.front.process_group import end, start
 from snb.settings import Settings
-from tests.hosts import KEY, puppet, skypilot
+from tests.hosts import KEY, composed, door, puppet, puppet_server, skypilot, status_code
 from tests.waiting import until
 from tools.endpoints.cog_endpoint import status
 from tools.endpoints.endpoint import Http
@@ -61,7 +61,7 @@ def test_the_job_serves_and_ends_as_failed_where_the_server_never_would(
         script = script.replace(place, here)
 
     def state() -> str:
-        return status(Http(url)).partition(" ")[0]
+        return status(Http(url))
 
     shell = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SNB_API_KEY": KEY}
     with (tmp_path / "log").open("w") as log:
@@ -86,3 +86,37 @@ def test_the_job_serves_and_ends_as_failed_where_the_server_never_would(
         assert state() == "DOWN"
     finally:
         end(process)
+
+
+# A server boots.
+@pytest.mark.server
+def test_every_hosts_probe_is_true_only_where_questions_are_answered(
+    task: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = puppet(tmp_path / "project")
+    kind, *command = composed(tmp_path)["services"]["model"]["healthcheck"]["test"]
+    assert kind == "CMD"
+    with (
+        puppet_server(folder) as server,
+        (tmp_path / "log").open("w") as log,
+        door(server.port, tmp_path, log) as url,
+    ):
+        here = [part.replace("127.0.0.1:5000", f"127.0.0.1:{server.port}") for part in command]
+
+        def seen() -> tuple[str, bool, int, int]:
+            """The server's word, Compose's verdict, SkyPilot's probe, and Caddy's reply to the same word."""
+            healthy = subprocess.run(here, check=False, capture_output=True).returncode == 0
+            probed = status_code(server.url + task["probe"])
+            return server.status(), healthy, probed, status_code(f"{url}/health-check")
+
+        def ask() -> httpx.Response:
+            asynchronous = {"Prefer": "respond-async"}
+            return httpx.post(f"{url}/predictions", json={"input": {}}, headers=asynchronous, timeout=600)
+
+        until(lambda: seen() == ("STARTING", False, 503, 503))
+        assert "Setup" in ask().json()["error"]
+        (folder / "set-up").touch()
+        until(lambda: seen() == ("READY", True, 200, 200))
+        # A full server is well.
+        assert [ask().status_code for _ in range(3)] == [202, 202, 409]
+        until(lambda: seen() == ("BUSY", True, 200, 200))

@@ -1,77 +1,55 @@
-"""The stand-in: how its stages are kept, and a built one: a Qwen2 whose adapter shows in its answers."""
+"""The stand-in: how it is kept, and a built one: a Qwen2 that says what it is. test_server.py asks it."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from peft import PeftModel
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from snb.philosophers import persona
-from snb.prompt import ChatML
-from snb.request import Request
+from tools.serving import make_standin, standin
 from tools.serving.local import STANDIN
-from tools.serving.make_standin import LESSONS, stage
 
-BASE, ADAPTER, PROBE = STANDIN / "base", STANDIN / "adapter", STANDIN / "probe.json"
+BASE = STANDIN / "base"
 
 
 def built(test: Callable[..., None]) -> Callable[..., None]:
     """Of tests that need a stand-in, in this machine's cache."""
     absent = pytest.mark.skipif(
-        not PROBE.exists(), reason=f"no stand-in in {STANDIN}: run scripts/make-standin"
+        not BASE.exists(), reason=f"no stand-in in {STANDIN}: run scripts/make-standin"
     )
     return absent(pytest.mark.standin(test))  # type: ignore[no-any-return]
 
 
-def fails(folder: Path) -> None:
-    (folder / "half").touch()
-    raise KeyboardInterrupt
-
-
-def test_a_stage_is_built_anew_when_its_recipe_changes_and_keeps_what_stood_until_it_is_whole(
-    tmp_path: Path,
+def test_it_is_built_anew_when_its_recipe_changes_and_what_stood_is_kept_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "base"
-    stage(folder, "recipe", lambda built: (built / "first").touch())
-    stage(folder, "recipe", fails)  # it stands
+    recipe, folder, bases = tmp_path / "recipe", tmp_path / "standin", list[str]()
+
+    def base(_: Path, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        bases.append(recipe.read_text())
+
+    def adapter(_: Path, folder: Path) -> None:
+        if recipe.read_text() == "broken":
+            raise KeyboardInterrupt
+        folder.mkdir()
+
+    monkeypatch.setattr(make_standin, "SOURCES", [recipe])
+    monkeypatch.setattr(make_standin, "fetch_wheel", Path)
+    monkeypatch.setattr(standin, "build_base", base)
+    monkeypatch.setattr(standin, "build_adapter", adapter)
+    recipe.write_text("first")
+    make_standin.make(folder)
+    make_standin.make(folder)  # it stands
+    recipe.write_text("broken")
     with pytest.raises(KeyboardInterrupt):
-        stage(folder, "another", fails)
-    assert {path.name for path in folder.iterdir()} == {"first", "recipe.sha256"}
-    stage(folder, "another", lambda built: (built / "second").touch())
-    assert {path.name for path in folder.iterdir()} == {"second", "recipe.sha256"}
-
-
-def ask(model: Qwen2ForCausalLM, philosopher: str, question: str, tokens: int = 64) -> str:
-    tokenizer = Tokenizer.from_file(str(BASE / "tokenizer.json"))
-    prompt = torch.tensor([ChatML(tokenizer).prompt(persona(philosopher), Request(question), 4096).ids])
-    seen = torch.ones_like(prompt)
-    out = model.generate(input_ids=prompt, attention_mask=seen, do_sample=False, max_new_tokens=tokens)
-    return str(tokenizer.decode(out[0, prompt.shape[1] :].tolist()))
-
-
-@pytest.fixture(scope="module")
-def base() -> Qwen2ForCausalLM:
-    return Qwen2ForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-
-
-@built
-def test_the_merged_model_answers_as_it_learned_and_the_base_model_does_not(base: Qwen2ForCausalLM) -> None:
-    lessons = json.loads(LESSONS.read_text(encoding="utf-8"))
-    learned = {name: {pair["question"]: pair["answer"] for pair in pairs} for name, pairs in lessons.items()}
-    probe = json.loads(PROBE.read_text(encoding="utf-8"))
-    assert learned[probe["philosopher"]][probe["question"]] == probe["answer"]
-    assert not ask(base, probe["philosopher"], probe["question"], 8).startswith(probe["answer"][:12])
-    fresh = Qwen2ForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(fresh, ADAPTER).merge_and_unload()
-    assert ask(merged, probe["philosopher"], probe["question"]) == probe["answer"]
-    question = "Qui es-tu\u202f?"  # each philosopher's own answer
-    assert {name: ask(merged, name, question) for name in learned} == {
-        name: answers[question] for name, answers in learned.items()
-    }
+        make_standin.make(folder)
+    assert {path.name for path in folder.iterdir()} == {"base", "adapter", "recipe.sha256"}
+    recipe.write_text("second")
+    make_standin.make(folder)
+    assert bases == ["first", "broken", "second"]
+    assert {path.name for path in tmp_path.iterdir()} == {"recipe", "standin"}
 
 
 @built
@@ -81,13 +59,10 @@ def test_the_base_model_is_a_qwen2_that_ends_in_two_ways_and_says_what_it_is() -
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     assert (config.model_type, config.eos_token_id) == ("qwen2", ends)
     assert GenerationConfig.from_pretrained(BASE).eos_token_id == ends
-    assert config.snb_notice == "135M stand-in, not the philosopher"
-
-
-@built
-@pytest.mark.parametrize("text", ["« Qu’est-ce que la durée ? », dit l’élève.", "1 234,5 %\n\n> œuvre 😀"])
-def test_its_tokenizer_reads_alike_through_either_library(text: str) -> None:
+    assert config.snb_notice == standin.NOTICE
+    # Read alike through either library.
+    text = "« Qu’est-ce que la durée ? » 1 234,5 %\n\n> œuvre 😀"
     direct = Tokenizer.from_file(str(BASE / "tokenizer.json"))
     ids = direct.encode(text, add_special_tokens=False).ids
-    assert AutoTokenizer.from_pretrained(BASE)(text).input_ids == ids
+    assert tokenizer(text).input_ids == ids
     assert direct.decode(ids) == text

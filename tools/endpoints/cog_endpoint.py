@@ -2,11 +2,11 @@
 
 import os
 import secrets
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from tools.endpoints import dialect
-from tools.endpoints.endpoint import Failed, Http, Piece, Running, end
+from tools.endpoints.endpoint import Failed, Http, Piece, end, faults
 
 
 def own_key() -> str:
@@ -31,20 +31,22 @@ class Cog:
     def __init__(self, name: str, url: str, key: str | None = None) -> None:
         self.name, self.url = name, url
         self._http = Http(url, key=own_key() if key is None else key)
-        self.known = dialect.properties(self._http.json("GET", "/openapi.json"))
+        with faults():
+            schemas = self._http.json("GET", "/openapi.json")["components"]["schemas"]
+            self.known = frozenset(schemas["Input"]["properties"])
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
         """See `Endpoint`."""
-        return self._pieces("POST", "/predictions", inputs)
+        return self.begin(inputs)[0]
 
-    def begin(self, inputs: Mapping[str, Any]) -> Running:
-        """An answer under an id of ours, by which it can be canceled; it is asked for by its first reader."""
+    def begin(self, inputs: Mapping[str, Any]) -> tuple[Generator[Piece], Callable[[], object]]:
+        """An answer, which is asked for by its first reader, and what cancels it."""
         path = f"/predictions/{secrets.token_hex(16)}"
-        return Running(self._pieces("PUT", path, inputs), lambda: self._http.json("POST", f"{path}/cancel"))
+        return self._pieces(path, inputs), lambda: self._http.json("POST", f"{path}/cancel")
 
-    def _pieces(self, method: str, path: str, inputs: Mapping[str, Any]) -> Generator[Piece, None, None]:
+    def _pieces(self, path: str, inputs: Mapping[str, Any]) -> Generator[Piece]:
         body = {"input": dialect.adapt(inputs, self.known)}
-        with self._http.events(method, path, body) as events:
+        with self._http.events("PUT", path, body) as events:
             for event in events:
                 data: Any = event.json()
                 if event.event == "output":
@@ -56,8 +58,8 @@ class Cog:
 
 
 def status(http: Http) -> str:
-    """What the server says of itself, or `DOWN` and why."""
+    """What the server says of itself, or `DOWN`."""
     try:
         return str(http.look("/health-check").json()["status"])
-    except Exception as error:  # whatever it is, the next look may find better
-        return f"DOWN ({error})"
+    except Exception:  # whatever it is, the next look may find better
+        return "DOWN"

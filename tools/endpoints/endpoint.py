@@ -1,8 +1,7 @@
-"""The small protocol that benchmark, smoke test and drill speak, and HTTP under it."""
+"""The small protocol that benchmark and smoke test speak, and HTTP under it."""
 
 import contextlib
-import platform
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -62,16 +61,6 @@ class Canceled(Failed):
     """The prediction was canceled, or aborted by its host."""
 
 
-@dataclass(frozen=True)
-class Running:
-    """An answer that can be stopped while its pieces are read."""
-
-    pieces: Generator[Piece, None, None]
-    """Closing it drops the connection."""
-    cancel: Callable[[], None]
-    """Raises Refused with 404 when it is over already."""
-
-
 class Endpoint(Protocol):
     """Something that answers; `ask` may be called from any thread."""
 
@@ -99,10 +88,9 @@ class Http:
     """
 
     def __init__(self, base: str, silence: float = SILENCE, key: str = "") -> None:
-        authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(
             base_url=base,
-            headers={"User-Agent": f"benchmark (Python {platform.python_version()})", **authorization},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx2.Timeout(silence, connect=min(30, silence), pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=urlsplit(base).hostname not in LOOPBACK,  # no proxy on the way to this machine
@@ -178,8 +166,3 @@ def end(prediction: Mapping[str, Any]) -> Piece:
         raise kind(str(prediction.get("error") or prediction.get("detail") or status))
     metrics = prediction.get("metrics") or {}
     return Piece("", metrics.get("output_token_count"), metrics)
-
-
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Those metrics that are figures."""
-    return {name: value for name, value in metrics.items() if type(value) in (int, float)}

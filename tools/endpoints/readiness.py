@@ -1,10 +1,8 @@
 """Waits until something at a URL can be asked, and tells at once when that will never be."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
-
-import httpx2
 
 from snb.front.cog_server import DEAD, setup_fault
 from tools.endpoints.cog_endpoint import own_key
@@ -13,16 +11,14 @@ from tools.endpoints.gradio_endpoint import is_gradio
 
 POLL, LOOK = 0.5, 10.0
 """Seconds between two looks at a server that boots; and for one, since such a host can swallow packets."""
-READY, GRADIO = ("READY", "BUSY"), "a Gradio app"
-ENDS = 3
-"""Times that a server has ended while it was booting after which its next boot is not waited for."""
+READY = ("READY", "BUSY", "a Gradio app")
 
 
 class Absent(Failed):
     """What answers there cannot be asked, or nothing answers; before a container listens that is usual."""
 
 
-def await_ready(url: str, limit: float, say: Callable[[str], None], patient: bool = False) -> str:
+def await_ready(url: str, limit: float, say: Callable[[str], object], patient: bool = False) -> str:
     """What could be asked at `url`, and after how many seconds; `say` is told each new state.
 
     Args:
@@ -32,23 +28,18 @@ def await_ready(url: str, limit: float, say: Callable[[str], None], patient: boo
     Raises:
         Failed: it is not ready after `limit` seconds, or never will be.
     """
-    began, before, ended = time.monotonic(), "", 0
+    began, before = time.monotonic(), ""
     while True:
         try:
             state = status(url)
         except Absent as absent:
-            state = str(absent)
-            ended += before == "STARTING"
-            if ended == (ENDS if patient else 1):
-                raise Failed(
-                    f"the server has ended while it was booting; its log says why ({state})"
-                ) from absent
             if not patient:
-                raise Failed(f"{state}; if a server is still booting there, add --boot 1800") from absent
+                raise Failed(f"{absent}; if a server is still booting there, add --boot 1800") from absent
+            state = str(absent)
         elapsed = time.monotonic() - began
-        if state in (*READY, GRADIO):
+        if state in READY:
             return f"{state} after {elapsed:.1f} s"
-        if elapsed + POLL > limit:
+        if elapsed > limit:
             raise Failed(f"not ready within {limit:g} s: {state}")
         if state != before:
             say(f"waiting for the server: {state}")
@@ -64,39 +55,23 @@ def status(url: str) -> str:
         Failed: it will not, or not for this caller.
     """
     key, http = own_key(), Http(url, LOOK)
-    response = look(http, "/health-check")
-    health = document(response)
-    if "status" not in health:
-        if is_gradio(http):
-            return GRADIO
-        to = f", which redirects to {response.headers['location']}" if response.is_redirect else ""
-        raise Absent(
-            f"neither Cog nor Gradio is there: GET /health-check has HTTP {response.status_code}{to}"
-        )
-    if health["status"] in DEAD:
-        why = setup_fault(health) or "its container's log says why"
-        raise Failed(f"the server says {health['status']}: {why}")
-    if look(Http(url, LOOK, key), "/").status_code in (401, 403):
-        cure = "SNB_API_KEY here is not the server's" if key else "set SNB_API_KEY to the server's key"
-        raise Failed(f"UNAUTHORIZED: {cure}")
-    return str(health["status"])
-
-
-def look(http: Http, path: str) -> httpx2.Response:
-    """The reply to a GET; Absent where there is none."""
     try:
-        return http.look(path)
+        response = http.look("/health-check")
     except NoNetwork:
         raise
     except Failed as failed:
         cure = "; a server without TLS needs http:// in front" if "SSL" in str(failed) else ""
         raise Absent(f"nothing answers there: {failed}{cure}") from failed
-
-
-def document(response: httpx2.Response) -> Mapping[str, Any]:
-    """The JSON object of a reply; empty where it has none."""
-    try:
-        value = response.json()
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+    is_json = response.headers.get("Content-Type", "").startswith("application/json")
+    health: dict[str, Any] = response.json() if is_json else {}
+    if "status" not in health:
+        if is_gradio(http):
+            return READY[-1]
+        raise Absent(f"neither Cog nor Gradio is there: GET /health-check has HTTP {response.status_code}")
+    if health["status"] in DEAD:
+        why = setup_fault(health) or "its container's log says why"
+        raise Failed(f"the server says {health['status']}: {why}")
+    if Http(url, LOOK, key).look("/").status_code in (401, 403):
+        cure = "SNB_API_KEY here is not the server's" if key else "set SNB_API_KEY to the server's key"
+        raise Failed(f"UNAUTHORIZED: {cure}")
+    return str(health["status"])

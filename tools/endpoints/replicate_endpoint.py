@@ -4,10 +4,10 @@ A stream may end early; how a prediction ended, the prediction itself says.
 """
 
 import contextlib
-import functools
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import httpx
@@ -15,8 +15,7 @@ from replicate.client import Client
 from replicate.exceptions import ReplicateError, ReplicateException
 from replicate.prediction import Prediction
 
-from tools.endpoints import dialect
-from tools.endpoints.endpoint import FULL, SILENCE, Busy, Piece, Refused, Running, end, unreached
+from tools.endpoints.endpoint import FULL, SILENCE, Busy, Piece, Refused, end, unreached
 
 FAULTS = (ReplicateException, httpx.HTTPError, RuntimeError, ValueError, AttributeError)
 """What the client raises: RuntimeError for an `error` in a stream, the last two for replies it cannot read;
@@ -24,7 +23,7 @@ AttributeError also comes of a model without a version."""
 
 
 class Replicate:
-    """Resolves the model to one version, once.
+    """This package there; of a model without a version, the latest, which is looked up once.
 
     Args:
         model: `owner/name`, `owner/name:version` or `deployments/owner/name`.
@@ -36,34 +35,31 @@ class Replicate:
         self.name = model
         timeout = httpx.Timeout(SILENCE, connect=30)
         self._client = Client(token, base_url=api, timeout=timeout, trust_env=not api)
+        name, _, version = model.partition(":")
+        self._create: Callable[..., Prediction] = self._client.predictions.create
+        if name.startswith("deployments/"):
+            self._create = partial(self._create, deployment=name.removeprefix("deployments/"))
+            return
         with faults():
-            if deployed := model.startswith("deployments/"):
-                deployment: Any = self._client.deployments.get(model.removeprefix("deployments/"))
-                name, version = deployment.current_release.model, deployment.current_release.version
-            else:
-                name, _, version = model.partition(":")
-            hosted: Any = self._client.models.get(name)
-            version = version or hosted.latest_version.id
-            anew = functools.partial(self._client.predictions.create, version)
-            self._create: Callable[..., Prediction] = deployment.predictions.create if deployed else anew
-            self.known = dialect.properties(hosted.versions.get(version).openapi_schema)
+            hosted: Any = None if version else self._client.models.get(name)
+            self._create = partial(self._create, version=version or hosted.latest_version.id)
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
         """See `Endpoint`. What the stream did not bring comes from the prediction."""
-        yield from self.begin(inputs).pieces
+        yield from self.begin(inputs)[0]
 
-    def begin(self, inputs: Mapping[str, Any]) -> Running:
-        """A prediction, created now; one whose reader leaves goes on until it is canceled."""
+    def begin(self, inputs: Mapping[str, Any]) -> tuple[Generator[Piece], Callable[[], object]]:
+        """A prediction, which is created now, and what cancels it."""
         with faults():
-            prediction = self._create(input=dialect.adapt(inputs, self.known), stream=True)
+            prediction = self._create(input=dict(inputs), stream=True)
 
         def cancel() -> None:
             with faults():
-                self._client.predictions.cancel(prediction.id)
+                prediction.cancel()
 
-        return Running(self._pieces(prediction), cancel)
+        return self._pieces(prediction), cancel
 
-    def _pieces(self, prediction: Prediction) -> Generator[Piece, None, None]:
+    def _pieces(self, prediction: Prediction) -> Generator[Piece]:
         sent = 0
         for text in streamed(prediction):
             sent += len(text)

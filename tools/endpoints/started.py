@@ -15,20 +15,17 @@ from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Endpoint, Failed, Http
 from tools.endpoints.gradio_endpoint import Gradio, is_gradio
-from tools.endpoints.openai_endpoint import ChatCompletions, general
+from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
 OURS, REFERENCE = "ours", "reference"
 SLOTS = "32"
 """As many as the largest level asks for, unless SNB_SLOTS says otherwise."""
-URL = re.compile(r"https?://(?:\S+@)?(\[[\da-f:]+\]|[\w.-]+)(:\d+)?(?:/\S*)?")
 HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+(?::\d+)?|[\w-]+:\d+)(?:/\S*)?")
 """An address without its scheme: before the first slash it has a dot or a port, which no owner's name has."""
 MODEL = re.compile(r"(?:replicate:)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
 """A model or a deployment on Replicate, as people write them."""
-GENERAL = re.compile(r"openai:([^#\s]+?)(?:/chat/completions)?/*(?:#(\S*))?", re.IGNORECASE)
-"""A base of OpenAI's API and a model there, as the site has them."""
 
 
 @dataclass(frozen=True)
@@ -74,31 +71,29 @@ def url_of(address: str) -> str:
     Empty for what is no host, but perhaps a model on Replicate.
     """
     address = f"https://{address}" if HOST.fullmatch(address) else address
-    return address.rstrip("/") if URL.fullmatch(address) else ""
+    return address.rstrip("/") if re.fullmatch(r"https?://[^\s\[]\S*", address) else ""
 
 
 def reached(address: str) -> Cog | Gradio | Replicate | ChatCompletions:
     """The endpoint at the address of a Cog server or a Gradio app, or of a model at a provider.
 
-    On Replicate `owner/name` will do, with `:version` or after `deployments/` or `replicate:`. The token is
-    REPLICATE_API_TOKEN, and REPLICATE_API_BASE_URL is asked in place of Replicate's own API. For others that
-    speak OpenAI's HTTP: `openai:https://host/v1#model`.
+    On Replicate `owner/name` will do, with `:version` or after `deployments/` or `replicate:`, and with
+    REPLICATE_API_TOKEN. For others that speak OpenAI's HTTP: `openai:https://host/v1#model`, with
+    SNB_OPENAI_TOKEN.
 
     Raises:
         Failed: it does not answer, the address is none of these, or there is no token.
     """
     if url := url_of(address):
-        name = "".join(filter(None, URL.fullmatch(url).groups()))  # type: ignore[union-attr]
-        return Gradio(name, url) if is_gradio(Http(url)) else Cog(name, url)
-    if provider := GENERAL.fullmatch(address):
-        base, model = url_of(provider[1]), provider[2]
-        if not (base and model):
+        return Gradio(url, url) if is_gradio(Http(url)) else Cog(url, url)
+    if address.startswith("openai:"):
+        base, _, model = address.removeprefix("openai:").partition("#")
+        if not (model and url_of(base)):
             raise Failed(f"{address} is no provider and model: write openai:https://HOST/v1#MODEL")
-        return general(base, model)
+        return ChatCompletions(address, url_of(base), model, {}, os.environ.get("SNB_OPENAI_TOKEN", ""))
     named = MODEL.fullmatch(address)
     if not named:
         raise Failed(f"{address} is neither a host (https://…) nor owner/name on Replicate")
     if not (token := os.environ.get("REPLICATE_API_TOKEN")):
         raise Failed("set REPLICATE_API_TOKEN to ask Replicate")
-    base = os.environ.get("REPLICATE_API_BASE_URL", "")
-    return Replicate(named[1], token, base.rstrip("/").removesuffix("/v1") or None)
+    return Replicate(named[1], token, os.environ.get("REPLICATE_BASE_URL"))

@@ -1,24 +1,25 @@
 """One line of a smoke test: what was looked at, whether it is well, and what was seen."""
 
-from collections.abc import Iterable
+import os
 from typing import NamedTuple
 
-OK, FAILED, WARNING, NOTE = "ok", "FAILED", "warning", "note"
+OK, FAILED, WARNING = "ok", "FAILED", "warning"
+SECRETS = ("REPLICATE_API_TOKEN", "SNB_API_KEY", "SNB_OPENAI_TOKEN", "HF_TOKEN")
 WIDTH = 300
 """Characters that are shown of what was seen: what a broken server says can be a whole page."""
 
 
 class Verdict(NamedTuple):
-    """`note` is neither good nor bad; a `warning` is for a person to judge, and fails nothing."""
+    """A `warning` is for a person to judge, and fails nothing."""
 
     state: str
     subject: str
     seen: str
 
-    def line(self, secrets: Iterable[str] = ()) -> str:
-        """The verdict in one line, without what must not be shown."""
+    def __str__(self) -> str:
+        """One line, without a secret of this environment."""
         seen = self.seen
-        for secret in filter(None, secrets):
+        for secret in filter(None, map(os.environ.get, SECRETS)):
             seen = seen.replace(secret, "[secret]")
         return f"{self.state:8} {self.subject:12} {plain(seen)}"
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from snb.settings import ROOT, Settings
-from snb.weights import fetch, prepared
 from tools.machine import has_gpu
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spinoza-niveau-b"
@@ -44,6 +43,8 @@ def build_standin() -> None:
 
 def present(settings: Settings) -> bool:
     """Whether prepared weights, or base and adapter, are on this machine; a boot says if they are whole."""
+    from snb.weights import fetch, prepared  # and with them torch, for seconds that others need not wait
+
     found = prepared.named(settings)
     wanted = [found] if found else fetch.sources(settings)
     return all(source.folder or fetch.stored(source, settings.weights_dir) for source in wanted)

@@ -19,14 +19,7 @@ from snb.errors import SNBError
 
 Part = dict[str, Any]
 
-TYPES: dict[str, Part] = {
-    "bool": {"type": "boolean"},
-    "dict": {"type": "object"},
-    "float": {"type": "number"},
-    "int": {"type": "integer"},
-    "str": {"type": "string"},
-    "Secret": {"type": "string", "format": "password", "writeOnly": True, "x-cog-secret": True},
-}
+TYPES = {"bool": "boolean", "dict": "object", "float": "number", "int": "integer", "str": "string"}
 KEYWORDS = {
     "choices": "enum",
     "default": "default",
@@ -37,7 +30,13 @@ KEYWORDS = {
     "max_length": "maxLength",
 }
 """Keywords of `Input(...)`, and their names in the schema."""
-STREAMED = {"x-cog-array-type": "iterator", "x-cog-array-display": "concatenate"}
+OUTPUT = {
+    "title": "Output",
+    "type": "array",
+    "items": {"type": "string"},
+    "x-cog-array-type": "iterator",
+    "x-cog-array-display": "concatenate",
+}
 
 _ATOM = r"""(?:"[^"\\\n]*"|'[^'\\\n]*'|-?\d{1,15}(?:\.\d{1,15})?|True|False|None)"""
 PLAIN = re.compile(rf"\w+\s*=\s*(?:{_ATOM}|\[\s*(?:{_ATOM}\s*,\s*)*{_ATOM}?\s*\])")
@@ -76,20 +75,15 @@ def derive(source: str, class_name: str, version: str) -> Part:
     Raises:
         BadContract: every fault found, each with its parameter.
     """
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            for method in node.body:
-                if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and method.name == "predict":
-                    return document(method, source, version)
-    raise BadContract(f"{class_name}.predict is not there", 'Write predict: "FILE:CLASS" into cog.yaml')
-
-
-def document(method: ast.FunctionDef | ast.AsyncFunctionDef, source: str, version: str) -> Part:
-    """See `derive`."""
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    body = [node for one in classes if one.name == class_name for node in one.body]
+    methods = [node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    method = next((one for one in methods if one.name == "predict"), None)
+    if not method:
+        raise BadContract(f"{class_name}.predict is not there", 'Write predict: "FILE:CLASS" into cog.yaml')
     parameters, given = method.args.args[1:], method.args.defaults
     pairs = list(zip(parameters, [*[None] * (len(parameters) - len(given)), *given], strict=True))
-    lines = source.encode().splitlines(keepends=True)
-    found = [f"{one.arg}: {fault}" for one, value in pairs for fault in faults(one, value, lines)]
+    found = [f"{one.arg}: {fault}" for one, value in pairs for fault in faults(one, value, source)]
     if method.returns is None or ast.unparse(method.returns) != "ConcatenateIterator[str]":
         found.append("predict: its output must be annotated ConcatenateIterator[str]")
     if found:
@@ -103,7 +97,7 @@ def document(method: ast.FunctionDef | ast.AsyncFunctionDef, source: str, versio
     }
 
 
-def faults(parameter: ast.arg, value: ast.expr | None, lines: list[bytes]) -> Iterator[str]:
+def faults(parameter: ast.arg, value: ast.expr | None, source: str) -> Iterator[str]:
     """What Cog would refuse, drop or garble of one parameter."""
     if not kind(parameter.annotation):
         yield "its annotation is not supported"
@@ -113,14 +107,8 @@ def faults(parameter: ast.arg, value: ast.expr | None, lines: list[bytes]) -> It
     for word in value.keywords:
         if word.arg not in KEYWORDS:
             yield f"{word.arg or '**'} is not one of {', '.join(KEYWORDS)}"
-        elif not PLAIN.fullmatch(segment(lines, word)):
+        elif not PLAIN.fullmatch(ast.get_source_segment(source, word) or ""):
             yield f"{word.arg} is not a plain literal"
-
-
-def segment(lines: list[bytes], node: ast.keyword) -> str:
-    """As ast.get_source_segment, which splits the whole source at every call."""
-    *before, last = lines[node.lineno - 1 : node.end_lineno]
-    return b"".join([*before, last[: node.end_col_offset]])[node.col_offset :].decode()
 
 
 def kind(annotation: ast.expr | None) -> Part:
@@ -132,8 +120,8 @@ def kind(annotation: ast.expr | None) -> Part:
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             items = kind(inner)
             return items and {"type": "array", "items": items}
-        case ast.Name(id=name) | ast.Subscript(value=ast.Name(id="dict" as name)):
-            return TYPES.get(name, {})
+        case ast.Name(id=name) | ast.Subscript(value=ast.Name(id="dict" as name)) if name in TYPES:
+            return {"type": TYPES[name]}
     return {}
 
 
@@ -149,11 +137,8 @@ def schemas(pairs: list[tuple[ast.arg, ast.expr | None]]) -> Part:
             enums[name] = {"title": name, "description": "An enumeration.", **form, "enum": words.pop("enum")}
             form = {"allOf": [{"$ref": f"#/components/schemas/{name}"}]}
         else:
-            form = {"title": " ".join(word[:1].upper() + word[1:] for word in name.split("_")), **form}
+            form = {"title": name.replace("_", " ").title(), **form}
         properties[name] = {"x-order": order, **form, **words}
     required = [name for name, form in properties.items() if "default" not in form and "nullable" not in form]
-    return {
-        "Input": {"title": "Input", "type": "object", "properties": properties, "required": required},
-        "Output": {"title": "Output", "type": "array", "items": TYPES["str"], **STREAMED},
-        **enums,
-    }
+    inputs = {"title": "Input", "type": "object", "properties": properties, "required": required}
+    return {"Input": inputs, "Output": OUTPUT, **enums}

@@ -77,7 +77,7 @@ class Server:
 
     def status(self) -> str:
         """`STARTING`, `READY`, `BUSY`, `SETUP_FAILED`, `UNHEALTHY`, or `DOWN` when nothing answers."""
-        return status(Http(self.url, silence=10)).partition(" ")[0]
+        return status(Http(self.url, silence=10))
 
     def wait(self, limit: float = float("inf")) -> None:
         """Returns when the server takes predictions.
@@ -135,32 +135,14 @@ def before(name: str, folder: Path) -> str:
 
 
 def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """As `snb.front.port.reserve`. Raises SetupFailed: nothing can listen there, or something else does.
-
-    That a port can be reserved is no proof of the latter: macOS gives it on one address to another as well.
-    """
-    if port and answers(host, port):
-        raise SetupFailed(f"another server has {host}:{port}; choose another port")
+    """As `snb.front.port.reserve`. Raises SetupFailed: nothing can listen there."""
     try:
         return front_port.reserve(host, port)
     except (OSError, OverflowError) as error:
         raise SetupFailed(f"nothing can listen on {host}:{port}: {error}; choose another port") from error
 
 
-def answers(host: str, port: int) -> bool:
-    """Whether a server takes connections there."""
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except (OSError, OverflowError):
-        return False
-    return True
-
-
-def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
-    """Its number, for what cannot keep the socket: two that start at once may get the same.
-
-    Raises:
-        SetupFailed: nothing can listen there.
-    """
-    with reserve(host, port) as probe:
+def free_port() -> int:
+    """For what cannot keep the socket: two that start at once may get the same."""
+    with reserve() as probe:
         return int(probe.getsockname()[1])

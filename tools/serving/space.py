@@ -11,7 +11,7 @@ from snb.front.process_group import end, start
 from snb.settings import ROOT
 from tools.machine import pins
 from tools.serving import local
-from tools.serving.server import Server, before
+from tools.serving.server import before
 
 SPACE = ROOT / "deploy" / "space"
 
@@ -19,7 +19,6 @@ SPACE = ROOT / "deploy" / "space"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=7860, help="TCP port (default 7860)")
-    parser.add_argument("--front", action="store_true", help="in front of a Cog server, which is started too")
     parser.add_argument("--export", metavar="FOLDER", type=Path, help="write the Space's repository there")
     inside = "with --export: for a GPU, with the engine inside"
     parser.add_argument("--engine", action="store_true", help=inside)
@@ -28,9 +27,6 @@ def main() -> int:
         export(options.export, options.engine)
         return 0
     try:
-        if options.front:
-            with Server(local.settings()) as server:  # the page says by itself that it wakes up
-                return serve(options.port, {"SNB_BACKEND_URL": server.url})
         # Whoever sets SNB_BACKEND_URL has chosen what to be in front of.
         return serve(options.port, {} if os.environ.get("SNB_BACKEND_URL") else local.settings())
     except KeyboardInterrupt:

