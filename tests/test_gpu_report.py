@@ -11,20 +11,16 @@ from pathlib import Path
 
 import environment
 import pytest
-import torch
 from tokenizers import Tokenizer
 
 from snb.philosophers import names, persona
-from snb.settings import ROOT, Settings
-from snb.weights.loader import load
-from tests.tiny import save_tiny
+from snb.settings import ROOT
 from tools.benchmarking import gpu_report, random_weights
 from tools.benchmarking.bars import bars
 from tools.benchmarking.gpu_report import CPU, GPU, TABLES, Inspection
 from tools.benchmarking.programs import GRACE, lines
 from tools.benchmarking.report import Tables, publishable
 from tools.endpoints.endpoint import Failed
-from tools.preparing import quality
 
 pytestmark = pytest.mark.slow  # every test runs programs of their own
 
@@ -165,26 +161,3 @@ def test_random_weights_have_the_special_tokens_of_qwen_and_personas_as_long(tmp
     assert [tokenizer.token_to_id(token) for token in random_weights.TOKENS] == [151643, 151644, 151645]
     assert config.eos_token_id == [151645, 151643]
     assert all(750 < len(tokenizer.encode(persona(name)).ids) < 850 for name in names())
-
-
-def test_scores_are_those_from_which_the_answer_is_taken(tmp_path: Path) -> None:
-    base = save_tiny(tmp_path, max_position_embeddings=4096)
-    settings = Settings(base_model=str(base), adapter="none", device="cpu", precision="fp32")
-    loaded = load(settings)
-    [(prompt, answer)] = list(quality.texts(loaded, 1, settings.context))
-    scores = quality.scores(loaded, prompt, answer)
-    labels = torch.tensor([[-100] * len(prompt) + answer])
-    with torch.inference_mode():
-        loss = loaded.model(torch.tensor([prompt + answer]), labels=labels).loss.item()
-    assert quality.quality([scores], [answer]).loss == pytest.approx(loss, rel=1e-5)
-
-
-def test_a_quality_compares_distributions_and_the_likeliest_tokens() -> None:
-    own = [torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])]
-    other = [torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]])]
-    compared = quality.quality(own, [[0, 1]], other)
-    probabilities = torch.tensor([0.0, 1.0, 0.0]).softmax(0)
-    expected = float(probabilities[1] - probabilities[0])  # the logarithms differ by 1 at two tokens
-    assert compared.mean_divergence == pytest.approx(expected / 2)
-    assert compared.worst_divergence == pytest.approx(expected)
-    assert compared.same_choice == 0.5

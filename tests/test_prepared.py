@@ -29,8 +29,8 @@ from snb.weights.prepared import Card
 from tests.hub import loopback_hub
 from tests.test_merge import adapter_folder, differing
 from tests.test_merge import base_folder as weights_folder
-from tests.tiny import tiny_model, tiny_tokenizer
-from tools.preparing import check_quality, preparation, quality
+from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
+from tools.preparing import preparation, quality
 from tools.serving.server import Server
 
 # PEFT warns of what these tests do on purpose.
@@ -450,6 +450,28 @@ def test_the_texts_are_four_answers_of_each_philosopher() -> None:
     assert all(len(text["answer"].split()) > 55 for text in quality.TEXTS)
 
 
+def test_scores_are_those_from_which_the_answer_is_taken(tmp_path: Path) -> None:
+    base = str(save_tiny(tmp_path, max_position_embeddings=4096))
+    loaded = loader.load(Settings(base_model=base, adapter="none", device="cpu", precision="fp32"))
+    prompt, answer = next(quality.texts(loaded, 4096))
+    scores = [(quality.scores(loaded, prompt, answer), answer)]
+    labels = torch.tensor([[-100] * len(prompt) + answer])
+    with torch.inference_mode():
+        loss = loaded.model(torch.tensor([prompt + answer]), labels=labels).loss.item()
+    assert quality.comparison(scores, scores).losses == pytest.approx((loss, loss), rel=1e-5)
+
+
+def test_a_comparison_is_of_distributions_and_of_the_likeliest_tokens() -> None:
+    one = [(torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), [0, 1])]
+    other = [(torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), [0, 1])]
+    compared = quality.comparison(one, other)
+    probabilities = torch.tensor([0.0, 1.0, 0.0]).softmax(0)
+    expected = float(probabilities[1] - probabilities[0])  # the logarithms differ by 1 at two tokens
+    assert compared.mean_divergence == pytest.approx(expected / 2)
+    assert compared.worst_divergence == pytest.approx(expected)
+    assert compared.same_choice == 0.5
+
+
 @pytest.fixture
 def script(
     kept: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -469,15 +491,15 @@ def script(
     return run
 
 
-# Four programs load a model.
 def test_what_the_script_prepares_and_rates_is_what_a_boot_would_merge(
-    script: Script, kept: Settings, tmp_path: Path
+    script: Script, kept: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held against the same precision, merged at boot, prepared weights diverge by less than is printed.
 
     Not by nothing: a product's rounding may depend on where a weight lies in memory, and a token may change
     where two are as likely.
     """
+    monkeypatch.setattr(quality, "TEXTS", quality.TEXTS[:2])
     made = tmp_path / "prepared"
     code, out, said = script("prepare-weights", "--precision", "nf4", "--output", str(made))
     assert (code, out) == (0, f"{made}\n"), said
@@ -486,7 +508,7 @@ def test_what_the_script_prepares_and_rates_is_what_a_boot_would_merge(
     assert found.card.quality
     assert 0 < found.card.quality.divergence < 5
     assert 0 < found.card.quality.same_choice < 1
-    assert found.card.quality.tokens == 12 * quality.TOKENS
+    assert found.card.quality.tokens == 2 * quality.TOKENS
     code, out, said = script("check-quality", "nf4", str(made))
     assert code == 0, said
     assert "divergence: 0.0000 nats" in out
@@ -502,7 +524,7 @@ def test_a_fault_is_one_line_without_a_trace(script: Script) -> None:
 def test_an_absent_second_folder_is_told_before_the_first_is_scored(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_quality, "result", None)  # what scores a model: a call would be a TypeError
+    monkeypatch.setattr(quality, "scored", None)  # a call would be a TypeError
     code, _, said = script("check-quality", "fp32", "/nowhere/at/all")
     assert code == 1
     assert said.startswith("WEIGHTS_MISSING: /nowhere/at/all is no folder")
