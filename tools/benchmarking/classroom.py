@@ -44,7 +44,7 @@ class Run:
     server: str
     workload: str
     kind: str
-    """`at once`; `class`: spread over a second; `warm`, `cold`: alone, with a known or an unknown persona."""
+    """`at once`, or `class`: spread over a second."""
     pupils: int
     answers: list[Answer]
 
@@ -98,6 +98,8 @@ def listen(pieces: Iterator[Piece], wanted: int, clock: Callable[[], float]) -> 
             times += [clock()] if piece.text else []
             reported = reported if piece.tokens is None else piece.tokens
         failure = "" if times else "no text"
+        if reported not in (None, wanted):
+            failure = f"{reported} tokens, not {wanted}"
     except (Busy, Failed) as error:
         failure = str(error)
     return Answer(asked, clock(), wanted, times, reported, failure)

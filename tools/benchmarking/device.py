@@ -1,6 +1,5 @@
-"""The device here, and the rates that it reaches, as JSON; or, given GiB, holds all of a card but so much."""
+"""The device here and the rates that it reaches; as a program, given GiB, holds all of a card but so much."""
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -9,9 +8,8 @@ from typing import Any
 
 import torch
 
-from snb.card import FLOATS, GIB, Device
+from snb.card import GIB, Device
 from snb.diagnosis import Evidence
-from snb.settings import Settings
 from tools.benchmarking.bounds import Rates
 
 SIZES = {"cuda": (2**28, 8192), "cpu": (2**28, 1024)}
@@ -19,9 +17,8 @@ SIZES = {"cuda": (2**28, 8192), "cpu": (2**28, 1024)}
 
 
 def describe(device: Device) -> dict[str, Any]:
-    """The device, versions, and measured rates."""
-    evidence, half = Evidence.gather(), FLOATS[device.half if device.kind == "cuda" else "fp32"]
-    measured = rates(device.kind, half)
+    """The device, and versions."""
+    evidence = Evidence.gather()
     return {
         "name": device.name,
         "capability": ".".join(map(str, device.capability)),
@@ -30,8 +27,6 @@ def describe(device: Device) -> dict[str, Any]:
         "driver": evidence.driver_version,
         "cuda": evidence.torch_cuda,
         **{name: metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")},
-        "copy_gb_per_second": measured.bandwidth / 1e9,
-        "product_tflops": measured.half / 1e12,
     }
 
 
@@ -67,7 +62,4 @@ def hold(gib: float) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        hold(float(sys.argv[1]))
-    else:
-        print(json.dumps({"device": [describe(Device.find(Settings.from_environment().device))]}))
+    hold(float(sys.argv[1]))

@@ -12,14 +12,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from snb.card import GIB, PREFILL_TOKENS, Footprint
-from snb.engine.generation import Generation
+from snb.card import GIB, PREFILL_TOKENS, Device, Footprint
 from snb.engine.paths import doublings
 from snb.engine.slots import Step
 from snb.parameters import Sampling
@@ -31,7 +30,7 @@ from snb.service import Service
 from snb.settings import Settings
 from tools.benchmarking import workload
 from tools.benchmarking.bounds import Bounds, Rates
-from tools.benchmarking.device import rates, seconds
+from tools.benchmarking.device import describe, rates, seconds
 from tools.benchmarking.report import Row
 
 COLUMNS = 768
@@ -58,6 +57,13 @@ class Measures:
         """Measured only for tables that need it, since a full card has no room for it."""
         return rates(self.kind, self.model.model.dtype)
 
+    def speed(self) -> Iterator[Row]:
+        """The rates that the other tables are held against."""
+        yield {
+            "copy_gb_per_second": self.rates.bandwidth / 1e9,
+            "product_tflops": self.rates.half / 1e12,
+        }
+
     def memory(self) -> Iterator[Row]:
         """GiB: computed for these slots; the peaks of torch and of the host; what is in use on the card."""
         need = Footprint(self.model.model.config).need(self.precision, self.slots, self.context)
@@ -76,12 +82,12 @@ class Measures:
             own, eager = (self._step(step, rows) for step in (self.engine.step, self.model.step))
             products = self._milliseconds(self._products(rows))
             read, cacheless = (self._read(rows, columns) for columns in (self.columns, 0))
-            ways = {f"{self.service.boot.path}_ms": own, "kernel_by_kernel_ms": eager}
-            bounds = {"products_ms": products, "bytes_ms": read}
             yield {
                 "rows": rows,
-                **ways,
-                **bounds,
+                f"{self.service.boot.path}_ms": own,
+                "kernel_by_kernel_ms": eager,
+                "products_ms": products,
+                "bytes_ms": read,
                 "over_products_and_cache": own / (products + read - cacheless),
             }
 
@@ -131,7 +137,7 @@ class Measures:
         from the last first token on; these also over rows ÷ step."""
         for rows in sorted({1, max(1, self.slots // 2), self.slots}):
             began = time.monotonic()
-            asked = [self._ask(number) for number in range(rows)]
+            asked = [self.engine.generate(*self._question(number), number) for number in range(rows)]
             while not all(one.tokens or one.finish_reason for one in asked):
                 time.sleep(0.005)
             spoken, before = time.monotonic(), sum(len(one.tokens) for one in asked)
@@ -139,20 +145,28 @@ class Measures:
                 "".join(one)
             ended, tokens = time.monotonic(), sum(len(one.tokens) for one in asked)
             decoding = (tokens - before) / (ended - spoken)
-            row = {
+            yield {
                 "rows": rows,
                 "last_first_token_s": spoken - began,
                 "tokens_per_second": tokens / (ended - began),
+                "while_decoding": decoding,
+                "over_rows_per_step": decoding * self._step(self.engine.step, rows) / 1e3 / rows,
             }
-            over = decoding * self._step(self.engine.step, rows) / 1e3 / rows
-            yield {**row, "while_decoding": decoding, "over_rows_per_step": over}
 
-    def _ask(self, number: int) -> Generation:
+    def generate(self) -> Iterator[Row]:
+        """Plain `generate` on the first of these questions: tokens a second over all the time."""
+        ids, sampling = self._question(0)
+        whole, count = self._tensor([ids]), sampling.max_tokens
+        options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": True, **workload.SAMPLING}
+        work = partial(self.model.model.generate, whole, attention_mask=torch.ones_like(whole), **options)
+        [taken] = seconds(self.kind, work, tries=1)
+        yield {"prompt": len(ids), "tokens": count, "tokens_per_second": count / taken}
+
+    def _question(self, number: int) -> tuple[list[int], Sampling]:
         request = Request.checked(**workload.inputs("chat", number))
         room = self.context - request.sampling.max_tokens
         prompt = self.service._chatml.prompt(persona("spinoza"), request, room)
-        sampling = dataclasses.replace(request.sampling, french=self.service._french)
-        return self.engine.generate(prompt.ids, sampling, number)
+        return prompt.ids, dataclasses.replace(request.sampling, french=self.service._french)
 
     @torch.inference_mode()
     def rounding(self) -> Iterator[Row]:
@@ -207,9 +221,10 @@ def write(name: str, *rows: Row) -> None:
 
 
 def boot(began: float) -> Service:
-    """A service; writes what it took, and what its self-test measured."""
-    imported = time.time() - began
-    service = Service(Settings.from_environment())
+    """A service; writes what it runs on, what it took, and what its self-test measured."""
+    imported, settings = time.time() - began, Settings.from_environment()
+    write("device", describe(Device.find(settings.device)))
+    service = Service(settings)
     choice = service.boot
     phases = {f"{name}_s": seconds for name, seconds in choice.seconds.items()}
     chosen = {"path": choice.path, "precision": choice.precision, "slots": choice.slots}

@@ -13,18 +13,18 @@ from tools.table import table
 NOTES = {
     "figures": "Medians. TTFT: from a question to its first text. Last first text: from the first question. "
     "Between tokens: the wait for a piece of text, over the answer's tokens a piece. Percentiles are nearest "
-    "ranks; a failed request never answers. "
-    "Other length: answers whose tokens are not those asked for, or not counted.",
+    "ranks; a failed request never answers.",
     "start": "Seconds from the start of a server's process to its first text.",
-    "device": "Rates are of a copy and of a product in the precision that the card computes in.",
+    "speed": "Of a copy, read and written, and of a product in the precision that the weights are held in.",
     "boot": "Seconds: each phase, and from the start of the process to its imports and to ready.",
     "memory": "GiB. Computed: for the slots that were kept. Measured: torch's peaks, and all that is in use.",
-    "server": "Over HTTP, in the precision that auto takes; and plain generate.",
+    "server": "Over HTTP, in the precision that auto takes.",
     "steps": "One decode step by the path of the boot, and kernel by kernel; its matrix products alone; its "
     "bytes at the rate of a copy. Medians.",
     "prefill": "New tokens of one prompt, and the least time for them by the rates measured here. Medians.",
     "throughput": "The chat questions in one process: tokens a second over all the time, and from the last "
     "first token on; these over rows / step.",
+    "generate": "One of these questions by plain generate, its prompt included.",
     "bars": "What a Hopper card should reach in bf16, by this report.",
     "rounding": "Nats from the same weights in fp32: a plain pass, and the engine in chunks and steps.",
     "full": "Seconds to fill every slot: a prompt, and new tokens to the end of its context.",
