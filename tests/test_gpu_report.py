@@ -42,17 +42,18 @@ def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(
     shown = (tmp_path / "report.md").read_text(encoding="utf-8")
     tables = json.loads(written)["tables"]
     assert [row["part"] for row in tables["parts"]] == ["weights", "fp32"]
-    assert {*TABLES, "boot", "self-test", "device"} < set(tables)
+    assert {*TABLES, "boot", "self-test", "machine", "versions"} < set(tables)
     assert all(f"## {name.capitalize()}\n" in shown for name in tables)
     [boot], [memory] = tables["boot"], tables["memory"]
     assert (boot["precision"], boot["slots"]) == ("fp32", 2)
     assert 0 < boot["imports_s"] < boot["ready_s"]
-    assert memory["weights"] + memory["cache"] + memory["margin"] == pytest.approx(memory["computed"])
+    parts = sum(memory[f"{part}_gib"] for part in ("weights", "cache", "margin"))
+    assert parts == pytest.approx(memory["computed_gib"])
     assert [(row["slots"], row["filled"]) for row in tables["full"]] == [(2, 2)]
     assert all(row["over_products_and_cache"] > 0 < row["products_ms"] for row in tables["steps"])
     assert [row["rows"] for row in tables["throughput"]] == [1, 2]
     assert all(row["tokens_per_second"] > 0 for row in tables["throughput"] + tables["generate"])
-    assert all(row["plain_largest"] + row["engine_largest"] < 1e-3 for row in tables["rounding"])
+    assert all(row["plain_largest_nats"] + row["engine_largest_nats"] < 1e-3 for row in tables["rounding"])
     for private in (str(ROOT), str(Path(os.environ.get("TMPDIR", "/tmp"))) + "/", socket.gethostname()):
         assert private not in written + shown
 

@@ -1,33 +1,16 @@
-"""The device here and the rates that it reaches; as a program, given GiB, holds all of a card but so much."""
+"""The rates that a device reaches; as a program, given GiB, holds all of a card but so much."""
 
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
-from typing import Any
 
 import torch
 
-from snb.card import GIB, Device
-from snb.diagnosis import Evidence
+from snb.card import GIB
 from tools.benchmarking.bounds import Rates
 
 SIZES = {"cuda": (2**28, 8192), "cpu": (2**28, 1024)}
 """Bytes of a tensor that is copied, far more than any cache holds; width of square matrices to multiply."""
-
-
-def describe(device: Device) -> dict[str, Any]:
-    """The device, and versions."""
-    evidence = Evidence.gather()
-    return {
-        "name": device.name,
-        "capability": ".".join(map(str, device.capability)),
-        "free_gib": device.free / GIB,
-        "total_gib": device.total / GIB,
-        "driver": evidence.driver_version,
-        "cuda": evidence.torch_cuda,
-        **{name: metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")},
-    }
 
 
 def rates(kind: str, dtype: torch.dtype) -> Rates:

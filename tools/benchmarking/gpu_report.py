@@ -30,7 +30,8 @@ from pathlib import Path
 from snb.settings import ROOT
 from tools.benchmarking import report
 from tools.benchmarking.bars import bars
-from tools.benchmarking.programs import GRACE, PATIENCE, Command, lines, result
+from tools.benchmarking.benchmark_record import machine, versions
+from tools.benchmarking.programs import GRACE, PATIENCE, lines, result
 from tools.benchmarking.report import Row, Tables
 from tools.command import say
 from tools.endpoints.endpoint import Failed
@@ -99,7 +100,9 @@ class Inspection:
     deadline: float = math.inf
     """Monotonic seconds."""
     failures: dict[str, str] = field(default_factory=dict)
-    tables: dict[str, list[Row]] = field(default_factory=lambda: {"parts": []})
+    tables: dict[str, list[Row]] = field(
+        default_factory=lambda: {"machine": [machine()], "versions": [versions()], "parts": []}
+    )
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Every task in its order."""
@@ -136,9 +139,7 @@ class Inspection:
 
     def _keep(self) -> None:
         date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-        title = (
-            f"# What this machine shows\n\n`{self.command}`, {date}. Measured, where nothing else is said."
-        )
+        title = f"# What this machine shows\n\n`{self.command}`, {date}."
         if held := list(bars(self.tables)):
             self.tables["bars"] = held
         document = {"command": self.command, "date": date, "tables": self.tables, "failures": self.failures}
@@ -148,14 +149,14 @@ class Inspection:
         if self.random:
             yield result(["-m", "tools.benchmarking.random_weights", *self.random], self.settings, until)
         else:  # a download takes the time that there is
-            yield timed("weights", [SCRIPTS / "download-weights"], self.settings, self.deadline)
+            list(lines([SCRIPTS / "download-weights"], self.settings, self.deadline))
 
     def _boot(self, task: Task, until: float) -> Iterator[Tables]:
         settings = {**self.settings, "SNB_PRECISION": task.precision, "SNB_SLOTS": str(task.count)}
         if task.prepared:
             settings["SNB_PREPARED"] = str(self.scratch / "prepared")
             options = ["--precision", task.precision, "--skip-quality", "--output", settings["SNB_PREPARED"]]
-            yield timed("preparing", [SCRIPTS / "prepare-weights", *options], self.settings, until)
+            list(lines([SCRIPTS / "prepare-weights", *options], self.settings, until))
         with ballast(task.free) if task.free else nullcontext():
             command = ["-m", "tools.benchmarking.measures", str(time.time()), *task.tables]
             yield from map(json.loads, lines(command, settings, until))
@@ -182,13 +183,6 @@ class Inspection:
         yield {"server": tables["figures"], "start": tables["start"]}
         if tables["faults"]:
             raise Failed("; ".join(row["fault"] for row in tables["faults"]))
-
-
-def timed(table: str, command: Command, settings: Mapping[str, str], until: float) -> Tables:
-    """A table of the seconds that a command took."""
-    began = time.monotonic()
-    list(lines(command, settings, until))
-    return {table: [{"seconds": time.monotonic() - began}]}
 
 
 @contextmanager

@@ -80,22 +80,19 @@ class Recipe:
 
 
 def prepare(recipe: Recipe, output: Path) -> None:
-    """Makes the folder, or what is not there of it; leaves it alone when it is whole and of this recipe.
+    """Makes the folder, unless it is whole and of this recipe; goes on where an earlier run ended.
 
     Raises:
         WeightsMissing: the base does not hold the weights that its config describes.
         DiskFull: what is left to write, with a margin, does not fit.
     """
-    draft = output.with_name(f"{output.name}.part")
     if recipe.lock(output):
         with suppress(WeightsMissing):
             verify(output)
             say(f"{output} is whole already")
             return
-        say(f"mending {output}")
-        shutil.rmtree(draft, ignore_errors=True)
-        output.rename(draft)
-    elif not recipe.lock(draft):
+    draft = output.with_name(f"{output.name}.part")
+    if not recipe.lock(draft):
         shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, exist_ok=True)
     lock = _write_shards(recipe, draft)

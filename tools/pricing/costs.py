@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from snb.card import Choice, Device, choose
+from snb.card import Choice, choose
 from snb.errors import SNBError
 from snb.settings import Settings
 from tools.benchmarking.bounds import CARDS, QWEN_14B, Bounds, Card
@@ -94,20 +94,21 @@ def read(file: Path = FILE) -> dict[str, Host]:
 
 
 def machines(hosts: Mapping[str, Host]) -> Iterator[Machine]:
-    """Every card of every host that holds the model; says why another does not."""
-    settings, choices = Settings.from_environment(), dict[Device, Choice | SNBError]()
+    """Every card of every host that holds the model."""
     for name, host in hosts.items():
-        for card, price in ((CARDS[card], price) for card, price in host.prices.items()):
-            if card.device not in choices:
-                try:
-                    choices[card.device] = choose(QWEN_14B, settings, card.device)
-                except SNBError as error:
-                    choices[card.device] = error
-            choice = choices[card.device]
-            if isinstance(choice, SNBError):
-                print(f"Left out: {name}, {card.name}: {choice}", file=sys.stderr)
-            else:
-                yield from (Machine(name, card, unit, price, choice) for unit in host.paid_by)
+        for card, price in host.prices.items():
+            if choice := held(card):
+                yield from (Machine(name, CARDS[card], unit, price, choice) for unit in host.paid_by)
+
+
+@functools.cache
+def held(card: str) -> Choice | None:
+    """What a boot would choose on a card; says why there is nothing."""
+    try:
+        return choose(QWEN_14B, Settings.from_environment(), CARDS[card].device)
+    except SNBError as error:
+        print(f"Left out: {card}: {error}", file=sys.stderr)
+        return None
 
 
 def options(one: Machine) -> dict[str, float]:
