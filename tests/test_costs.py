@@ -16,7 +16,6 @@ from tools.pricing import costs
 from tools.pricing.costs import FILE, SECONDS, Machine, machines, read
 from tools.pricing.minutes import minutes, sizes, verdict, ways
 
-pytestmark = pytest.mark.slow  # the 14B is counted, on every card
 PAGE = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8")
 BOUNDS = Bounds(QWEN_14B)
 HEAD, LAYERS = 152064 * 5120, 48 * (5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 * 13824 * 3)

@@ -42,7 +42,7 @@ def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(
     shown = (tmp_path / "report.md").read_text(encoding="utf-8")
     tables = json.loads(written)["tables"]
     assert [row["part"] for row in tables["parts"]] == ["weights", "fp32"]
-    assert {*TABLES, "boot", "self-test", "machine", "versions"} < set(tables)
+    assert {*TABLES, "boot", "self-test", "machine"} < set(tables)
     assert all(f"## {name.capitalize()}\n" in shown for name in tables)
     [boot], [memory] = tables["boot"], tables["memory"]
     assert (boot["precision"], boot["slots"]) == ("fp32", 2)

@@ -100,9 +100,7 @@ class Inspection:
     deadline: float = math.inf
     """Monotonic seconds."""
     failures: dict[str, str] = field(default_factory=dict)
-    tables: dict[str, list[Row]] = field(
-        default_factory=lambda: {"machine": [machine()], "versions": [versions()], "parts": []}
-    )
+    tables: dict[str, list[Row]] = field(default_factory=lambda: {"machine": [machine()], "parts": []})
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Every task in its order."""
@@ -142,7 +140,8 @@ class Inspection:
         title = f"# What this machine shows\n\n`{self.command}`, {date}."
         if held := list(bars(self.tables)):
             self.tables["bars"] = held
-        document = {"command": self.command, "date": date, "tables": self.tables, "failures": self.failures}
+        record = {"command": self.command, "date": date, "versions": versions()}
+        document = {**record, "tables": self.tables, "failures": self.failures}
         report.write(self.output / "report.json", title, document)
 
     def _weights(self, _: Task, until: float) -> Iterator[Tables]:
