@@ -70,8 +70,8 @@ def as_events(*events: str) -> Reply:
 BON = 'event: output\ndata: {"chunk": "Bon", "index": 0}'
 
 
-def cog_answer(status: str = "succeeded", tokens: int = 64) -> Reply:
-    end = {"status": status, "error": "it broke", "metrics": {"output_token_count": tokens}}
+def cog_answer(status: str = "succeeded") -> Reply:
+    end = {"status": status, "error": "it broke", "metrics": {"output_token_count": 64}}
     return as_events(BON, BON, f"event: completed\ndata: {json.dumps(end)}")
 
 
@@ -90,6 +90,7 @@ def test_figures_are_those_computed_by_hand() -> None:
         "tokens_per_second_of_a_request": 4 / 7,  # of 4 / 4 and 4 / 7
         "tokens_per_second_in_all": 8 / 8,
         "failed": 0,
+        "other_length": 0,
     }
     assert between(answer(1, 2)) == [0.5]  # two pieces of two tokens each
 
@@ -107,7 +108,7 @@ def test_medians_are_over_rounds_and_tokens_are_the_servers_count_where_it_gives
     rounds = [[answer(1, end, reported=count)] for end, count in ((2, 3), (8, 4), (4, None))]
     [shown] = rows([Run("ours", "chat", "at once", 1, answers) for answers in rounds])
     assert shown["tokens_per_second_in_all"] == 1  # of 3 / 2, 4 / 8 and 4 / 4
-    assert (shown["server"], shown["pupils"]) == ("ours", 1)
+    assert (shown["server"], shown["pupils"], shown["other_length"]) == ("ours", 1, 2)
 
 
 def test_passages_are_as_long_as_the_callers_and_never_the_same_three() -> None:
@@ -194,20 +195,18 @@ def test_the_tool_measures_a_server_and_keeps_what_it_saw(
     asked = [(run["workload"], run["kind"], run["pupils"]) for run in kept["runs"]]
     assert asked == [("chat", "at once", 2), ("chat", "class", 3)]
     assert all(row["tokens_per_second_in_all"] > 0 for row in kept["tables"]["figures"])
-    assert not any(row["failed"] for row in kept["tables"]["figures"])
+    assert not any(row["failed"] or row["other_length"] for row in kept["tables"]["figures"])
     assert kept["tables"]["start"][0]["to_first_text_s"] > 0
     assert {"date", "machine", "versions"} <= set(kept)
     assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == capsys.readouterr().out
 
 
-def test_the_tool_reports_requests_that_fail_or_end_early_and_ends_with_1(
+def test_the_tool_reports_a_request_that_fails_and_ends_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, options = cog_answer(tokens=8), ["--concurrency", "2", "--rounds", "1", "--output", str(tmp_path)]
-    with replying(first, cog_answer(tokens=9), as_json({"detail": "no"}, 500)) as (url, _):
+    options = ["--concurrency", "2", "--rounds", "1", "--output", str(tmp_path)]
+    with replying(cog_answer(), cog_answer(), as_json({"detail": "no"}, 500)) as (url, _):
         assert scripts.code("benchmark", url, *options) == 1
-    failed = capsys.readouterr().err.splitlines()[-1]
-    assert "2 failed: " in failed
-    assert "9 tokens, not 64" in failed or "HTTP 500" in failed
+    assert "1 failed: HTTP 500" in capsys.readouterr().err
     [shown] = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["tables"]["figures"]
-    assert (shown["failed"], shown["ttft_p95_s"]) == (2, None)
+    assert (shown["failed"], shown["ttft_p95_s"]) == (1, None)

@@ -93,8 +93,6 @@ def listen(pieces: Iterator[Piece], wanted: int, clock: Callable[[], float]) -> 
             times += [clock()] if piece.text else []
             reported = reported if piece.tokens is None else piece.tokens
         failure = "" if times else "no text"
-        if reported not in (None, wanted):
-            failure = f"{reported} tokens, not {wanted}"
     except (Busy, Failed) as error:
         failure = str(error)
     return Answer(asked, clock(), wanted, times, reported, failure)

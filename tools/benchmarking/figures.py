@@ -27,6 +27,7 @@ def figures(answers: Sequence[Answer]) -> dict[str, float]:
         "tokens_per_second_of_a_request": percentile(rates, 0.5),
         "tokens_per_second_in_all": sum(a.tokens for a in whole) / max(a.last for a in answers),
         "failed": len(answers) - len(whole),
+        "other_length": sum(a.reported != a.wanted for a in whole),  # than was asked for, or not told
     }
 
 
@@ -43,7 +44,7 @@ def between(answer: Answer) -> list[float]:
 
 
 def rows(runs: Iterable[Run]) -> list[Row]:
-    """A row for each server and what it was asked: medians over runs that are alike, and all that failed."""
+    """A row for each server and what it was asked: medians over runs that are alike, and counts added up."""
     groups: dict[tuple[str, str, str, int], list[dict[str, float]]] = {}
     for run in runs:
         asked = run.server, run.workload, run.kind, run.pupils
@@ -53,7 +54,7 @@ def rows(runs: Iterable[Run]) -> list[Row]:
         {
             **dict(zip(names, asked, strict=True)),
             **{name: statistics.median(one[name] for one in alike) for name in alike[0]},
-            "failed": sum(one["failed"] for one in alike),
+            **{name: sum(one[name] for one in alike) for name in ("failed", "other_length")},
         }
         for asked, alike in groups.items()
     ]

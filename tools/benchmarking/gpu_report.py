@@ -31,7 +31,7 @@ from snb.settings import ROOT
 from tools.benchmarking import report
 from tools.benchmarking.bars import bars
 from tools.benchmarking.benchmark_record import machine, versions
-from tools.benchmarking.programs import GRACE, PATIENCE, lines, result
+from tools.benchmarking.programs import GRACE, PATIENCE, lines
 from tools.benchmarking.report import Row, Tables
 from tools.command import say
 from tools.endpoints.endpoint import Failed
@@ -146,7 +146,8 @@ class Inspection:
 
     def _weights(self, _: Task, until: float) -> Iterator[Tables]:
         if self.random:
-            yield result(["-m", "tools.benchmarking.random_weights", *self.random], self.settings, until)
+            command = ["-m", "tools.benchmarking.random_weights", *self.random]
+            yield from map(json.loads, lines(command, self.settings, until))
         else:  # a download takes the time that there is
             list(lines([SCRIPTS / "download-weights"], self.settings, self.deadline))
 

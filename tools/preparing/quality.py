@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from snb.diagnosis import out_of_memory_named
 from snb.philosophers import persona
 from snb.prompt import ChatML
 from snb.request import Request
@@ -79,7 +80,8 @@ def loader(name: str, settings: Settings) -> Callable[[], Loaded]:
 def scored(load: Callable[[], Loaded], context: int) -> Scored:
     """The scores of all texts; gives the model's memory back."""
     loaded = load()
-    rows = [(scores(loaded, prompt, answer), answer) for prompt, answer in texts(loaded, context)]
+    with out_of_memory_named("scoring the texts"):
+        rows = [(scores(loaded, prompt, answer), answer) for prompt, answer in texts(loaded, context)]
     del loaded
     gc.collect()
     torch.cuda.empty_cache()
