@@ -117,11 +117,19 @@ def test_max_tokens_and_the_context_end_an_answer_as_length(
     assert (len(generation.tokens), generation.finish_reason) == (length, "length")
 
 
-@pytest.mark.parametrize("prompt", [[], [-1], [391], [5] * 256])
-def test_bad_ids_are_refused_and_disturb_nobody(engine: Engine, prompt: list[int]) -> None:
+BAD: list[tuple[list[Any], Sampling, int]] = [
+    *((prompt, GREEDY, 0) for prompt in ([], [-1], [391], [1.5], [5] * 256)),
+    *(([5], replace(GREEDY, top_k=-1), 0), ([5], GREEDY, 2**63), ([5], GREEDY, -1)),
+]
+
+
+@pytest.mark.parametrize(("prompt", "sampling", "seed"), BAD)
+def test_what_cannot_be_computed_is_refused_and_disturbs_nobody(
+    engine: Engine, prompt: list[Any], sampling: Sampling, seed: int
+) -> None:
     running = engine.generate([5], GREEDY, seed=0)
     with pytest.raises(BadInput):
-        engine.generate(prompt, GREEDY, seed=0)
+        engine.generate(prompt, sampling, seed)
     list(running)
     assert running.finish_reason in ("stop", "length")
     assert engine.healthy

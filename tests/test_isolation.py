@@ -165,7 +165,7 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
     return [ask() for _ in range(draw(st.integers(1, 8)))]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     schedules(),
     st.sampled_from(["packed", "shared", "eager"]),
@@ -176,7 +176,7 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
 def test_any_schedule_gives_each_request_its_own_answer_and_leaves_nothing(
     asks: list[Ask], path: str, warm: int, chunk: int, lag: int
 ) -> None:
-    """Seconds, for thirty schedules, of which each request is also answered alone."""
+    """Seconds, for twenty schedules, of which each request is also answered alone."""
     with (
         pytest.MonkeyPatch.context() as patch,
         fresh(3, [list(p) for p in SHORT[:warm]], PATHS[path], lag) as engine,
