@@ -1,8 +1,5 @@
 """Sampling: the right distribution, and the same draw whatever else is in the batch."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from transformers import (
@@ -16,7 +13,6 @@ from snb.engine import sampling
 from snb.engine.sampling import FEW, MANY, Draw, Sampler, draw
 from snb.engine.script import Script
 from snb.parameters import Sampling
-from snb.settings import ROOT
 
 SCORES = torch.randn(50, generator=torch.Generator().manual_seed(1)) * 2
 SETTINGS = [
@@ -59,13 +55,6 @@ def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, varyi
     freedom = int(often.sum()) - 1
     # Five standard deviations of chi-squared: one false alarm in millions, and the draws are fixed anyway.
     assert chi_squared < freedom + 5 * (2 * freedom) ** 0.5
-
-
-@pytest.mark.slow  # a program of its own imports torch
-def test_sampling_knows_nothing_of_personas() -> None:
-    """A process of its own, which imports torch."""
-    code = "import sys, snb.engine.sampling; sys.exit('snb.philosophers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
 @pytest.mark.parametrize(
