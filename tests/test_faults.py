@@ -162,7 +162,7 @@ def undisturbed(engine: Engine) -> Iterator[None]:
     yield
     assert ["".join(neighbour) for neighbour in neighbours] == alone
     assert engine.healthy
-    until(lambda: engine.running == 0)
+    until(lambda: not engine.busy)
     heirs = [engine.generate(*request) for request in NEIGHBOURS]
     assert ["".join(heir) for heir in heirs] == alone
 

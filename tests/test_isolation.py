@@ -183,5 +183,5 @@ def test_any_schedule_gives_each_request_its_own_answer_and_leaves_nothing(
     ):
         patch.setattr("snb.engine.loop.PREFILL_TOKENS", chunk)
         agree(asks, together(engine, [*SHORT[0], 5], asks))
-        until(lambda: engine.running == 0)
+        until(lambda: not engine.busy)
         assert engine.healthy

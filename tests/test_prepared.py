@@ -146,20 +146,14 @@ def test_a_gpu_without_bf16_computes_in_fp16_from_the_same_prepared_weights(
 # Which weights a boot takes
 
 
-def test_the_default_folder_is_taken_where_it_exists_and_the_log_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = made_of(tmp_path)
+def test_the_log_says_what_was_taken(kept: Settings, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    loader.load(settings)
-    assert "merged now" in caplog.text
-    caplog.clear()
-    Path(prepare(settings).prepared).rename(settings.weights_dir / prepared.FOLDER)
-    assert loader.load(settings).choice.precision == "nf4"
+    assert loader.load(kept).choice.precision == "nf4"
     assert "weights: prepared nf4 of the folder base with the folder adapter" in caplog.text
     assert "quality: not measured" in caplog.text
     assert "merged now" not in caplog.text
-    assert prepared.find(replace(settings, prepared="none")) is None
+    assert loader.load(replace(kept, prepared="none")).choice.precision == "fp32"
+    assert "merged now" in caplog.text
 
 
 def test_the_image_s_own_are_found_wherever_downloads_are_kept_unless_there_are_others(
