@@ -195,6 +195,11 @@ class Mismatch:
 
 
 MODULES = ("q_proj", "v_proj")
+OUTPUTS = {
+    f"model.layers.{n}.self_attn.{module}": rows
+    for n in (0, 1)
+    for module, rows in (("q_proj", 64), ("v_proj", 32))
+}
 
 
 def key(layers: object, module: str, side: str) -> str:
@@ -251,8 +256,8 @@ MISMATCHES = {
     ),
     "another vocabulary": Mismatch([f"{HEAD} has shape (3, 64)"], tensors={HEAD: torch.ones(3, 64)}),
     "a shard saved empty": Mismatch([f"{A} has shape (0,), {NEED} (4, 64)"], tensors={A: torch.empty(0)}),
-    "only zeros in A": Mismatch(
-        NOTHING, tensors={key(n, module, "A"): torch.zeros(4, 64) for n in (0, 1) for module in MODULES}
+    "only zeros in B": Mismatch(
+        NOTHING, tensors={B.replace(QUERY, name): torch.zeros(rows, 4) for name, rows in OUTPUTS.items()}
     ),
     "alphas of 0": Mismatch(NOTHING, {"alpha_pattern": {"q_proj": 0, "v_proj": 0}}),
     "all at once": Mismatch(

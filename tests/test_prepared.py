@@ -123,6 +123,7 @@ def test_a_boot_from_prepared_weights_has_every_bit_of_one_that_merges(
     assert (Card.read(Path(made.prepared)).adapter is None) == (lora is None)
     assert ours.model.config.tie_word_embeddings is theirs.model.config.tie_word_embeddings
     assert differing(ours.model, theirs.model) == []
+    assert ours.model.generation_config.to_dict() == theirs.model.generation_config.to_dict()
     assert ours.choice == theirs.choice or lora is not LORA
 
 
@@ -277,6 +278,9 @@ WRONG: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", WRONG, ids=str)
 def test_a_card_with_a_wrong_field_is_refused(ready: Settings, changes: dict[str, Any]) -> None:
     edit(ready, **changes)
+    with pytest.raises(WeightsMissing, match=f"no readable {CARD}"):
+        prepared.find(ready)
+    (Path(ready.prepared) / CARD).write_text("{}")
     with pytest.raises(WeightsMissing, match=f"no readable {CARD}"):
         prepared.find(ready)
 
