@@ -113,6 +113,13 @@ def test_the_paths_of_each_setting_end_with_one_that_runs_everywhere() -> None:
     assert PATHS["eager"] is eager
 
 
+def test_an_engine_that_is_closed_holds_no_tensor_even_while_an_error_holds_the_engine(start: Start) -> None:
+    engine = start("eager", True)
+    shape = engine.model.cache.keys.shape
+    engine.close()
+    assert not living(shape)
+
+
 @pytest.mark.parametrize("last", [1, 2, 3, 16, 17, 32])
 def test_sizes_of_graphs_hold_every_step(last: int) -> None:
     sizes = doublings(1, last)

@@ -74,14 +74,6 @@ def test_no_temperature_top_p_zero_and_top_k_one_leave_the_likeliest(sampling: S
     assert set(tokens) == {int(SCORES.argmax())}
 
 
-def test_a_row_draws_the_same_alone_and_among_others() -> None:
-    rows = torch.randn(16, 50, generator=torch.Generator().manual_seed(2)) * 3
-    draws = [(SETTINGS[row % 5], row * 7, row) for row in range(16)]
-    alone = [choose(rows[row : row + 1], [draws[row]])[0] for row in range(16)]
-    assert choose(rows, draws) == alone
-    assert choose(rows.flip(0), draws[::-1]) == alone[::-1]
-
-
 def test_zero_and_the_largest_seed_are_seeds() -> None:
     drawn = set()
     for seed in (0, 1, 2**32, 2**63 - 1):
