@@ -137,10 +137,13 @@ class SlotModel:
         return self._scores(hidden[self._columns[: len(ids)], lengths - 1])
 
     @torch.inference_mode()
-    def decode(self, tokens: Sequence[int], starts: Sequence[int]) -> Tensor:
-        """The same for one new token of each of the first `len(tokens)` rows."""
+    def decode(self, tokens: Sequence[int], starts: Sequence[int], step: Step | None = None) -> Tensor:
+        """The same for one new token of each of the first `len(tokens)` rows.
+
+        `step` is one of `snb.engine.paths`; by default this model's own, which runs eagerly.
+        """
         ids, positions = self._tensor(tokens)[:, None], self._tensor(starts)[:, None]
-        return self.step(ids, positions, self.aligned(max(starts) + 1))
+        return (step or self.step)(ids, positions, self.aligned(max(starts) + 1))
 
     @torch.inference_mode()
     def step(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
