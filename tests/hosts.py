@@ -17,7 +17,7 @@ from snb.front.process_group import end, start
 from snb.settings import ROOT
 from snb.weights.lock import alone
 from tests.waiting import until
-from tools.benchmarking.peers import Peer
+from tools.benchmarking.peers import install
 from tools.endpoints.endpoint import Failed
 from tools.serving.server import FRONT, Server, free_port
 
@@ -91,12 +91,10 @@ class Predictor(BasePredictor):
 @functools.cache
 def tools() -> Path:
     """The folder of SkyPilot's, Docker Compose's and Caddy's programs, installed once. Skips without them."""
-    peer = Peer("hosts", (), {})
     try:
-        peer.install()
+        return install("hosts")
     except Failed:
         pytest.skip("scripts/requirements-peers-hosts.txt cannot be installed")
-    return peer.folder / "bin"
 
 
 @functools.cache

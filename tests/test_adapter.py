@@ -76,18 +76,8 @@ def test_absent_truncated_and_pickled_files_are_named(folder: Path) -> None:
         {"peft_type": None},
         {"bias": "some"},
         {"init_lora_weights": "pissa"},
-        {"init_lora_weights": "pissa_niter_4"},
-        {"init_lora_weights": "olora"},
-        {"init_lora_weights": "loftq"},
-        {"init_lora_weights": "corda"},
-        {"init_lora_weights": "lora_ga"},
         {"layer_replication": [[0, 1], [0, 2]]},
-        {"target_parameters": ["mlp.experts.down_proj"]},
-        {"trainable_token_indices": [1, 2]},
-        {"alora_invocation_tokens": [1, 2]},
-        {"megatron_config": {"hidden_size": 64}},
         {"megatron_core": "other.core"},
-        {"ensure_weight_tying": True},
         {"a_field_of_tomorrow": 1, "fan_in_fan_out": True, "use_qalora": True},
     ],
     ids=str,
@@ -144,11 +134,12 @@ def test_what_would_be_searched_for_hours_or_has_another_type_is_refused_by_name
 
 @pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])
 @pytest.mark.parametrize(
-    "expression", ["(q_proj", "(" * 5000, "(?:.|.)" * 30 + r"(?<=z\w)"], ids=lambda e: e[:9]
+    "expression", ["(q_proj", "(" * 5000, "(?:.|.)" * 30 + r"(?<=z\w)"], ids=["none", "deep", "slow"]
 )
-def test_an_expression_that_is_none_or_backtracks_for_ever_is_refused_in_seconds(
-    folder: Path, field: str, expression: str
+def test_an_expression_that_is_none_or_backtracks_for_ever_is_refused_in_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, field: str, expression: str
 ) -> None:
+    monkeypatch.setattr("snb.weights.adapter.PATIENCE", 0.1)
     with pytest.raises(AdapterUnsupported, match=f"{field} cannot be matched: .*List the modules by name"):
         Adapter.read(configure(folder, **{field: expression})).fitted(tiny_config())
 
@@ -163,7 +154,6 @@ def test_a_huge_rank_is_held_against_the_tensors_and_takes_no_memory(folder: Pat
 @pytest.mark.parametrize(
     "expression",
     [
-        r".*\.(q|v)_proj",
         r"^(?!.*mlp).*(?:q_proj|v_proj)$",
         r"(?:.*?(?:text|model).*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.none)",
     ],
@@ -179,12 +169,10 @@ def test_usual_expressions_find_the_modules_that_peft_finds(folder: Path, expres
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
         {"lora_dropout": 0.1, "revision": "main", "task_type": "CAUSAL_LM", "peft_version": "0.99.0"},
-        {"init_lora_weights": True, "eva_config": {"rho": 2.0}, "layer_replication": []},
-        {"init_lora_weights": "gaussian", "a_field_of_tomorrow": None},
+        {"init_lora_weights": "gaussian", "eva_config": {"rho": 2.0}, "layer_replication": []},
         {"init_lora_weights": "eva", "a_field_of_tomorrow": False},
-        {"init_lora_weights": "orthogonal", "a_field_of_tomorrow": {}},
+        {"init_lora_weights": "orthogonal", "a_field_of_tomorrow": None},
         {"alpha_pattern": {"q_proj": 0}},  # v_proj still changes
     ],
     ids=str,
@@ -206,34 +194,30 @@ class Mismatch:
     base: dict[str, Any] = field(default_factory=dict)
 
 
+MODULES = ("q_proj", "v_proj")
+OUTPUTS = {
+    f"model.layers.{n}.self_attn.{module}": rows
+    for n in (0, 1)
+    for module, rows in (("q_proj", 64), ("v_proj", 32))
+}
+
+
 def key(layers: object, module: str, side: str) -> str:
     return f"{PREFIX}model.layers.{layers}.self_attn.{module}.lora_{side}.weight"
 
 
 def each(layers: object, fault: str) -> list[str]:
-    return [f"{key(layers, module, side)} {fault}" for module in ("q_proj", "v_proj") for side in "AB"]
-
-
-def zeros(side: str, **rows: int) -> dict[str, Tensor | None]:
-    shapes = {module: (4, 64) if side == "A" else (count, 4) for module, count in rows.items()}
-    return {key(n, module, side): torch.zeros(shape) for n in range(2) for module, shape in shapes.items()}
+    return [f"{key(layers, module, side)} {fault}" for module in MODULES for side in "AB"]
 
 
 ABSENT, NEED = f"is absent, and {CONFIG} asks for it", f"and the base and {CONFIG} need"
 UNASKED, UNKNOWN = f"is not asked for by {CONFIG}", "changes a weight that the base does not have"
 NOTHING = ["the adapter changes nothing: what it adds is zero"]
-NEIGHBOUR = "model.layers.0.mlp.up_proj"
 STRANGERS = {
     f"{QUERY}.weight": (64, 64),
-    f"{QUERY}.bias": (64,),
     f"{QUERY}.base_layer.weight": (64, 64),
-    f"{QUERY}.original_module.weight": (64, 64),
-    f"{NEIGHBOUR}.base_layer.weight": (128, 64),
-    f"{NEIGHBOUR}.modules_to_save.weight": (128, 64),
-    f"{NEIGHBOUR}.weight": (128, 64),
+    "model.layers.0.mlp.up_proj.modules_to_save.weight": (128, 64),
     "model.norm.weight": (64,),
-    "lm_head.original_module.weight": (391, 64),
-    "model.embed_tokens.base_layer.weight": (391, 64),
 }
 MISMATCHES = {
     "a wider base": Mismatch(
@@ -244,17 +228,13 @@ MISMATCHES = {
     "numbers with gaps": Mismatch(
         [*each("{1,8}", ABSENT), *each(0, UNASKED)],
         config={"layers_to_transform": [1, 8]},
-        tensors={key(1, module, side): None for module in ("q_proj", "v_proj") for side in "AB"},
+        tensors={key(1, module, side): None for module in MODULES for side in "AB"},
         base={"num_hidden_layers": 9},
     ),
-    "no lora_A": Mismatch([f"{A} {ABSENT}"], tensors={A: None}),
     "no lora_B": Mismatch([f"{B} {ABSENT}"], tensors={B: None}),
-    "a module too few": Mismatch([ABSENT], {"target_modules": ["q_proj", "v_proj", "o_proj"]}),
     "not all linear": Mismatch([ABSENT], {"target_modules": "all-linear"}),
     "less than the expression": Mismatch([ABSENT], {"target_modules": r".*\.(q|v|o)_proj"}),
-    "a module not saved": Mismatch([ABSENT], {"modules_to_save": ["o_proj"]}),
     "no magnitudes": Mismatch([ABSENT], {"use_dora": True}),
-    "no biases": Mismatch([ABSENT], {"bias": "lora_only"}),
     "a module too many": Mismatch(
         [f"{key('{0..1}', 'v_proj', side)} {UNASKED}" for side in "AB"], {"exclude_modules": ["v_proj"]}
     ),
@@ -276,21 +256,18 @@ MISMATCHES = {
     ),
     "another vocabulary": Mismatch([f"{HEAD} has shape (3, 64)"], tensors={HEAD: torch.ones(3, 64)}),
     "a shard saved empty": Mismatch([f"{A} has shape (0,), {NEED} (4, 64)"], tensors={A: torch.empty(0)}),
-    "only zeros in A": Mismatch(NOTHING, tensors=zeros("A", q_proj=64, v_proj=32)),
-    "only zeros in B": Mismatch(NOTHING, tensors=zeros("B", q_proj=64, v_proj=32)),
-    "an alpha of 0": Mismatch(NOTHING, {"lora_alpha": 0}),
+    "only zeros in B": Mismatch(
+        NOTHING, tensors={B.replace(QUERY, name): torch.zeros(rows, 4) for name, rows in OUTPUTS.items()}
+    ),
     "alphas of 0": Mismatch(NOTHING, {"alpha_pattern": {"q_proj": 0, "v_proj": 0}}),
     "all at once": Mismatch(
         [f"{B} {ABSENT}", f"stray {UNKNOWN}", "stray holds values that are not finite"],
         tensors={B: None, "stray": torch.full((1,), float("nan"))},
     ),
-    **{
-        f"{value} in a tensor": Mismatch(
-            [f"{A} holds values that are not finite"],
-            tensors={A: torch.cat((torch.ones(255), torch.tensor([value]))).view(4, 64)},
-        )
-        for value in (float("nan"), float("inf"))
-    },
+    "infinity in a tensor": Mismatch(
+        [f"{A} holds values that are not finite"],
+        tensors={A: torch.ones(4, 64).index_fill(0, torch.tensor([3]), float("inf"))},
+    ),
     **{
         f"{name} unasked": Mismatch([f"{PREFIX}{name} {UNASKED}"], tensors={PREFIX + name: torch.ones(shape)})
         for name, shape in STRANGERS.items()
@@ -298,7 +275,7 @@ MISMATCHES = {
     **{
         f"the key {name}": Mismatch([f"{name} "], tensors={name: torch.ones(64)})
         for name in (
-            *("model.norm.weight", f"{PREFIX}{QUERY}.lora_C.weight", "norm", "{0}.{x}"),
+            *("model.norm.weight", f"{PREFIX}{QUERY}.lora_C.weight", "{0}.{x}"),
             f"{PREFIX}model.layers.0.self_attn.o_proj.lora_B.bias",
         )
     },
@@ -312,10 +289,8 @@ MISMATCHES = {
 @pytest.mark.parametrize("name", MISMATCHES)
 def test_an_adapter_that_does_not_fit_is_refused_with_all_its_faults(folder: Path, name: str) -> None:
     wrong = MISMATCHES[name]
-    adapter, base = (
-        Adapter.read(edit(configure(folder, **wrong.config), wrong.tensors)),
-        tiny_config(**wrong.base),
-    )
+    adapter = Adapter.read(edit(configure(folder, **wrong.config), wrong.tensors))
+    base = tiny_config(**wrong.base)
     before = adapter.config.to_dict(), base.to_dict()
     with pytest.raises(AdapterMismatch) as refused:
         adapter.fitted(base)

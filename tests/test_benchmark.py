@@ -3,9 +3,8 @@
 import contextlib
 import json
 import math
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import permutations
@@ -15,16 +14,17 @@ from typing import Any
 import pytest
 
 from snb.philosophers import persona
-from snb.settings import ROOT
-from tests.tiny import save_tiny
-from tools.benchmarking import load_benchmark, random_weights, session, workload
+from tests import scripts
+from tools.benchmarking import benchmark as tool
+from tools.benchmarking import workload
 from tools.benchmarking.classroom import Answer, Run, gather
-from tools.benchmarking.figures import between, figures, median
-from tools.command import Fault
+from tools.benchmarking.figures import between, figures, rows
 from tools.endpoints import dialect
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Failed
 from tools.endpoints.openai_endpoint import ChatCompletions
+from tools.endpoints.started import Started
+from tools.serving import local
 from tools.serving.server import Server
 
 INPUTS = workload.inputs("chat", 0)
@@ -78,39 +78,40 @@ def cog_answer(status: str = "succeeded") -> Reply:
     return as_events(BON, BON, f"event: completed\ndata: {json.dumps(end)}")
 
 
-def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "benchmark"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def answer(*times: float, asked: float = 0.0, reported: int | None = 4, failure: str = "") -> Answer:
     return Answer(asked, times[-1] if times else 9.0, 4, times, reported, failure)
 
 
 def test_figures_are_those_computed_by_hand() -> None:
     shown = figures([answer(1, 2, 3, 4), answer(3, 4, 5, 8, asked=1)])
-    assert (shown.ttft_p50_s, shown.ttft_p95_s, shown.last_first_text_s) == (1, 2, 3)
-    assert (shown.between_tokens_p50_ms, shown.between_tokens_p95_ms) == (1000, 3000)
-    assert shown.tokens_per_second_in_all == 8 / 8
-    assert shown.tokens_per_second_of_a_request == 4 / 7  # of 4 / 4 and 4 / 7
-    assert shown.after_its_first_text == 3 / 5  # of 3 / 3 and 3 / 5
-    assert (shown.failed, shown.other_length) == (0, 0)
+    assert shown == {
+        "ttft_p50_s": 1,
+        "ttft_p95_s": 2,
+        "last_first_text_s": 3,
+        "between_tokens_p50_ms": 1000,
+        "between_tokens_p95_ms": 3000,
+        "tokens_per_second_of_a_request": 4 / 7,  # of 4 / 4 and 4 / 7
+        "tokens_per_second_in_all": 8 / 8,
+        "failed": 0,
+        "other_length": 0,
+    }
     assert between(answer(1, 2)) == [0.5]  # two pieces of two tokens each
 
 
 def test_a_failed_request_stays_in_the_percentiles_as_one_that_never_answers() -> None:
     shown = figures([answer(1, 2), answer(failure="HTTP 500")])
-    assert (shown.ttft_p50_s, shown.ttft_p95_s, shown.last_first_text_s) == (1, math.inf, math.inf)
-    assert (shown.failed, shown.tokens_per_second_of_a_request) == (1, 0)
-    assert shown.tokens_per_second_in_all == 4 / 9  # the failure took nine seconds of the server
-    assert figures([answer(failure="HTTP 500")]).tokens_per_second_in_all == 0
+    waits = shown["ttft_p50_s"], shown["ttft_p95_s"], shown["last_first_text_s"]
+    assert waits == (1, math.inf, math.inf)
+    assert (shown["failed"], shown["tokens_per_second_of_a_request"]) == (1, 0)
+    assert shown["tokens_per_second_in_all"] == 4 / 9  # the failure took nine seconds of the server
+    assert figures([answer(failure="HTTP 500")])["tokens_per_second_in_all"] == 0
 
 
 def test_medians_are_over_rounds_and_tokens_are_the_servers_count_where_it_gives_one() -> None:
     rounds = [[answer(1, end, reported=count)] for end, count in ((2, 3), (8, 4), (4, None))]
-    shown = median([Run("ours", "chat", "at once", 1, answers) for answers in rounds])
-    assert shown.tokens_per_second_in_all == 1  # of 3 / 2, 4 / 8 and 4 / 4
-    assert shown.other_length == 2
+    [shown] = rows([Run("ours", "chat", "at once", 1, answers) for answers in rounds])
+    assert shown["tokens_per_second_in_all"] == 1  # of 3 / 2, 4 / 8 and 4 / 4
+    assert (shown["server"], shown["pupils"], shown["other_length"]) == ("ours", 1, 2)
 
 
 def test_passages_are_as_long_as_the_callers_and_never_the_same_three() -> None:
@@ -177,56 +178,31 @@ def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
 
 
 @pytest.mark.server
-def test_the_tool_measures_a_cog_server_and_keeps_what_it_saw(tmp_path: Path) -> None:  # boots a server
-    settings = {"SNB_BASE_MODEL": str(save_tiny(tmp_path / "base")), "SNB_ADAPTER": "none"}
-    with (tmp_path / "log").open("w") as log, Server(settings, log=log) as server:
-        server.wait()
-        options = ["--concurrency", "1", "2", "--rounds", "1", "--class", "3", "--cold"]
-        done = benchmark(server.url, *options, "--output", str(tmp_path), "--workload", "chat", "rag")
-    assert done.returncode == 0, done.stderr
+def test_the_tool_measures_a_server_and_keeps_what_it_saw(
+    cog: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that runs already, in place of the one that it would start."""
+    started = contextlib.nullcontext(Started(Cog("ours", cog.url), time.monotonic()))
+    monkeypatch.setattr(tool, "ours", lambda *_: started)
+    monkeypatch.setattr(local, "settings", dict)
+    options = ["--concurrency", "2", "--rounds", "1", "--class", "3", "--output", str(tmp_path)]
+    assert scripts.code("benchmark", *options) == 0
     kept = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
     asked = [(run["workload"], run["kind"], run["pupils"]) for run in kept["runs"]]
-    kinds = [("at once", 1), ("at once", 2), ("class", 3), ("warm", 1), ("cold", 1)]
-    assert asked == [(name, *kind) for name in ("chat", "rag") for kind in kinds]
+    assert asked == [("chat", "at once", 2), ("chat", "class", 3)]
     assert all(row["tokens_per_second_in_all"] > 0 for row in kept["tables"]["figures"])
     assert not any(row["failed"] or row["other_length"] for row in kept["tables"]["figures"])
+    assert kept["tables"]["start"][0]["to_first_text_s"] > 0
     assert {"date", "machine", "versions"} <= set(kept)
-    assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == done.stdout
+    assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == capsys.readouterr().out
 
 
-# Programs that load torch.
-@pytest.mark.slow
-def test_the_tool_reports_a_request_that_fails_and_ends_with_1(tmp_path: Path) -> None:
-    with replying(cog_answer(), cog_answer(), as_json({"detail": "no"}, 500)) as (url, _):
-        done = benchmark(url, "--concurrency", "2", "--rounds", "1", "--output", str(tmp_path))
-    assert done.returncode == 1
-    assert "1 failed: HTTP 500" in done.stderr
-    kept = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
-    [shown] = kept["tables"]["figures"]
-    assert (shown["failed"], shown["ttft_p95_s"]) == (1, None)
-
-
-@pytest.mark.server
-def test_overhead_is_measured_whatever_is_prepared_here(  # boots a server, and loads the model twice more
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_tool_reports_a_request_that_fails_and_ends_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "prepared").mkdir()
-    monkeypatch.setenv("SNB_WEIGHTS_DIR", str(tmp_path))
-    monkeypatch.delenv("SNB_PREPARED")
-    monkeypatch.setattr(session, "OVERHEAD", {"max_tokens": 8, "min_tokens": 8})
-    measured = session.Session([], [], rounds=1)
-    with (tmp_path / "log").open("w") as log:
-        measured.overhead(log)
-    assert not measured.failed, measured.faults
-    asked = [(run.server, run.workload, run.answers[0].wanted) for run in measured.runs]
-    assert asked == [("ours", "overhead", 8), ("generate", "overhead", 8)]
-
-
-@pytest.mark.slow
-def test_a_load_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:  # which imports torch, twice
-    random_weights.make(tmp_path, random_weights.configuration(random_weights.SMALL))
-    load = load_benchmark.measure("ours", tmp_path)
-    assert load["read"] == sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors"))
-    assert 0 < load["tensor"] / 4 < load["model"] < load["read"]
-    with pytest.raises(Fault, match="prepared failed"):
-        load_benchmark.measure("prepared", tmp_path)
+    options = ["--concurrency", "2", "--rounds", "1", "--output", str(tmp_path)]
+    with replying(cog_answer(), cog_answer(), as_json({"detail": "no"}, 500)) as (url, _):
+        assert scripts.code("benchmark", url, *options) == 1
+    assert "1 failed: HTTP 500" in capsys.readouterr().err
+    [shown] = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["tables"]["figures"]
+    assert (shown["failed"], shown["ttft_p95_s"]) == (1, None)

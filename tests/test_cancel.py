@@ -1,6 +1,7 @@
 """A canceled or dropped request stops decoding, and its neighbours notice nothing."""
 
 import contextlib
+import itertools
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,21 +17,16 @@ from tests.waiting import logged, until
 from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
-LONG = {"user_message": "Bonjour", "max_tokens": 2048, "min_tokens": 2048}
-GREEDY = {"user_message": "Bonsoir", "max_tokens": 200, "min_tokens": 200, "temperature": 0}
+LONG = {"user_message": "Bonjour", "max_tokens": 2048, "min_tokens": 2048, "seed": 7}
+GREEDY = {"user_message": "Bonsoir", "max_tokens": 60, "min_tokens": 60, "temperature": 0}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
     """A server with few places, and a log that says when each request starts."""
     base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=8)
-    environment = {
-        "SNB_BASE_MODEL": str(base),
-        "SNB_ADAPTER": "none",
-        "SNB_SLOTS": "4",
-        "COG_MAX_CONCURRENCY": "4",
-        "COG_LOG_LEVEL": "info",
-    }
+    environment = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "4"}
+    environment |= {"COG_MAX_CONCURRENCY": "4", "COG_LOG_LEVEL": "info", "SNB_PIECE_MS": "0"}
     with log.open("w") as file, Server(environment, log=file) as server:
         server.wait()
         yield server
@@ -93,7 +89,7 @@ def test_it_stops_decoding_and_its_neighbour_gives_what_it_gives_alone(
 
 def test_one_id_put_twice_is_one_prediction(server: Server, log: Path) -> None:
     first, marker = uuid.uuid4().hex, uuid.uuid4().hex
-    with started(server, first, {**LONG, "max_tokens": 700, "min_tokens": 700}) as lines:
+    with started(server, first, {**LONG, "max_tokens": 400, "min_tokens": 400}) as lines:
         assert httpx.put(f"{server.url}/predictions/{first}", json={"input": LONG}).status_code == 202
         assert "succeeded" in "".join(lines)
     # What is logged of a later one comes after all that is logged of the first.
@@ -103,12 +99,9 @@ def test_one_id_put_twice_is_one_prediction(server: Server, log: Path) -> None:
 
 
 def test_a_full_server_refuses_and_the_running_ones_go_on(server: Server) -> None:
-    limits = {"max_tokens": 700, "min_tokens": 700, "seed": 7}
-    streams = [server.stream(**{**LONG, **limits}) for _ in range(4)]
-    for stream in streams:
-        while next(stream)[0] != "output":
-            pass
-    assert ask(server, GREEDY)["http"] == 409
-    texts = {"".join(data["chunk"] for event, data in stream if event == "output") for stream in streams}
-    assert len(texts) == 1
-    assert ask(server, GREEDY)["status"] == "succeeded"
+    with contextlib.ExitStack() as leaving:
+        running = [leaving.enter_context(started(server, uuid.uuid4().hex, LONG)) for _ in range(4)]
+        assert ask(server, GREEDY)["http"] == 409
+        chunks = [[line for line in itertools.islice(lines, 200) if "chunk" in line] for lines in running]
+    assert all(len(one) > 40 and one[:40] == chunks[0][:40] for one in chunks)
+    until(lambda: ask(server, GREEDY)["http"] == 200)

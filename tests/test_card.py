@@ -24,7 +24,7 @@ from snb.card import (
 )
 from snb.diagnosis import Evidence, diagnose, out_of_memory_named
 from snb.engine.slots import SlotCache
-from snb.errors import DeviceUnusable, OutOfMemory, SNBError
+from snb.errors import DeviceUnusable, OutOfMemory
 from snb.settings import PRECISIONS, ROOT, Settings
 from snb.weights import loader
 from tests.tiny import save_tiny, tiny_config, tiny_model
@@ -56,8 +56,6 @@ T4, L4 = gpu((7, 5), 14.0), gpu((8, 9), 22.0)
     [
         pytest.param(T4, "nf4", torch.float16, 3, id="T4"),
         pytest.param(gpu((8, 9), 21.4), "nf4", torch.bfloat16, 11, id="L4"),
-        pytest.param(gpu((8, 0), 38.8), "bf16", torch.bfloat16, 10, id="A100 40 GB"),
-        pytest.param(gpu((9, 0), 78.7), "bf16", torch.bfloat16, 16, id="H100"),
         pytest.param(gpu((7, 5), 47.0), "fp16", torch.float16, 16, id="Quadro RTX 8000"),
         pytest.param(gpu((7, 0), 31.4), "nf4", torch.float16, 16, id="V100"),
     ],
@@ -98,11 +96,7 @@ def test_a_precision_that_the_gpu_cannot_compute_in_is_refused(
     ("config", "precision", "smallest"),
     [
         (QWEN_14B, "auto", "T4 (16 GB)"),
-        (QWEN_14B, "nf4", "T4 (16 GB)"),
-        (QWEN_14B, "int8", "L4 or A10G (24 GB)"),
         (QWEN_14B, "fp16", "A100 (40 GB)"),
-        (QWEN_14B, "fp32", "A100 or H100 (80 GB)"),
-        (SHALLOW, "fp16", "T4 (16 GB)"),
         (DEEP, "bf16", "none up to A100 or H100 (80 GB)"),
         (SHALLOW, "bf16", "L4 or A10G (24 GB)"),  # a T4 has the memory, and does not compute in it
     ],
@@ -118,29 +112,24 @@ def test_a_card_too_small_for_one_slot_is_told_the_smallest_that_would_do_which_
             assert choose(config, Settings(precision=precision), card).slots
 
 
-def test_memory_for_one_slot_is_enough_and_a_byte_less_is_not() -> None:
-    settings = Settings(context=32768)
-    exact = replace(T4, free=FOOTPRINT_14B.need("nf4", 1, 32768).total)
-    assert choose(QWEN_14B, settings, exact).slots == 1
-    with pytest.raises(OutOfMemory):
-        choose(QWEN_14B, settings, replace(exact, free=exact.free - 1))
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_large_model_starts_on_a_cpu_only_when_asked_and_with_the_memory(precision: str) -> None:
+@pytest.mark.parametrize(("precision", "chosen"), [("auto", "fp32"), ("int8", "int8")])
+def test_a_large_model_starts_on_a_cpu_only_when_asked_and_with_the_memory(
+    precision: str, chosen: str
+) -> None:
     roomy, asked = replace(CPU, free=500 * GIB), Settings(device="cpu", precision=precision)
     with pytest.raises(DeviceUnusable, match=r"no GPU was found, and 14\.8 billion .* SNB_DEVICE"):
         choose(QWEN_14B, Settings(precision=precision), roomy)
-    assert choose(QWEN_14B, asked, roomy).precision == ("fp32" if precision == "auto" else precision)
+    assert choose(QWEN_14B, asked, roomy).precision == chosen
     with pytest.raises(OutOfMemory, match=r"the CPU has 2\.0 GiB free"):
         choose(QWEN_14B, asked, replace(CPU, free=2 * GIB))
 
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float16, "auto": torch.float32}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float16}
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("precision", "tied"), [*((precision, False) for precision in HELD), ("fp32", True), ("nf4", True)]
+)
 def test_each_precision_is_held_as_chosen_counted_to_the_byte_and_runs_on_a_cpu(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, precision: str, tied: bool
 ) -> None:
@@ -182,12 +171,9 @@ def stored_bytes(model: Qwen2ForCausalLM) -> int:
 
 
 def test_the_figures_of_the_14b() -> None:
-    weights = {precision: FOOTPRINT_14B.weights(precision) / GIB for precision in HELD}
     assert FOOTPRINT_14B.parameters == 14_770_033_664
-    held = {"fp32": 55.02, "fp16": 27.51, "bf16": 27.51, "int8": 15.2, "nf4": 9.25}
-    assert weights == pytest.approx(held, abs=0.05)
-    assert FOOTPRINT_14B.cache_per_token("nf4") == FOOTPRINT_14B.cache_per_token("bf16") == 196_608
-    assert FOOTPRINT_14B.cache_per_token("fp32") == 2 * 196_608
+    assert FOOTPRINT_14B.weights("nf4") / GIB == pytest.approx(9.25, abs=0.05)
+    assert FOOTPRINT_14B.cache_per_token("nf4") == 196_608
 
 
 def test_the_cache_is_counted_to_the_byte() -> None:
@@ -196,20 +182,23 @@ def test_the_cache_is_counted_to_the_byte() -> None:
     assert cache.keys.nbytes + cache.values.nbytes == Footprint(model.config).need("fp32", 3, 100).cache
 
 
-SLOTS, CONTEXTS = st.integers(1, 256), st.integers(256, 32768)
-
-
 CAPABILITIES = st.sampled_from([(7, 0), (7, 5), (8, 0), (8, 9), (9, 0)])
 
 
-@given(st.sampled_from(PRECISIONS), SLOTS, CONTEXTS, st.floats(1, 60), CAPABILITIES)
+@given(
+    st.sampled_from(PRECISIONS), st.integers(1, 256), st.integers(256, 32768), st.floats(1, 60), CAPABILITIES
+)
 def test_a_choice_takes_what_is_set_and_as_many_slots_as_fit(
     precision: str, slots: int, context: int, free: float, capability: tuple[int, int]
 ) -> None:
     device = gpu(capability, free)
     try:
         choice = choose(SHALLOW, Settings(precision=precision, slots=slots, context=context), device)
-    except SNBError:
+    except OutOfMemory:
+        last = "nf4" if precision == "auto" else precision
+        assert FOOTPRINT_SHALLOW.need(last, 1, context).total > device.free
+        return
+    except DeviceUnusable:
         return
     assert precision in ("auto", choice.precision)
     assert 1 <= choice.slots <= slots
@@ -260,15 +249,10 @@ def test_a_usable_device_is_taken_as_asked() -> None:
         (OLD_DRIVER, "auto", r"driver 535.104.05 does not serve this torch, built for CUDA 13.0: .* too old"),
         (replace(OLD_DRIVER, driver_version=None), "auto", "driver of unknown version does not serve"),
         (NOT_PASSED, "auto", r"driver 570.86.15, but no GPU is passed to this process\. .*--gpus all"),
-        (CPU_TORCH, "auto", "the installed torch is a CPU-only build"),
-        (
-            replace(CPU_TORCH, devices_visible=False),
-            "auto",
-            "a CPU-only build.*no GPU is passed",
-        ),
+        (replace(CPU_TORCH, devices_visible=False), "auto", "a CPU-only build.*no GPU is passed"),
         (NO_GPU, "cuda", "this machine shows no NVIDIA driver and no GPU"),
     ],
-    ids=["old driver", "hidden driver", "not passed", "CPU torch", "both", "absent"],
+    ids=["old driver", "hidden driver", "not passed", "CPU torch and not passed", "absent"],
 )
 def test_a_gpu_that_is_unusable_is_refused_with_every_reason(
     evidence: Evidence, wanted: str, fault: str

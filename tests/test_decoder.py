@@ -1,8 +1,6 @@
 """The layers are those of transformers, bit for bit where the arithmetic allows, and hold no weight twice."""
 
 import copy
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,9 +8,7 @@ from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from snb.engine.decoder import Joined, rotated
 from snb.engine.slots import SlotModel
-from snb.settings import Settings
-from snb.weights.loader import load
-from tests.tiny import save_tiny, tiny_model
+from tests.tiny import tiny_model
 
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
@@ -46,14 +42,6 @@ def test_the_parts_are_views_of_the_joined_matrix() -> None:
             store = joined.whole.weight.untyped_storage()
             assert {part.weight.untyped_storage().data_ptr() for part in parts} == {store.data_ptr()}
             assert store.nbytes() == sum(part.weight.nbytes for part in parts)
-
-
-@pytest.mark.slow  # a model is quantised
-@pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_quantised_weights_stay_apart(precision: str, tmp_path: Path) -> None:
-    how: dict[str, Any] = {"adapter": "none", "precision": precision, "device": "cpu", "slots": 1}
-    model = load(Settings(str(save_tiny(tmp_path)), **how)).model
-    assert [layer.mlp.projections.whole for layer in SlotModel(model, 1, 16).layers] == [None, None]
 
 
 @each_dtype

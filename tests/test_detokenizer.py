@@ -45,16 +45,6 @@ def test_the_pieces_add_up_to_the_text_and_a_last_replacement_character_is_kept(
         assert "".join(bench.texts(bench.ids(whole))) == bench.tokenizer.normalizer.normalize_str(whole)
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), min_size=1), st.data())
-def test_an_answer_cut_anywhere_loses_only_the_half_character(
-    bench: Bench, text: str, data: st.DataObject
-) -> None:
-    ids = bench.ids(text)
-    cut = "".join(bench.texts(ids[: data.draw(st.integers(0, len(ids)))]))
-    assert "\ufffd" not in cut
-    assert bench.tokenizer.decode(ids).startswith(cut)
-
-
 @given(st.data())
 def test_tokens_that_are_no_valid_utf_8_still_give_text(bench: Bench, data: st.DataObject) -> None:
     bench.texts(data.draw(bench.wild))

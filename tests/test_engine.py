@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.card import PREFILL_TOKENS
@@ -116,11 +117,19 @@ def test_max_tokens_and_the_context_end_an_answer_as_length(
     assert (len(generation.tokens), generation.finish_reason) == (length, "length")
 
 
-@pytest.mark.parametrize("prompt", [[], [-1], [391], [5] * 256])
-def test_bad_ids_are_refused_and_disturb_nobody(engine: Engine, prompt: list[int]) -> None:
+BAD: list[tuple[list[Any], Sampling, int]] = [
+    *((prompt, GREEDY, 0) for prompt in ([], [-1], [391], [1.5], [5] * 256)),
+    *(([5], replace(GREEDY, top_k=-1), 0), ([5], GREEDY, 2**63), ([5], GREEDY, -1)),
+]
+
+
+@pytest.mark.parametrize(("prompt", "sampling", "seed"), BAD)
+def test_what_cannot_be_computed_is_refused_and_disturbs_nobody(
+    engine: Engine, prompt: list[Any], sampling: Sampling, seed: int
+) -> None:
     running = engine.generate([5], GREEDY, seed=0)
     with pytest.raises(BadInput):
-        engine.generate(prompt, GREEDY, seed=0)
+        engine.generate(prompt, sampling, seed)
     list(running)
     assert running.finish_reason in ("stop", "length")
     assert engine.healthy
@@ -198,7 +207,7 @@ def test_a_loop_that_is_a_step_behind_gives_the_next_one_before_it_reads_and_nob
     cut = engine.generate([9, 8, 7], how, seed=0, keep_scores=True)
     assert text.startswith("".join(cut))
     assert len(cut.tokens) == len(cut.scores or []) < 24
-    until(lambda: engine.running == 0)
+    until(lambda: not engine.busy)
     assert events.count("read") == len(cut.tokens) == events.count("given") - 1
     hook.remove()
 
@@ -248,19 +257,18 @@ def test_the_deadline_ends_an_answer_with_what_there_is_and_before_any_text_with
     late = talker.generate([5], long, seed=0, deadline=time.monotonic())
     with pytest.raises(DeadlinePassed):
         list(late)
-    until(lambda: talker.running == 0)
+    until(lambda: not talker.busy)
     hook.remove()
 
 
 @pytest.mark.slow  # a boot
-@pytest.mark.parametrize(("operator", "caller"), [(0, 1800), (300, 1e-9)])
-def test_a_caller_may_shorten_the_operator_s_deadline_and_not_lengthen_it(
-    tmp_path: pathlib.Path, operator: int, caller: float
-) -> None:
+def test_a_caller_may_shorten_the_operator_s_deadline_and_not_lengthen_it(tmp_path: pathlib.Path) -> None:
     how: dict[str, Any] = {"adapter": "none", "device": "cpu", "slots": 1, "path": "eager"}
-    service = Service(Settings(str(save_tiny(tmp_path)), **how, deadline=operator))
-    with pytest.raises(DeadlinePassed):
-        list(service.answer(Request("Bonjour", deadline_seconds=caller), lambda *_: None))
+    service = Service(Settings(str(save_tiny(tmp_path)), **how))
+    for operator, caller in ((300, 1e-9), (0, 1800)):
+        service._deadline = operator
+        with pytest.raises(DeadlinePassed):
+            list(service.answer(Request("Bonjour", deadline_seconds=caller), lambda *_: None))
 
 
 def test_runaway_repetition_ends_as_a_loop(started: Start) -> None:
@@ -271,22 +279,22 @@ def test_runaway_repetition_ends_as_a_loop(started: Start) -> None:
 
 
 @pytest.fixture
-def asleep(request: pytest.FixtureRequest, started: Start) -> Iterator[tuple[Engine, threading.Event]]:
-    """An engine with some `stall`, whose next step lasts until the event."""
+def asleep(started: Start) -> Iterator[tuple[Engine, threading.Event]]:
+    """An engine whose next step lasts until the event."""
     model, awake = tiny_model(), threading.Event()
-    engine = started(model, slots=1, stall=request.param)
+    engine = started(model, slots=1)
     hook = model.model.norm.register_forward_hook(lambda *_: awake.wait() and None)
     yield engine, awake
     hook.remove()
     awake.set()
 
 
-@pytest.mark.parametrize("asleep", [0.5], indirect=True)
 def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(
     asleep: tuple[Engine, threading.Event],
 ) -> None:
     engine, _ = asleep
     stuck, waiting = (engine.generate([5], GREEDY, seed=0) for _ in range(2))
+    engine._stall = 0.5
     with pytest.raises(EngineDown, match="no decode step"):
         list(stuck)
     assert not engine.healthy
@@ -296,7 +304,6 @@ def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(
         engine.generate([5], GREEDY, seed=0)
 
 
-@pytest.mark.parametrize("asleep", [60], indirect=True)
 def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
     asleep: tuple[Engine, threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,22 +321,17 @@ def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
 
 def test_a_long_prompt_is_read_in_small_parts_while_others_get_tokens(started: Start) -> None:
     engine, forwarded = started(talkative(tiny_model()), context=900), list[int]()
-    running = engine.generate([5], Sampling(max_tokens=60, min_tokens=60), seed=0)
-    next(iter(running))
-    hook = engine.model.model.get_input_embeddings().register_forward_pre_hook(
-        lambda _, given: forwarded.append(given[0].shape[1])
-    )
-    list(engine.generate([6] * 500, replace(GREEDY, max_tokens=1), seed=0))
-    assert not running.finish_reason
+
+    def forward(_: object, given: tuple[Tensor]) -> None:
+        if len(forwarded) == 5:
+            engine.generate([6] * 500, replace(GREEDY, max_tokens=1), seed=0)
+        forwarded.append(given[0].shape[1])
+
+    hook = engine.model.model.get_input_embeddings().register_forward_pre_hook(forward)
+    list(engine.generate([5], Sampling(max_tokens=60, min_tokens=60), seed=0))
     hook.remove()
-    parts = [number for number in forwarded if number > 1]
-    assert parts == [BESIDE] * 3 + [500 - 3 * BESIDE]
-    assert all(
-        1 in forwarded[first:second]
-        for first, second in itertools.pairwise(
-            [index for index, number in enumerate(forwarded) if number > 1]
-        )
-    )
+    parts = [number for number, _ in itertools.groupby(forwarded) if number > 1]
+    assert parts == [BESIDE] * 3 + [500 - 3 * BESIDE]  # two with no step of the others between count as one
 
 
 def test_a_prompt_that_begins_with_the_longest_warm_prefix_prefills_the_rest_alone(started: Start) -> None:

@@ -2,63 +2,58 @@
 
 import json
 import os
-import runpy
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import environment
 import pytest
-import torch
 from tokenizers import Tokenizer
 
 from snb.philosophers import names, persona
-from snb.settings import ROOT, Settings
-from snb.weights.loader import load
-from tests.tiny import save_tiny
+from snb.settings import ROOT
+from tests import scripts
 from tools.benchmarking import gpu_report, random_weights
 from tools.benchmarking.bars import bars
 from tools.benchmarking.gpu_report import CPU, GPU, TABLES, Inspection
 from tools.benchmarking.programs import GRACE, lines
 from tools.benchmarking.report import Tables, publishable
 from tools.endpoints.endpoint import Failed
-from tools.preparing import quality
 
-pytestmark = pytest.mark.slow  # every test runs programs of their own
+pytestmark = pytest.mark.slow  # most tests run programs of their own
 
 
 def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gpu_report, "has_gpu", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu-report"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "scripts" / "gpu-report"), run_name="__main__")
-    assert ended.value.code == 1
+    assert scripts.code("gpu-report") == 1
     assert "needs an NVIDIA GPU; --cpu" in capsys.readouterr().err
 
 
-def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(tmp_path: Path) -> None:
-    options = ["--cpu", "--random", "--parts", "fp32", "--output", str(tmp_path)]  # each starts a program
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "gpu-report", *options], check=False)
-    assert done.returncode == 0
+# Makes weights and boots, each in a program that imports torch.
+def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNB_CONTEXT", "1024")
+    options = ["--cpu", "--random", "--parts", "fp32", "--output", str(tmp_path)]
+    assert scripts.code("gpu-report", *options) == 0
     written = (tmp_path / "report.json").read_text(encoding="utf-8")
     shown = (tmp_path / "report.md").read_text(encoding="utf-8")
     tables = json.loads(written)["tables"]
-    assert [row["part"] for row in tables["parts"]] == ["device", "weights", "fp32"]
-    assert {*TABLES, "boot", "self-test", "device"} < set(tables)
+    assert [row["part"] for row in tables["parts"]] == ["weights", "fp32"]
+    assert {*TABLES, "boot", "self-test", "machine"} < set(tables)
     assert all(f"## {name.capitalize()}\n" in shown for name in tables)
     [boot], [memory] = tables["boot"], tables["memory"]
     assert (boot["precision"], boot["slots"]) == ("fp32", 2)
     assert 0 < boot["imports_s"] < boot["ready_s"]
-    assert memory["weights"] + memory["cache"] + memory["margin"] == pytest.approx(memory["computed"])
+    parts = sum(memory[f"{part}_gib"] for part in ("weights", "cache", "margin"))
+    assert parts == pytest.approx(memory["computed_gib"])
     assert [(row["slots"], row["filled"]) for row in tables["full"]] == [(2, 2)]
     assert all(row["over_products_and_cache"] > 0 < row["products_ms"] for row in tables["steps"])
     assert [row["rows"] for row in tables["throughput"]] == [1, 2]
-    assert all(row["tokens_per_second"] > 0 for row in tables["throughput"])
-    assert all(row["plain_largest"] + row["engine_largest"] < 1e-3 for row in tables["rounding"])
+    assert all(row["tokens_per_second"] > 0 for row in tables["throughput"] + tables["generate"])
+    assert all(row["plain_largest_nats"] + row["engine_largest_nats"] < 1e-3 for row in tables["rounding"])
     for private in (str(ROOT), str(Path(os.environ.get("TMPDIR", "/tmp"))) + "/", socket.gethostname()):
         assert private not in written + shown
 
@@ -80,11 +75,11 @@ def test_a_part_that_fails_keeps_what_it_had_and_its_reason_and_the_next_one_run
 def test_a_part_that_hangs_is_ended_in_its_time_and_one_that_would_not_fit_is_left_out(
     tmp_path: Path,
 ) -> None:
-    inspection = Inspection(tmp_path, "gpu-report", deadline=time.monotonic() + 3)  # so it takes that long
+    inspection = Inspection(tmp_path, "gpu-report", deadline=time.monotonic() + 1)
     script = "import sys, time; print('capturing', file=sys.stderr, flush=True); time.sleep(600)"
     inspection.part("hangs", 0.5, lambda until: ({} for _ in lines(["-c", script], {}, until)))
-    inspection.part("long", 3, lambda _: [{"never": []}])
-    assert "no end after 3 s" in inspection.failures["hangs"]
+    inspection.part("long", 1, lambda _: [{"never": []}])
+    assert "no end after 1 s" in inspection.failures["hangs"]
     assert inspection.failures["long"].startswith("left out:")
     assert "never" not in inspection.tables
 
@@ -131,9 +126,9 @@ def test_outcomes_and_reasons_of_tests_are_read_from_what_pytest_writes(
     monkeypatch.setattr(gpu_report, "ROOT", tmp_path)
     inspection = Inspection(tmp_path, "gpu-report")
     inspection.run([task for task in CPU if task.name == "tests"])
-    assert inspection.failures["tests"].startswith("failed: test_b - AssertionError: NaN")
-    rows = [(row["test"], row["outcome"], row["reason"]) for row in inspection.tables["tests"]]
-    assert rows == [("test_a", "passed", ""), ("test_b", "failed", ""), ("test_c", "skipped", "no card")]
+    assert inspection.failures["tests"].endswith("::test_b - AssertionError: NaN")
+    shown = [row["test"].rpartition("::")[2].split()[:2] for row in inspection.tables["tests"]]
+    assert shown[:3] == [["test_a", "PASSED"], ["test_b", "FAILED"], ["test_c", "SKIPPED"]]
 
 
 def test_folders_hosts_and_tokens_are_left_out_and_units_are_not() -> None:
@@ -165,26 +160,3 @@ def test_random_weights_have_the_special_tokens_of_qwen_and_personas_as_long(tmp
     assert [tokenizer.token_to_id(token) for token in random_weights.TOKENS] == [151643, 151644, 151645]
     assert config.eos_token_id == [151645, 151643]
     assert all(750 < len(tokenizer.encode(persona(name)).ids) < 850 for name in names())
-
-
-def test_scores_are_those_from_which_the_answer_is_taken(tmp_path: Path) -> None:
-    base = save_tiny(tmp_path, max_position_embeddings=4096)
-    settings = Settings(base_model=str(base), adapter="none", device="cpu", precision="fp32")
-    loaded = load(settings)
-    [(prompt, answer)] = list(quality.texts(loaded, 1, settings.context))
-    scores = quality.scores(loaded, prompt, answer)
-    labels = torch.tensor([[-100] * len(prompt) + answer])
-    with torch.inference_mode():
-        loss = loaded.model(torch.tensor([prompt + answer]), labels=labels).loss.item()
-    assert quality.quality([scores], [answer]).loss == pytest.approx(loss, rel=1e-5)
-
-
-def test_a_quality_compares_distributions_and_the_likeliest_tokens() -> None:
-    own = [torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])]
-    other = [torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]])]
-    compared = quality.quality(own, [[0, 1]], other)
-    probabilities = torch.tensor([0.0, 1.0, 0.0]).softmax(0)
-    expected = float(probabilities[1] - probabilities[0])  # the logarithms differ by 1 at two tokens
-    assert compared.mean_divergence == pytest.approx(expected / 2)
-    assert compared.worst_divergence == pytest.approx(expected)
-    assert compared.same_choice == 0.5

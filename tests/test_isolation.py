@@ -36,7 +36,6 @@ SAMPLED = replace(GREEDY, temperature=0.9)
 PENALTIES: dict[str, Any] = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3}
 MANNERS = [GREEDY, SAMPLED, replace(GREEDY, **PENALTIES), replace(SAMPLED, **PENALTIES, french=True)]
 STOPPED = replace(SAMPLED, stop_sequences=("e", "on"))
-KINDS = ["greedy", "sampled", "greedy, penalties", "sampled, penalties"]
 PASSAGES = ["Le désir est l’essence même de l’homme.\n\nLa durée s’écoule.", "Agis par devoir.\n\nLa raison."]
 
 
@@ -113,7 +112,7 @@ def question(name: str, passages: str) -> tuple[int, ...]:
     return tuple(CHATML.prompt(persona(name), request, CONTEXT - 100).ids)
 
 
-@pytest.mark.parametrize("warm", [PERSONAS, PERSONAS[1:2], []], ids=["all warm", "one warm", "cold"])
+@pytest.mark.parametrize("warm", [PERSONAS, PERSONAS[1:2]], ids=["all warm", "one warm"])
 def test_personas_and_passages_keep_to_their_own_requests(path: Way, warm: list[list[int]]) -> None:
     """Every persona with every passage in every manner, more of them than rows, in prompts of many chunks.
 
@@ -130,17 +129,16 @@ def test_personas_and_passages_keep_to_their_own_requests(path: Way, warm: list[
         agree(asks, together(engine, [*PERSONAS[0], 5], asks))
 
 
-@pytest.mark.parametrize("sampling", MANNERS, ids=KINDS)
-def test_neighbours_canceled_in_their_prompt_or_their_answer_leave_nothing_behind(
-    path: Way, sampling: Sampling
-) -> None:
+@pytest.mark.parametrize("lag", [0, 1])
+def test_neighbours_canceled_while_read_or_answered_leave_nothing_behind(path: Way, lag: int) -> None:
+    sampling = MANNERS[-1]
     endless = replace(sampling, max_tokens=200, min_tokens=200)
     reading = Ask(tuple([4, 5, 6] * 800), endless, seed=1, arrives=1, leaves=6)
     writing = Ask((*PERSONAS[0], 9, 8), endless, seed=2, arrives=1, leaves=40)
     stayers = [Ask((*PERSONAS[0], 7 + i), replace(sampling, max_tokens=60), seed=i) for i in range(2)]
     heirs = [Ask(tuple([20 + i] * (3 + i)), sampling, seed=i, arrives=7 + 17 * i) for i in range(4)]
     asks = [reading, *stayers, writing, *heirs]
-    with fresh(5, PERSONAS, path, lag=sampling.french) as engine:
+    with fresh(5, PERSONAS, path, lag) as engine:
         generations = together(engine, [*PERSONAS[0], 5], asks)
         agree(asks, generations)
     assert BESIDE <= generations[0].cached < len(reading.prompt)
@@ -167,7 +165,7 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
     return [ask() for _ in range(draw(st.integers(1, 8)))]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     schedules(),
     st.sampled_from(["packed", "shared", "eager"]),
@@ -178,12 +176,12 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
 def test_any_schedule_gives_each_request_its_own_answer_and_leaves_nothing(
     asks: list[Ask], path: str, warm: int, chunk: int, lag: int
 ) -> None:
-    """Seconds, for thirty schedules, of which each request is also answered alone."""
+    """Seconds, for twenty schedules, of which each request is also answered alone."""
     with (
         pytest.MonkeyPatch.context() as patch,
         fresh(3, [list(p) for p in SHORT[:warm]], PATHS[path], lag) as engine,
     ):
         patch.setattr("snb.engine.loop.PREFILL_TOKENS", chunk)
         agree(asks, together(engine, [*SHORT[0], 5], asks))
-        until(lambda: engine.running == 0)
+        until(lambda: not engine.busy)
         assert engine.healthy

@@ -117,7 +117,6 @@ def test_an_engine_that_is_closed_holds_no_tensor_even_while_an_error_holds_the_
     engine = start("eager", True)
     shape = engine.model.cache.keys.shape
     engine.close()
-    engine.close()
     assert not living(shape)
 
 

@@ -12,48 +12,38 @@ from snb.philosophers import names, persona
 from snb.settings import ROOT
 from tools.serving import schema
 
-QUOTATIONS = [
-    # Translated by Charles Appuhn, 1913.
-    (
-        "spinoza",
-        "Chaque chose, autant qu’il est en elle, s’efforce de persévérer dans son être",
-        "Éthique, III, proposition 6",
-    ),
-    (
-        "spinoza",
-        "les hommes se croient libres pour cette seule cause qu’ils sont conscients de leurs actions"
-        " et ignorants des causes par où ils sont déterminés",
-        "Éthique, III, proposition 2, scolie",
-    ),
-    (
-        "spinoza",
-        "J’appelle libre, quant à moi, une chose qui est et agit par la seule nécessité de sa nature",
-        "Lettre 58",
-    ),
-    (
-        "bergson",
-        "Si je veux me préparer un verre d’eau sucrée, j’ai beau faire, je dois attendre que le sucre fonde",
-        "L’Évolution créatrice, chapitre I",
-    ),
-    (
-        "bergson",
-        "nous sommes libres quand nos actes émanent de notre personnalité entière, quand ils l’expriment",
-        "Essai sur les données immédiates de la conscience, chapitre III",
-    ),
-    # Translated by Victor Delbos, 1907.
-    (
-        "kant",
-        "Agis de telle sorte que tu traites l’humanité aussi bien dans ta personne que dans la personne"
-        " de tout autre toujours en même temps comme une fin, et jamais simplement comme un moyen",
-        "Fondements de la métaphysique des mœurs, deuxième section",
-    ),
-    # Translated by Stéphane Piobetta, 1947.
-    (
-        "kant",
-        "Sapere aude ! Aie le courage de te servir de ton propre entendement !",
-        "Qu’est-ce que les Lumières ?",
-    ),
-]
+QUOTATIONS = {
+    "spinoza": {  # translated by Charles Appuhn, 1913
+        "Éthique, III, proposition 6": (
+            "Chaque chose, autant qu’il est en elle, s’efforce de persévérer dans son être"
+        ),
+        "Éthique, III, proposition 2, scolie": (
+            "les hommes se croient libres pour cette seule cause qu’ils sont conscients de leurs actions"
+            " et ignorants des causes par où ils sont déterminés"
+        ),
+        "Lettre 58": (
+            "J’appelle libre, quant à moi, une chose qui est et agit par la seule nécessité de sa nature"
+        ),
+    },
+    "bergson": {
+        "L’Évolution créatrice, chapitre I": (
+            "Si je veux me préparer un verre d’eau sucrée, j’ai beau faire, je dois attendre que le sucre"
+            " fonde"
+        ),
+        "Essai sur les données immédiates de la conscience, chapitre III": (
+            "nous sommes libres quand nos actes émanent de notre personnalité entière, quand ils l’expriment"
+        ),
+    },
+    "kant": {  # translated by Victor Delbos, 1907, and Stéphane Piobetta, 1947
+        "Fondements de la métaphysique des mœurs, deuxième section": (
+            "Agis de telle sorte que tu traites l’humanité aussi bien dans ta personne que dans la personne"
+            " de tout autre toujours en même temps comme une fin, et jamais simplement comme un moyen"
+        ),
+        "Qu’est-ce que les Lumières ?": (
+            "Sapere aude ! Aie le courage de te servir de ton propre entendement !"
+        ),
+    },
+}
 CARE = (
     "adulte de confiance",
     "3114",
@@ -122,5 +112,5 @@ def test_a_persona_sends_a_pupil_in_need_to_an_adult_and_admits_what_it_is(name:
 @each_philosopher
 def test_every_quotation_is_a_checked_one_with_its_source(name: str) -> None:
     found = re.findall(r"« ([^»]*) » \(([^)]*)\)", plain(persona(name)))
-    assert found == [(words, source) for who, words, source in QUOTATIONS if who == name]
+    assert found == [(words, source) for source, words in QUOTATIONS[name].items()]
     assert persona(name).count("«") == len(found), "a quotation has no source"

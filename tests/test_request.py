@@ -7,23 +7,13 @@ import pytest
 
 from snb.errors import BadInput
 from snb.parameters import MAX_STOP, MAX_STOPS, Sampling, bounds
-from snb.request import MAX_MESSAGE, MAX_PASSAGES, Request, Turn
+from snb.request import MAX_MESSAGE, MAX_PASSAGES, Request
 from snb.settings import ROOT, Settings
 from tools.serving import schema
 
 SOURCE = (ROOT / "predict.py").read_text(encoding="utf-8")
 INPUTS = schema.derive(SOURCE, "Predictor", "0")["components"]["schemas"]["Input"]["properties"]
 """What callers read of each input."""
-
-
-def test_a_plain_question_is_accepted() -> None:
-    request = Request.checked(user_message="Qu’est-ce que le conatus ?", temperature=0)
-    assert request.sampling == Sampling(temperature=0)
-
-
-def test_history_may_begin_with_the_philosopher() -> None:
-    request = Request.checked(user_message="Oui", history=[{"role": "assistant", "content": "Bonjour."}])
-    assert request.history == (Turn("assistant", "Bonjour."),)
 
 
 TURN = {"role": "user", "content": "x"}

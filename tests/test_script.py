@@ -105,12 +105,6 @@ def test_of_the_ids_without_text_only_the_end_tokens_may_be_drawn(bench: Bench) 
     assert not bench.forbidden(b"")[bench.ends].any()
 
 
-def test_of_qwen_s_ids_from_151643_on_only_two_may_be_drawn(qwen_tokenizer: PreTrainedTokenizerFast) -> None:
-    bench = Bench(qwen_tokenizer)
-    assert (~bench.forbidden(b"")).nonzero().flatten().tolist()[-2:] == [151643, 151645]
-    assert textless_ids(bench) == [151644, *range(151646, 152064)]
-
-
 def test_a_part_in_the_middle_of_a_character_cannot_begin_one_nor_an_answer_end_there(bench: Bench) -> None:
     parts = [token for token, piece in enumerate(bench.pieces) if piece[:1] == b"\x93"]
     assert parts

@@ -1,6 +1,5 @@
 """Seeds through the real server: a request gives the same text alone and among others."""
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,8 +12,8 @@ pytestmark = pytest.mark.server
 SAMPLED = {
     "user_message": "Suis-je libre ?",
     "philosopher": "kant",
-    "max_tokens": 90,
-    "min_tokens": 90,
+    "max_tokens": 50,
+    "min_tokens": 50,
     "temperature": 2,
     "top_p": 1,
     "top_k": 0,
@@ -22,12 +21,12 @@ SAMPLED = {
     "presence_penalty": 0.3,
     "frequency_penalty": 0.2,
 }
-"""So nearly uniform, whatever the model, that two seeds cannot agree on 90 tokens."""
+"""So nearly uniform, whatever the model, that two seeds cannot agree on 50 tokens."""
 KINDS: list[dict[str, Any]] = [
     {},
     {"philosopher": "spinoza", "temperature": 0.7, "top_k": 20, "top_p": 0.8},
     {"rag_context": "La durée.\n\nLe désir est l’essence de l’homme.", "presence_penalty": -0.5},
-    {"user_message": "Que dois-je faire ? " * 9, "max_tokens": 150, "repetition_penalty": 1},
+    {"user_message": "Que dois-je faire ? " * 9, "max_tokens": 80, "repetition_penalty": 1},
 ]
 
 
@@ -42,20 +41,13 @@ def answer(reply: dict[str, Any]) -> tuple[str, str, int]:
     return "".join(reply["output"]), metrics["finish_reason"], metrics["output_token_count"]
 
 
-def test_each_of_sixteen_at_once_gives_the_text_that_it_gives_alone(cog: Server) -> None:
-    """Over 5 s, for 33 answers, half of them one after the other."""
-    asked: list[dict[str, Any]] = [{**SAMPLED, **KINDS[seed % 4], "seed": seed} for seed in range(16)]
+def test_each_of_eight_at_once_gives_the_text_that_it_gives_alone(cog: Server) -> None:
+    asked: list[dict[str, Any]] = [{**SAMPLED, **KINDS[seed % 4], "seed": seed} for seed in range(8)]
     asked[0]["stop_sequences"] = [answer(ask(cog, asked[0]))[0][-40:-30]]
     alone = [answer(ask(cog, inputs)) for inputs in asked]
     assert alone[0][1] == "stop_sequence"
-    together = threading.Barrier(16)
-
-    def meet(inputs: dict[str, Any]) -> tuple[str, str, int]:
-        together.wait()
-        return answer(ask(cog, inputs))
-
-    with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(meet, asked)) == alone
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda inputs: answer(ask(cog, inputs)), asked)) == alone
 
 
 def test_zero_is_a_seed_and_without_one_the_metric_gives_the_text_again(cog: Server) -> None:

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import socket
-import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from packaging.version import Version
 from snb.settings import ROOT
 from tools.machine import pins
 from tools.supplying import audit, pin_packages
-from tools.supplying.advisories import search
 
 PIN = re.compile(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][A-Za-z0-9.]*")
 SHIPPED = [ROOT / "predict.py", *sorted((ROOT / "snb").rglob("*.py"))]
@@ -154,18 +152,17 @@ AFFECTED: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("affected", "yes", "no"), AFFECTED, ids=[str(row[0])[:60] for row in AFFECTED])
 def test_an_advisory_is_about_the_versions_that_osv_s_schema_says(
-    tmp_path: Path, affected: dict[str, Any], yes: str, no: str
+    affected: dict[str, Any], yes: str, no: str
 ) -> None:
-    asked = {("py-yaml", Version(text)) for text in f"{yes} {no}".split()}
-    with export(tmp_path / "all.zip", advisory("Py_YAML", affected)).open("rb") as file:
-        assert {*search(file, asked).of} == {("py-yaml", Version(text)) for text in yes.split()}
+    asked = f"{yes} {no}".split()
+    assert [version for version in asked if audit.affects(affected, Version(version))] == yes.split()
 
 
-def test_what_is_withdrawn_or_of_another_ecosystem_is_no_finding(tmp_path: Path) -> None:
-    every, package = ranged("introduced 0"), ("requests", Version("2.0"))
-    withdrawn = advisory("requests", every, withdrawn="2026-11-21T10:00:00Z")
-    with export(tmp_path / "all.zip", withdrawn, advisory("requests", every, "npm")).open("rb") as file:
-        assert not search(file, {package}).of
+def test_what_is_withdrawn_or_of_another_ecosystem_is_no_finding() -> None:
+    every, releases = ranged("introduced 0"), {"py-yaml": "2.0"}
+    withdrawn = advisory("Py_YAML", every, withdrawn="2026-11-21T10:00:00Z")
+    assert not [*audit.about([withdrawn, advisory("Py_YAML", every, "npm")], releases)]
+    assert [*audit.about([advisory("Py_YAML", every)], releases)]
 
 
 EVERYBODY_KNOWS = advisory("jinja2", ranged("introduced 0", "fixed 2.10.1"))
@@ -178,12 +175,12 @@ def test_a_known_vulnerability_fails_and_a_clean_bill_says_how_old_the_database_
     monkeypatch.setattr(audit, "EXPORT", database.as_uri())
     for brought in (database, None):
         assert audit.report(brought) == 0
-        clean = r"0 of \d+ packages have a known .*, the newest of 2026-11-20, \d+ days ago\.\n"
+        clean = r"0 of \d+ packages have a known .*, the newest of 2026-11-20\.\n"
         assert re.fullmatch(clean, capsys.readouterr().out)
     for name in ("urllib3", "gradio"):  # of the image, of the page
         entry = advisory(name, ranged("introduced 0", "fixed 99"), aliases=["CVE-2027-1"])
         assert audit.report(export(database, EVERYBODY_KNOWS, entry)) == 1
-        wanted = rf"{name} [\d.]+: PYSEC-2027-1, CVE-2027-1: fixed in 99: of a test\n1 of .*\n"
+        wanted = rf"{name} [\d.]+: PYSEC-2027-1, CVE-2027-1: of a test https://\S+\n1 of .*\n"
         assert re.fullmatch(wanted, capsys.readouterr().out)
 
 
@@ -198,20 +195,3 @@ def test_no_answer_and_one_that_cannot_be_believed_are_no_clean_bill(
     for database in (None, portal, ignorant, other, tmp_path / "absent.zip"):
         assert audit.report(database) == audit.NOT_AUDITED
         assert re.fullmatch(r"NOT AUDITED: .*\n", capsys.readouterr().out)
-
-
-@pytest.mark.slow  # runs pip
-@pytest.mark.parametrize("unfit", [False, True])
-def test_packages_that_do_not_fit_fail_too(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, unfit: bool
-) -> None:
-    """pip itself finds one that wants what nobody has."""
-    if unfit:
-        unmet = tmp_path / "unfit-1.dist-info" / "METADATA"
-        unmet.parent.mkdir()
-        unmet.write_text("Metadata-Version: 2.1\nName: unfit\nVersion: 1\nRequires-Dist: nobody-has-it\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    database = export(tmp_path / "all.zip", EVERYBODY_KNOWS)
-    monkeypatch.setattr(sys, "argv", ["audit", "--database", str(database)])
-    assert audit.main() == int(unfit)
-    assert ("unfit 1 requires nobody-has-it" in capfd.readouterr().out) == unfit

@@ -45,7 +45,6 @@ SHARD = "model-00002-of-00006.safetensors"
 LISTING = "/revision/main"
 TOKEN = "hf_never_to_be_seen"
 PAGE = Fault(headers={"Content-Type": "text/html"}, body=b"<!doctype html>\n<title>Wi-Fi du lycee</title>")
-NO_LISTING = r"no listing of a repository: '<!doctype html>.*Wi-Fi.*HF_ENDPOINT"
 
 
 @dataclass
@@ -144,11 +143,10 @@ def test_a_download_is_whole_holds_only_what_is_wanted_and_is_then_used_without_
     ("headers", "least", "most"),
     [
         ({"Retry-After": "120"}, 120, 120),
-        ({"RateLimit": '"api";r=0;t=120', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}, 120, 120),
         ({"Retry-After": "3", "RateLimit": '"api";r=0;t=120'}, 120, 120),
         ({"RateLimit": '"api";r=499;t=120'}, 0, 4),
     ],
-    ids=["asked", "limited", "both", "limit not reached"],
+    ids=["asked", "limit reached", "limit not reached"],
 )
 def test_a_busy_hub_is_asked_again_after_the_time_it_names(
     site: Site, headers: dict[str, str], least: float, most: float
@@ -175,17 +173,19 @@ def test_a_hub_that_is_down_or_gone_is_given_up_after_five_attempts_with_growing
     assert len(site.naps) == 4 + 4
 
 
-@pytest.mark.parametrize("name", [SHARD, "config.json"])
-@pytest.mark.parametrize("other", ["altered", "page", "longer page"])
+@pytest.mark.parametrize(
+    ("name", "fault", "words"),
+    [
+        (SHARD, Fault(altered=True), f"{SHARD} is not what the hub declares"),
+        ("config.json", Fault(altered=True), r"config\.json is not what the hub declares"),
+        (SHARD, PAGE, "another size than was declared"),
+    ],
+)
 def test_bytes_that_are_not_what_the_hub_declares_are_fetched_again_then_refused(
-    site: Site, name: str, other: str
+    site: Site, name: str, fault: Fault, words: str
 ) -> None:
-    page = PAGE.body.ljust(len(site.files[name]) + (other == "longer page"))
-    fault = Fault(altered=True) if other == "altered" else Fault(body=page)
     site.server.fail("GET", f"/{name}", *[fault] * 5)
-    with pytest.raises(
-        DownloadFailed, match=f"{name} is not what the hub declares|another size than was dec"
-    ):
+    with pytest.raises(DownloadFailed, match=words):
         site.base()
     assert (len(site.naps), site.locks) == (4, [])
     assert (site.base() / name).read_bytes() == site.files[name]
@@ -239,17 +239,14 @@ def test_a_token_that_no_request_can_carry_is_refused_unquoted(site: Site) -> No
 LISTED = b'{"id": "a/b", "sha": %s, "siblings": [%s]}'
 REFUSALS = [
     ("GET", LISTING, [Fault(403, {"X-Error-Code": "GatedRepo"})], "answered 403"),
-    ("GET", LISTING, [Fault(403)], "answered 403"),
-    ("GET", LISTING, [Fault(404)], "answered 404"),
     ("GET", LISTING, [Fault(404, {"X-Error-Code": "RevisionNotFound"})], "main: .* 404.*SNB_BASE_REVISION"),
     ("HEAD", "/config.json", [Fault(403)] * 2, "answered 403"),  # behind an error of the library
     ("HEAD", SHARD, [PAGE], r"has not the headers of a hub.*login page"),
-    ("GET", LISTING, [PAGE], NO_LISTING),
-    ("GET", LISTING, [Fault(302, {"Location": "/login"})], NO_LISTING),
+    ("GET", LISTING, [Fault(302, {"Location": "/login"})], r"of a repository: '<!doctype html>.*HF_ENDPOINT"),
     *(
         ("GET", LISTING, [Fault(body=body)], "what answered")
         for body in (
-            *(b"[]", b"null", b'{"error": "who are you?"}', b"\xff\xfe\x00"),
+            *(b"null", b'{"error": "who are you?"}', b"\xff\xfe\x00"),
             *(LISTED % (b"null", b""), LISTED % (b'"../../x"', b""), LISTED % (b'"%s"' % (b"0" * 40), b"{}")),
         )
     ),
@@ -390,7 +387,6 @@ def test_offline_nothing_is_asked_and_the_faults_are_told(
 Changes = dict[str, dict[str, Any] | tuple[str, str] | bytes | None]
 OUTSIDE = "../../bystander"
 SLIDING = {"use_sliding_window": True, "sliding_window": 128, "max_window_layers": 1, "layer_types": None}
-LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
 UNSERVED: list[tuple[dict[str, Any], str]] = [  # config.json
     ({"architectures": ["Qwen3ForCausalLM"]}, "Qwen3ForCausalLM, not Qwen2"),
     ({"architectures": None}, "architectures in config.json is none"),
@@ -403,21 +399,14 @@ UNSERVED: list[tuple[dict[str, Any], str]] = [  # config.json
         {"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
         "rope_type in config.json is dynamic",
     ),
-    ({"rope_parameters": LONGROPE}, "rope_type in config.json is longrope"),
-    ({"rope_parameters": {"rope_type": "yarn"}}, "no Qwen2 model: .*factor"),
     ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq, not none: name"),
     ({"hidden_act": "zigzag"}, "describes no Qwen2 model: KeyError 'zigzag'"),
-    ({"hidden_size": "64"}, "describes no Qwen2 model: .*hidden_size"),
     ({"vocab_size": 390}, "tokenizer.json has 391 ids, and vocab_size in config.json is 390"),
     ({"auto_map": {"AutoModel": "x.Y"}}, "config.json wants code"),
-    (
-        {"num_hidden_layers": 10**8, "layer_types": None},
-        "num_hidden_layers is 100000000, more",
-    ),
+    ({"num_hidden_layers": 10**8, "layer_types": None}, "num_hidden_layers is 100000000, more"),
     ({"hidden_size": 10**18}, "describes no Qwen2 model"),
     ({"architectures": [1]}, "architectures in config.json is 1, not"),
     ({"dtype": True}, "describes no Qwen2 model: TypeError dtype is True"),
-    ({"num_attention_heads": 0}, "describes no Qwen2 model"),
     ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "factor": "4"}}, "describes no Qwen2"),
 ]
 REFUSED: list[tuple[Changes, str]] = [
@@ -427,17 +416,14 @@ REFUSED: list[tuple[Changes, str]] = [
     ({"tokenizer.json": b"{}"}, r"tokenizer\.json is no tokenizer"),
     ({SHARD: None}, f"{SHARD}, which holds weights, is absent"),
     ({INDEX: {"weight_map": {"w": OUTSIDE}}, OUTSIDE: b""}, "names no shards, or something else"),
-    ({INDEX: {"weight_map": {"w": "a/b.safetensors"}}, "a/b.safetensors": b""}, "names no shards"),
     ({INDEX: {"weight_map": {"w": "pytorch_model.bin"}}}, "names no shards"),
     ({"generation_config.json": {"eos_token_id": {}}}, "generation_config.json"),
     ({INDEX: b"{}"}, INDEX),
     ({INDEX: b'{"weight_map": {}}'}, INDEX),
     ({INDEX: b'{"weight_map": {"w": 1}}'}, INDEX),
-    ({INDEX: b"[]"}, INDEX),
     ({INDEX: None, "pytorch_model.bin": b""}, "pytorch_model.bin: pickles can run code and are refused"),
 ]
-for fields, words in UNSERVED:
-    REFUSED.append(({"config.json": fields}, words))
+REFUSED += [({"config.json": fields}, words) for fields, words in UNSERVED]
 
 
 def changed(files: dict[str, bytes], changes: Changes) -> dict[str, bytes]:
@@ -481,7 +467,6 @@ YARN: dict[str, Any] = {"type": "yarn", "factor": 4.0, "original_max_position_em
         ({"use_sliding_window": False, "sliding_window": 131072, "layer_types": None}, 1024),  # as Qwen2.5 is
         ({"use_sliding_window": True, "max_window_layers": 2, "layer_types": None}, 1024),  # in no layer
         ({"rope_parameters": None, "rope_scaling": YARN}, 4096),  # as Qwen's card says
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, 4096),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}, 4096),
     ],
     ids=str,
@@ -572,33 +557,18 @@ def test_a_whole_file_needs_no_index_and_a_vocabulary_may_be_longer_than_the_tok
     inspect(local, "base")
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"vocab_size": 10**7}, r"embed_tokens.weight has shape \(391, 64\), and .* \(10000000, 64\)"),
-        ({"intermediate_size": 10**9}, "up_proj.weight has shape"),
-        ({"num_attention_heads": 2}, "k_proj.weight has shape"),
-        ({"num_hidden_layers": 200, "layer_types": None}, "model.layers.199.mlp.up_proj.weight is absent"),
-    ],
-    ids=str,
-)
-def test_a_model_that_the_tensors_are_not_of_is_refused_before_it_takes_memory(
-    local: Path, changes: dict[str, Any], words: str
-) -> None:
-    change(local / "config.json", **changes)
-    with pytest.raises(WeightsMissing, match=words):
+def test_a_model_that_the_tensors_are_not_of_is_refused_before_it_takes_memory(local: Path) -> None:
+    change(local / "config.json", vocab_size=10**7, num_hidden_layers=200, layer_types=None)
+    with pytest.raises(WeightsMissing) as caught:
         inspect(local, "base")
+    shape = "has shape (391, 64), and config.json says (10000000, 64)"
+    assert f"model.embed_tokens.weight {shape}" in caught.value.faults
+    assert "model.layers.199.mlp.up_proj.weight is absent" in caught.value.faults
 
 
 DOCUMENTS = [
-    *(b"[" * 100_000, b'{"a":' * 100_000, b"\xef\xbb\xbf{}", b'{"a": "\xff"}', b'{"a": 1, "a": 2}'),
-    *(
-        b'{"a": NaN}',
-        b'{"a": -Infinity}',
-        b'{"a": 1e999}',
-        b'{"a": %s}' % (b"9" * 5000),
-        b"{" + b" " * (1 << 25),
-    ),
+    *(b"[" * 100_000, b"\xef\xbb\xbf{}", b'{"a": "\xff"}', b'{"a": 1, "a": 2}', b'{"a": NaN}'),
+    *(b'{"a": 1e999}', b'{"a": %s}' % (b"9" * 5000), b"{" + b" " * (1 << 25)),
 ]
 
 
@@ -637,13 +607,7 @@ def test_what_lies_beside_the_shards_is_not_loaded(local: Path, tmp_path: Path) 
     assert all(torch.equal(weight, expected[name]) for name, weight in loaded.items())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("model.safetensors", "other.safetensors", "Model.SafeTensors", "adapter_model.safetensors"),
-        *("adapter_config.json", "pytorch_model.bin.index.json"),
-    ],
-)
+@pytest.mark.parametrize("name", ["model.safetensors", "Model.SafeTensors", "adapter_config.json"])
 def test_what_lies_beside_a_lock_is_refused_by_name_until_it_is_gone(site: Site, name: str) -> None:
     folder = site.base()
     (folder / name).write_bytes(site.files[SHARD])
@@ -660,44 +624,21 @@ def test_what_lies_beside_a_lock_is_refused_by_name_until_it_is_gone(site: Site,
 def test_what_a_lock_leaves_out_is_not_read(site: Site, left_out: str) -> None:
     folder = site.base()
     lock = read_lock(folder)
-    replace(lock, files={n: entry for n, entry in lock.files.items() if n != left_out}).write(folder)
+    replace(lock, files={name: lock.files[name] for name in {*lock.files} - {left_out}}).write(folder)
     with pytest.raises(WeightsMissing, match=left_out):
         site.base(base_model=str(folder))
     assert read_lock(site.base()).files == lock.files
 
 
-TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        *(b"[" * 100_000, b'{"a":' * 100_000, b"{", b"\xff", b"7"),
-        *(
-            json.dumps({"a": {**TENSOR, name: value}}).encode()
-            for name, value in (
-                *(("data_offsets", [0, 1 << 62]), ("data_offsets", [8, 0]), ("data_offsets", [-8, 0])),
-                *(("shape", [1 << 62, 1 << 62]), ("shape", [3]), ("shape", [0]), ("dtype", "F0")),
-            )
-        ),
-        json.dumps({"a": TENSOR, "b": TENSOR}).encode(),  # one over the other
-    ],
-    ids=lambda header: str(header)[:80],
-)
-def test_a_header_that_lies_or_is_none_is_refused(local: Path, header: bytes) -> None:
-    (local / SHARD).write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with pytest.raises(WeightsMissing, match=f"{SHARD} is truncated or damaged"):
-        inspect(local, "base")
-
-
-def test_a_shard_cut_anywhere_is_refused(tmp_path: Path) -> None:
-    cut, whole = tmp_path / "cut", save({"a": torch.rand(2, 2), "b": torch.ones(3)}, {"format": "pt"})
-    for length in range(len(whole)):
-        cut.write_bytes(whole[:length])
-        with pytest.raises(WeightsMissing, match="cut is truncated or damaged"):
-            tensor_shapes(cut)
-    cut.write_bytes(whole)
-    assert tensor_shapes(cut) == {"a": (2, 2), "b": (3,)}
+def test_a_shard_cut_anywhere_or_whose_header_lies_is_refused(tmp_path: Path) -> None:
+    shard, whole = tmp_path / "shard", save({"a": torch.rand(2, 2), "b": torch.ones(3)}, {"format": "pt"})
+    shard.write_bytes(whole)
+    assert tensor_shapes(shard) == {"a": (2, 2), "b": (3,)}
+    lies = [whole.replace(b"[2,2]", shape) for shape in (b"[2,3]", b"[-1,]", b"[[[[[")]
+    for damaged in (*lies, *(whole[:length] for length in range(len(whole)))):
+        shard.write_bytes(damaged)
+        with pytest.raises(WeightsMissing, match="shard is truncated or damaged"):
+            tensor_shapes(shard)
 
 
 # Sources, and the script

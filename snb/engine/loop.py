@@ -138,7 +138,7 @@ class Engine:
         with self._wake:
             if fault := self.fault():
                 raise fault
-            if not self._busy():
+            if not self.busy:
                 self._turned = time.monotonic()
             self._waiting.append(generation)
             self._wake.notify()
@@ -160,7 +160,7 @@ class Engine:
         if now - self._looked > PAUSED:
             self._turned = now  # the process was suspended and resumed: the loop could not run either
         self._looked = now
-        if self._down is None and self._busy() and now - self._turned > self._stall:
+        if self._down is None and self.busy and now - self._turned > self._stall:
             self._down = EngineDown(f"no decode step for {self._stall:.0f} s", "Restart the process")
             log.error("the decode loop is stuck")
         return self._down
@@ -171,9 +171,9 @@ class Engine:
         return self.fault() is None and self._thread.is_alive()
 
     @property
-    def running(self) -> int:
-        """Requests that hold a row or wait for one."""
-        return len(self._waiting) + sum(owner is not None for owner in self._rows)
+    def busy(self) -> bool:
+        """Whether requests hold rows or wait for one."""
+        return bool(self._waiting) or any(self._rows)
 
     def close(self) -> None:
         """Stops the loop and frees its memory; requests under way end with EngineDown."""
@@ -186,9 +186,6 @@ class Engine:
         # Freed here, not with the last reference: the next engine may need this memory while a traceback
         # still refers to this one.
         del self.model, self.step, self._sampler, self._chosen, self.prefixes
-
-    def _busy(self) -> bool:
-        return bool(self._waiting) or any(self._rows)
 
     def _warm(self, ids: list[int]) -> Prefix:
         for start in range(0, len(ids), PREFILL_TOKENS):
@@ -211,7 +208,7 @@ class Engine:
 
     def _wait_for_work(self) -> bool:
         with self._wake:
-            self._wake.wait_for(lambda: self._closed or self._busy())
+            self._wake.wait_for(lambda: self._closed or self.busy)
             return not self._closed and self._down is None
 
     def _fail(self, fault: EngineDown) -> None:

@@ -137,17 +137,13 @@ class SlotModel:
         return self._scores(hidden[self._columns[: len(ids)], lengths - 1])
 
     @torch.inference_mode()
-    def decode(self, tokens: Sequence[int | None], starts: Sequence[int], step: Step | None = None) -> Tensor:
+    def decode(self, tokens: Sequence[int], starts: Sequence[int], step: Step | None = None) -> Tensor:
         """The same for one new token of each of the first `len(tokens)` rows.
 
-        A row whose token is None is idle: it is computed with the others, and its scores mean nothing. `step`
-        is one of `snb.engine.paths`; by default this model's own, which runs eagerly.
+        `step` is one of `snb.engine.paths`; by default this model's own, which runs eagerly.
         """
-        idle = self.cache.context
-        ids = self._tensor([[token or 0] for token in tokens])
-        positions = [idle if t is None else start for t, start in zip(tokens, starts, strict=True)]
-        longest = max(position + 1 for position in positions if position != idle)
-        return (step or self.step)(ids, self._tensor(positions)[:, None], self.aligned(longest))
+        ids, positions = self._tensor(tokens)[:, None], self._tensor(starts)[:, None]
+        return (step or self.step)(ids, positions, self.aligned(max(starts) + 1))
 
     @torch.inference_mode()
     def step(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
@@ -155,7 +151,7 @@ class SlotModel:
 
         Args:
             ids: int64 `[n, 1]`.
-            positions: int64 `[n, 1]`, the column of each; for an idle row the one past the context.
+            positions: int64 `[n, 1]`, the column of each; the one past the context for a graph's idle rows.
             columns: how many of them attention reads.
 
         Returns:

@@ -3,81 +3,139 @@
 scripts/benchmark https://host                   a server that speaks Cog's HTTP
 scripts/benchmark replicate:owner/name           with REPLICATE_API_TOKEN; also owner/name:version and
                                                  deployments/owner/name
-scripts/benchmark --against transformers vllm    this package and others, on this machine's weights
+scripts/benchmark --against vllm                 this package and vLLM, on this machine's weights in fp32
 """
 # guidellm makes load too, but speaks OpenAI's HTTP alone: neither Cog's stream nor Replicate's.
 
 import argparse
+import contextlib
+import itertools
 import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tools.benchmarking import report, workload
-from tools.benchmarking.peers import PEERS
-from tools.benchmarking.programs import lines
-from tools.benchmarking.session import TITLE, Session
+from tools.benchmarking import peers, report, workload
+from tools.benchmarking.benchmark_record import machine, versions
+from tools.benchmarking.classroom import Run, gather
+from tools.benchmarking.figures import rows
+from tools.benchmarking.programs import TAIL, lines
 from tools.command import say
-from tools.endpoints.started import OURS, REFERENCE, ours, reference, remote
+from tools.endpoints.endpoint import Busy, Endpoint, Failed
+from tools.endpoints.started import OURS, Started, ours, remote
 from tools.serving import local
+from tools.serving.server import SetupFailed
+
+CLASS_SECONDS = 1.0
+SHORT = {"max_tokens": 8, "min_tokens": 8}
+"""Of a first answer."""
+TITLE = "# Benchmark"
 
 
-def arguments() -> argparse.ArgumentParser:
+@dataclass
+class Session:
+    """What has been measured so far; a server that could not be is a fault."""
+
+    plan: argparse.Namespace
+    runs: list[Run] = field(default_factory=list)
+    starts: list[report.Row] = field(default_factory=list)
+    faults: list[report.Row] = field(default_factory=list)
+
+    def measure(self, name: str, server: contextlib.AbstractContextManager[Started]) -> None:
+        """Everything of the plan at one server. One that fails is a fault, and the others go on."""
+        try:
+            with server as started:
+                self._warm(started)
+                self._visit(started.endpoint)
+        except (SetupFailed, Failed, Busy) as error:
+            self.faults.append({"fault": f"{name}: {error}"})
+            say(f"{name}: {error}")
+        if self.plan.output:  # rewritten after each server
+            date = datetime.now(UTC).isoformat(timespec="seconds")
+            record = {"date": date, "machine": machine(), "versions": versions(), "tables": self.tables}
+            document = {**record, "runs": [asdict(run) for run in self.runs]}
+            report.write(self.plan.output / "benchmark.json", TITLE, document)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything was not answered."""
+        return bool(self.faults) or any(answer.failure for run in self.runs for answer in run.answers)
+
+    @property
+    def tables(self) -> report.Tables:
+        """Of the report."""
+        return {"figures": rows(self.runs), "start": self.starts, "faults": self.faults}
+
+    def _warm(self, started: Started) -> None:
+        """The first answer of a server: what only the first request pays for, and the persona's prefix."""
+        name = started.endpoint.name
+        say(f"{name}: first answer …")
+        began = time.monotonic()
+        [answer] = gather(started.endpoint, [{**workload.inputs("chat", 0), **SHORT}])
+        if answer.failure:
+            raise Failed(answer.failure)
+        if started.since is not None:
+            self.starts.append({"server": name, "to_first_text_s": began - started.since + answer.times[0]})
+
+    def _visit(self, endpoint: Endpoint) -> None:
+        """Run after run; no two requests are alike, and every server gets the same."""
+        numbers = itertools.count(1)  # the first pupil came before, to warm the server
+        kinds = [("at once", level, 0.0) for level in self.plan.concurrency]
+        if self.plan.pupils:
+            kinds.append(("class", self.plan.pupils, CLASS_SECONDS))
+        rounds = range(self.plan.rounds)
+        for name, (kind, count, within), _ in itertools.product(self.plan.workload, kinds, rounds):
+            pupils = [workload.inputs(name, next(numbers)) for _ in range(count)]
+            answers = gather(endpoint, pupils, within)
+            self.runs.append(Run(endpoint.name, name, kind, count, answers))
+            failed = [answer.failure for answer in answers if answer.failure]
+            seconds = max(answer.ended for answer in answers)
+            shown = f"; {len(failed)} failed: {failed[0]}" if failed else ""
+            say(f"{endpoint.name}: {name}, {count} {kind}: {seconds:.1f} s{shown}")
+
+
+def measure_here(session: Session, settings: Mapping[str, str]) -> None:
+    """This package, and what it is to be compared with, one after the other."""
+    against = session.plan.against
+    # First: without a network nothing would come of what has been measured by then.
+    binaries = peers.install(peers.VLLM, *peers.UNWANTED) if against else None
+    with tempfile.NamedTemporaryFile("w+", suffix=".log") as log, tempfile.TemporaryDirectory() as merged:
+        session.measure(OURS, ours(settings, log))
+        if binaries:
+            say("merging the weights into one folder …")
+            whole = {**settings, "SNB_PREPARED": "none", "SNB_PRECISION": "fp32"}
+            list(lines(["-m", "tools.benchmarking.peers", merged], whole))
+            session.measure(peers.VLLM, peers.vllm(binaries, Path(merged), log))
+        if session.faults:
+            say(Path(log.name).read_text(errors="replace")[-TAIL:])
+
+
+def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     add = parser.add_argument
     add("endpoint", nargs="?", help="what to measure (default: this package, started here)")
     add("--workload", nargs="+", choices=workload.TOKENS, default=["chat"])
     add("--concurrency", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32], help="requests at once")
     add("--rounds", type=int, default=3, help="runs of each kind, whose medians are shown (default 3)")
     add("--class", dest="pupils", type=int, default=0, metavar="N", help="also N pupils within one second")
-    add("--cold", action="store_true", help="also the first text alone, with a known and an unknown persona")
     add("--output", type=Path, metavar="FOLDER", help="keeps benchmark.json and benchmark.md there")
-    here = parser.add_argument_group("on this machine only")
-    add = here.add_argument
-    add("--bare", action="store_true", help="also one request alone through plain generate")
-    add("--overhead", action="store_true", help="also what server and stream add to a tiny model's generate")
-    add("--against", nargs="+", choices=(REFERENCE, *PEERS), default=[], help="others, on the same weights")
-    add("--load", action="store_true", help="instead: wall time and peak memory of a boot")
-    return parser
-
-
-def measure_here(session: Session, options: argparse.Namespace) -> None:
-    """This package, and what it is to be compared with, one after the other."""
-    settings, peers = local.settings(), [PEERS[name] for name in options.against if name in PEERS]
-    for peer in peers:
-        peer.install()  # first: without a network nothing would come of what has been measured by then
-    with tempfile.NamedTemporaryFile("w+", suffix=".log") as log, tempfile.TemporaryDirectory() as merged:
-        session.log = Path(log.name)
-        session.measure(OURS, ours(settings, log))
-        if options.bare:
-            session.bare(settings)
-        if REFERENCE in options.against:
-            session.measure(REFERENCE, reference(settings, log))
-        if peers:
-            say("merging the weights into one folder …")
-            list(lines(["-m", "tools.benchmarking.child", "merge", merged], settings))
-        for peer in peers:
-            session.measure(peer.name, peer.started(Path(merged), log))
-        if options.overhead:
-            session.overhead(log)
+    add("--against", choices=[peers.VLLM], help="another server here, on the same weights")
+    options = parser.parse_args()
+    if options.endpoint and options.against:
+        parser.error("--against starts servers here; leave the endpoint out")
+    return options
 
 
 def main() -> int:
-    parser = arguments()
-    options = parser.parse_args()
-    if options.load:
-        from tools.benchmarking import load_benchmark  # and with it torch, which would sit beside the servers
-
-        load_benchmark.run()
-        return 0
-    if options.endpoint and (options.bare or options.overhead or options.against):
-        parser.error("--bare, --overhead and --against start servers here; leave the endpoint out")
-    plan = options.workload, options.concurrency, options.rounds, options.pupils, options.cold
-    session = Session(*plan, options.output)
+    options = arguments()
+    session = Session(options)
     if options.endpoint:
         session.measure(options.endpoint, remote(options.endpoint))
     else:
-        measure_here(session, options)
+        measure_here(session, local.settings())
     print(report.markdown(TITLE, session.tables), end="")
     return 1 if session.failed else 0

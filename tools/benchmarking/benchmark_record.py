@@ -3,7 +3,6 @@
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "memory": value("/proc/meminfo", "MemTotal"),
-        "gpus": output(query).splitlines() if has_gpu() else [],
+        "gpus": output(*query).splitlines() if has_gpu() else [],
     }
 
 
@@ -31,7 +30,7 @@ def value(file: str, name: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
-def output(command: Sequence[str]) -> str:
+def output(*command: str) -> str:
     """What a program writes to stdout."""
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
@@ -39,8 +38,6 @@ def output(command: Sequence[str]) -> str:
 def versions() -> dict[str, str]:
     """Of this project, of Python, and of every package that is pinned."""
     names = [pin.partition("==")[0] for pin in pins(ROOT / "requirements.txt")]
-    return {
-        "project": output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-    }
+    project = output("git", "-C", str(ROOT), "describe", "--always", "--dirty")
+    installed = {name: metadata.version(name) for name in names}
+    return {"project": project, "python": platform.python_version(), **installed}

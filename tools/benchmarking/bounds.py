@@ -39,7 +39,7 @@ class Card(NamedTuple):
 
 
 DEVICES = {device.name: device for device in RENTED}
-CARDS = (
+_CARDS = (
     Card("T4", DEVICES["T4 (16 GB)"], Rates(320e9, 65e12)),
     Card("RTX 4000 SFF Ada", rented("RTX 4000 SFF Ada (20 GB)", (8, 9), 18.6), Rates(280e9, 76.7e12)),
     Card("L4", DEVICES["L4 or A10G (24 GB)"], Rates(300e9, 121e12)),
@@ -51,6 +51,7 @@ CARDS = (
     Card("A100 80GB SXM", DEVICES["A100 or H100 (80 GB)"], Rates(2039e9, 312e12)),
     Card("H100 SXM", DEVICES["A100 or H100 (80 GB)"], Rates(3350e9, 989.5e12)),
 )
+CARDS = {card.name: card for card in _CARDS}
 """Every card of prices.toml; docs/costs.md has the datasheets. Of A100 and H100 the faster kinds."""
 
 
@@ -79,10 +80,10 @@ class Bounds:
         read = self.read(precision, rows, length, unpacked)
         return self._seconds(rates, precision, read, rows, rows * length, rows)
 
-    def prefill(self, rates: Rates, precision: str, tokens: int, cached: int = 0) -> float:
-        """Seconds to read `tokens` tokens of one prompt after `cached` that are in the cache already."""
+    def prefill(self, rates: Rates, precision: str, tokens: int) -> float:
+        """Seconds to read a prompt of `tokens` tokens."""
         read = ceil(tokens / PREFILL_TOKENS) * self.read(precision, 0, 0)
-        pairs = tokens * cached + tokens * (tokens + 1) // 2
+        pairs = tokens * (tokens + 1) // 2
         return self._seconds(rates, precision, read, tokens, pairs, 1)
 
     def _seconds(

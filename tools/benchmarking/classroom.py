@@ -12,7 +12,7 @@ from tools.endpoints.endpoint import Busy, Endpoint, Failed, Piece
 PATIENCE = 1800.0
 """Seconds for which a full server is asked again."""
 AGAIN = 0.05
-"""Seconds between two tries at a full server, of all who wait taken together: more would take its cores."""
+"""Seconds between two tries at a full server, of a whole class: more would take its cores."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Run:
     server: str
     workload: str
     kind: str
-    """`at once`; `class`: spread over a second; `warm`, `cold`: alone, with a known or an unknown persona."""
+    """`at once`, or `class`: spread over a second."""
     pupils: int
     answers: list[Answer]
 
@@ -52,7 +52,6 @@ class Run:
 def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: float = 0.0) -> list[Answer]:
     """Asks all of them, spread evenly over `within` seconds, and returns when all have ended."""
     answers: dict[int, Answer] = {}
-    waiting: set[int] = set()
     begin = time.monotonic()
 
     def clock() -> float:
@@ -60,7 +59,7 @@ def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: fl
 
     def pupil(number: int) -> None:
         time.sleep(max(0.0, number * within / len(requests) - clock()))
-        asking = patiently(endpoint, requests[number], clock, waiting)
+        asking = patiently(endpoint, requests[number], AGAIN * len(requests))
         answers[number] = listen(asking, requests[number]["max_tokens"], clock)
 
     # Daemons, so that Ctrl-C need not wait for answers.
@@ -72,22 +71,18 @@ def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: fl
     return [answers[number] for number in range(len(requests))]
 
 
-def patiently(
-    endpoint: Endpoint, inputs: Mapping[str, Any], clock: Callable[[], float], waiting: set[int]
-) -> Iterator[Piece]:
+def patiently(endpoint: Endpoint, inputs: Mapping[str, Any], pause: float) -> Iterator[Piece]:
     """The pieces of an answer, once the server takes the question. Raises Busy when it never does."""
-    until, me = clock() + PATIENCE, threading.get_ident()
+    until = time.monotonic() + PATIENCE
     while True:
-        waiting.discard(me)
         try:
             yield from endpoint.ask(inputs)
             return
         except Busy as busy:
-            if clock() > until:
+            if time.monotonic() > until:
                 raise
-            waiting.add(me)
             # Chance keeps those who were refused together from coming back together.
-            time.sleep(max(busy.seconds, AGAIN * len(waiting) * random.uniform(0, 2)))
+            time.sleep(max(busy.seconds, random.uniform(0, pause)))
 
 
 def listen(pieces: Iterator[Piece], wanted: int, clock: Callable[[], float]) -> Answer:

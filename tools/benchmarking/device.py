@@ -1,38 +1,16 @@
-"""The device here, and the rates that it reaches, as JSON; or, given GiB, holds all of a card but so much."""
+"""The rates that a device reaches; as a program, given GiB, holds all of a card but so much."""
 
-import json
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
-from typing import Any
 
 import torch
 
-from snb.card import FLOATS, GIB, Device
-from snb.diagnosis import Evidence
-from snb.settings import Settings
+from snb.card import GIB
 from tools.benchmarking.bounds import Rates
 
 SIZES = {"cuda": (2**28, 8192), "cpu": (2**28, 1024)}
 """Bytes of a tensor that is copied, far more than any cache holds; width of square matrices to multiply."""
-
-
-def describe(device: Device) -> dict[str, Any]:
-    """The device, versions, and measured rates."""
-    evidence, half = Evidence.gather(), FLOATS[device.half if device.kind == "cuda" else "fp32"]
-    measured = rates(device.kind, half)
-    return {
-        "name": device.name,
-        "capability": ".".join(map(str, device.capability)),
-        "free_gib": device.free / GIB,
-        "total_gib": device.total / GIB,
-        "driver": evidence.driver_version,
-        "cuda": evidence.torch_cuda,
-        **{name: metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")},
-        "copy_gb_per_second": measured.bandwidth / 1e9,
-        "product_tflops": measured.half / 1e12,
-    }
 
 
 def rates(kind: str, dtype: torch.dtype) -> Rates:
@@ -67,7 +45,4 @@ def hold(gib: float) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        hold(float(sys.argv[1]))
-    else:
-        print(json.dumps({"device": [describe(Device.find(Settings.from_environment().device))]}))
+    hold(float(sys.argv[1]))

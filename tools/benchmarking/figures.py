@@ -6,47 +6,29 @@ A request that failed stays in: it never got its first text (infinite), and its 
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 
 from tools.benchmarking.classroom import Answer, Run
 from tools.benchmarking.report import Row
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Infinite where there was nothing to time."""
-
-    ttft_p50_s: float  # from a pupil's question to its first text
-    ttft_p95_s: float
-    last_first_text_s: float  # from the first question of the run to the last first text
-    between_tokens_p50_ms: float  # see `between`
-    between_tokens_p95_ms: float
-    tokens_per_second_of_a_request: float  # over its whole time; median of the requests
-    after_its_first_text: float  # the same from the first text on
-    tokens_per_second_in_all: float  # tokens of all whole answers over the time of the run
-    failed: float  # requests without a whole answer
-    other_length: float  # whole answers whose tokens are not those asked for, or not told
-
-
-def figures(answers: Sequence[Answer]) -> Figures:
-    """What a run shows."""
+def figures(answers: Sequence[Answer]) -> dict[str, float]:
+    """What a run shows; infinite where there was nothing to time."""
     whole = [answer for answer in answers if not answer.failure]
     waits = [math.inf if a.failure else a.times[0] - a.asked for a in answers]
     rates = [0.0 if a.failure else a.tokens / (a.last - a.asked) for a in answers]
     gaps = [1000 * gap for answer in whole for gap in between(answer)]
-    return Figures(
-        ttft_p50_s=percentile(waits, 0.5),
-        ttft_p95_s=percentile(waits, 0.95),
-        last_first_text_s=max(math.inf if a.failure else a.times[0] for a in answers),
-        between_tokens_p50_ms=percentile(gaps, 0.5),
-        between_tokens_p95_ms=percentile(gaps, 0.95),
-        tokens_per_second_of_a_request=percentile(rates, 0.5),
-        after_its_first_text=percentile(map(after_first, answers), 0.5),
-        tokens_per_second_in_all=sum(a.tokens for a in whole) / max(a.last for a in answers),
-        failed=len(answers) - len(whole),
-        other_length=sum(a.reported != a.wanted for a in whole),
-    )
+    return {
+        "ttft_p50_s": percentile(waits, 0.5),
+        "ttft_p95_s": percentile(waits, 0.95),
+        "last_first_text_s": max(math.inf if a.failure else a.times[0] for a in answers),
+        "between_tokens_p50_ms": percentile(gaps, 0.5),
+        "between_tokens_p95_ms": percentile(gaps, 0.95),
+        "tokens_per_second_of_a_request": percentile(rates, 0.5),
+        "tokens_per_second_in_all": sum(a.tokens for a in whole) / max(a.last for a in answers),
+        "failed": len(answers) - len(whole),
+        "other_length": sum(a.reported != a.wanted for a in whole),  # than was asked for, or not told
+    }
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -61,26 +43,18 @@ def between(answer: Answer) -> list[float]:
     return [(now - before) / share for before, now in pairwise(answer.times)]
 
 
-def after_first(answer: Answer) -> float:
-    """Tokens per second of one answer from its first text on; 0 where it has not two pieces or failed."""
-    gaps = [] if answer.failure else between(answer)
-    return 1 / statistics.fmean(gaps) if gaps else 0.0
-
-
-def median(rounds: Sequence[Run]) -> Figures:
-    """Each figure's median over runs that are alike; counts are added up."""
-    each = [figures(run.answers) for run in rounds]
-    columns = {f.name: [getattr(one, f.name) for one in each] for f in fields(Figures)}
-    counts = {name: sum(columns.pop(name)) for name in ("failed", "other_length")}
-    return Figures(**{name: statistics.median(column) for name, column in columns.items()}, **counts)
-
-
 def rows(runs: Iterable[Run]) -> list[Row]:
-    """A row for each server and what it was asked, in the order of their first runs."""
-    groups: dict[tuple[str, str, str, int], list[Run]] = {}
+    """A row for each server and what it was asked: medians over runs that are alike, and counts added up."""
+    groups: dict[tuple[str, str, str, int], list[dict[str, float]]] = {}
     for run in runs:
-        groups.setdefault((run.server, run.workload, run.kind, run.pupils), []).append(run)
+        asked = run.server, run.workload, run.kind, run.pupils
+        groups.setdefault(asked, []).append(figures(run.answers))
     names = ("server", "workload", "kind", "pupils")
     return [
-        {**dict(zip(names, asked, strict=True)), **asdict(median(alike))} for asked, alike in groups.items()
+        {
+            **dict(zip(names, asked, strict=True)),
+            **{name: statistics.median(one[name] for one in alike) for name in alike[0]},
+            **{name: sum(one[name] for one in alike) for name in ("failed", "other_length")},
+        }
+        for asked, alike in groups.items()
     ]

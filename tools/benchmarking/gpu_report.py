@@ -5,16 +5,15 @@ scripts/gpu-report --random --minutes 9      random weights of the true shape: n
 scripts/gpu-report --cpu --random            every part on a CPU, with a tiny shape
 
 AS_IS=1 in front takes the packages of this Python, where the pinned ones cannot be installed. In order of
-worth: device; boots in bf16 and nf4, every slot filled to its end, memory, steps, prefill and rounding; the
-card made as small as a T4 and as one of 24 GB; the GPU tests; the server; boots in fp16, prepared nf4 and
-int8. A part that fails, hangs or does not fit the time is recorded with its reason. After every table
-report.json and report.md are rewritten; they name no host, user, folder or token.
+worth: boots in bf16 and nf4, every slot filled to its end, memory, steps, prefill, tokens in process, plain
+generate and rounding; the card made as small as a T4 and as one of 24 GB; the GPU tests; the server; boots in
+fp16, prepared nf4 and int8. A part that fails, hangs or does not fit the time is recorded with its reason.
+After every table report.json and report.md are rewritten; they name no host, user, folder or token.
 """
 
 import argparse
 import json
 import math
-import re
 import shlex
 import shutil
 import subprocess
@@ -31,7 +30,8 @@ from pathlib import Path
 from snb.settings import ROOT
 from tools.benchmarking import report
 from tools.benchmarking.bars import bars
-from tools.benchmarking.programs import GRACE, PATIENCE, Command, lines, result
+from tools.benchmarking.benchmark_record import machine, versions
+from tools.benchmarking.programs import GRACE, PATIENCE, lines
 from tools.benchmarking.report import Row, Tables
 from tools.command import say
 from tools.endpoints.endpoint import Failed
@@ -44,9 +44,7 @@ ROOM = 45 * 10**9
 SLOWER, COLD = 2, 30.0
 """Where there is a deadline, a part may take so many times as long as expected, and so many seconds more."""
 FULL = ("full", "memory")
-TABLES = (*FULL, "steps", "prefill", "throughput", "rounding")
-OUTCOME = re.compile(r"::(\S+) (PASSED|FAILED|ERROR|SKIPPED)(?: \((.*)\))?")
-REASON = re.compile(r"(?:FAILED|ERROR) \S+::(\S+ - .*)")
+TABLES = (*FULL, "speed", "steps", "prefill", "throughput", "generate", "rounding")
 
 
 @dataclass(frozen=True)
@@ -64,22 +62,20 @@ class Task:
 
 # Seconds are computed from what an H200 showed on 2026-11-26: 30 to make the weights, 16 to 22 from a
 # process's start to a boot that is ready (45 in int8), 34 to the first text over HTTP, 28 to prepare nf4,
-# and 0.05 a chunk of a prompt.
+# 0.05 a chunk of a prompt, and 2.3 an answer of plain generate.
 GPU = (
-    Task("device", 6),
     Task("weights", 35),
-    Task("bf16", 65, "bf16", 32, TABLES),
-    Task("nf4", 50, "nf4", 16, TABLES),
+    Task("bf16", 70, "bf16", 32, TABLES),
+    Task("nf4", 55, "nf4", 16, TABLES),
     Task("T4", 28, "nf4", 16, FULL, free=14.6),
     Task("24GB", 33, "nf4", 16, FULL, free=22.0),
     Task("tests", 85),
-    Task("server", 85, count=32),
+    Task("server", 65, count=32),
     Task("fp16", 26, "fp16", 16, FULL),
     Task("prepared", 45, "nf4", 4, FULL, prepared=True),
     Task("int8", 55, "int8", 1, FULL),
 )
 CPU = (
-    Task("device", 5),
     Task("weights", 5),
     Task("fp32", 10, "fp32", 2, TABLES),
     Task("tests", 5),
@@ -104,7 +100,7 @@ class Inspection:
     deadline: float = math.inf
     """Monotonic seconds."""
     failures: dict[str, str] = field(default_factory=dict)
-    tables: dict[str, list[Row]] = field(default_factory=lambda: {"parts": []})
+    tables: dict[str, list[Row]] = field(default_factory=lambda: {"machine": [machine()], "parts": []})
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Every task in its order."""
@@ -141,64 +137,52 @@ class Inspection:
 
     def _keep(self) -> None:
         date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-        title = (
-            f"# What this machine shows\n\n`{self.command}`, {date}. Measured, where nothing else is said."
-        )
+        title = f"# What this machine shows\n\n`{self.command}`, {date}."
         if held := list(bars(self.tables)):
             self.tables["bars"] = held
-        document = {"command": self.command, "date": date, "tables": self.tables, "failures": self.failures}
+        record = {"command": self.command, "date": date, "versions": versions()}
+        document = {**record, "tables": self.tables, "failures": self.failures}
         report.write(self.output / "report.json", title, document)
-
-    def _device(self, _: Task, until: float) -> Iterator[Tables]:
-        yield result(["-m", "tools.benchmarking.device"], self.settings, until)
 
     def _weights(self, _: Task, until: float) -> Iterator[Tables]:
         if self.random:
-            yield result(["-m", "tools.benchmarking.random_weights", *self.random], self.settings, until)
+            command = ["-m", "tools.benchmarking.random_weights", *self.random]
+            yield from map(json.loads, lines(command, self.settings, until))
         else:  # a download takes the time that there is
-            yield timed("weights", [SCRIPTS / "download-weights"], self.settings, self.deadline)
+            list(lines([SCRIPTS / "download-weights"], self.settings, self.deadline))
 
     def _boot(self, task: Task, until: float) -> Iterator[Tables]:
         settings = {**self.settings, "SNB_PRECISION": task.precision, "SNB_SLOTS": str(task.count)}
         if task.prepared:
             settings["SNB_PREPARED"] = str(self.scratch / "prepared")
             options = ["--precision", task.precision, "--skip-quality", "--output", settings["SNB_PREPARED"]]
-            yield timed("preparing", [SCRIPTS / "prepare-weights", *options], self.settings, until)
+            list(lines([SCRIPTS / "prepare-weights", *options], self.settings, until))
         with ballast(task.free) if task.free else nullcontext():
             command = ["-m", "tools.benchmarking.measures", str(time.time()), *task.tables]
             yield from map(json.loads, lines(command, settings, until))
 
     def _tests(self, _: Task, until: float) -> Iterator[Tables]:
-        """Each test that needs a GPU; reasons of failures come at the end."""
+        """pytest's own line on each test that needs a GPU, and on each that failed."""
         options = ["-v", "-m", "gpu", "-p", "no:cacheprovider", str(ROOT / "tests" / "test_gpu.py")]
-        settings, reasons = {**self.settings, "COLUMNS": "200"}, []
+        settings, failed = {**self.settings, "COLUMNS": "200"}, []
         for line in lines(["-u", "-m", "pytest", *options], settings, until, codes=(0, 1)):
-            if ended := OUTCOME.search(line):
-                test, outcome, reason = ended.groups("")
-                yield {"tests": [{"test": test, "outcome": outcome.lower(), "reason": reason}]}
-            elif failed := REASON.match(line):
-                reasons.append(failed[1])
-        if reasons:
-            raise Failed(f"failed: {'; '.join(reasons)}")
+            if "::" in line:
+                yield {"tests": [{"test": line}]}
+                failed += [line] if line.startswith(("FAILED", "ERROR")) else []
+        if failed:
+            raise Failed("; ".join(failed))
 
     def _server(self, task: Task, until: float) -> Iterator[Tables]:
-        """The package behind the real server, one run of each level, and plain `generate`."""
+        """The package behind the real server, one run of each level."""
         levels = [str(level) for level in dict.fromkeys((1, max(1, task.count // 2), task.count))]
-        options = ["--rounds", "1", "--bare", "--output", str(self.scratch), "--concurrency", *levels]
-        options += ["--class", str(min(30, task.count))]
+        options = ["--rounds", "1", "--class", str(min(30, task.count)), "--output", str(self.scratch)]
         settings = {**self.settings, "SNB_SLOTS": str(task.count)}
+        options += ["--concurrency", *levels]
         list(lines([SCRIPTS / "benchmark", *options], settings, until, codes=(0, 1)))
         tables = json.loads((self.scratch / "benchmark.json").read_text(encoding="utf-8"))["tables"]
         yield {"server": tables["figures"], "start": tables["start"]}
         if tables["faults"]:
             raise Failed("; ".join(row["fault"] for row in tables["faults"]))
-
-
-def timed(table: str, command: Command, settings: Mapping[str, str], until: float) -> Tables:
-    """A table of the seconds that a command took."""
-    began = time.monotonic()
-    list(lines(command, settings, until))
-    return {table: [{"seconds": time.monotonic() - began}]}
 
 
 @contextmanager
@@ -249,7 +233,7 @@ def main() -> int:
             random=[folder, *(["--small"] if options.cpu else [])] if options.random else [],
             deadline=began + 60 * options.minutes - GRACE,
         )
-        wanted = {*options.parts, "device", "weights"}
+        wanted = {*options.parts, "weights"}
         inspection.run([task for task in (CPU if options.cpu else GPU) if task.name in wanted])
     print(f"Send back report.md and report.json of {options.output}.")
     return int(bool(inspection.failures))

@@ -1,6 +1,6 @@
 """One boot, and what is measured in it: `BEGAN TABLE…` as arguments; writes JSON, a table a line.
 
-BEGAN is the time at which this process was started; tables are methods of `Measures`.
+BEGAN is the time at which this process was started; tables are methods of `Measures`. Times are medians.
 """
 
 import dataclasses
@@ -12,14 +12,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from snb.card import GIB, PREFILL_TOKENS, Footprint
-from snb.engine.generation import Generation
 from snb.engine.paths import doublings
 from snb.engine.slots import Step
 from snb.parameters import Sampling
@@ -58,6 +57,11 @@ class Measures:
         """Measured only for tables that need it, since a full card has no room for it."""
         return rates(self.kind, self.model.model.dtype)
 
+    def speed(self) -> Iterator[Row]:
+        """The rates that the other tables are held against."""
+        copied, multiplied = self.rates
+        yield {"copy_gb_per_second": copied / 1e9, "product_tflops": multiplied / 1e12}
+
     def memory(self) -> Iterator[Row]:
         """GiB: computed for these slots; the peaks of torch and of the host; what is in use on the card."""
         need = Footprint(self.model.model.config).need(self.precision, self.slots, self.context)
@@ -67,7 +71,7 @@ class Measures:
             sizes |= {"reserved_peak": torch.cuda.max_memory_reserved(), "in_use": total - free}
             sizes |= {"allocated_peak": torch.cuda.max_memory_allocated()}
         sizes["host_peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        yield {name: size / GIB for name, size in sizes.items()}
+        yield {f"{name}_gib": size / GIB for name, size in sizes.items()}
 
     def steps(self) -> Iterator[Row]:
         """Milliseconds of a decode step by the path of the boot, and kernel by kernel; of its matrix products
@@ -76,12 +80,12 @@ class Measures:
             own, eager = (self._step(step, rows) for step in (self.engine.step, self.model.step))
             products = self._milliseconds(self._products(rows))
             read, cacheless = (self._read(rows, columns) for columns in (self.columns, 0))
-            ways = {f"{self.service.boot.path}_ms": own, "kernel_by_kernel_ms": eager}
-            bounds = {"products_ms": products, "bytes_ms": read}
             yield {
                 "rows": rows,
-                **ways,
-                **bounds,
+                f"{self.service.boot.path}_ms": own,
+                "kernel_by_kernel_ms": eager,
+                "products_ms": products,
+                "bytes_ms": read,
                 "over_products_and_cache": own / (products + read - cacheless),
             }
 
@@ -131,7 +135,7 @@ class Measures:
         from the last first token on; these also over rows ÷ step."""
         for rows in sorted({1, max(1, self.slots // 2), self.slots}):
             began = time.monotonic()
-            asked = [self._ask(number) for number in range(rows)]
+            asked = [self.engine.generate(*self._question(number), number) for number in range(rows)]
             while not all(one.tokens or one.finish_reason for one in asked):
                 time.sleep(0.005)
             spoken, before = time.monotonic(), sum(len(one.tokens) for one in asked)
@@ -139,20 +143,28 @@ class Measures:
                 "".join(one)
             ended, tokens = time.monotonic(), sum(len(one.tokens) for one in asked)
             decoding = (tokens - before) / (ended - spoken)
-            row = {
+            yield {
                 "rows": rows,
                 "last_first_token_s": spoken - began,
                 "tokens_per_second": tokens / (ended - began),
+                "while_decoding": decoding,
+                "over_rows_per_step": decoding * self._step(self.engine.step, rows) / 1e3 / rows,
             }
-            over = decoding * self._step(self.engine.step, rows) / 1e3 / rows
-            yield {**row, "while_decoding": decoding, "over_rows_per_step": over}
 
-    def _ask(self, number: int) -> Generation:
+    def generate(self) -> Iterator[Row]:
+        """Plain `generate` on the first of these questions: tokens a second over all the time."""
+        ids, sampling = self._question(0)
+        whole, count = self._tensor([ids]), sampling.max_tokens
+        options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": True, **workload.SAMPLING}
+        work = partial(self.model.model.generate, whole, attention_mask=torch.ones_like(whole), **options)
+        [taken] = seconds(self.kind, work, tries=1)
+        yield {"prompt": len(ids), "tokens": count, "tokens_per_second": count / taken}
+
+    def _question(self, number: int) -> tuple[list[int], Sampling]:
         request = Request.checked(**workload.inputs("chat", number))
         room = self.context - request.sampling.max_tokens
         prompt = self.service._chatml.prompt(persona("spinoza"), request, room)
-        sampling = dataclasses.replace(request.sampling, french=self.service._french)
-        return self.engine.generate(prompt.ids, sampling, number)
+        return prompt.ids, dataclasses.replace(request.sampling, french=self.service._french)
 
     @torch.inference_mode()
     def rounding(self) -> Iterator[Row]:
@@ -165,7 +177,7 @@ class Measures:
             row: dict[str, Any] = {"persona": name, "tokens": len(ids)}
             for way, own in (("plain", plain), ("engine", self._forced(ids))):
                 nats = divergence(own, exact)
-                row |= {f"{way}_mean": nats.mean().item(), f"{way}_largest": nats.max().item()}
+                row |= {f"{way}_mean_nats": nats.mean().item(), f"{way}_largest_nats": nats.max().item()}
             yield row
 
     def _forced(self, ids: list[int]) -> Tensor:

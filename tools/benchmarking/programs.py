@@ -1,6 +1,5 @@
 """Programs of their own that a measurement runs, so that what they load is gone when they end."""
 
-import json
 import math
 import os
 import subprocess
@@ -10,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from snb.front.process_group import end, start
 from tools.endpoints.endpoint import Failed
@@ -61,8 +59,3 @@ def lines(
         raise Failed(f"{tail}\nno end after {patience:.0f} s".strip())
     if child.returncode not in codes:
         raise Failed(tail or f"ended with code {child.returncode}")
-
-
-def result(command: Command, settings: Mapping[str, str], until: float = math.inf) -> Any:
-    """The JSON in the last line that a program writes."""
-    return json.loads(list(lines(command, settings, until))[-1])

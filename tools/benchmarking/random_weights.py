@@ -54,8 +54,8 @@ def make(folder: Path, config: Qwen2Config) -> None:
     if needed > free:
         raise OSError(f"the weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} are free: set TMPDIR")
     base, adapter = folder / "base", folder / "adapter"
-    for written in (base, adapter):
-        written.mkdir()
+    base.mkdir()
+    adapter.mkdir()
     config.save_pretrained(base)
     GenerationConfig.from_model_config(config).save_pretrained(base)
     write_tokenizer(base, config.vocab_size - RESERVED)
@@ -84,19 +84,18 @@ def write_base(base: Path, shapes: Shapes, residual: float) -> None:
     """File by file. `residual` is the deviation of what is added to the residual stream."""
     spread = {"bias": 0.1, "o_proj.weight": residual, "down_proj.weight": residual, "lm_head.weight": 0.05}
     spread |= {"norm.weight": 0.0, "": 0.02}  # the last is of all others
-    starts = range(0, len(shapes), SHARD)
-    shards = {f"model-{start:05}.safetensors": list(shapes)[start : start + SHARD] for start in starts}
+    names = list(shapes)
+    weight_map = {name: f"model-{at // SHARD:05}.safetensors" for at, name in enumerate(names)}
 
-    def write(shard: str) -> None:
+    def write(start: int) -> None:
         tensors = {}
-        for name in shards[shard]:
+        for name in names[start : start + SHARD]:
             deviation = next(value for end, value in spread.items() if name.endswith(end))
             tensors[name] = normal(shapes[name], deviation, float("norm" in name))
-        save_file(tensors, base / shard, {"format": "pt"})
+        save_file(tensors, base / weight_map[names[start]], {"format": "pt"})
 
     with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(write, shards))  # raises what went wrong
-    weight_map = {name: shard for shard, names in shards.items() for name in names}
+        list(pool.map(write, range(0, len(names), SHARD)))  # raises what went wrong
     (base / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 

@@ -10,26 +10,6 @@ from typing import Any
 
 from tools.table import table
 
-NOTES = {
-    "figures": "Medians. TTFT: from a question to its first text. Last first text: from the first question. "
-    "Between tokens: the wait for a piece of text, over the answer's tokens a piece. Percentiles are nearest "
-    "ranks; a failed request never answers. "
-    "Other length: answers whose tokens are not those asked for, or not counted.",
-    "start": "Seconds from the start of a server's process to its first text.",
-    "device": "Rates are of a copy and of a product in the precision that the card computes in.",
-    "boot": "Seconds: each phase, and from the start of the process to its imports and to ready.",
-    "memory": "GiB. Computed: for the slots that were kept. Measured: torch's peaks, and all that is in use.",
-    "server": "Over HTTP, in the precision that auto takes; and plain generate.",
-    "steps": "One decode step by the path of the boot, and kernel by kernel; its matrix products alone; its "
-    "bytes at the rate of a copy. Medians.",
-    "prefill": "New tokens of one prompt, and the least time for them by the rates measured here. Medians.",
-    "throughput": "The chat questions in one process: tokens a second over all the time, and from the last "
-    "first token on; these over rows / step.",
-    "bars": "What a Hopper card should reach in bf16, by this report.",
-    "rounding": "Nats from the same weights in fp32: a plain pass, and the engine in chunks and steps.",
-    "full": "Seconds to fill every slot: a prompt, and new tokens to the end of its context.",
-}
-"""What the rows of a table are, by its name."""
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
 
@@ -46,8 +26,7 @@ def markdown(title: str, tables: Tables) -> str:
     """A section for each table that has rows."""
     sections = [publishable(title)]
     for name, rows in tables.items():
-        parts = [f"## {name.capitalize()}", NOTES.get(name), show(publishable(rows))]
-        sections += ["\n\n".join(filter(None, parts))] if rows else []
+        sections += [f"## {name.capitalize()}\n\n{show(publishable(rows))}"] if rows else []
     return "\n\n".join(sections) + "\n"
 
 

@@ -6,7 +6,6 @@ what it has computed for earlier prompts can reuse the persona, and no more than
 
 import itertools
 import json
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,3 @@ def passages(number: int) -> str:
     """Three of the passages in an order that comes back after 336 pupils; neighbours begin differently."""
     orders = list(itertools.permutations(TEXTS["passages"], 3))
     return "\n\n".join(orders[number * 43 % len(orders)])
-
-
-def cold(given: dict[str, Any], persona: str) -> dict[str, Any]:
-    """The same with a persona that begins as no prompt before it did, so that none of it can be reused."""
-    return {**given, "system_prompt": f"{secrets.token_hex(4)}. {persona}"}

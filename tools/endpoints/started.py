@@ -1,17 +1,13 @@
-"""Servers to measure: the one that this package starts, the reference predictor, and remote ones."""
+"""Servers to measure: the one that this package starts, and remote ones."""
 
 import contextlib
 import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
-from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Endpoint, Failed, Http
 from tools.endpoints.gradio_endpoint import Gradio, is_gradio
@@ -19,7 +15,7 @@ from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
-OURS, REFERENCE = "ours", "reference"
+OURS = "ours"
 SLOTS = "32"
 """As many as the largest level asks for, unless SNB_SLOTS says otherwise."""
 HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+(?::\d+)?|[\w-]+:\d+)(?:/\S*)?")
@@ -38,25 +34,13 @@ class Started:
 
 
 @contextlib.contextmanager
-def ours(
-    settings: Mapping[str, str], log: IO[str], name: str = OURS, directory: Path = ROOT
-) -> Iterator[Started]:
+def ours(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
     """This package behind the real Cog server, with a slot for every pupil."""
     settings = {**settings, "SNB_SLOTS": os.environ.get("SNB_SLOTS", SLOTS)}
     since = time.monotonic()
-    with Server(settings, log=log, directory=directory) as server:
+    with Server(settings, log=log) as server:
         server.wait()
-        yield Started(Cog(name, server.url), since)
-
-
-@contextlib.contextmanager
-def reference(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
-    """The reference predictor behind the same server."""
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(ROOT / "cog.yaml", folder)
-        shutil.copy(ROOT / "tools" / "benchmarking" / "reference_predict.py", Path(folder) / "predict.py")
-        with ours(settings, log, REFERENCE, Path(folder)) as started:
-            yield started
+        yield Started(Cog(OURS, server.url), since)
 
 
 @contextlib.contextmanager

@@ -35,8 +35,8 @@ from snb.weights.lock import NAME, Entry, Lock, digests, verify
 from snb.weights.merge import AGAIN, TRIM_EVERY, give_back_freed_memory, unties
 from snb.weights.prepared import Card, Origin, Quality, tools
 from tools.command import say
-from tools.preparing.check_quality import compare
 from tools.preparing.quality import NAME as TEXTS
+from tools.preparing.quality import compare
 
 CAST = {"nf4": "bf16", "int8": "fp16", "bf16": "bf16"}
 """What a tensor is cast to before the merge, and what is not quantised is written in. A boot that merges
@@ -80,22 +80,19 @@ class Recipe:
 
 
 def prepare(recipe: Recipe, output: Path) -> None:
-    """Makes the folder, or what is not there of it; leaves it alone when it is whole and of this recipe.
+    """Makes the folder, unless it is whole and of this recipe; goes on where an earlier run ended.
 
     Raises:
         WeightsMissing: the base does not hold the weights that its config describes.
         DiskFull: what is left to write, with a margin, does not fit.
     """
-    draft = output.with_name(f"{output.name}.part")
     if recipe.lock(output):
         with suppress(WeightsMissing):
             verify(output)
             say(f"{output} is whole already")
             return
-        say(f"mending {output}")
-        shutil.rmtree(draft, ignore_errors=True)
-        output.rename(draft)
-    elif not recipe.lock(draft):
+    draft = output.with_name(f"{output.name}.part")
+    if not recipe.lock(draft):
         shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, exist_ok=True)
     lock = _write_shards(recipe, draft)
@@ -108,17 +105,17 @@ def measure(folder: Path) -> None:
     """Compares a whole folder with the merged model of the same settings, and writes it on the card.
 
     Raises:
-        Failed: the merged model, in fp32 on a CPU and in 16 bits on a GPU, does not fit this machine.
+        OutOfMemory: the merged model, in fp32 on a CPU and in 16 bits on a GPU, does not fit this machine.
     """
-    card, lock = Card.read(folder), Lock.read(folder)
+    card, lock, settings = Card.read(folder), Lock.read(folder), Settings.from_environment()
     assert lock
-    device = Device.find(Settings.from_environment().device)
+    device = Device.find(settings.device)
     reference = "fp32" if device.kind == "cpu" else device.half
     say(f"comparing with the merged model in {reference} …")
     # The device is named because a large model runs on a CPU only when told to.
-    _, figures = compare(reference, str(folder), {"SNB_DEVICE": device.kind})
-    shown = figures["mean_divergence"], figures["same_choice"]
-    quality = Quality(TEXTS, figures["tokens"], reference, device.name, *shown)
+    shown = compare(reference, str(folder), replace(settings, device=device.kind))
+    means = shown.mean_divergence, shown.same_choice
+    quality = Quality(TEXTS, shown.tokens, reference, device.name, *means)
     replace(card, quality=quality).write(folder)
     lock.files[CARD] = _entry(folder / CARD)
     lock.write(folder)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from snb.errors import OutOfMemory
 from snb.settings import Settings
 from snb.weights.lock import alone
 from snb.weights.prepared import FOLDER, Card
 from tools.command import Fault
-from tools.endpoints.endpoint import Failed
 from tools.preparing import preparation
 
 CURE = "scripts/check-quality measures it on a larger machine; --skip-quality here"
@@ -38,14 +38,15 @@ def main() -> int:
     settings = Settings.from_environment()
     output = options.output or settings.weights_dir / FOLDER
     recipe = preparation.Recipe.of(settings, options.precision)
-    try:
-        with alone(output.with_name(f"{output.name}.lock")):
+    with alone(output.with_name(f"{output.name}.lock")):
+        try:
             preparation.prepare(recipe, output)
-            if not (options.skip_quality or Card.read(output).quality):
+        except SafetensorError as failure:  # of a shard that cannot be written
+            raise Fault(failure) from failure
+        if not (options.skip_quality or Card.read(output).quality):
+            try:
                 preparation.measure(output)
-    except SafetensorError as failure:  # of a shard that cannot be written
-        raise Fault(failure) from failure
-    except Failed as failure:
-        raise Fault(f"{output} is whole, but its quality was not measured: {failure}\n{CURE}") from failure
+            except OutOfMemory as failure:
+                raise Fault(f"{output} is whole, but not compared: {failure}\n{CURE}") from failure
     print(output)
     return 0

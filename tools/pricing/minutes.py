@@ -1,7 +1,7 @@
 """How long each way out of the fallback plan takes, by step, from the sizes of the weights as they are."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from snb.card import Footprint
 from snb.settings import Settings
@@ -19,51 +19,10 @@ START, MERGE = 34, 9.5 + 3 * 2.0
 three times the bytes of prepared weights. Of the 14B's shape, from memory, on one H200, 2026-11-26."""
 LIMIT = 10
 """Minutes that the plan promises."""
-
-
-class Step(NamedTuple):
-    """What is moved or done."""
-
-    name: str
-    size: float = 0
-    """Bytes on the line."""
-    seconds: float | None = 0
-    """Beside the line; None: nobody has timed it."""
-
-    def minutes(self, rate: float) -> float:
-        """On a line of so many bits a second; 0 of what nobody has timed."""
-        return (8 * self.size / rate + (self.seconds or 0)) / 60
-
-
-class Way(NamedTuple):
-    """Steps one after the other, on a slow or a fast line."""
-
-    name: str
-    rates: tuple[float, float]
-    steps: tuple[Step, ...]
-
-    @property
-    def total(self) -> list[float]:
-        """Minutes, slow and fast, of all that is known."""
-        return [sum(step.minutes(rate) for step in self.steps) for rate in self.rates]
-
-    def rows(self) -> list[list[str]]:
-        """Of the table; the rehearsal's column is empty."""
-        rows = [[self.name, "", "", *(number(total, 1) for total in self.total), ""]]
-        for step in self.steps:
-            times = [number(step.minutes(rate), 1) for rate in self.rates]
-            size = number(step.size / 1e9, 1) if step.size else ""
-            rows.append(["", step.name, size, *(["–", "–"] if step.seconds is None else times), ""])
-        return rows
-
-    def verdict(self) -> str:
-        """What the sum says of ten minutes."""
-        slow, fast = (LIMIT - total for total in self.total)
-        if slow > 0:
-            return (
-                f"{self.name}: {LIMIT} minutes, if the dashes take no more than {slow:.1f} (fast {fast:.1f})"
-            )
-        return f"{self.name}: not in {LIMIT} minutes" + (" on the slow line" if fast > 0 else "")
+Step = tuple[str, float, float | None]
+"""Its name, bytes on the line, and seconds beside the line; None: nobody has timed it."""
+Way = tuple[str, tuple[float, float], Sequence[Step]]
+"""Steps one after the other, on a slow or a fast line."""
 
 
 def ways(ready: float, source: float) -> list[Way]:
@@ -73,39 +32,59 @@ def ways(ready: float, source: float) -> list[Way]:
         ready: bytes of prepared weights.
         source: bytes of base and adapter.
     """
-    machine = Step("a machine is found and starts", seconds=None)
-    download = Step("download base and adapter", source)
-    pull, unpack = Step("pull the image", sum(CODE) + ready), Step("unpack it", seconds=None)
-    end = Step("start to first text", seconds=START), Step("tell the site, deploy it", seconds=None)
-    install = Step("download the packages", PACKAGES), Step("install them", seconds=None)
-    merge = Step("hash, merge, quantise", seconds=MERGE)
+    image = sum(CODE) + ready
+    machine: Step = ("a machine is found and starts", 0, None)
+    download: Step = ("download base and adapter", source, 0)
+    pull: list[Step] = [("pull the image", image, 0), ("unpack it", 0, None)]
+    install: list[Step] = [("download the packages", PACKAGES, 0), ("install them", 0, None)]
+    tell: Step = ("tell the site, deploy it", 0, None)
+    end: list[Step] = [("start to first text", 0, START), tell]
     return [
-        Way("the week before", HERE, (download, Step("push the image", sum(CODE) + ready))),
-        Way("(a) image in a registry", HOST, (machine, pull, unpack, *end)),
-        Way("(a) the same on a line as here", HERE, (pull, unpack, *end)),
-        Way("(a) image pulled, or a volume", HOST, (machine, Step("read the weights", ready), *end)),
-        Way("(b) stock pod and a clone", HOST, (machine, *install, download, merge, *end)),
-        Way("(c) a public model", HOST, (Step("an account and its token", seconds=None), end[1])),
+        ("the week before", HERE, [download, ("push the image", image, 0)]),
+        ("(a) image in a registry", HOST, [machine, *pull, *end]),
+        ("(a) the same on a line as here", HERE, [*pull, *end]),
+        ("(a) image pulled, or a volume", HOST, [machine, ("read the weights", ready, 0), *end]),
+        (
+            "(b) stock pod and a clone",
+            HOST,
+            [machine, *install, download, ("hash, merge, quantise", 0, MERGE), *end],
+        ),
+        ("(c) a public model", HOST, [("an account and its token", 0, None), tell]),
     ]
 
 
-def sizes(settings: Settings) -> tuple[tuple[float, str], tuple[float, str]]:
-    """Bytes of prepared weights, and of base and adapter, each with where the figure is from."""
-    footprint, source = Footprint(QWEN_14B), prepared.named(settings)
-    if source and source.folder:
-        ready = _size(source.folder), f"as in {source.folder}"
-    else:
-        ready = footprint.weights("nf4"), "computed for nf4: not here"
-    folders = {s.role: s.folder or fetch.stored(s, settings.weights_dir) for s in fetch.sources(settings)}
-    whole = sum(_size(folder) for folder in folders.values() if folder)
-    if all(folders.values()):
-        return ready, (whole, "as they are here")
-    if folders["base"]:
-        return ready, (whole, "the base as it is here; the adapter is not and is left out")
-    return ready, (
-        whole + footprint.weights("bf16"),
-        "the base computed in bf16, an adapter only if it is here",
-    )
+def minutes(rate: float, *steps: Step) -> float:
+    """On a line of so many bits a second, of all that is known."""
+    return sum(8 * size / rate + (seconds or 0) for _, size, seconds in steps) / 60
+
+
+def rows(way: Way) -> list[list[str]]:
+    """Of the table; the rehearsal's column is empty."""
+    name, rates, steps = way
+    lines = [[name, "", *(number(minutes(rate, *steps), 1) for rate in rates), ""]]
+    for step in steps:
+        times = ["–" if step[2] is None else number(minutes(rate, step), 1) for rate in rates]
+        lines.append([f"· {step[0]}", number(step[1] / 1e9, 1) if step[1] else "", *times, ""])
+    return lines
+
+
+def verdict(way: Way) -> str:
+    """What the sum says of ten minutes."""
+    name, rates, steps = way
+    slow, fast = (LIMIT - minutes(rate, *steps) for rate in rates)
+    if slow > 0:
+        return f"{name}: {LIMIT} minutes, if the dashes take no more than {slow:.1f} (fast {fast:.1f})"
+    return f"{name}: not in {LIMIT} minutes" + (" on the slow line" if fast > 0 else "")
+
+
+def sizes(settings: Settings) -> tuple[float, float, str]:
+    """Bytes of prepared weights, and of base and adapter, as they are here, else computed; and which."""
+    footprint, merged = Footprint(QWEN_14B), prepared.named(settings)
+    ready = _size(merged.folder) if merged and merged.folder else 0
+    folders = [one.folder or fetch.stored(one, settings.weights_dir) for one in fetch.sources(settings)]
+    source = sum(_size(folder) for folder in folders if folder) if all(folders) else 0
+    origins = ("as here" if size else "computed" for size in (ready, source))
+    return ready or footprint.weights("nf4"), source or footprint.weights("bf16"), ", ".join(origins)
 
 
 def _size(folder: Path) -> int:
@@ -114,16 +93,16 @@ def _size(folder: Path) -> int:
 
 def report() -> str:
     """The sizes, the table, and what it says of ten minutes."""
-    (ready, of_ready), (source, of_source) = sizes(Settings.from_environment())
+    ready, source, origins = sizes(Settings.from_environment())
     before, *urgent = ways(ready, source)
-    rows = [row for way in (before, *urgent) for row in way.rows()]
-    header = ["way", "step", "GB", "min, slow", "min, fast", "rehearsal"]
     lines = (
-        f"Prepared weights: {ready / 1e9:.2f} GB, {of_ready}",
-        f"Base and adapter: {source / 1e9:.2f} GB, {of_source}",
-        f"Image without weights: {sum(CODE) / 1e9:.1f} GB, more than half of it assumed",
+        f"Prepared weights {ready / 1e9:.2f} GB, base and adapter {source / 1e9:.2f} GB: {origins}.",
+        f"Image without weights {sum(CODE) / 1e9:.1f} GB, more than half of it assumed.",
         "Slow: 100 Mbit/s here, 1 Gbit/s at a host. Fast: 1 Gbit/s here, 2 Gbit/s at a host.",
-        table(header, rows),
+        table(
+            ["way", "GB", "min, slow", "min, fast", "rehearsal"],
+            [row for way in (before, *urgent) for row in rows(way)],
+        ),
         "Computed; start and merge as measured on one H200, 2026-11-26. A dash: nobody has timed it.",
     )
-    return "\n".join((*lines, *(way.verdict() for way in urgent)))
+    return "\n".join((*lines, *map(verdict, urgent)))

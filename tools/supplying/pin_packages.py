@@ -24,7 +24,7 @@ FILES = {
 }
 """Each with its groups of pyproject.toml; the others start from the versions of the first."""
 TARGET = ("--python-version=3.11", "--python-platform=x86_64-unknown-linux-gnu")
-STYLE = ("--quiet", "--no-header", "--annotation-style=line")
+OPTIONS = (*TARGET, "--quiet", "--no-header", "--annotation-style=line")
 HEADER = "# Written by scripts/pin-packages from pyproject.toml, where the reasons are.\n"
 CURE = "uv is absent, or found no network or no such version; the pins of before stand, and still install"
 LEFT_TO_TORCH = re.compile(r"^(?:nvidia|cuda|triton)\b.*\n", re.MULTILINE)
@@ -41,16 +41,7 @@ def resolve(groups: Sequence[str], preferred: str) -> str:
         file = Path(folder) / "pins.txt"
         file.write_text(preferred, encoding="utf-8")
         extras = [f"--extra={group}" for group in groups]
-        command = [
-            "uv",
-            "pip",
-            "compile",
-            "pyproject.toml",
-            *extras,
-            *TARGET,
-            *STYLE,
-            f"--output-file={file}",
-        ]
+        command = ["uv", "pip", "compile", "pyproject.toml", *extras, *OPTIONS, f"--output-file={file}"]
         try:
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError) as error:
