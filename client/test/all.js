@@ -10,5 +10,7 @@ const files = named.some((name) => name.endsWith(".js")) ? [] : readdirSync(HERE
 const { urls, close } = await start();
 const env = { ...process.env, TEST_DOORS: JSON.stringify(urls) };
 const command = ["--test", "--test-concurrency=1", ...named, ...files.map((name) => `${HERE}/${name}`)];
-process.exitCode = await new Promise((resolve) => spawn(process.execPath, command, { env, stdio: "inherit" }).once("exit", resolve));
+const tests = spawn(process.execPath, command, { env, stdio: "inherit" });
+process.once("SIGTERM", () => tests.kill());
+process.exitCode = await new Promise((resolve) => tests.once("exit", (code) => resolve(code ?? 1)));
 await close();

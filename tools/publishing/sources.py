@@ -74,13 +74,19 @@ def imported(project: Project) -> Iterator[tuple[str, str, str | None]]:
     for name in _names(project):
         if not name.endswith(".py") or broken(project.root / name) is not None:
             continue
-        for node in ast.walk(ast.parse((project.root / name).read_bytes())):
+        for node in import_statements((project.root / name).read_bytes()):
             if isinstance(node, ast.Import):
                 yield from ((name, alias.name, None) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
+            else:
                 above = name.split("/")[: -node.level] if node.level else []
                 module = ".".join([*above, *filter(None, [node.module])])
                 yield from ((name, module, alias.name) for alias in node.names)
+
+
+@cache
+def import_statements(source: bytes) -> list[ast.Import | ast.ImportFrom]:
+    """At whatever depth."""
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 @cache
