@@ -118,6 +118,19 @@ test("a cold model is said to wake up, and answers", { skip }, async () => {
   await until(async () => (await answer()).length > 5);
 });
 
+test("nothing can be sent before the page listens, and first questions that do not come hold nobody up", { skip }, async () => {
+  let deliver;
+  const late = new Promise((resolve) => (deliver = resolve));
+  await page.route("**/page.js", (route) => late.then(() => route.continue()));
+  await page.route("**/questions.json", () => {});
+  const visited = visit({ SNB_BACKEND_URL: await answering(SHORT) });
+  for (const field of ["select", "textarea", "text=Demander"]) assert.ok(await page.isDisabled(field), field);
+  deliver();
+  await visited;
+  await ask("Que faire ?");
+  await until(async () => (await said()).length === 2 && (await answer()).length > 5);
+});
+
 test("a function that the platform cut is gone round", { skip }, async () => {
   await visit({ SNB_BACKEND_URL: await answering(SHORT) });
   await page.route("**/api/ask", (route) => route.fulfill({ status: 504, body: "<html>" }));

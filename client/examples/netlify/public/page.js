@@ -29,13 +29,15 @@ const KEY = "conversations";
 const find = (selector) => document.querySelector(selector);
 const [form, conversation, state, clock, stop] = ["#question", "#conversation", "#state", "#clock", "#stop"].map(find);
 const kept = remembered();
-const questions = await fetch("questions.json").then((response) => response.json()).catch(() => ({}));
+let questions = {};
 let leaving; // aborts the answer that is under way
 
 form.philosopher.value = kept.philosopher;
 form.message.value = kept.draft;
+form.message.disabled = false; // what is sent before this script listens would be lost
 show();
 reveal();
+fetch("questions.json").then((response) => response.json()).then(offer, () => {}); // who gets none writes his own
 form.philosopher.addEventListener("change", () => {
   kept.philosopher = form.philosopher.value;
   find("#error").textContent = state.textContent = "";
@@ -174,11 +176,7 @@ function show() {
   const exchanges = thread();
   const busy = Boolean(leaving);
   find("#start").hidden = exchanges.length > 0;
-  find("#questions").replaceChildren(...(questions[kept.philosopher] ?? []).map((text) => {
-    const item = document.createElement("li");
-    item.append(Object.assign(element("button", "first", text), { type: "button", onclick: () => ask(text) }));
-    return item;
-  }));
+  offer();
   conversation.replaceChildren(...exchanges.flatMap(({ question, answer, notice, cut }, index) => {
     const written = busy && index === exchanges.length - 1;
     const text = element("div", "text");
@@ -191,6 +189,16 @@ function show() {
   conversation.setAttribute("aria-busy", String(busy));
   form.querySelector("[type=submit]").disabled = form.philosopher.disabled = busy;
   stop.hidden = !busy;
+}
+
+/** First questions to the philosopher who is chosen, of those given. */
+function offer(given = questions) {
+  questions = given;
+  find("#questions").replaceChildren(...(questions[kept.philosopher] ?? []).map((text) => {
+    const item = document.createElement("li");
+    item.append(Object.assign(element("button", "first", text), { type: "button", onclick: () => ask(text) }));
+    return item;
+  }));
 }
 
 function spoken(kind, who, text) {
