@@ -33,7 +33,8 @@ class Handler(BaseHTTPRequestHandler):
         logs = "loading\nSetup failed: setup failed: WeightsMissing: WEIGHTS_MISSING: no such folder"
         inputs = dict.fromkeys(("philosopher", "user_message", "max_tokens", "min_tokens", "seed"))
         document = {"components": {"schemas": {"Input": {"properties": inputs}}}, "cog_version": "0.23.1"}
-        self._json({**document, "status": "SETUP_FAILED" if broken else "READY", "setup": {"logs": logs}})
+        whole = {**document, "status": "SETUP_FAILED" if broken else "READY", "setup": {"logs": logs}}
+        self._json(5 if "health is a number" in self.server.faults else whole)
 
     def do_POST(self) -> None:
         """A cancel."""
@@ -60,7 +61,8 @@ class Handler(BaseHTTPRequestHandler):
                 self._event("completed", {"status": "canceled"})
                 return
             self._event("output", {"chunk": f"{words[number % len(words)]} "})
-        metrics = {"input_token_count": 100, "output_token_count": count, "finish_reason": "stop"}
+        written = str(count) if "counts in text" in faults else count
+        metrics = {"input_token_count": 100, "output_token_count": written, "finish_reason": "stop"}
         metrics |= {
             "seed": 7 if "forgets the seed" in faults else inputs["seed"],
             "time_to_first_token": STEP,

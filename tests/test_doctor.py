@@ -403,6 +403,9 @@ def test_a_public_adapter_may_be_left_out_and_the_hub_is_asked_without_a_token(
     size = len(made.hub.trees[made.hub.commits[ADAPTER, "main"]]["adapter_model.safetensors"])
     assert (adapter.download, base.download) == (size, 0)
     assert {request.headers["Authorization"] for request in made.hub.requests} == {None}
+    for value, found in (("false", []), ("true", ["WEIGHTS_OFFLINE"])):  # as the hub's client reads it
+        set_environment(HF_HUB_OFFLINE=value)(made)
+        assert errors(doctor.weights(made.project())) == found
 
 
 def test_a_gated_repository_lists_its_files_for_everybody_and_is_private_all_the_same(made: Sound) -> None:

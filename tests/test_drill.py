@@ -32,7 +32,8 @@ def test_a_class_loses_nothing_when_the_first_backend_is_killed(tmp_path: Path) 
     own = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SCRIPTS": "any"}
     # What the plan has left in a shell.
     plan = {"SNB_BACKEND_URL": "usual.invalid,replicate:owner/name", "SNB_API_PREFIX": "/gradio_api"}
-    environment = {**os.environ, **own, **plan, "SNB_API_KEY": "another-key-0123456789"}
+    plan |= {"SNB_API_KEY": "another-key-0123456789", "http_proxy": "http://127.0.0.1:9"}  # as a school's
+    environment = {**os.environ, **own, **plan}
     file = tmp_path / "records" / "drill.md"
     command = [sys.executable, str(ROOT / "scripts" / "drill"), "--pupils", "2", "--output", str(file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)

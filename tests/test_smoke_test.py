@@ -1,5 +1,6 @@
 """scripts/smoke-test: the real servers pass, and each kind of broken one is named."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tools.endpoints import endpoint
 from tools.endpoints.endpoint import Failed
 from tools.endpoints.gradio_endpoint import newest
 from tools.rehearsing import checks, smoke_test
-from tools.rehearsing.reply import Reply
+from tools.rehearsing.reply import Reply, within
 from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict
 from tools.serving.server import Server
 
@@ -169,6 +170,8 @@ def test_a_double_without_a_fault_passes() -> None:
         ("cut", "spinoza", "stream ended before the answer"),
         ("stalls", "spinoza", "no end within 0.5 s"),
         ("forgets the seed", "metrics", "seed is 7"),
+        ("counts in text", "metrics", "TypeError"),
+        ("health is a number", "reach", "neither Cog nor Gradio"),
         ("ignores cancel", "cancel", "went on to its end"),
         ("accepts anything", "bad input", "an unknown philosopher answered"),
         ("vague", "bad input", "does not name it"),
@@ -217,6 +220,8 @@ def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set_and_is_a_warning
         ("no-such-host.invalid", "Name or service not known"),
         ("owner/spinoza", "set REPLICATE_API_TOKEN"),
         ("http://[", "neither a host"),
+        ("http://host:port", "Invalid port"),
+        ("openai:http://☃./v1#m", "Invalid IDNA hostname"),
         ("ftp://host", "neither a host"),
         ("a/b/c", "neither a host"),
         ("openai:https://host.example/v1#", "write openai:https://HOST/v1#MODEL"),
@@ -258,6 +263,31 @@ def test_an_empty_key_is_a_fault_wherever_one_is_sent(monkeypatch: pytest.Monkey
     with Double() as server:
         [verdict] = smoke_test.verdicts(server.url)
     assert (verdict.state, "set and empty" in verdict.seen) == (FAILED, True)
+
+
+@pytest.mark.parametrize("end", ["\r", "é"])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:PORT", "openai:http://127.0.0.1:PORT/v1#m", "owner/model"]
+)
+def test_a_key_that_no_header_can_carry_is_a_fault_and_not_repeated(
+    address: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SNB_API_KEY", "SNB_OPENAI_TOKEN", "REPLICATE_API_TOKEN"):
+        monkeypatch.setenv(name, f"{KEY}{end}")
+    with Double(key=KEY) as server:
+        monkeypatch.setenv("REPLICATE_BASE_URL", server.url)
+        verdict = list(smoke_test.verdicts(address.replace("PORT", str(server.server_port))))[-1]
+    assert (verdict.state, "the end of a line" in verdict.seen, KEY in verdict.seen) == (FAILED, True, False)
+
+
+def test_time_is_over_even_where_the_first_word_of_it_is_lost() -> None:
+    def wait() -> None:
+        with contextlib.suppress(Failed):  # as where a host is asked whether it is Gradio
+            threading.Event().wait(30)
+        threading.Event().wait(30)
+
+    with pytest.raises(Failed, match=r"no end within 0\.1 s"), within(0.1):
+        wait()
 
 
 def reply(text: str = FRENCH, came: float = 4.0, **metrics: Any) -> Reply:

@@ -190,8 +190,14 @@ def test_no_answer_and_one_that_cannot_be_believed_are_no_clean_bill(
     portal = tmp_path / "portal.zip"
     portal.write_text("<html>Bienvenue sur le réseau</html>", encoding="utf-8")
     ignorant = export(tmp_path / "ignorant.zip", advisory("jinja2", ranged("introduced 3")))
-    other = export(tmp_path / "other.zip", {"name": "no advisory"})
+    others = [
+        {"name": "no advisory"},
+        {"id": "undated"},
+        advisory("urllib3", ranged("introduced 0"), id=None),
+    ]
+    others += [{"affected": [{"package": None}]}]
+    strange = [export(tmp_path / f"{n}.zip", EVERYBODY_KNOWS, one) for n, one in enumerate(others)]
     monkeypatch.setattr(audit, "EXPORT", "http://127.0.0.1:1/all.zip")
-    for database in (None, portal, ignorant, other, tmp_path / "absent.zip"):
+    for database in (None, portal, ignorant, *strange, tmp_path / "absent.zip"):
         assert audit.report(database) == audit.NOT_AUDITED
         assert re.fullmatch(r"NOT AUDITED: .*\n", capsys.readouterr().out)

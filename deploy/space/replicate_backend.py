@@ -29,7 +29,7 @@ class Replicate:
     Args:
         model: `owner/name`, `owner/name:version` or `deployments/owner/name`.
         token: REPLICATE_API_TOKEN.
-        api: REPLICATE_API_BASE_URL, as Replicate's own client names it.
+        api: REPLICATE_API_BASE_URL, as in the JavaScript client.
 
     Raises:
         ValueError: `model` is none of these.

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tools.benchmarking import peers, report, workload
 from tools.benchmarking.benchmark_record import machine, versions
@@ -119,9 +120,10 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("endpoint", nargs="?", help="what to measure (default: this package, started here)")
     add("--workload", nargs="+", choices=workload.TOKENS, default=["chat"])
-    add("--concurrency", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32], help="requests at once")
-    add("--rounds", type=int, default=3, help="runs of each kind, whose medians are shown (default 3)")
-    add("--class", dest="pupils", type=int, default=0, metavar="N", help="also N pupils within one second")
+    some: Any = {"type": int, "choices": range(1, 1001), "metavar": "N"}
+    add("--concurrency", nargs="+", **some, default=[1, 2, 4, 8, 16, 32], help="requests at once")
+    add("--rounds", **some, default=3, help="runs of each kind, whose medians are shown (default 3)")
+    add("--class", dest="pupils", **some, default=0, help="also N pupils within one second")
     add("--output", type=Path, metavar="FOLDER", help="keeps benchmark.json and benchmark.md there")
     add("--against", choices=[peers.VLLM], help="another server here, on the same weights")
     options = parser.parse_args()

@@ -84,17 +84,18 @@ class Http:
         key: sent as `Authorization: Bearer`; empty for none.
 
     Raises:
-        Failed: whatever the network or the server makes of a request, in one line.
+        Failed: whatever the network or the server makes of a request, in one line; or `base` is none.
     """
 
     def __init__(self, base: str, silence: float = SILENCE, key: str = "") -> None:
-        self._client = httpx2.Client(
-            base_url=base,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx2.Timeout(silence, connect=min(30, silence), pool=None),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
-            trust_env=urlsplit(base).hostname not in LOOPBACK,  # no proxy on the way to this machine
-        )
+        with faults():
+            self._client = httpx2.Client(
+                base_url=base,
+                headers={"Authorization": f"Bearer {sendable(key)}"} if key else {},
+                timeout=httpx2.Timeout(silence, connect=min(30, silence), pool=None),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+                trust_env=urlsplit(base).hostname not in LOOPBACK,  # no proxy on the way to this machine
+            )
 
     def json(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of one reply."""
@@ -135,6 +136,13 @@ def faults() -> Iterator[None]:
         raise unreached(error) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, LookupError, TypeError, AttributeError) as error:
         raise Failed(f"{type(error).__name__}: {error}") from error
+
+
+def sendable(key: str) -> str:
+    """A key or token. Raises Failed where no header can carry it: what the network would say repeats it."""
+    if not (key.isascii() and key.isprintable()):
+        raise Failed("the key or token has an accent or the end of a line in it: set it again")
+    return key
 
 
 def unreached(error: Exception) -> Failed:

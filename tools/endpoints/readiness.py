@@ -1,5 +1,6 @@
 """Waits until something at a URL can be asked, and tells at once when that will never be."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -62,9 +63,10 @@ def status(url: str) -> str:
     except Failed as failed:
         cure = "; a server without TLS needs http:// in front" if "SSL" in str(failed) else ""
         raise Absent(f"nothing answers there: {failed}{cure}") from failed
-    is_json = response.headers.get("Content-Type", "").startswith("application/json")
-    health: dict[str, Any] = response.json() if is_json else {}
-    if "status" not in health:
+    health: Any = None
+    with contextlib.suppress(ValueError):
+        health = response.json()
+    if not (isinstance(health, dict) and "status" in health):
         if is_gradio(http):
             return READY[-1]
         raise Absent(f"neither Cog nor Gradio is there: GET /health-check has HTTP {response.status_code}")

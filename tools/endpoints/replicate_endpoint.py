@@ -15,7 +15,7 @@ from replicate.client import Client
 from replicate.exceptions import ReplicateError, ReplicateException
 from replicate.prediction import Prediction
 
-from tools.endpoints.endpoint import FULL, SILENCE, Busy, Piece, Refused, end, unreached
+from tools.endpoints.endpoint import FULL, SILENCE, Busy, Piece, Refused, end, sendable, unreached
 
 FAULTS = (ReplicateException, httpx.HTTPError, RuntimeError, ValueError, AttributeError)
 """What the client raises: RuntimeError for an `error` in a stream, the last two for replies it cannot read;
@@ -34,7 +34,7 @@ class Replicate:
     def __init__(self, model: str, token: str, api: str | None = None) -> None:
         self.name = model
         timeout = httpx.Timeout(SILENCE, connect=30)
-        self._client = Client(token, base_url=api, timeout=timeout, trust_env=not api)
+        self._client = Client(sendable(token), base_url=api, timeout=timeout, trust_env=not api)
         name, _, version = model.partition(":")
         self._create: Callable[..., Prediction] = self._client.predictions.create
         if name.startswith("deployments/"):

@@ -14,6 +14,8 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 
+from huggingface_hub.constants import ENV_VARS_TRUE_VALUES
+
 from snb.errors import SNBError
 from snb.settings import ROOT
 from snb.weights import fetch
@@ -40,7 +42,7 @@ def weights(project: Project) -> Iterator[Finding]:
     """What the image will find of weights, and whether the adapter there is one of this base."""
     yield from (held.finding for held in project.weights)
     yield from unlocked(project.settings)
-    offline = project.environment.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    offline = project.environment.get("HF_HUB_OFFLINE", "").upper() in ENV_VARS_TRUE_VALUES
     if offline and any(held.download for held in project.weights):
         text = "cog.yaml sets HF_HUB_OFFLINE, and a boot would have to download weights"
         cure = "Delete the line HF_HUB_OFFLINE=… of cog.yaml, or run scripts/download-weights"

@@ -34,7 +34,7 @@ from tools.benchmarking.benchmark_record import machine, versions
 from tools.command import say
 from tools.endpoints.cog_endpoint import own_key
 from tools.endpoints.endpoint import Failed
-from tools.endpoints.readiness import await_ready
+from tools.endpoints.gradio_endpoint import is_gradio
 from tools.rehearsing.course import NEVER, Answer, Course
 from tools.serving import local
 from tools.serving.server import FRONT, Server
@@ -83,7 +83,7 @@ def here(stack: contextlib.ExitStack, log: IO[str]) -> Backends:
     first = stack.enter_context(Server(settings, log=log, module="tools.rehearsing.old_space"))
     second = stack.enter_context(Server({**settings, "SNB_API_KEY": key}, log=log, module=FRONT))
     second.wait(BOOT)
-    await_ready(first.url, BOOT, lambda _: None, patient=True)
+    first.wait(BOOT, lambda http: "READY" if is_gradio(http) else "DOWN")
     return Backends(
         f"a Gradio Space of the old kind and python -m {FRONT} with a key; the first was killed",
         [first.url, second.url],

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["no_proxy"] = "127.0.0.1"  # a school's proxy would be asked whether the app is up (Gradio 6.31.0)
 
 import gradio as gr
 

@@ -45,13 +45,16 @@ def hear(endpoint: Endpoint, inputs: Mapping[str, Any]) -> Reply:
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raises Failed in the block after so many seconds, for a server can also stall, drip, or stay full."""
+    """Raises Failed in the block after so many seconds, for a server can also stall, drip, or stay full.
+
+    And each second from then on, since the first may be taken for an answer that failed.
+    """
 
     def expire(*_: object) -> None:
         raise Failed(f"no end within {seconds:g} s")
 
     signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     try:
         yield
     finally:

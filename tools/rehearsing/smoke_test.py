@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from snb.philosophers import names
 from tools.command import say
 from tools.endpoints.cog_endpoint import Cog, own_key
-from tools.endpoints.endpoint import LOOPBACK, Busy, Endpoint, Failed
+from tools.endpoints.endpoint import LOOPBACK, Busy, Endpoint, Failed, faults
 from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.readiness import await_ready
 from tools.endpoints.replicate_endpoint import Replicate
@@ -48,7 +48,9 @@ def verdicts(address: str, boot: float | None = None) -> Iterator[Verdict]:
     try:
         own_key()
         if url := url_of(address):
-            yield Verdict(OK, "ready", await_ready(url, boot, say, patient))
+            with within(LIMIT + boot):
+                ready = await_ready(url, boot, say, patient)
+            yield Verdict(OK, "ready", ready)
             boot = 0  # where nothing tells, the first answer waits for it
         with within(LIMIT):
             endpoint = reached(address)
@@ -87,7 +89,7 @@ def rest(endpoint: Endpoint, replies: list[Reply]) -> Iterator[Verdict]:
 def checked(subject: str, check: Callable[[], str], limit: float = LIMIT) -> Verdict:
     """The verdict of one check; FAILED with the reason when it finds a fault."""
     try:
-        with within(limit):
+        with within(limit), faults():
             return Verdict(OK, subject, check())
     except (Busy, Failed) as error:
         return Verdict(FAILED, subject, str(error))

@@ -6,14 +6,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from snb.front import port as front_port
 from snb.front import process_group
 from snb.settings import ROOT
-from tools.endpoints.cog_endpoint import status
+from tools.endpoints import cog_endpoint
 from tools.endpoints.endpoint import Failed, Http
 from tools.serving import schema
 
@@ -77,10 +77,10 @@ class Server:
 
     def status(self) -> str:
         """`STARTING`, `READY`, `BUSY`, `SETUP_FAILED`, `UNHEALTHY`, or `DOWN` when nothing answers."""
-        return status(Http(self.url, silence=10))
+        return cog_endpoint.status(Http(self.url, silence=10))
 
-    def wait(self, limit: float = float("inf")) -> None:
-        """Returns when the server takes predictions.
+    def wait(self, limit: float = float("inf"), look: Callable[[Http], str] = cog_endpoint.status) -> None:
+        """Returns when the server takes predictions, as `look` tells.
 
         Raises:
             SetupFailed: it never will, or does not after `limit` seconds; with the end of a readable log.
@@ -92,7 +92,7 @@ class Server:
             if time.monotonic() > until:
                 raise SetupFailed(f"{self._tail()}the server is not ready after {limit:g} s")
             time.sleep(0.1)
-            state = self.status()
+            state = look(Http(self.url, silence=10))
         if state == "SETUP_FAILED":
             raise SetupFailed(f"{self._tail()}setup() failed")
 

@@ -44,8 +44,11 @@ def packages() -> dict[str, str]:
     return {canonicalize_name(Requirement(name).name): version for name, _, version in listed}
 
 
-def advisories(database: Path | None) -> list[Advisory]:
-    """All that a file, or OSV's export of this moment, holds.
+def advisories(database: Path | None, releases: Mapping[str, str]) -> tuple[list[tuple[str, str]], str]:
+    """What a file, or OSV's export of this moment, has about these releases; and how much, and how old it is.
+
+    Returns:
+        the package's name and a line for each advisory; and the source in words.
 
     Raises:
         Fault: it cannot be had or read, or does not know what everybody knows.
@@ -56,15 +59,23 @@ def advisories(database: Path | None) -> list[Advisory]:
         with ZipFile(BytesIO(export)) as archive:
             entries = [json.loads(archive.read(name)) for name in archive.namelist()]
         known = [*about(entries, dict([KNOWN]))]
+        found = [(name, told(name, releases[name], entry)) for name, entry in about(entries, releases)]
+        newest = max([entry["modified"][:10] for entry in entries], default="")
     except URLError as error:
         raise Fault(f"no network reaches {source}: {error.reason}") from error
     except (OSError, HTTPException) as error:
         raise Fault(f"{source} cannot be had: {error}") from error
-    except (BadZipFile, ValueError, LookupError, TypeError) as error:
+    except (BadZipFile, ValueError, LookupError, TypeError, AttributeError) as error:
         raise Fault(f"{source} is no export of OSV: {error}") from error
     if not known:
         raise Fault(f"{source} cannot be believed: it has no advisory about {' '.join(KNOWN)}")
-    return entries
+    return found, f"{len(entries)} advisories, the newest of {newest}"
+
+
+def told(name: str, version: str, entry: Advisory) -> str:
+    """An advisory in one line."""
+    names, summary = [entry["id"], *entry.get("aliases", ())], entry.get("summary", "")
+    return f"{name} {version}: {', '.join(names)}: {summary} https://osv.dev/{entry['id']}"
 
 
 def about(entries: list[Advisory], releases: Mapping[str, str]) -> Iterator[tuple[str, Advisory]]:
@@ -104,21 +115,17 @@ def parsed(text: str) -> Version | None:
 
 def report(database: Path | None) -> int:
     """Prints what is known of the packages; the exit code."""
+    listed = packages()
     try:
-        entries = advisories(database)
+        found, source = advisories(database, listed)
     except Fault as fault:
         print(f"NOT AUDITED: {fault}. --database FILE reads one that was brought along; see --help")
         return NOT_AUDITED
-    listed = packages()
-    known = [*about(entries, listed)]
-    for name, entry in known:
-        names, summary = [entry["id"], *entry.get("aliases", ())], entry.get("summary", "")
-        print(f"{name} {listed[name]}: {', '.join(names)}: {summary} https://osv.dev/{entry['id']}")
-    newest = max(entry["modified"] for entry in entries)[:10]
-    source = f"{len(entries)} advisories, the newest of {newest}"
-    vulnerable = len({name for name, _ in known})
+    for _, line in found:
+        print(line)
+    vulnerable = len({name for name, _ in found})
     print(f"{vulnerable} of {len(listed)} packages have a known vulnerability, by {source}.")
-    return int(bool(known))
+    return int(bool(found))
 
 
 def main() -> int:
