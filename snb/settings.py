@@ -83,7 +83,7 @@ class Settings:
     """Where downloaded and prepared weights are kept."""
     path: str = _setting("auto", "SNB_PATH", _choice(*PATHS))
     """How the model is run; `auto` takes the fastest that passes the self-test."""
-    slots: int = _setting(16, "SNB_SLOTS", _whole(1, 256))
+    slots: int = _setting(32, "SNB_SLOTS", _whole(1, 256))
     """Requests decoded at once; the others wait their turn."""
     context: int = _setting(4096, "SNB_CONTEXT", _whole(256, 32768))
     """Tokens of one request, prompt and answer together."""

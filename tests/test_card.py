@@ -56,8 +56,8 @@ T4, L4 = gpu((7, 5), 14.0), gpu((8, 9), 22.0)
     [
         pytest.param(T4, "nf4", torch.float16, 3, id="T4"),
         pytest.param(gpu((8, 9), 21.4), "nf4", torch.bfloat16, 11, id="L4"),
-        pytest.param(gpu((7, 5), 47.0), "fp16", torch.float16, 16, id="Quadro RTX 8000"),
-        pytest.param(gpu((7, 0), 31.4), "nf4", torch.float16, 16, id="V100"),
+        pytest.param(gpu((7, 5), 47.0), "fp16", torch.float16, 20, id="Quadro RTX 8000"),
+        pytest.param(gpu((7, 0), 31.4), "nf4", torch.float16, 23, id="V100"),
     ],
 )
 def test_each_card_gets_the_best_precision_that_fits(
@@ -71,12 +71,12 @@ def test_what_was_passed_over_is_logged_with_its_need(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.INFO, "snb.card"):
         choice = choose(QWEN_14B, Settings(), T4)
     passed_over = [reason.split(" needs ")[0] for reason in choice.reasons]
-    assert passed_over == ["fp16 with 8 slots", "nf4 with 16 slots"]
+    assert passed_over == ["fp16 with 8 slots", "nf4 with 32 slots"]
     assert all(text in caplog.text for text in (*choice.reasons, str(choice.need)))
 
 
-@pytest.mark.parametrize(("slots", "precision", "kept"), [(16, "bf16", 8), (17, "nf4", 17), (8, "bf16", 8)])
-def test_auto_takes_a_better_precision_with_half_of_the_slots_and_not_with_fewer(
+@pytest.mark.parametrize(("slots", "precision", "kept"), [(32, "bf16", 8), (33, "nf4", 33), (8, "bf16", 8)])
+def test_auto_takes_a_better_precision_with_a_quarter_of_the_slots_and_not_with_fewer(
     slots: int, precision: str, kept: int
 ) -> None:
     card = gpu((8, 0), FOOTPRINT_14B.need("bf16", 8, 4096).total / GIB + 0.01)

@@ -511,7 +511,7 @@ def test_minutes_of_upload_and_disk_are_computed_from_the_layers(made: Sound) ->
     [
         ("t4", "int8", "CARD_TOO_SMALL"),
         ("t4", "nf4", "CARD_FEWER_SLOTS"),
-        ("l40s", "bf16", "CARD"),
+        ("l40s", "bf16", "CARD_FEWER_SLOTS"),
         (None, "bf16", "CARD"),
     ],
 )
