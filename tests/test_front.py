@@ -226,6 +226,13 @@ def test_what_is_no_question_is_refused_and_takes_no_place(
 
 
 @pytest.mark.server
+def test_a_refusal_names_what_is_allowed(caller: httpx.Client) -> None:
+    [fault] = caller.post("/predictions", json=asked(philosopher="descartes")).json()["detail"]
+    assert fault["loc"][-1] == "philosopher"
+    assert all(name in fault["msg"] for name in ("spinoza", "bergson", "kant")), fault
+
+
+@pytest.mark.server
 def test_a_refusal_does_not_grow_with_what_was_sent(caller: httpx.Client) -> None:
     reply = caller.post("/predictions", json=asked(history=[{}] * 100_000)).json()
     assert reply["status"] == "failed"

@@ -20,7 +20,7 @@ from tests.conftest import NOTICE
 from tests.replicate_server import ReplicateServer
 from tools.endpoints import endpoint
 from tools.endpoints.endpoint import Failed
-from tools.endpoints.gradio_endpoint import newest
+from tools.endpoints.gradio_endpoint import hub_token, newest
 from tools.rehearsing import checks, smoke_test
 from tools.rehearsing.reply import Reply, within
 from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict
@@ -151,6 +151,12 @@ def test_the_newest_answer_of_a_space_is_found_in_each_form_of_its_history(outpu
     assert newest(outputs) == "a"
     assert newest(["", []]) == newest(["", [["q", None]]]) == ""
     assert newest(["", [{"content": [{"text": "a"}, {"text": "b"}]}]]) == "ab"
+
+
+def test_the_hub_s_token_goes_to_the_hub_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert hub_token("https://compte-spinoza.hf.space") == TOKEN
+    assert not any(map(hub_token, ("https://hf.space.example", "https://a-hf.space", "http://127.0.0.1:9")))
 
 
 def checked(server: Double) -> dict[str, Verdict]:

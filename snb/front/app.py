@@ -26,7 +26,7 @@ that a context of 32,768 tokens holds."""
 PATIENCE = 15.0
 """Seconds for a body to arrive, and between two signs of life of a stream: proxies cut off a silent one."""
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-BOUNDS = ("type", "minimum", "maximum", "minLength", "maxLength", "enum", "items", "allOf")
+BOUNDS = ("type", "minimum", "maximum", "minLength", "maxLength", "enum", "items")
 """What a refusal tells of an input's schema."""
 AGAIN = {409: "2", 429: "2", 503: "10"}
 """Retry-After, in seconds."""
@@ -158,7 +158,10 @@ class Front:
 
     def _fault(self, name: str) -> dict[str, Any]:
         """What an input may be; Cog's own message repeats what it was."""
-        words = {key: value for key, value in self._cog.inputs.get(name, {}).items() if key in BOUNDS}
+        form = dict(self._cog.inputs.get(name, {}))
+        for choices in form.get("allOf", ()):
+            form |= self._cog.schema["components"]["schemas"][choices["$ref"].rpartition("/")[2]]
+        words = {key: value for key, value in form.items() if key in BOUNDS}
         return {"loc": ["body", "input", name], "msg": f"allowed is {json.dumps(words)}"}
 
     async def _events(self, answer: Answer) -> AsyncIterator[str]:

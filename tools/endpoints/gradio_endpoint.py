@@ -16,13 +16,17 @@ from tools.endpoints.endpoint import Failed, Http, Piece, faults
 INFO, CHAT = "/gradio_api/info", "/gradio_api/call/chat_function"
 
 
+def hub_token(url: str) -> str:
+    """HF_TOKEN, which opens a private Space, for no other host."""
+    trusted = (urlsplit(url).hostname or "").endswith((".hf.space", ".huggingface.co"))
+    return os.environ.get("HF_TOKEN", "") if trusted else ""
+
+
 class Gradio:
-    """HF_TOKEN, which opens a private Space, goes to no other host."""
+    """An app at `url`."""
 
     def __init__(self, name: str, url: str) -> None:
-        self.name = name
-        trusted = (urlsplit(url).hostname or "").endswith((".hf.space", ".huggingface.co"))
-        self._http = Http(url, key=os.environ.get("HF_TOKEN", "") if trusted else "")
+        self.name, self._http = name, Http(url, key=hub_token(url))
 
     def ask(self, inputs: Mapping[str, Any]) -> Generator[Piece]:
         """See `Endpoint`. The persona and the question go as one message, as the client packs them."""

@@ -8,7 +8,7 @@ from typing import Any
 from snb.front.cog_server import DEAD, setup_fault
 from tools.endpoints.cog_endpoint import own_key
 from tools.endpoints.endpoint import Failed, Http, NoNetwork
-from tools.endpoints.gradio_endpoint import is_gradio
+from tools.endpoints.gradio_endpoint import hub_token, is_gradio
 
 POLL, LOOK = 0.5, 10.0
 """Seconds between two looks at a server that boots; and for one, since such a host can swallow packets."""
@@ -67,7 +67,7 @@ def status(url: str) -> str:
     with contextlib.suppress(ValueError):
         health = response.json()
     if not (isinstance(health, dict) and "status" in health):
-        if is_gradio(http):
+        if is_gradio(Http(url, LOOK, hub_token(url))):
             return READY[-1]
         raise Absent(f"neither Cog nor Gradio is there: GET /health-check has HTTP {response.status_code}")
     if health["status"] in DEAD:

@@ -10,14 +10,12 @@ from typing import IO
 
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Endpoint, Failed, Http
-from tools.endpoints.gradio_endpoint import Gradio, is_gradio
+from tools.endpoints.gradio_endpoint import Gradio, hub_token, is_gradio
 from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
 OURS = "ours"
-SLOTS = "32"
-"""As many as the largest level asks for, unless SNB_SLOTS says otherwise."""
 HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+(?::\d+)?|[\w-]+:\d+)(?:/\S*)?")
 """An address without its scheme: before the first slash it has a dot or a port, which no owner's name has."""
 MODEL = re.compile(r"(?:replicate:)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
@@ -35,8 +33,7 @@ class Started:
 
 @contextlib.contextmanager
 def ours(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
-    """This package behind the real Cog server, with a slot for every pupil."""
-    settings = {**settings, "SNB_SLOTS": os.environ.get("SNB_SLOTS", SLOTS)}
+    """This package behind the real Cog server."""
     since = time.monotonic()
     with Server(settings, log=log) as server:
         server.wait()
@@ -69,7 +66,7 @@ def reached(address: str) -> Cog | Gradio | Replicate | ChatCompletions:
         Failed: it does not answer, the address is none of these, or there is no token.
     """
     if url := url_of(address):
-        return Gradio(url, url) if is_gradio(Http(url)) else Cog(url, url)
+        return Gradio(url, url) if is_gradio(Http(url, key=hub_token(url))) else Cog(url, url)
     if address.startswith("openai:"):
         base, _, model = address.removeprefix("openai:").partition("#")
         if not (model and url_of(base)):
