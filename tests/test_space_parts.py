@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from importlib import metadata
 from types import SimpleNamespace
@@ -150,6 +151,18 @@ def test_the_next_backend_is_asked_when_one_fails_and_again_when_one_wakes_up() 
     for more in ({"patience": -1}, {"deadline_seconds": 0.5}):
         with pytest.raises(Refusal, match="BUSY"):
             ask(Scripted([Refusal("BUSY", "full")]), **more)
+
+
+def test_a_deadline_counts_what_a_question_has_waited_in_gradios_queue() -> None:
+    asked = Scripted(["a"])
+
+    def late() -> None:
+        came = SimpleNamespace(scope={"came": time.monotonic() - 20})
+        LocalContext.request.set(SimpleNamespace(request=came))  # type: ignore[arg-type]
+        ask(asked, deadline_seconds=30.0)
+
+    contextvars.copy_context().run(late)
+    assert 0 < asked.deadlines[0] <= 10
 
 
 def test_metrics_come_with_the_end_of_an_answer_and_the_page_is_told_what_limits_it(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cog_backend import Cog
 from refusal import WAITS, Refusal
 from replicate_backend import Replicate
+from visitor import came
 
 PATIENCE = 600.0
 """Seconds that a question waits for a model that wakes up or is full; a boot of the 14B takes minutes."""
@@ -51,7 +52,7 @@ class Backends:
 
     async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
         """See `Backend`. Who wakes up or is full is asked again until patience or the deadline is over."""
-        began, deadline = time.monotonic(), inputs.get("deadline_seconds")
+        began, deadline = came(), inputs.get("deadline_seconds")
         end = began + min(self._patience, deadline or self._patience)
         while True:
             refusals: list[Refusal] = []

@@ -7,6 +7,7 @@ its queue, monitoring, a code editor. There is no switch for most of them, so th
 import asyncio
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -120,6 +121,7 @@ async def checked(scope: Message, receive: Receive) -> Receive:
         raise TurnedAway(400, "The request is not JSON.") from None
     if not isinstance(document, dict) or more_values(document, MAX_VALUES):
         raise TurnedAway(422, f"The request is not an object of at most {MAX_VALUES} values.")
+    scope["came"] = time.monotonic()
     scope["whom"] = by_whom(scope["path"], document)
     # A session of a caller of /call would mix its answers; /call/v2 has the endpoint's inputs by name.
     if "/call/v2/" not in scope["path"]:

@@ -1,8 +1,9 @@
-"""Who asks, as far as that can be told, and how many answers one visitor has at once."""
+"""Who asks, as far as that can be told, since when, and how many answers one visitor has at once."""
 
 import contextlib
 import hashlib
 import secrets
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -32,6 +33,12 @@ def visitor() -> str:
     session = request.session_hash if request.session_hash != LocalContext.event_id.get(None) else ""
     name = session.partition("-")[0] if session else request.client.host
     return hashlib.blake2b(name.encode(), key=KEY, digest_size=16).hexdigest()
+
+
+def came() -> float:
+    """When the question came, in monotonic seconds: it may have waited in Gradio's queue since."""
+    request = LocalContext.request.get(None)
+    return float(request.request.scope["came"]) if request else time.monotonic()
 
 
 @contextlib.contextmanager
