@@ -38,7 +38,7 @@ def visitor() -> str:
 def came() -> float:
     """When the question came, in monotonic seconds: it may have waited in Gradio's queue since."""
     request = LocalContext.request.get(None)
-    return float(request.request.scope["came"]) if request else time.monotonic()
+    return request.request.scope["came"] if request and request.request else time.monotonic()
 
 
 @contextlib.contextmanager
