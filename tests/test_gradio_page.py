@@ -111,12 +111,10 @@ def test_gradios_python_client_gets_what_the_backend_says_through_a_proxy_that_s
 
 @pytest.mark.server
 def test_the_smoke_test_asks_it_as_it_asks_the_existing_space(page: SpacePage) -> None:
-    verdicts = list(smoke_test.verdicts(page.url))
-    ok = ["ready", *names(), "stream", "times"]
-    # The language is a random model's, and Gradio has no metric that says so.
-    assert [one.subject for one in verdicts if one.state == "ok" and one.subject != "language"] == ok, (
-        verdicts
-    )
+    states = {verdict.subject: verdict.state for verdict in smoke_test.verdicts(page.url)}
+    # A random model has no language, and whether its few tokens come in one piece depends on who is faster.
+    assert states.keys() == {"ready", *names(), "stream", "times", "language"}
+    assert {state for subject, state in states.items() if subject not in ("stream", "language")} == {"ok"}
 
 
 @pytest.mark.server
