@@ -33,7 +33,7 @@ sys.path.insert(0, str(SPACE))
 import visitor
 from backend import Backend, Backends, configured
 from chat import answer_of, with_beats
-from cog_backend import Cog
+from cog_backend import Cog, check
 from engine_inside import EngineInside
 from page import SESSIONS, gradio_app
 from refusal import Refusal, of_error, of_prediction, of_response
@@ -151,6 +151,13 @@ def test_the_next_backend_is_asked_when_one_fails_and_again_when_one_wakes_up() 
     for more in ({"patience": -1}, {"deadline_seconds": 0.5}):
         with pytest.raises(Refusal, match="BUSY"):
             ask(Scripted([Refusal("BUSY", "full")]), **more)
+
+
+def test_a_metric_without_a_value_is_nothing_to_tell() -> None:
+    told: list[Any] = []
+    metrics = {"seed": None, "notice": "?"}
+    check({"status": "succeeded", "metrics": metrics}, lambda *metric: told.append(metric))
+    assert told == [("notice", "?")]
 
 
 def test_a_deadline_counts_what_a_question_has_waited_in_gradios_queue() -> None:

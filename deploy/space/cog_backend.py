@@ -70,4 +70,5 @@ def check(prediction: Any, say: Callable[..., None]) -> None:
     if prediction.get("status") != "succeeded":
         raise of_prediction(prediction)
     for name, value in (prediction.get("metrics") or {}).items():
-        say(name, value)
+        if value is not None:  # alone, a name is the code of something that is told
+            say(name, value)
