@@ -43,7 +43,7 @@ class Prefills:
         self.sizes = [
             (rows, width, read)
             for width in self._widths
-            for rows in sorted({1, most // width})
+            for rows in sorted({1, min(most // width, model.cache.slots)})
             for read in columns
         ]
         """Rows, tokens of each, and columns."""
