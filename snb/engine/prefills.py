@@ -54,7 +54,7 @@ class Prefills:
     def __call__(self, rows: Tensor, ids: Tensor, positions: Tensor, last: Tensor, columns: int) -> Tensor:
         """As `SlotModel.read`."""
         inputs = Inputs(rows, ids, positions, last)
-        parts = zip(*(one.split(self._together(ids.shape[1])) for one in inputs), strict=True)
+        parts = zip(*(torch.split(one, self._together(ids.shape[1])) for one in inputs), strict=True)
         return torch.cat([self._replay(Inputs(*part), columns) for part in parts])
 
     def _together(self, tokens: int) -> int:

@@ -35,7 +35,7 @@ def replays(model: SlotModel, step: Step) -> Iterator[Finding]:
         positions = torch.arange(rows, device=device)[:, None].neg() % columns
         size = f"{rows} rows over {columns} columns"
         yield from _replayed(model, size, positions, model.step, step, (ids, positions, columns))
-    read = getattr(step, "read", None)
+    read: Any = getattr(step, "read", None)
     for rows, width, columns in getattr(read, "sizes", []):
         number, places = torch.arange(rows, device=device), torch.arange(width, device=device)
         positions = torch.where(places < columns, places, context).expand(rows, -1)
