@@ -1,15 +1,18 @@
 """How a decode step runs: by CUDA graphs on a GPU, with shared prefixes on a CPU, or eagerly anywhere.
 
 With few rows a GPU finishes a kernel before Python has launched the next; a graph, recorded at the boot and
-replayed, launches all of them at once. On a CPU most time goes into reading memory: `snb.engine.shared` reads
+replayed, launches all of them at once, and `snb.engine.fused` has fewer of them. On a CPU most time goes into reading memory: `snb.engine.shared` reads
 less of the cache, and `snb.engine.packed` has the weights in the layout that the CPU's kernels read.
 """
 
 import gc
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -50,6 +53,10 @@ def packed(model: SlotModel) -> Step:
     return step
 
 
+FIXED_ROWS = 32
+"""Most rows of which as many are computed for one."""
+
+
 @dataclass(frozen=True)
 class Recorded:
     """One graph, for one number of rows and columns, and the tensors that it reads and writes."""
@@ -63,17 +70,26 @@ class Recorded:
 class Graphs:
     """Decode steps recorded for several numbers of rows and columns; a step replays the smallest that fits.
 
+    Args:
+        model: whose cache it is.
+        recorded: the step; by default the model's own.
+        sizes: rows and columns of each graph; by default a few of both, for any number of either.
+
     Raises:
         DeviceUnusable: not on a GPU.
         RuntimeError: a kernel cannot be recorded; bitsandbytes' int8 looks at its input on the CPU.
     """
 
-    def __init__(self, model: SlotModel) -> None:
+    def __init__(
+        self, model: SlotModel, recorded: Step | None = None, sizes: Sequence[tuple[int, int]] = ()
+    ) -> None:
         if model.model.device.type != "cuda":
             raise DeviceUnusable("CUDA graphs need a GPU")
-        self._model, self._idle = model, model.cache.context
+        self.recorded = recorded or model.step
+        """What runs in a graph, to be run without one."""
+        self._device, self._idle = model.model.device, model.cache.context
         self._pool = torch.cuda.graph_pool_handle()
-        self.sizes = [
+        self.sizes = sizes or [
             (rows, columns)
             for rows in doublings(1, model.cache.slots)
             for columns in doublings(max(1, model.cache.context // 4), model.cache.context)
@@ -94,18 +110,18 @@ class Graphs:
 
     @torch.inference_mode()
     def _record(self, rows: int, columns: int) -> Recorded:
-        device = self._model.model.device
+        device = self._device
         ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         positions = torch.full_like(ids, self._idle)
         # In a first run, on another stream, libraries allocate workspaces, which must not be recorded.
         aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            self._model.step(ids, positions, columns)
+            self.recorded(ids, positions, columns)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with undone_on_failure(device, self._pool), torch.cuda.graph(graph, pool=self._pool):
-            scores = self._model.step(ids, positions, columns)
+            scores = self.recorded(ids, positions, columns)
         return Recorded(graph, ids, positions, scores)
 
 
@@ -141,7 +157,37 @@ def doublings(first: int, last: int) -> list[int]:
     return sizes
 
 
+def fused(model: SlotModel) -> Step:
+    """Graphs of `snb.engine.fused`: fewer kernels, and attention that reads no more than each row has.
+
+    Raises:
+        DeviceUnusable: the GPU is too old, or Triton or a compiler for it is absent.
+    """
+    device, slots = model.model.device, model.cache.slots
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    if missing := list(lacking(capability)):
+        raise DeviceUnusable([f"the fused step needs {one}" for one in missing])
+    from snb.engine.fused import Fused  # imports Triton, which a CPU does not have
+
+    # Products of 16 bits read the same bytes for 1 to 32 rows, so one graph serves them all, and what runs
+    # beside a row never changes the shapes that its numbers are computed in. nf4's take longer with each row.
+    plain = model.layers[0].mlp.projections.whole is not None
+    rows = [slots] if plain and slots <= FIXED_ROWS else doublings(1, slots)
+    return Graphs(model, Fused(model), [(number, model.cache.context) for number in rows])
+
+
+def lacking(capability: tuple[int, int]) -> Iterator[str]:
+    """What Triton needs and does not have here, on a GPU of some compute capability."""
+    if capability < (8, 0):
+        yield "a GPU of compute capability 8.0 or later"
+    if not find_spec("triton"):
+        yield "Triton, which comes with PyTorch's builds for a GPU"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        yield "a C compiler, with which Triton makes what launches its kernels"
+
+
 PATHS: dict[str, Callable[[SlotModel], Step]] = {
+    "fused": fused,
     "graphs": Graphs,
     "packed": packed,
     "shared": shared,
@@ -151,10 +197,13 @@ PATHS: dict[str, Callable[[SlotModel], Step]] = {
 
 def candidates(wanted: str, device: str, precision: str) -> list[str]:
     """The paths to try for a setting, fastest first; the last one runs everywhere."""
+    if wanted == "fused":
+        return ["fused", "graphs", "eager"]
     if wanted != "auto":
         return list(dict.fromkeys([wanted, "eager"]))
     if device != "cuda":
         return ["packed", "shared", "eager"]
+    # Not `fused`, which no card has run yet: after an illegal memory access no other path works either.
     # bitsandbytes 0.50 looks at the input of an int8 product on the CPU, which no graph can record.
     return ["eager"] if precision == "int8" else ["graphs", "eager"]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from bitsandbytes.nn import Linear8bitLt
 from torch import Tensor
+from torch.nn.functional import pad
 
 from snb.card import PREFILL_TOKENS
 from snb.engine.shared import Prefix
@@ -23,7 +24,8 @@ SENTINEL = 7.0
 
 def replays(model: SlotModel, step: Step) -> Iterator[Finding]:
     """A replayed graph, or any step but the model's own, gives the same scores and writes the same cells."""
-    if step == model.step:
+    recorded = getattr(step, "recorded", model.step)
+    if step == recorded:
         return
     device = model.model.device
     for rows, columns in getattr(step, "sizes", [(model.cache.slots, model.cache.context)]):
@@ -31,7 +33,7 @@ def replays(model: SlotModel, step: Step) -> Iterator[Finding]:
         ids = torch.arange(5, 5 + rows, device=device)[:, None]
         positions = torch.arange(rows, device=device)[:, None].neg() % columns
         own, replayed, again = (
-            _result(model, run, ids, positions, columns) for run in (model.step, step, model.step)
+            _result(model, run, ids, positions, columns) for run in (recorded, step, recorded)
         )
         if not _same(own, again):
             yield Finding("blind", f"{size}: the same step gives two results")
@@ -146,13 +148,20 @@ def writes(model: SlotModel, step: Step) -> Iterator[Finding]:
         model, "prefill", padded, places, lambda: model.prefill(list(range(rows)), ids, starts)
     )
     newest, places = padded[:, :1], torch.tensor([[9], [6]][:rows], device=device)
-    yield from _written(model, "decode", newest, places, lambda: step(newest, places, min(64, idle)))
+    sizes = [size for size, _ in getattr(step, "sizes", [(rows, idle)]) if size >= rows]
+    yield from _written(
+        model, "decode", newest, places, lambda: step(newest, places, min(64, idle)), min(sizes)
+    )
 
 
 def _written(
-    model: SlotModel, what: str, ids: Tensor, positions: Tensor, run: Callable[[], Tensor]
+    model: SlotModel, what: str, ids: Tensor, positions: Tensor, run: Callable[[], Tensor], computed: int = 0
 ) -> Iterator[Finding]:
-    """Compares the first rows, and one more, with what layer 0's own modules compute in the same shape."""
+    """Compares the first rows, and one more, with what layer 0's own modules compute in the same shape.
+
+    Args:
+        computed: how many rows `run` pads them to, if it does.
+    """
     stores = model.cache.keys[0], model.cache.values[0]
     rows = range(min(len(ids) + 1, model.cache.slots))
     for row in rows:
@@ -160,8 +169,10 @@ def _written(
         for store in stores:
             store[row] = SENTINEL
     run()
-    expected = first_layer(model, ids, positions)
-    if not _same(expected, first_layer(model, ids, positions)):
+    more = (0, 0, 0, max(0, computed - len(ids)))
+    shape = pad(ids, more), pad(positions, more, value=model.cache.context)
+    expected = first_layer(model, *shape)
+    if not _same(expected, first_layer(model, *shape)):
         yield Finding("blind", f"{what}: layer 0 gives two results")
         return
     for store, new in zip(stores, expected, strict=True):
