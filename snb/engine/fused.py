@@ -16,18 +16,19 @@ class Layer:
     """One layer of the model, for one new token a row."""
 
     def __init__(self, own: decoder.Layer, keys: Tensor, values: Tensor, angles: Sequence[Tensor]) -> None:
-        self._own, self._cache, self._angles = own, (keys, values), angles
+        self._attention, self._mlp = own.attention, own.mlp
+        self._cache, self._angles = (keys, values), angles
 
     def attention(self, states: Tensor, positions: Tensor) -> Tensor:
         """Hidden states, normed, `[n, 1, hidden]`, to what is added to them."""
-        heads = self._own.attention.projections(states)
+        heads = self._attention.projections(states)
         queries = kernels.rotate_and_store(heads, self._angles, positions, *self._cache)
         mixed = kernels.attend(queries, *self._cache, positions)
-        return self._own.attention.output(mixed)  # type: ignore[no-any-return]
+        return self._attention.output(mixed)  # type: ignore[no-any-return]
 
     def mlp(self, states: Tensor) -> Tensor:
         """The same."""
-        return self._own.mlp.output(kernels.gated(self._own.mlp.projections(states)))  # type: ignore[no-any-return]
+        return self._mlp.output(kernels.gated(self._mlp.projections(states)))  # type: ignore[no-any-return]
 
 
 class Fused:
