@@ -4,14 +4,16 @@ import gc
 import itertools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+from snb.engine import paths
 from snb.engine.loop import Engine
-from snb.engine.paths import PATHS, candidates, doublings, eager, fastest
+from snb.engine.paths import PATHS, candidates, doublings, eager, fastest, lacking
 from snb.engine.slots import SlotCache, SlotModel, Step
 from snb.errors import SelfTestFailed
 from snb.parameters import Sampling
@@ -65,6 +67,7 @@ REASONS = {
     "wrong": "SELF_TEST_FAILED",
     "dies": "illegal memory access",
     "graphs": "CUDA graphs need a GPU",
+    "fused": "compute capability 8.0",
 }
 
 
@@ -72,7 +75,7 @@ REASONS = {
 def test_a_path_that_fails_says_why_and_gives_its_memory_back_to_eager(
     name: str, start: Start, model: Qwen2ForCausalLM, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if name == "graphs" and torch.cuda.is_available():
+    if name in ("graphs", "fused") and torch.cuda.is_available():
         pytest.skip("here they work")
     shape, alive = SlotCache(model, slots=3, context=256).keys.shape, []
 
@@ -109,8 +112,25 @@ def test_the_paths_of_each_setting_end_with_one_that_runs_everywhere() -> None:
     assert candidates("auto", "cuda", "int8") == ["eager"]
     assert candidates("auto", "cpu", "int8") == ["packed", "shared", "eager"]
     assert candidates("graphs", "cpu", "fp32") == ["graphs", "eager"]
+    assert candidates("fused", "cuda", "bf16") == ["fused", "graphs", "eager"]
     assert candidates("eager", "cuda", "nf4") == ["eager"]
     assert PATHS["eager"] is eager
+
+
+def test_the_fused_step_is_not_tried_without_triton_or_without_a_compiler_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Triton looks for one under these names."""
+    compiler = tmp_path / "gcc"
+    compiler.touch(0o755)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not list(lacking((8, 0)))
+    compiler.unlink()
+    [missing] = lacking((8, 0))
+    assert "C compiler" in missing
+    monkeypatch.setattr(paths, "find_spec", lambda name: None)
+    assert len(list(lacking((7, 5)))) == 3
 
 
 def test_an_engine_that_is_closed_holds_no_tensor_even_while_an_error_holds_the_engine(start: Start) -> None:

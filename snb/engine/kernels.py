@@ -1,9 +1,8 @@
 """Triton kernels of a decode step: what PyTorch does between its matrix products, in five launches a layer.
 
-Each function has its plain form in PyTorch beside it, which says what it computes; tests hold the two together,
-in Triton's interpreter on a CPU and compiled on a GPU. All arithmetic is in fp32, and what a kernel rounds to
-16 bits on the way is what PyTorch's kernels round. A program computes one row, or a part of one, from that row
-alone, so a row gives the same bits whatever runs beside it.
+Each function has its plain form in PyTorch beside it, which says what it computes; tests hold the two
+together, in Triton's interpreter on a CPU and compiled on a GPU. A program computes one row, or part of one,
+from that row alone, so a row gives the same bits whatever runs beside it. Sums are in fp32.
 
 Importing this needs Triton, which comes with PyTorch's builds for a GPU.
 """
@@ -19,7 +18,7 @@ from triton import language as tl
 from snb.engine import decoder
 
 KEYS, MOST_SPLITS = 64, 32
-"""Columns that a program of attention reads at once, and how many programs share a head of one row at most."""
+"""Columns that a program of attention reads at once, and the most programs that share a head of one row."""
 SHORTEST = 128
 """Fewest columns of one program: with more programs, joining their results costs more than they save."""
 TILE = 16
@@ -145,9 +144,9 @@ def _rotate_and_store(
 def attend(queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
     """Attention of one new token a row to the columns up to its position, of which no other is read.
 
-    The columns are split over programs, whose results are combined by their softmax sums (Flash-Decoding, Dao
-    et al., 2023). Where they are split depends on the context alone. Heads that share keys are the rows of one
-    matrix. A row whose position is the last column, which takes the writes of padding, reads none and gives 0.
+    The columns are split over programs, whose results are combined by their softmax sums (Flash-Decoding,
+    Dao et al., 2023); where, depends on the context alone. Heads that share keys are the rows of one matrix.
+    A row whose position is the last column, which takes the writes of padding, reads none and gives zeros.
 
     Args:
         queries: `[n, heads, 1, head_dim]`.
@@ -272,4 +271,6 @@ def _gated(both: tl.tensor, result: tl.tensor, width: tl.constexpr, block: tl.co
     inside, at = columns < width, row * 2 * width + columns
     gate = tl.load(both + at, mask=inside, other=0).to(tl.float32)
     up = tl.load(both + at + width, mask=inside, other=0).to(tl.float32)
-    tl.store(result + row * width + columns, (gate * tl.sigmoid(gate) * up).to(both.dtype.element_ty), mask=inside)
+    tl.store(
+        result + row * width + columns, (gate * tl.sigmoid(gate) * up).to(both.dtype.element_ty), mask=inside
+    )

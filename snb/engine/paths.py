@@ -1,8 +1,9 @@
 """How a decode step runs: by CUDA graphs on a GPU, with shared prefixes on a CPU, or eagerly anywhere.
 
 With few rows a GPU finishes a kernel before Python has launched the next; a graph, recorded at the boot and
-replayed, launches all of them at once, and `snb.engine.fused` has fewer of them. On a CPU most time goes into reading memory: `snb.engine.shared` reads
-less of the cache, and `snb.engine.packed` has the weights in the layout that the CPU's kernels read.
+replayed, launches all of them at once, and `snb.engine.fused` has fewer of them. On a CPU most time goes into
+reading memory: `snb.engine.shared` reads less of the cache, and `snb.engine.packed` has the weights in the
+layout that the CPU's kernels read.
 """
 
 import gc

@@ -53,7 +53,7 @@ def self_test(engine: Engine, prompt: Sequence[int], last: bool = True) -> Repor
     """
     report = Report()
     step = getattr(engine.step, "recorded", engine.model.step)
-    # A graph of the model's own step computes exactly what the path after it does, and that would do no better.
+    # A replay of the model's own step computes exactly what the path after it does: no other would do better.
     only = last or (engine.step != engine.model.step and step == engine.model.step)
     for check in (exact.replays, exact.reads, exact.writes):
         report.findings += check(engine.model, engine.step)
