@@ -92,10 +92,14 @@ class Measures:
 
     def _step(self, step: Step, rows: int) -> float:
         """Milliseconds of one that reads `columns` of the cache."""
+        return self._milliseconds(step, *self._inputs(rows))
+
+    def _inputs(self, rows: int) -> tuple[Tensor, Tensor, int]:
+        """Of a step, for the first rows."""
         for row in range(rows):
             self.model.cache.start(row, None)  # a prefix may be longer than `columns`
         ids = self._tensor([[100]] * rows)
-        return self._milliseconds(step, ids, torch.full_like(ids, self.columns - 1), self.columns)
+        return ids, torch.full_like(ids, self.columns - 1), self.columns
 
     def _read(self, rows: int, columns: int) -> float:
         """Milliseconds for the bytes of a step, at the bandwidth measured here."""
@@ -162,9 +166,7 @@ class Measures:
                 list(one)
             pairs = enumerate(zip(alone.tokens, together[0].tokens, strict=False))
             parted = next((at for at, (own, other) in pairs if own != other), len(alone.tokens))
-            ids = self._tensor([[100]] * rows)
-            places = torch.full_like(ids, self.columns - 1)
-            first, among = (self.engine.step(ids[:n], places[:n], self.columns)[0].clone() for n in (1, rows))
+            first, among = (self.engine.step(*self._inputs(count))[0].clone() for count in (1, rows))
             same = "yes" if torch.equal(first, among) else "no"
             yield {"rows": rows, "tokens": len(alone.tokens), "same_tokens": parted, "same_scores": same}
 
