@@ -1,4 +1,4 @@
-"""The decode step of `SlotModel` in fewer kernels: nine launches a layer, four of them matrix products.
+"""The decode step of `SlotModel` in fewer kernels: ten launches a layer, four of them matrix products.
 
 The weights are those of `decoder`'s layers, the cache is the model's own, and prefill stays what it was.
 """

@@ -1,4 +1,4 @@
-"""Triton kernels of a decode step: what PyTorch does between its matrix products, in five launches a layer.
+"""Triton kernels of a decode step: what PyTorch does between its matrix products, in six launches a layer.
 
 Each function has its plain form in PyTorch beside it, which says what it computes; tests hold the two
 together, in Triton's interpreter on a CPU and compiled on a GPU. A program computes one row, or part of one,
@@ -20,7 +20,7 @@ from snb.engine import decoder
 KEYS, MOST_SPLITS = 64, 32
 """Columns that a program of attention reads at once, and the most programs that share a head of one row."""
 SHORTEST = 128
-"""Fewest columns of one program: with more programs, joining their results costs more than they save."""
+"""Fewest columns of one program; chosen by arithmetic: 768 columns of one row then keep 48 programs busy."""
 TILE = 16
 """Fewest rows of a matrix that tensor cores multiply; heads that share keys fill the first of them."""
 BLOCK = 1024
@@ -78,7 +78,7 @@ def rotate_and_store(
 
     Args:
         heads: of queries, keys and values side by side, `[n, 1, (heads + 2 * kv_heads) * head_dim]`.
-        angles: `SlotModel.tables`, each `[columns, head_dim]`.
+        angles: `SlotModel.angle_tables`, each `[columns, head_dim]`.
         positions: int64 `[n, 1]`, the column that each row writes.
         keys: of one layer, `[slots, kv_heads, columns, head_dim]`; row i of the others writes its row i.
         values: likewise.
