@@ -6,6 +6,10 @@ depends on another token.
 """
 
 import functools
+import os
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -27,18 +31,23 @@ class Rowwise(nn.Module):
 
     weight: Tensor
     scales: Tensor
+    bias: nn.Parameter | None
 
-    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, scales: Tensor, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight)
         self.register_buffer("scales", scales)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.register_parameter("bias", bias)
 
     def forward(self, states: Tensor) -> Tensor:
         """`[…, in]` to `[…, out]`, in the dtype of the input."""
         if self.weight.dtype == FP8:
             return self.product(*quantised(states, FP8), states.dtype)
+        if (kernel := _kernel(states.device)) and states.element_size() == 2:
+            tokens = states.reshape(-1, self.in_features).contiguous()
+            result = kernel(tokens, self.weight, self.scales, self.bias)
+            return result.view(*states.shape[:-1], self.out_features)
         return linear(states, self.dequantised(states.dtype), self.bias)
 
     def product(self, values: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
@@ -68,6 +77,18 @@ class Rowwise(nn.Module):
             return (self.weight.float() * self.scales[:, None]).to(dtype)
         result = torch.empty_like(self.weight, dtype=dtype)
         return torch.mul(self.weight, self.scales[:, None], out=result)
+
+
+@functools.cache
+def _kernel(device: torch.device) -> Callable[..., Tensor] | None:
+    """The product in Triton, which knows no GPU before sm80, and compiles in C what launches its kernels."""
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if capability < (8, 0) or not compiler or not find_spec("triton"):
+        return None
+    from snb.engine.rowwise_kernel import product
+
+    return product
 
 
 @functools.cache
