@@ -100,6 +100,7 @@ def edit(settings: Settings, **changes: Any) -> None:
     [
         ("nf4", False, LORA),
         ("int8", True, LORA),
+        ("fp8", False, LORA),
         ("bf16", True, LORA),
         ("bf16", False, None),
         ("nf4", True, {"target_modules": ["embed_tokens", "q_proj"]}),
@@ -261,8 +262,18 @@ def test_a_repository_is_known_by_name_and_revision(
 
 def test_a_newer_format_is_refused_whatever_else_its_card_says(ready: Settings) -> None:
     edit(ready, format=prepared.FORMAT + 1, base="of tomorrow", precision=None)
-    with pytest.raises(PreparedMismatch, match="has format 2, and this version reads up to 1"):
+    with pytest.raises(PreparedMismatch, match="has format 3, and this version reads up to 2"):
         loader.load(ready)
+
+
+def test_of_the_format_before_nf4_is_read_and_int8_refused_with_what_to_type(ready: Settings) -> None:
+    edit(ready, format=1)
+    assert Card.read(Path(ready.prepared)).precision == "nf4"
+    edit(ready, format=1, precision="int8")
+    with pytest.raises(
+        PreparedMismatch, match=r"int8 in the format of bitsandbytes.*scripts/prepare-weights"
+    ):
+        prepared.find(ready)
 
 
 WRONG: list[dict[str, Any]] = [

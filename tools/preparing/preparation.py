@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,10 +191,12 @@ class Making:
             yield name, merged.contiguous().cpu()
             return
         steps = self.quantizer.get_quantize_ops()
-        module = deepcopy(self.model.get_submodule(name.rpartition(".")[0]))
-        for key, value in steps.convert({name: [merged]}, full_layer_name=name, model=self.model).items():
-            setattr(module, key.rpartition(".")[2], value)
-        state = module.state_dict(prefix=name.removesuffix("weight"))
+        state = steps.convert({name: [merged]}, full_layer_name=name, model=self.model)
+        if self.recipe.card.precision == "nf4":  # what belongs to the weight is in its module's state
+            module = self.model.get_submodule(name.rpartition(".")[0])
+            empty, module.weight = module.weight, state[name]
+            state = module.state_dict(prefix=name.removesuffix("weight"))
+            module.weight = empty
         yield from ((key, value.cpu()) for key, value in state.items() if not value.is_meta)
 
 
