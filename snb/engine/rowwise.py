@@ -6,6 +6,7 @@ depends on another token.
 """
 
 import functools
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -108,8 +109,7 @@ def quantised(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     Returns:
         Values of that dtype, and fp32 scales `[…, 1]`, above zero, by which they have to be multiplied.
     """
-    exact = rows.float()
-    scales = exact.abs().amax(-1, keepdim=True) / LARGEST[dtype]
+    scales = torch.linalg.vector_norm(rows, math.inf, -1, keepdim=True, dtype=torch.float32) / LARGEST[dtype]
     scales = scales.clamp_min(torch.finfo(torch.float32).tiny)
-    exact = exact / scales
+    exact = rows / scales  # in fp32
     return (exact.round() if dtype == INT8 else exact).to(dtype), scales
