@@ -204,10 +204,10 @@ BEST_FIRST = (
     ),
     Precision("fp16", "Instead of bf16 where a GPU only emulates that", share=0.25, below=(8, 0)),
     Precision("nf4", "A third of the bytes; slow above one row", share=0.0, steps=(12.5, 23.0, 27.0, 28.0)),
-    Precision("int8", "Half of the bytes, with inputs in 16 bits; no speed was measured yet"),
+    Precision("int8", "Half of bf16's bytes; not measured on a card yet"),
     Precision(
         "fp8",
-        "Half of the bytes, and products of 8 bits; no speed was measured yet",
+        "Half of bf16's bytes, and products of 8 bits; not measured on a card yet",
         capability=(8, 9),  # the first with tensor cores for it
     ),
     Precision("fp32", "What `auto` takes on a CPU, and what the others are measured by"),

@@ -1,6 +1,7 @@
 """Linear layers of 8-bit weights: nearest values, exact products, and no token that depends on another."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snb.engine.rowwise import FP8, INT8, Rowwise, quantised
+from snb.self_test.rounding import divergence
+from snb.settings import Settings
+from snb.weights.loader import load
+from tests.tiny import save_tiny
 
 each_kind = pytest.mark.parametrize("held", [INT8, FP8], ids=str)
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 90), st.integers(1, 50))
@@ -101,6 +106,18 @@ def test_no_token_s_result_depends_on_another_token(held: torch.dtype, dtype: to
     others[4] = states[4]
     with torch.inference_mode():
         assert torch.equal(own(others)[4], own(states)[4])
+
+
+@pytest.mark.slow  # four loads, and the import of bitsandbytes
+def test_a_model_in_int8_is_nearer_to_fp32_than_in_fp8_and_in_fp8_than_in_nf4(tmp_path: Path) -> None:
+    base, ids = str(save_tiny(tmp_path)), torch.arange(3, 60)[None]
+    scores = {}
+    for precision in ("fp32", "int8", "fp8", "nf4"):
+        settings = Settings(base, adapter="none", precision=precision, device="cpu", slots=1, context=64)
+        with torch.inference_mode():
+            scores[precision] = load(settings).model(ids).logits.float()
+    int8, fp8, nf4 = (divergence(scores[one], scores["fp32"]).mean() for one in ("int8", "fp8", "nf4"))
+    assert 0 < 2 * int8 < fp8 < nf4 / 2
 
 
 @each_kind
