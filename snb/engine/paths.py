@@ -8,16 +8,14 @@ layout that the CPU's kernels read.
 
 import gc
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
+from snb.engine.compiler import capability, lacking
 from snb.engine.loop import Engine
 from snb.engine.packed import pack
 from snb.engine.slots import SlotModel, Step
@@ -78,7 +76,7 @@ class Graphs:
 
     Raises:
         DeviceUnusable: not on a GPU.
-        RuntimeError: a kernel cannot be recorded; bitsandbytes' int8 looks at its input on the CPU.
+        RuntimeError: a kernel cannot be recorded.
     """
 
     def __init__(
@@ -165,8 +163,7 @@ def fused(model: SlotModel) -> Step:
         DeviceUnusable: the GPU is too old, or Triton or a compiler for it is absent.
     """
     device, slots = model.model.device, model.cache.slots
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
-    if missing := list(lacking(capability)):
+    if missing := list(lacking(capability(device))):
         raise DeviceUnusable([f"the fused step needs {one}" for one in missing])
     from snb.engine.fused import Fused  # imports Triton, which a CPU does not have
 
@@ -175,16 +172,6 @@ def fused(model: SlotModel) -> Step:
     plain = model.layers[0].mlp.projections.whole is not None
     rows = [slots] if plain and slots <= FIXED_ROWS else doublings(1, slots)
     return Graphs(model, Fused(model), [(number, model.cache.context) for number in rows])
-
-
-def lacking(capability: tuple[int, int]) -> Iterator[str]:
-    """What Triton needs and does not have here, on a GPU of some compute capability."""
-    if capability < (8, 0):
-        yield "a GPU of compute capability 8.0 or later"
-    if not find_spec("triton"):
-        yield "Triton, which comes with PyTorch's builds for a GPU"
-    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        yield "a C compiler, with which Triton makes what launches its kernels"
 
 
 PATHS: dict[str, Callable[[SlotModel], Step]] = {
@@ -196,17 +183,14 @@ PATHS: dict[str, Callable[[SlotModel], Step]] = {
 }
 
 
-def candidates(wanted: str, device: str, precision: str) -> list[str]:
+def candidates(wanted: str, device: str) -> list[str]:
     """The paths to try for a setting, fastest first; the last one runs everywhere."""
     if wanted == "fused":
         return ["fused", "graphs", "eager"]
     if wanted != "auto":
         return list(dict.fromkeys([wanted, "eager"]))
-    if device != "cuda":
-        return ["packed", "shared", "eager"]
     # Not `fused`, which no card has run yet: after an illegal memory access no other path works either.
-    # bitsandbytes 0.50 looks at the input of an int8 product on the CPU, which no graph can record.
-    return ["eager"] if precision == "int8" else ["graphs", "eager"]
+    return ["graphs", "eager"] if device == "cuda" else ["packed", "shared", "eager"]
 
 
 def fastest(names: Sequence[str], start: Callable[[str, bool], Engine]) -> Engine:

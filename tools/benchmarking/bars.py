@@ -15,7 +15,12 @@ def bars(tables: Tables) -> Iterator[Row]:
     if not rows(tables, "steps", part="bf16"):
         return
     fused = of_the_engine(tables, "fused", " by the fused step")
-    for name, figure, bound, wanted in (*of_the_engine(tables), *fused, *of_the_server(tables)):
+    for name, figure, bound, wanted in (
+        *of_the_engine(tables),
+        *of_fp8(tables),
+        *fused,
+        *of_the_server(tables),
+    ):
         met = figure <= wanted if bound == MOST else figure >= wanted
         yield {
             "bar": name,
@@ -35,6 +40,14 @@ def of_the_engine(tables: Tables, part: str = "bf16", way: str = "") -> Iterator
         yield f"ms to read {row['tokens']} tokens", row["measured_ms"], MOST, 25
     for row in rows(tables, "throughput", part=part)[1:]:
         yield f"tokens/s of {row['rows']}{way} over rows / step", row["over_rows_per_step"], LEAST, 0.93
+
+
+def of_fp8(tables: Tables) -> Iterator[Bar]:
+    """Tokens in process, over those in bf16."""
+    rates = {row["rows"]: row["tokens_per_second"] for row in rows(tables, "throughput", part="bf16")}
+    for row in rows(tables, "throughput", part="fp8"):
+        if (count := row["rows"]) in (1, 16) and count in rates:
+            yield f"tokens/s of {count} in fp8 over bf16", row["tokens_per_second"] / rates[count], LEAST, 1.5
 
 
 def of_the_server(tables: Tables) -> Iterator[Bar]:
