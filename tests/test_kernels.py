@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.engine.loop import Engine
+from snb.engine.rowwise import FP8, Rowwise, quantised
 from snb.engine.slots import SlotModel
 from snb.errors import SelfTestFailed
 from snb.self_test import rounding, self_test
@@ -27,9 +28,11 @@ from tests.tiny import tiny_model
 pytest.importorskip("triton", reason="Triton is built for Linux on x86-64 alone")
 from snb.engine import kernels
 from snb.engine.fused import Fused
+from snb.engine.kernels import Quantised
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HALF = torch.float16 if DEVICE == "cpu" else torch.bfloat16
+FP8_HERE = DEVICE == "cpu" or torch.cuda.get_device_capability() >= (8, 9)
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, HALF], ids=str)
 CONTEXT = 300
 POSITIONS = [0, 127, 128, 299, CONTEXT]
@@ -68,6 +71,33 @@ def test_adding_and_norm_are_those_of_torch(width: int, dtype: torch.dtype) -> N
 def test_gates_are_those_of_torch(width: int, dtype: torch.dtype) -> None:
     both = normal(3, 1, 2 * width, dtype=dtype)
     assert near(kernels.gated(both), kernels.plain_gated(both))
+
+
+@pytest.mark.skipif(not FP8_HERE, reason="this card has no fp8")
+@pytest.mark.parametrize("width", [100, kernels.BLOCK + 1])
+def test_norms_and_gates_in_fp8_are_those_of_rowwise_products(width: int) -> None:
+    """But where the interpreter does not carry into the exponent, and below e4m3's normal numbers."""
+    states, both = normal(3, 1, width, dtype=HALF), normal(3, 1, 2 * width, dtype=HALF)
+    states[0] = both[0] = 0
+    given = states, states, states[1, 0], 1e-6
+    for own, plain in (
+        (kernels.gated(both, fp8=True), kernels.gated(both)),
+        (kernels.add_norm(*clones(*given), fp8=True), kernels.add_norm(*clones(*given))),
+    ):
+        assert isinstance(own, Quantised)
+        assert isinstance(plain, Tensor)
+        values, scales = quantised(plain, FP8)
+        assert torch.allclose(own.scales, scales, rtol=1e-6, atol=0)
+        numbers = values.float()
+        sure = (numbers.frexp().mantissa.abs() != 0.5) & ((numbers == 0) | (numbers.abs() >= 2**-6))
+        assert sure.float().mean() > 0.8
+        assert torch.equal(own.values.float()[sure], numbers[sure])
+        assert not own.cpu()[0].any()
+
+
+def clones(*given: Any) -> list[Any]:
+    """Tensors that may be overwritten."""
+    return [one.clone() if isinstance(one, Tensor) else one for one in given]
 
 
 class Heads:
@@ -195,6 +225,34 @@ SMALL = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads"
 @pytest.mark.slow  # the interpreter takes milliseconds for each program, and there are thousands
 def test_the_self_test_passes_the_fused_step(tokenizer: PreTrainedTokenizerFast) -> None:
     assert not doubts(qwen(**SMALL).to(HALF), tokenizer)
+
+
+@pytest.mark.slow  # as above
+def test_the_self_test_passes_the_fused_step_in_fp8(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the interpreter torch quantises, since that makes one number in forty half as large as it is."""
+    for name in ("add_norm", "gated"):
+        monkeypatch.setattr(kernels, name, by_torch(getattr(kernels, name)))
+    model = qwen(**SMALL).to(HALF)
+    for layer in model.model.layers:
+        for part in (layer.self_attn, layer.mlp):
+            for name, own in list(part.named_children()):
+                if isinstance(own, torch.nn.Linear):
+                    values, scales = quantised(own.weight.detach(), FP8)
+                    setattr(part, name, Rowwise(values, scales[:, 0].contiguous(), own.bias))
+    assert not doubts(model, tokenizer)
+
+
+def by_torch(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel whose results are quantised as those of PyTorch are."""
+
+    def run(*given: Any) -> Any:
+        *given, fp8 = given
+        plain = kernel(*given)
+        return Quantised(*quantised(plain, FP8), plain.dtype) if fp8 else plain
+
+    return run
 
 
 FAULTY: dict[str, Callable[[Any], Any]] = {

@@ -4,11 +4,14 @@ The weights are those of `decoder`'s layers, the cache is the model's own, and p
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from snb.engine import decoder, kernels
+from snb.engine.kernels import Quantised
+from snb.engine.rowwise import FP8, Rowwise
 from snb.engine.slots import SlotModel
 
 
@@ -16,19 +19,34 @@ class Layer:
     """One layer of the model, for one new token a row."""
 
     def __init__(self, own: decoder.Layer, keys: Tensor, values: Tensor, angles: Sequence[Tensor]) -> None:
-        self._attention, self._mlp = own.attention, own.mlp
+        # One product each, unless bitsandbytes holds them.
+        self._heads = own.attention.projections.whole or own.attention.projections
+        self._gates = own.mlp.projections.whole or own.mlp.projections
+        self._mixed, self._gated = own.attention.output, own.mlp.output
         self._cache, self._angles = (keys, values), angles
+        self.fp8 = in_fp8(self._heads), in_fp8(self._gates)
+        """Whether attention, and whether the MLP, takes its input quantised."""
 
-    def attention(self, states: Tensor, positions: Tensor) -> Tensor:
+    def attention(self, states: Tensor | Quantised, positions: Tensor) -> Tensor:
         """Hidden states, normed, `[n, 1, hidden]`, to what is added to them."""
-        heads = self._attention.projections(states)
+        heads = product(self._heads, states)
         queries = kernels.rotate_and_store(heads, self._angles, positions, *self._cache)
         mixed = kernels.attend(queries, *self._cache, positions)
-        return self._attention.output(mixed)  # type: ignore[no-any-return]
+        return product(self._mixed, mixed)
 
-    def mlp(self, states: Tensor) -> Tensor:
+    def mlp(self, states: Tensor | Quantised) -> Tensor:
         """The same."""
-        return self._mlp.output(kernels.gated(self._mlp.projections(states)))  # type: ignore[no-any-return]
+        return product(self._gated, kernels.gated(product(self._gates, states), in_fp8(self._gated)))
+
+
+def in_fp8(layer: Any) -> bool:
+    """Whether a layer's inputs are fp8, so that the kernel before it may quantise them."""
+    return isinstance(layer, Rowwise) and layer.weight.dtype == FP8
+
+
+def product(layer: Any, given: Tensor | Quantised) -> Tensor:
+    """The output of a linear layer."""
+    return layer.product(*given) if isinstance(given, Quantised) else layer(given)  # type: ignore[no-any-return]
 
 
 class Fused:
@@ -39,20 +57,18 @@ class Fused:
         parts = zip(model.layers, cache.keys, cache.values, strict=True)
         self.layers = [Layer(*part, model.angle_tables) for part in parts]
         self._embed, self._head, self._first = qwen.embed_tokens, model.head, qwen.layers[0].input_layernorm
-        after = [*(layer.input_layernorm for layer in qwen.layers[1:]), qwen.norm]
-        self._norms = [
-            (own.post_attention_layernorm, next_norm)
-            for own, next_norm in zip(qwen.layers, after, strict=True)
-        ]
+        norms = [norm for own in qwen.layers for norm in (own.input_layernorm, own.post_attention_layernorm)]
+        fp8 = [one for layer in self.layers for one in layer.fp8]
+        # What is behind something that is added: all norms but the first, and the last, before the head.
+        after = zip([*norms[1:], qwen.norm], [*fp8[1:], in_fp8(self._head)], strict=True)
+        self._norms = [(norm.weight, norm.variance_epsilon, quantised) for norm, quantised in after]
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
         """As `SlotModel.step`, but for `columns`: each row reads as far as its own position."""
         states = self._embed(ids)
         normed = decoder.norm(self._first, states)
-        for layer, (middle, end) in zip(self.layers, self._norms, strict=True):
-            added = layer.attention(normed, positions)
-            normed = kernels.add_norm(states, added, middle.weight, middle.variance_epsilon)
-            added = layer.mlp(normed)
-            normed = kernels.add_norm(states, added, end.weight, end.variance_epsilon)
-        return self._head(normed)[:, -1].float()
+        for layer, middle, end in zip(self.layers, self._norms[::2], self._norms[1::2], strict=True):
+            normed = kernels.add_norm(states, layer.attention(normed, positions), *middle)
+            normed = kernels.add_norm(states, layer.mlp(normed), *end)
+        return product(self._head, normed)[:, -1].float()

@@ -8,6 +8,7 @@ Importing this needs Triton, which comes with PyTorch's builds for a GPU.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -29,7 +30,46 @@ UNFUSED = {"enable_fp_fusion": False}
 """Products are rounded before they are added, as PyTorch's are: keys must be those of its own kernels."""
 
 
-def add_norm(states: Tensor, added: Tensor, weight: Tensor, eps: float) -> Tensor:
+class Quantised(NamedTuple):
+    """Inputs of a product in fp8: what `Rowwise.product` takes."""
+
+    values: Tensor
+    """Float8_e4m3fn `[n, 1, width]`."""
+    scales: Tensor
+    """Fp32 `[n, 1, 1]`."""
+    dtype: torch.dtype
+    """Of what was quantised, and of the product."""
+
+    def cpu(self) -> Tensor:
+        """The numbers that are meant, which the self-test compares."""
+        return (self.values.float() * self.scales).to("cpu", self.dtype)
+
+
+def _place(rows: int, width: int, like: Tensor, fp8: bool) -> Tensor | Quantised:
+    """Where a kernel puts its result, `[n, 1, width]`."""
+    if not fp8:
+        return like.new_empty(rows, 1, width)
+    scales = like.new_empty(rows, 1, 1, dtype=torch.float32)
+    return Quantised(like.new_empty(rows, 1, width, dtype=torch.float8_e4m3fn), scales, like.dtype)
+
+
+@triton.jit
+def _store(row: tl.tensor, result: tl.tensor, scales: tl.tensor, at: tl.tensor, inside: tl.tensor) -> None:
+    """Stores a row; where there are scales, quantised as by `rowwise.quantised`."""
+    if scales is not None:
+        exact = row.to(tl.float32)
+        scale = tl.maximum(
+            tl.max(tl.abs(exact)) / 448.0, 1.1754943508222875e-38
+        )  # fp32's least normal number
+        tl.store(scales + tl.program_id(0), scale)
+        tl.store(result + at, (exact / scale).to(result.dtype.element_ty), mask=inside)
+    else:
+        tl.store(result + at, row, mask=inside)
+
+
+def add_norm(
+    states: Tensor, added: Tensor, weight: Tensor, eps: float, fp8: bool = False
+) -> Tensor | Quantised:
     """Adds to the residual stream, in place, and returns its RMSNorm.
 
     Args:
@@ -37,11 +77,14 @@ def add_norm(states: Tensor, added: Tensor, weight: Tensor, eps: float) -> Tenso
         added: likewise.
         weight: `[hidden]`.
         eps: of the norm.
+        fp8: whether to quantise the result row by row, for a product in fp8.
     """
-    result, width = torch.empty_like(states), states.shape[-1]
+    rows, _, width = states.shape
+    place = _place(rows, width, states, fp8)
+    result, scales = place[:2] if isinstance(place, Quantised) else (place, None)
     block = triton.next_power_of_2(width)
-    _add_norm[(len(states),)](states, added, weight, result, eps, width, block, num_warps=8)
-    return result
+    _add_norm[(rows,)](states, added, weight, result, scales, eps, width, block, num_warps=8)
+    return place
 
 
 def plain_add_norm(states: Tensor, added: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -55,6 +98,7 @@ def _add_norm(
     added: tl.tensor,
     weight: tl.tensor,
     result: tl.tensor,
+    scales: tl.tensor,
     eps: float,
     width: tl.constexpr,
     block: tl.constexpr,
@@ -66,9 +110,9 @@ def _add_norm(
     own = (own.to(tl.float32) + tl.load(added + at, mask=inside, other=0).to(tl.float32)).to(own.dtype)
     tl.store(states + at, own, mask=inside)
     own = own.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(own * own) / width + eps)
-    normed = own * scale * tl.load(weight + columns, mask=inside, other=0).to(tl.float32)
-    tl.store(result + at, normed.to(result.dtype.element_ty), mask=inside)
+    normed = own * tl.rsqrt(tl.sum(own * own) / width + eps)
+    normed *= tl.load(weight + columns, mask=inside, other=0).to(tl.float32)
+    _store(normed.to(states.dtype.element_ty), result, scales, at, inside)
 
 
 def rotate_and_store(
@@ -251,12 +295,17 @@ def _combine(
     tl.store(result + head * head_dim + dims, mixed.to(result.dtype.element_ty))
 
 
-def gated(both: Tensor) -> Tensor:
-    """silu(gate) · up, for `[n, 1, 2 * width]` with the gates first; gives `[n, 1, width]`."""
+def gated(both: Tensor, fp8: bool = False) -> Tensor | Quantised:
+    """silu(gate) · up, for `[n, 1, 2 * width]` with the gates first; gives `[n, 1, width]`.
+
+    With `fp8` it is quantised row by row, for which one program has to see a whole row.
+    """
     rows, width = len(both), both.shape[-1] // 2
-    result = both.new_empty(rows, 1, width)
-    _gated[(rows, triton.cdiv(width, BLOCK))](both, result, width, BLOCK)
-    return result
+    place = _place(rows, width, both, fp8)
+    result, scales = place[:2] if isinstance(place, Quantised) else (place, None)
+    block = triton.next_power_of_2(width) if fp8 else BLOCK
+    _gated[(rows, triton.cdiv(width, block))](both, result, scales, width, block, num_warps=16 if fp8 else 4)
+    return place
 
 
 def plain_gated(both: Tensor) -> Tensor:
@@ -266,11 +315,16 @@ def plain_gated(both: Tensor) -> Tensor:
 
 
 @triton.jit
-def _gated(both: tl.tensor, result: tl.tensor, width: tl.constexpr, block: tl.constexpr) -> None:
+def _gated(
+    both: tl.tensor,
+    result: tl.tensor,
+    scales: tl.tensor,
+    width: tl.constexpr,
+    block: tl.constexpr,
+) -> None:
     row, columns = tl.program_id(0), tl.program_id(1) * block + tl.arange(0, block)
     inside, at = columns < width, row * 2 * width + columns
     gate = tl.load(both + at, mask=inside, other=0).to(tl.float32)
     up = tl.load(both + at + width, mask=inside, other=0).to(tl.float32)
-    tl.store(
-        result + row * width + columns, (gate * tl.sigmoid(gate) * up).to(both.dtype.element_ty), mask=inside
-    )
+    mixed = (gate * tl.sigmoid(gate) * up).to(both.dtype.element_ty)
+    _store(mixed, result, scales, row * width + columns, inside)
