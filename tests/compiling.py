@@ -44,7 +44,7 @@ def compiled(self: Any, *given: Any, grid: object, warmup: bool, **how: Any) -> 
 run, JITFunction.run = JITFunction.run, compiled
 
 
-def layer(rows: int, dtype: torch.dtype) -> None:
+def layer(rows: int, dtype: torch.dtype, fp8: bool) -> None:
     """All kernels of one layer."""
     states = torch.zeros(rows, 1, HEADS * HEAD_DIM, dtype=dtype)
     kernels.add_norm(states, states, states[0, 0], 1e-6)
@@ -53,10 +53,14 @@ def layer(rows: int, dtype: torch.dtype) -> None:
     cache = torch.zeros(1, dtype=dtype).expand(rows, KV_HEADS, CONTEXT + 1, HEAD_DIM)
     queries = kernels.rotate_and_store(projected, (table, table), positions, cache, cache)
     kernels.attend(queries, cache, cache, positions)
-    kernels.gated(torch.zeros(rows, 1, 2 * WIDTH, dtype=dtype))
+    both = torch.zeros(rows, 1, 2 * WIDTH, dtype=dtype)
+    kernels.gated(both)
+    if fp8:
+        kernels.add_norm(states, states, states[0, 0], 1e-6, fp8=True)
+        kernels.gated(both, fp8=True)
 
 
 if __name__ == "__main__":
     for capability in map(int, sys.argv[1:]):
         driver.set_active(Absent(capability))
-        layer(32, torch.bfloat16)
+        layer(32, torch.bfloat16, fp8=capability >= 89)

@@ -67,7 +67,7 @@ class Fused:
     def __call__(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
         """As `SlotModel.step`, but for `columns`: each row reads as far as its own position."""
         states = self._embed(ids)
-        normed = decoder.norm(self._first, states)
+        normed: Tensor | Quantised = decoder.norm(self._first, states)
         for layer, middle, end in zip(self.layers, self._norms[::2], self._norms[1::2], strict=True):
             normed = kernels.add_norm(states, layer.attention(normed, positions), *middle)
             normed = kernels.add_norm(states, layer.mlp(normed), *end)
