@@ -178,7 +178,7 @@ def test_compiled_kernels_are_those_of_torch_in_the_shapes_of_the_14b() -> None:
 
 
 @since_ampere
-@pytest.mark.parametrize("precision", ["bf16", "nf4"])
+@pytest.mark.parametrize("precision", ["bf16", "fp8", "nf4"])
 def test_a_boot_answers_by_the_fused_step_where_it_is_set(precision: str, wide: Path) -> None:
     skip_unless_it_fits(Qwen2Config.from_pretrained(wide / "base"), precision)
     how: dict[str, Any] = {"precision": precision, "device": KIND, "slots": 32, "path": "fused"}
@@ -189,7 +189,7 @@ def test_a_boot_answers_by_the_fused_step_where_it_is_set(precision: str, wide: 
         assert service.boot.path == "fused"
         graphs = service._engine.step
         assert isinstance(graphs, Graphs)
-        assert len(graphs.sizes) == {"bf16": 1, "nf4": 6}[precision]
+        assert len(graphs.sizes) == {"bf16": 1, "fp8": 1, "nf4": 6}[precision]
     finally:
         service._engine.close()
 
