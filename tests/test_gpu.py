@@ -103,7 +103,7 @@ def test_the_card_holds_the_weights_of_the_cpu_and_rounds_no_more(tiny: Path, pr
     assert rounding[KIND] <= 3 * rounding["cpu"] + 1e-4
 
 
-@pytest.mark.parametrize("tokens", [1, 16, 17, 33, 512])
+@pytest.mark.parametrize("tokens", [1, 17, 512])
 @pytest.mark.parametrize(("outputs", "inputs"), [(7168, 5120), (5120, 5120), (27648, 5120), (5120, 13824)])
 @pytest.mark.parametrize("precision", HELD)
 def test_products_of_8_bits_in_the_14b_s_shapes_are_those_of_the_dequantised_numbers(
@@ -117,11 +117,11 @@ def test_products_of_8_bits_in_the_14b_s_shapes_are_those_of_the_dequantised_num
     bias = torch.nn.Parameter(torch.randn(outputs, device=KIND).to(FLOATS[Device.find(KIND).half]), False)
     layer = Rowwise(values, scales[:, 0], bias)
     states = torch.randn(tokens, inputs, device=KIND).to(bias.dtype)
-    exact = states.double()
+    exact = states.float()
     if precision == "fp8":
-        exact, own = (one.double() for one in quantised(states, FP8))
+        exact, own = (one.float() for one in quantised(states, FP8))
         exact *= own
-    expected = exact @ layer.dequantised(torch.float32).double().T + bias.double()
+    expected = exact @ layer.dequantised(torch.float32).T + bias
     with torch.inference_mode():
         result = layer(states)
         graph = torch.cuda.CUDAGraph()
@@ -131,8 +131,7 @@ def test_products_of_8_bits_in_the_14b_s_shapes_are_those_of_the_dequantised_num
         assert torch.equal(replayed, result)
         states[1:] = 1000
         assert torch.equal(layer(states)[0], result[0])
-    error, eps = (result.double() - expected).norm() / expected.norm(), torch.finfo(bias.dtype).eps
-    assert error <= eps
+    assert (result - expected).norm() <= torch.finfo(bias.dtype).eps * expected.norm()
 
 
 @each_path
