@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snb.engine.prefills import Prefills, doublings
+from snb.engine.prefills import Prefills
+from snb.engine.recording import doublings
 from snb.engine.sampling import Sampler
 from snb.engine.script import Script
 from snb.engine.slots import SlotModel
@@ -17,7 +18,7 @@ from tests.tiny import tiny_model
 CONTEXT = 300
 MODELS = [SlotModel(tiny_model(), slots=9, context=CONTEXT) for _ in range(2)]
 OWN, PADDED = MODELS
-FIXED = Prefills(PADDED, doublings(CONTEXT // 4, CONTEXT), lambda run: run)
+FIXED = Prefills(PADDED, lambda run: run)
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,17 +4,18 @@ On a fast card, launching a chunk's kernels takes longer than their work: 42 to 
 which 17 are arithmetic at 512 (measured on an H200, 2026-11-26).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from snb.card import PREFILL_TOKENS
+from snb.engine.recording import doublings, quarters
 from snb.engine.slots import ALIGNMENT, SlotModel
 
 Record = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
-"""From work on the device to what repeats it into the same result."""
+"""What `snb.engine.recording.Recorder` does."""
 
 
 class Inputs(NamedTuple):
@@ -33,18 +34,17 @@ class Prefills:
 
     Args:
         model: whose cache the passes write to.
-        columns: how many of them attention may read, in ascending order; the last is the context.
         record: the identity runs a pass eagerly, in its shape.
     """
 
-    def __init__(self, model: SlotModel, columns: Sequence[int], record: Record) -> None:
+    def __init__(self, model: SlotModel, record: Record) -> None:
         self._model, self._idle, most = model, model.cache.context, min(PREFILL_TOKENS, model.cache.context)
         self._widths = doublings(min(ALIGNMENT, most), most)
         self.sizes = [
             (rows, width, read)
             for width in self._widths
             for rows in sorted({1, min(most // width, model.cache.slots)})
-            for read in columns
+            for read in quarters(model.cache.context)
         ]
         """Rows, tokens of each, and columns."""
         # The largest first, so that the others reuse the memory of its pool.
@@ -82,11 +82,3 @@ class Prefills:
         ids = torch.zeros(rows, width, dtype=torch.int64, device=self._model.model.device)
         inputs = Inputs(ids[:, 0].clone(), ids, torch.full_like(ids, self._idle), ids[:, 0].clone())
         return inputs, record(lambda: self._model.read(*inputs, columns))
-
-
-def doublings(first: int, last: int) -> list[int]:
-    """`first` and its doubles below `last`, then `last`."""
-    sizes = [first]
-    while sizes[-1] < last:
-        sizes.append(min(2 * sizes[-1], last))
-    return sizes

@@ -114,11 +114,12 @@ class SlotModel:
         self._columns = torch.arange(context + 1, device=model.device)
         cosines, sines = model.model.rotary_emb(self.cache.keys[0, :1, :1], self._columns[None])
         sines[..., : sines.shape[-1] // 2] *= -1
-        self._angles = cosines[0], sines[0]
+        self.angle_tables = cosines[0], sines[0]
+        """Cosines and sines of each position, `[context + 1, head_dim]`; see `decoder.rotated`."""
 
     def angles(self, positions: Tensor) -> list[Tensor]:
         """Of the rotary embedding; see `decoder.rotated`."""
-        return [table[positions][:, None] for table in self._angles]
+        return [table[positions][:, None] for table in self.angle_tables]
 
     @torch.inference_mode()
     def prefill(

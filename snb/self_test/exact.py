@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear8bitLt
 from torch import Tensor
+from torch.nn.functional import pad
 
 from snb.card import PREFILL_TOKENS
 from snb.engine.shared import Prefix
@@ -26,15 +26,16 @@ Pass = Callable[..., Tensor]
 
 
 def replays(model: SlotModel, step: Step) -> Iterator[Finding]:
-    """A replayed graph, or any pass but the model's own, gives the same scores and writes the same cells."""
-    if step == model.step:
+    """A replayed graph, or any pass but one's own, gives the same scores and writes the same cells."""
+    recorded = getattr(step, "recorded", model.step)
+    if step == recorded:
         return
     device, slots, context = model.model.device, model.cache.slots, model.cache.context
     for rows, columns in getattr(step, "sizes", [(slots, context)]):
         ids = torch.arange(5, 5 + rows, device=device)[:, None]
         positions = torch.arange(rows, device=device)[:, None].neg() % columns
         size = f"{rows} rows over {columns} columns"
-        yield from _replayed(model, size, positions, model.step, step, (ids, positions, columns))
+        yield from _replayed(model, size, positions, recorded, step, (ids, positions, columns))
     read: Any = getattr(step, "read", None)
     for rows, width, columns in getattr(read, "sizes", []):
         number, places = torch.arange(rows, device=device), torch.arange(width, device=device)
@@ -64,8 +65,6 @@ def _replayed(
 def reads(model: SlotModel, step: Step) -> Iterator[Finding]:
     """A row's scores depend on every column up to its position, on none beyond, and on no neighbour."""
     filled = Filled(model, step)
-    if filled.alone:
-        yield Finding("blind", "int8 rounds a row by what its neighbours hold: one row was read by itself")
     scores = filled.scores()
     if not scores.isfinite().all():
         yield Finding("fault", "the scores of a step are not finite")
@@ -85,9 +84,8 @@ class Filled:
 
     def __init__(self, model: SlotModel, step: Step) -> None:
         self._step, self._cache, self._device = step, model.cache, model.model.device
-        self.alone = any(isinstance(layer, Linear8bitLt) for layer in model.model.modules())
         self.width = min(WIDTH, model.cache.context)
-        rows = 1 if self.alone else min(3, model.cache.slots)
+        rows = min(3, model.cache.slots)
         self.positions = [self.width // 2, self.width - 1, 7][:rows]
         self.values = model.cache.values
         # On a CPU the rest of a row is untouched pages, which take no memory until they are written to.
@@ -159,13 +157,20 @@ def writes(model: SlotModel, step: Step) -> Iterator[Finding]:
         model, "prefill", padded, places, lambda: model.prefill(list(range(rows)), ids, starts)
     )
     newest, places = padded[:, :1], torch.tensor([[9], [6]][:rows], device=device)
-    yield from _written(model, "decode", newest, places, lambda: step(newest, places, min(64, idle)))
+    sizes = [size for size, _ in getattr(step, "sizes", [(rows, idle)]) if size >= rows]
+    yield from _written(
+        model, "decode", newest, places, lambda: step(newest, places, min(64, idle)), min(sizes)
+    )
 
 
 def _written(
-    model: SlotModel, what: str, ids: Tensor, positions: Tensor, run: Callable[[], Tensor]
+    model: SlotModel, what: str, ids: Tensor, positions: Tensor, run: Callable[[], Tensor], computed: int = 0
 ) -> Iterator[Finding]:
-    """Compares the first rows, and one more, with what layer 0's own modules compute in the same shape."""
+    """Compares the first rows, and one more, with what layer 0's own modules compute in the same shape.
+
+    Args:
+        computed: how many rows `run` pads them to, if it does.
+    """
     stores = model.cache.keys[0], model.cache.values[0]
     rows = range(min(len(ids) + 1, model.cache.slots))
     for row in rows:
@@ -173,8 +178,10 @@ def _written(
         for store in stores:
             store[row] = SENTINEL
     run()
-    expected = first_layer(model, ids, positions)
-    if not _same(expected, first_layer(model, ids, positions)):
+    more = (0, 0, 0, max(0, computed - len(ids)))
+    shape = pad(ids, more), pad(positions, more, value=model.cache.context)
+    expected = first_layer(model, *shape)
+    if not _same(expected, first_layer(model, *shape)):
         yield Finding("blind", f"{what}: layer 0 gives two results")
         return
     for store, new in zip(stores, expected, strict=True):
