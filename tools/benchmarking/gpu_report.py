@@ -68,7 +68,7 @@ class Task:
 GPU = (
     Task("weights", 35),
     Task("bf16", 75, "bf16", 32, TABLES),
-    Task("fused", 40, "bf16", 32, ("steps", "throughput", "company"), path="fused"),
+    Task("fused", 45, "bf16", 32, ("steps", "prefill", "throughput", "company"), path="fused"),
     Task("nf4", 48, "nf4", 16, (*FULL, "steps", "prefill", "throughput", "rounding")),
     Task("T4", 28, "nf4", 16, FULL, free=14.6),
     Task("24GB", 33, "nf4", 16, FULL, free=22.0),

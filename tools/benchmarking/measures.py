@@ -131,7 +131,7 @@ class Measures:
     def prefill(self) -> Iterator[Row]:
         """New tokens of one prompt, read at once; and the least time for them at the rates measured here."""
         for tokens in (size for size in (64, 256, PREFILL_TOKENS) if size < self.context):
-            own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0])
+            own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0], self.engine.read)
             bound = 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
             yield {"tokens": tokens, "measured_ms": own, "bound_ms": bound}
 
@@ -207,7 +207,8 @@ class Measures:
         """The engine's scores after each of the last tokens: the prompt in its chunks, then step by step."""
         body = len(ids) - FORCED
         for start in range(0, body, PREFILL_TOKENS):
-            read = self.model.prefill([0], [ids[start : min(body, start + PREFILL_TOKENS)]], [start])
+            chunk = ids[start : min(body, start + PREFILL_TOKENS)]
+            read = self.model.prefill([0], [chunk], [start], self.engine.read)
         decode, step = self.model.decode, self.engine.step
         steps = [decode([ids[at]], [at], step)[0].clone() for at in range(body, len(ids))]
         return torch.stack([read[0], *steps])
