@@ -123,7 +123,7 @@ class Footprint:
         activations = max(PREFILL_TOKENS, slots) * widths * float_bytes(precision)
         attention = cache // config.num_hidden_layers * (1 + groups)
         matrix = max(rows * columns for rows, columns in self._matrices)
-        unpacked = {"nf4": 2 * matrix, "int8": 4 * matrix, "fp8": 4 * matrix}.get(precision, 0)
+        unpacked = {"nf4": 2, "int8": 4, "fp8": 4}.get(precision, 0) * matrix
         scores = SAMPLING_COPIES * 4 * slots * config.vocab_size
         return int(activations + attention + scores + unpacked)
 

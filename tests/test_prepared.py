@@ -294,7 +294,7 @@ def test_of_the_format_before_nf4_is_read_and_int8_refused_with_what_to_type(rea
     assert Card.read(Path(ready.prepared)).precision == "nf4"
     edit(ready, format=1, precision="int8")
     with pytest.raises(
-        PreparedMismatch, match=r"int8 in the format of bitsandbytes.*scripts/prepare-weights"
+        PreparedMismatch, match=r"int8 in the format of bitsandbytes.*prepare-weights --precision int8"
     ):
         prepared.find(ready)
 

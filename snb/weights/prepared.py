@@ -141,7 +141,10 @@ class Card:
                 "Update this package, or run its own scripts/prepare-weights",
             )
         if card.precision == "int8" and card.format < 2:
-            raise PreparedMismatch(f"{folder} holds int8 in the format of bitsandbytes, read no more", CURE)
+            raise PreparedMismatch(
+                f"{folder} holds int8 in the format of bitsandbytes, which is read no more",
+                "Run scripts/prepare-weights --precision int8 again, or set SNB_PREPARED=none",
+            )
         return card
 
     def write(self, folder: Path) -> None:
