@@ -14,8 +14,6 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from huggingface_hub.constants import ENV_VARS_TRUE_VALUES
-
 from snb.errors import SNBError
 from snb.settings import ROOT
 from snb.weights import fetch
@@ -42,11 +40,6 @@ def weights(project: Project) -> Iterator[Finding]:
     """What the image will find of weights, and whether the adapter there is one of this base."""
     yield from (held.finding for held in project.weights)
     yield from unlocked(project.settings)
-    offline = project.environment.get("HF_HUB_OFFLINE", "").upper() in ENV_VARS_TRUE_VALUES
-    if offline and any(held.download for held in project.weights):
-        text = "cog.yaml sets HF_HUB_OFFLINE, and a boot would have to download weights"
-        cure = "Delete the line HF_HUB_OFFLINE=… of cog.yaml, or run scripts/download-weights"
-        yield Finding("error", "WEIGHTS_OFFLINE", text, cure)
     base = project.weights[-1]
     if base.config and not base.precision and all(held.finding.level == "ok" for held in project.weights):
         fetch.fit(project.settings, base.config)
@@ -55,12 +48,12 @@ def weights(project: Project) -> Iterator[Finding]:
 Check = Callable[[Project], Iterator[Finding]]
 CODE: tuple[Check, ...] = (
     *(contract.config, contract.settings, contract.inputs, versions.packages, versions.sdk, versions.python),
-    *(versions.cuda, versions.shadows, sources.files, sources.imports, sources.personas),
+    *(versions.cuda, sources.files, sources.personas),
 )
 """What any host's image needs."""
 CHECKS: tuple[Check, ...] = (
     *(*CODE, installed.programs, installed.login, published.inputs, weights),
-    *(secret_scan.check, limits.size, limits.build, limits.setup_time, limits.personas, limits.card),
+    *(secret_scan.check, limits.size, limits.build, limits.setup_time, limits.card),
 )
 
 

@@ -21,8 +21,8 @@ writes, makes a layer that does not depend on those below: that keeps weights ap
 
 def programs(project: Project) -> Iterator[Finding]:
     """Whether Cog is here and not older than the SDK that the image gets, and Docker's engine answers."""
-    sdk = str(project.config["build"].get("sdk_version", ""))
-    yield _program("COG", ["cog", "--version"], sdk, "Run sh <(curl -fsSL https://cog.run/install.sh)")
+    sdk, cure = project.config.build.sdk_version, "Run sh <(curl -fsSL https://cog.run/install.sh)"
+    yield _program("COG", ["cog", "--version"], sdk, cure)
     command = ["docker", "version", "--format", "{{.Server.Version}}"]
     cure = "Run docker version, which says why; https://docs.docker.com/engine/install has it for each system"
     yield _program("ENGINE", command, ENGINE, cure)

@@ -8,10 +8,7 @@ from shlex import quote
 from transformers import Qwen2Config
 
 from snb.card import CARDS, choose
-from snb.errors import DeviceUnusable, OutOfMemory, PromptTooLong
-from snb.parameters import Sampling
-from snb.prompt import ChatML
-from snb.request import Request
+from snb.errors import DeviceUnusable, OutOfMemory
 from snb.settings import Settings
 from tools.publishing import layers, sources
 from tools.publishing.finding import LEVELS, Finding
@@ -77,21 +74,6 @@ def setup_time(project: Project) -> Iterator[Finding]:
         yield Finding("not checked", "SETUP_TIME_UNKNOWN", f"{text}; not all weights are known", cure)
     else:
         yield Finding("ok", "SETUP_TIME", f"{text}, of {SETUP} s to set up")
-
-
-def personas(project: Project) -> Iterator[Finding]:
-    """Whether the context has room for each persona, a question, and an answer of the default length."""
-    context, tokenizer = project.settings.context, project.weights[-1].tokenizer
-    if tokenizer is None:
-        return  # `card` says that the base could not be read
-    chatml, room = ChatML(tokenizer), context - Sampling().max_tokens
-    for path in sorted((project.root / sources.PERSONAS).glob("*.txt")):
-        text = path.read_text(encoding="utf-8", errors="replace")  # sources.personas says what is not UTF-8
-        try:
-            chatml.prompt(text.strip(), Request(user_message="Que dois-je faire ?"), room)
-        except PromptTooLong as failure:
-            cure = f"Shorten it, or write SNB_CONTEXT={2 * context} into `environment:` of cog.yaml"
-            yield Finding("error", "PERSONA_TOO_LONG", f"{path.name}: {'; '.join(failure.faults)}", cure)
 
 
 def card(project: Project) -> Iterator[Finding]:
