@@ -17,7 +17,7 @@ from snb.weights.lock import NAME
 from tests.hub import Fault
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, LOGIN, Sound, sound
-from tools.publishing import contract, doctor, installed, layers, limits, secret_scan
+from tools.publishing import doctor, installed, layers, limits, secret_scan, versions
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 from tools.publishing.published import narrowed
@@ -252,8 +252,6 @@ def test_a_hub_that_does_not_answer_is_no_verdict(made: Sound, monkeypatch: pyte
     shutil.rmtree(made.weights(ADAPTER))
     made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
     assert weights(made) == [("not checked", "WEIGHTS_UNASKED"), ("ok", "WEIGHTS")]
-    made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
-    assert [finding.code for finding in limits.setup_time(made.project())] == ["SETUP_TIME_UNKNOWN"]
 
 
 def test_a_repository_that_setup_would_refuse_is_refused_before_it_is_published(made: Sound) -> None:
@@ -401,7 +399,7 @@ def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
 def test_this_repository_has_no_secret_and_nothing_loose() -> None:
     project = Project(ROOT, bare=True)  # else the hub is asked for weights that are not here, again and again
     assert [finding.level for finding in secret_scan.check(project)] == ["ok"]
-    assert errors(contract.config(project)) == []
+    assert errors(versions.pins(project)) == []
 
 
 # Inputs that are published

@@ -131,11 +131,11 @@ def command(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_the_command_prints_the_version_alone_and_warnings_do_not_stop_it(
     made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    made.write("cours.bin", "\0", 60_000_000)
+    made.write("corpus.txt", "Nous ne désirons pas une chose parce qu’elle est bonne.\n" * 20_000)
     assert command(monkeypatch) == 0
     written = capfd.readouterr()
     assert written.out == f"{NEW}\n"
-    assert "CONTEXT_NEEDLESS" in written.err
+    assert "SECRETS_SKIMMED" in written.err
     assert TOKEN not in written.err
 
 

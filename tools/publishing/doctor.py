@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from snb.errors import SNBError
 from snb.settings import ROOT
 from snb.weights import fetch
-from tools.publishing import contract, installed, limits, published, secret_scan, sources, versions
+from tools.publishing import installed, limits, published, secret_scan, sources, versions
 from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
 from tools.publishing.weights import unlocked
@@ -47,8 +47,8 @@ def weights(project: Project) -> Iterator[Finding]:
 
 Check = Callable[[Project], Iterator[Finding]]
 CODE: tuple[Check, ...] = (
-    *(contract.config, contract.settings, contract.inputs, versions.packages, versions.sdk, versions.python),
-    *(versions.cuda, sources.files, sources.personas),
+    *(versions.pins, versions.packages, versions.sdk, versions.python, versions.cuda),
+    *(sources.settings, sources.inputs, sources.files, sources.personas),
 )
 """What any host's image needs."""
 CHECKS: tuple[Check, ...] = (

@@ -1,4 +1,4 @@
-"""Whether the image gets the code that it runs, and a persona for each choice."""
+"""What the image runs: its settings, the contract of predict.py, the code, and a persona for each choice."""
 
 import ast
 import os
@@ -11,6 +11,19 @@ from tools.publishing.project import Project
 PACKAGE, PINS = "snb", "weights/pins.json"
 PERSONAS = f"{PACKAGE}/philosophers"
 SHOW = rf"Run printf '!%s\n' cog.yaml predict.py requirements.txt {PACKAGE} {PINS} >> .dockerignore"
+
+
+def settings(project: Project) -> Iterator[Finding]:
+    """Whether the image's settings can be read; a shell's variables do not count. Raises BadSetting."""
+    assert project.settings
+    names = sorted(name for name in project.environment if name.startswith("SNB_"))
+    yield Finding("ok", "SETTINGS", f"settings of the image: {', '.join(names) or 'the defaults'}")
+
+
+def inputs(project: Project) -> Iterator[Finding]:
+    """Whether Cog derives the whole schema from predict.py. Raises BadContract."""
+    count = len(project.schema["components"]["schemas"]["Input"]["properties"])
+    yield Finding("ok", "SCHEMA", f"the schema of {project.config.predict} has {count} inputs")
 
 
 def files(project: Project) -> Iterator[Finding]:

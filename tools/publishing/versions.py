@@ -1,20 +1,28 @@
-"""Whether Python, CUDA, torch, Cog's SDK and the packages of the image belong together.
-
-A pin that names none is `contract.config`'s to say.
-"""
+"""Whether Python, CUDA, torch, Cog's SDK and the packages of the image are named, and belong together."""
 
 from collections.abc import Iterator, Sequence
 
 from packaging.utils import canonicalize_name
 
 from tools.publishing.finding import Finding
-from tools.publishing.project import Project
+from tools.publishing.project import PIN, Project
 
 # What Cog has base images for: pkg/config/torch_compatibility.json of Cog 0.22.0, the newest whose source is
 # tagged. It builds other pairs too, with a warning, and nobody has tried them together.
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 CUDAS = {"2.10.0": ("12.6", "12.8", "13.0"), "2.11.0": ("12.6", "12.8", "12.9", "13.0")}
 """Of each torch that pyproject.toml allows."""
+
+
+def pins(project: Project) -> Iterator[Finding]:
+    """Whether every package that the image installs is named exactly."""
+    if loose := [pin for pin in project.pins if not PIN.fullmatch(pin)]:
+        # Such a line may be an address with a password in it, so it is not repeated.
+        text = f"{len(loose)} of {len(project.pins)} lines of `python_requirements` are not NAME==VERSION"
+        cure = "Name requirements.txt there, and run scripts/pin-packages, which writes it"
+        yield Finding("error", "CONFIG_UNPINNED", text, cure)
+    else:
+        yield Finding("ok", "CONFIG", "every package of the image has a version")
 
 
 def packages(project: Project) -> Iterator[Finding]:
