@@ -9,10 +9,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from snb.errors import WeightsMissing
+from snb.weights import lock
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, NEW, OLD, TOKEN, Sound, sound
 from tools.publishing import build_context, image, push
@@ -169,10 +171,13 @@ def test_an_image_is_built_of_the_code_then_of_prepared_weights_then_its_door(
     made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     weights, deploy = made.prepare("nf4"), made.root / "deploy"
+    hashing = Mock(wraps=lock.verify)
+    monkeypatch.setattr("snb.weights.prepared.verify", hashing)
     code, commands = built(made, monkeypatch)
     out, said = capfd.readouterr()
     assert (code, out.split()) == (0, [IMAGE, f"{IMAGE}-porte"])
     assert "BUILD: computed" in said
+    hashing.assert_called_once()
     [cog] = [call for call in made.calls("cog") if call["words"][0] == "build"]
     assert cog["words"] == ["build", "--tag", f"{IMAGE}-code"]
     assert [name for name in cog["sent"] if name.startswith("weights/")] == ["weights/pins.json"]

@@ -18,9 +18,19 @@ ERRORS = (Fault, SNBError, OSError, ModuleNotFoundError, subprocess.CalledProces
 """No bugs: one line says all that there is to say."""
 
 
+WIDTH = 300
+"""Characters that are shown of what others say: of a broken server it can be a whole page."""
+
+
 def say(line: str) -> None:
     """Progress, on stderr: stdout is for what a command is asked for."""
     print(line, file=sys.stderr, flush=True)
+
+
+def plain(text: str, width: int = WIDTH) -> str:
+    """A text of somebody else's on one line, of limited length, and harmless to a terminal."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= width else f"{line[:width]}…"
 
 
 def run(module: str) -> int:

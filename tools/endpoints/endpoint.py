@@ -15,6 +15,8 @@ FULL = (409, 429, 503)
 """Cog's full server, a rate limit, and what proxies and other servers answer when there is no room."""
 SILENCE = 600.0
 """Seconds; a queue of thirty in front of a slow server keeps the last one waiting for minutes."""
+LONGEST = 3600.0
+"""Seconds for which a full server can send a caller away: not every number is one that `time.sleep` takes."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -30,11 +32,11 @@ class Piece:
 
 
 class Busy(Fault):
-    """The server is full; `seconds` is what it says of when to ask again, or 0."""
+    """The server is full; `seconds` is what it says of when to ask again, up to LONGEST, or 0."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__("the server is full")
-        self.seconds = seconds
+        self.seconds = min(seconds, LONGEST)
 
 
 class Failed(Fault):
@@ -156,7 +158,7 @@ def check(response: httpx2.Response) -> None:
     """Raises Busy or Failed unless the server has accepted the request."""
     if response.status_code in FULL:
         wait = response.headers.get("retry-after", "")
-        raise Busy(float(wait) if wait.isdigit() else 0.0)
+        raise Busy(float(wait) if wait.isdecimal() else 0.0)
     if not response.is_success:
         response.read()
         raise Refused(response.status_code, response.text)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from snb.philosophers import names, persona
+from tools.command import plain
 from tools.preparing.quality import TEXTS
-from tools.rehearsing.verdict import plain
 from tools.table import table
 
 TURNS: list[dict[str, Any]] = json.loads(

@@ -16,8 +16,8 @@ from tools.publishing.layers import shown
 from tools.publishing.project import Project
 
 TOO_LARGE = 2 * 10**9
-"""Bytes beside the weights that no code has: every cold boot would pull them, 8 s at 2 Gbit/s (computed). This
-project has 0.2 MB (counted)."""
+"""Bytes beside the weights that no code has: every cold boot would pull them, 8 s at 2 Gbit/s (computed).
+This project sends 0.2 MB (counted)."""
 RATE = 2e9 / 8
 """Bytes a second at which an image or weights arrive; an assumption."""
 SETUP = 600
