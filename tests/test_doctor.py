@@ -78,11 +78,6 @@ def set_build(**more: Any) -> Callable[[Sound], None]:
     return lambda made: made.configure(build={**made.project().config.build.model_dump(), **more})
 
 
-def unlock(made: Sound) -> None:
-    alter_shard(made)
-    (made.weights(BASE) / NAME).unlink()
-
-
 def own_weights(repository: str, change: Callable[[Path], object]) -> Callable[[Sound], None]:
     """Weights that somebody made: a repository under another name, without its lock, and changed."""
 
@@ -103,7 +98,6 @@ def set_environment(**more: str) -> Callable[[Sound], None]:
 BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "a private adapter": (lose_private_adapter, "WEIGHTS_PRIVATE"),
     "an altered shard": (alter_shard, "WEIGHTS_DAMAGED"),
-    "an altered shard without lock": (unlock, "WEIGHTS_UNLOCKED"),
     "weights that are ignored": (
         lambda made: made.write(".dockerignore", "weights/school--base@*/*-of-*\n"),
         "WEIGHTS_INCOMPLETE",
@@ -151,7 +145,6 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "broken pyproject.toml": (lambda made: made.write("pyproject.toml", "[project"), "CONFIG_UNREADABLE"),
     "no requirements": (lambda made: (made.root / "requirements.txt").unlink(), "CONFIG_UNREADABLE"),
     "no cog": (lambda made: (made.home / "bin" / "cog").unlink(), "COG_ABSENT"),
-    "an old cog": (lambda made: made.program("cog", "print('cog version 0.16.9')"), "COG_OLD"),
     "no engine": (lambda made: made.program("docker", "sys.exit(1)"), "ENGINE_ABSENT"),
     "no login": (lambda made: shutil.rmtree(made.home / ".docker"), "NOT_LOGGED_IN"),
     "a contract that is ignored": (lambda made: made.write(".dockerignore", "*.py\n"), "FILE_NOT_SENT"),
@@ -239,6 +232,14 @@ def test_a_public_adapter_may_be_left_out_and_the_hub_is_asked_without_a_token(
     size = len(made.hub.trees[made.hub.commits[ADAPTER, "main"]]["adapter_model.safetensors"])
     assert (adapter.download, base.download) == (size, 0)
     assert {request.headers["Authorization"] for request in made.hub.requests} == {None}
+
+
+def test_a_download_that_nobody_has_verified_is_neither_taken_nor_passed_over(made: Sound) -> None:
+    alter_shard(made)
+    (made.weights(BASE) / NAME).unlink()
+    assert "is public, and setup() downloads" in made.project().weights[-1].finding.text
+    worse = [finding for finding in doctor.weights(made.project()) if finding.level != "ok"]
+    assert [(finding.level, finding.code) for finding in worse] == [("warning", "WEIGHTS_UNLOCKED")]
 
 
 def test_a_gated_repository_lists_its_files_for_everybody_and_is_private_all_the_same(made: Sound) -> None:
@@ -416,7 +417,6 @@ NARROWER: dict[str, Callable[[dict[str, Any]], object]] = {
     "user_message": lambda form: form.update(maxLength=9),
     "rag_context": lambda form: form.update(enum=["a"]),
     "philosopher": lambda form: form.update(enum=["spinoza", "kant"]),
-    "seed": lambda form: form.pop("nullable"),
     "temperature": lambda form: form.update(type="integer"),
 }
 

@@ -77,14 +77,12 @@ def narrowed(before: Part, after: Part) -> Iterator[Finding]:
 
 def _faults(old: Part, new: Part) -> Iterator[str]:
     """What an input refuses that it took."""
-    was, now = ([one.get("type"), one.get("items", {}).get("type")] for one in (old, new))
-    if was != now and (was, now) != (["integer", None], ["number", None]):
-        yield f"its type was {' of '.join(filter(None, was))} and is {' of '.join(filter(None, now))}"
+    was, now = old.get("type"), new.get("type")
+    if was != now and (was, now) != ("integer", "number"):
+        yield f"its type was {was} and is {now}"
         return
     if new["required"] and not old["required"]:
         yield "it is required now"
-    if old.get("nullable") and not new.get("nullable"):
-        yield "it was nullable"
     if "enum" in new and not {*old.get("enum", [object()])} <= {*new["enum"]}:
         yield f"it took {old.get('enum', 'anything')} and takes {new['enum']}"
     for word, absent, narrower in BOUNDS:
