@@ -185,11 +185,6 @@ def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
     assert [asked[0][name] for name in ("max_tokens", "top_k", "stream")] == [64, 20, True]
 
 
-@pytest.mark.parametrize("option", ["--concurrency", "--rounds", "--class"])
-def test_nobody_and_no_round_are_refused(option: str) -> None:
-    assert scripts.code("benchmark", "http://127.0.0.1:9", option, "0") == 2
-
-
 @pytest.mark.server
 def test_the_tool_measures_a_server_and_keeps_what_it_saw(
     cog: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -44,7 +44,6 @@ CPU = Device("cpu", "the CPU", (0, 0), 64 * GIB, 64 * GIB)
 
 
 def gpu(capability: tuple[int, int], free: float) -> Device:
-    """A GPU with `free` GiB."""
     return Device("cuda", "Card", capability, int(free * GIB), int(free * GIB) + GIB // 2)
 
 

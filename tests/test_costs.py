@@ -25,7 +25,6 @@ HEAD, LAYERS = 152064 * 5120, 48 * (5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 * 1
 
 @pytest.fixture(scope="module")
 def chosen() -> list[Machine]:
-    """Every machine of prices.toml, with the default settings."""
     return list(machines(read()))
 
 

@@ -407,7 +407,6 @@ def test_this_repository_has_no_secret_and_nothing_loose() -> None:
 
 
 def inputs() -> dict[str, Any]:
-    """The schema of this project's predict.py."""
     return derive((ROOT / "predict.py").read_text(encoding="utf-8"), "Predictor", "0.23.1")
 
 

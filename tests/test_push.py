@@ -161,7 +161,6 @@ def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
 
 
 def built(made: Sound, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[int, list[list[str]]]:
-    """How scripts/image ends, and what it asks Docker to build."""
     monkeypatch.setattr("sys.argv", ["image", IMAGE, *options])
     code = image.main()
     return code, [call["words"][1:] for call in made.calls("docker") if call["words"][0] == "build"]

@@ -58,7 +58,6 @@ PASSAGES = st.lists(st.sampled_from(["## Éthique", "PlutÃ´t", "\n\n", CONTEXT
 
 
 def packed(who: str, passages: str, question: str, context: str, heading: str, line: str = "\n") -> str:
-    """A message as those versions write it."""
     return f"{who}{line * 2 if who else ''}{context}{line}{passages}{line * 2}{heading} {question}"
 
 
@@ -137,7 +136,6 @@ def test_the_message_names_who_answers_and_else_the_endpoint_does() -> None:
 
 
 def gradio(number: int, role: str, text: str) -> dict[str, Any]:
-    """A message as that Gradio keeps it."""
     content = text if number < 6 else [{"type": "text", "text": text}]
     kept = {"metadata": None, "options": None} if number > 4 else {}
     return {"role": role, "content": content, **kept}

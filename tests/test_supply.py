@@ -48,7 +48,6 @@ def test_the_pins_of_the_image_are_the_versions_that_are_tested() -> None:
 
 
 def normal(pin: str) -> str:
-    """With the one spelling of a package's name."""
     name, _, version = pin.partition("==")
     return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"
 
@@ -81,14 +80,12 @@ def test_the_tests_reach_nothing_but_this_machine() -> None:
 
 
 def calls(file: Path) -> Iterator[tuple[str, dict[str, ast.expr]]]:
-    """Every call in a file: its dotted name and its keyword arguments."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), {word.arg or "": word.value for word in node.keywords}
 
 
 def imported(file: Path) -> set[str]:
-    """The top-level packages that a file imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -130,7 +127,6 @@ def advisory(name: str, affected: dict[str, Any], ecosystem: str = "PyPI", **mor
 
 
 def export(file: Path, *advisories: dict[str, Any]) -> Path:
-    """A database as OSV publishes it."""
     with zipfile.ZipFile(file, "w") as archive:
         for number, one in enumerate(advisories):
             archive.writestr(f"{number}.json", json.dumps(one))

@@ -22,8 +22,6 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True)
 class Piece:
-    """Some of an answer, as it came."""
-
     text: str
     tokens: int | None = None
     """Of the answer up to here, where the server says."""
@@ -100,7 +98,6 @@ class Http:
             )
 
     def json(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of one reply."""
         with faults():
             response = self._client.request(method, path, json=body)
             check(response)
@@ -120,7 +117,6 @@ class Http:
 
     @contextlib.contextmanager
     def events(self, method: str, path: str, body: Any = None) -> Iterator[httpx2.EventSource]:
-        """The server-sent events of one reply, as they come."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         with faults(), self._client.stream(method, path, json=body, headers=headers) as response:
             check(response)

@@ -50,12 +50,10 @@ def verdicts(name: str, turn: Mapping[str, Any], answer: str) -> dict[str, bool]
 
 
 def spaced(text: str) -> str:
-    """A text with ordinary spaces."""
     return " ".join(text.split())
 
 
 def has(text: str, word: str) -> bool:
-    """Whether a word stands in a text, capitals or not."""
     return word.casefold() in text.casefold()
 
 

@@ -51,8 +51,6 @@ class Host(BaseModel):
 
 
 class Machine(NamedTuple):
-    """A card of one host that holds the model."""
-
     host: str
     card: Card
     unit: str
@@ -104,20 +102,17 @@ def machines(hosts: Mapping[str, Host]) -> Iterator[Machine]:
 
 
 def options(one: Machine) -> tuple[float, ...]:
-    """What a machine costs."""
     up = float("nan") if one.unit == "active second" else one.hourly
     return one.hourly, 24 * up, 730 * up, 1000 * one.wait(1) / 3600 * one.hourly
 
 
 def demonstration(one: Machine, asked: argparse.Namespace) -> tuple[float, ...]:
-    """What a class costs, and what it waits for."""
     last = one.wait(asked.pupils)
     size = one.bounds.footprint.weights(one.choice.precision if asked.prepared else "bf16")
     return one.bill(asked.questions * last, 3600 * asked.hours), last, size / BOOT_RATE
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     add = parser.add_argument

@@ -118,7 +118,6 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that `environment:` of cog.yaml puts into the image."""
         pairs = (entry.partition("=") for entry in self.config.environment or ())
         return {name: value for name, _, value in pairs}
 

@@ -76,7 +76,6 @@ def narrowed(before: Part, after: Part) -> Iterator[Finding]:
 
 
 def _faults(old: Part, new: Part) -> Iterator[str]:
-    """What an input refuses that it took."""
     was, now = old.get("type"), new.get("type")
     if was != now and (was, now) != ("integer", "number"):
         yield f"its type was {was} and is {now}"

@@ -118,7 +118,6 @@ def _published(source: Source, name: str) -> Held:
 
 
 def _described(source: Source, folder: Path) -> dict[str, Any]:
-    """The fields of Held that the small files of a folder tell."""
     if source.role == "adapter":
         return {}
     precision = Card.read(folder).precision if source.role == "prepared" else None

@@ -53,8 +53,6 @@ PATIENCE, BOOT = 300.0, 600.0
 
 @dataclass(frozen=True)
 class Backends:
-    """Two of them, in order of preference."""
-
     scene: str
     """What they are, and what befalls the first."""
     urls: list[str]

@@ -75,7 +75,6 @@ def advisories(database: Path | None, releases: Mapping[str, str]) -> tuple[list
 
 
 def told(name: str, version: str, entry: Advisory) -> str:
-    """An advisory in one line."""
     names, summary = [entry["id"], *entry.get("aliases", ())], entry.get("summary", "")
     return plain(f"{name} {version}: {', '.join(names)}: {summary} https://osv.dev/{entry['id']}", WIDTH)
 
@@ -116,7 +115,6 @@ def parsed(text: str) -> Version | None:
 
 
 def report(database: Path | None) -> int:
-    """Prints what is known of the packages; the exit code."""
     listed = packages()
     try:
         found, source = advisories(database, listed)
