@@ -174,7 +174,7 @@ def test_a_known_vulnerability_fails_and_a_clean_bill_says_how_old_the_database_
         clean = r"0 of \d+ packages have a known .*, the newest of 2026-11-20\.\n"
         assert re.fullmatch(clean, capsys.readouterr().out)
     for name in ("urllib3", "gradio"):  # of the image, of the page
-        more = {"aliases": ["CVE-2027-1"], "summary": "\x1b[2Jof\na test"}
+        more: dict[str, Any] = {"aliases": ["CVE-2027-1"], "summary": "\x1b[2Jof\na test"}
         entry = advisory(name, ranged("introduced 0", "fixed 99"), **more)
         assert audit.report(export(database, EVERYBODY_KNOWS, entry)) == 1
         wanted = rf"{name} [\d.]+: PYSEC-2027-1, CVE-2027-1: \[2Jof a test https://\S+\n1 of .*\n"
