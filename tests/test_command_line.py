@@ -175,6 +175,14 @@ def python(program: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
+def ready(program: str) -> "subprocess.Popen[str]":
+    """One that has said so."""
+    child = python(program)
+    assert child.stdout
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
 @pytest.mark.parametrize(
     ("fault", "line"),
     [
@@ -203,9 +211,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 def test_ctrl_c_before_a_command_runs_needs_no_word() -> None:
     argument = f"import sys; sys.argv[0] = {str(ROOT / 'scripts' / 'doctor')!r}\n"
     waits = "import environment, time; print('ready', flush=True); time.sleep(600)"
-    with python(argument + waits) as program:
-        assert program.stdout
-        assert program.stdout.readline() == "ready\n"
+    with ready(argument + waits) as program:
         program.send_signal(signal.SIGINT)
         assert program.communicate() == ("", "")
     assert program.returncode == -signal.SIGINT
@@ -214,9 +220,7 @@ def test_ctrl_c_before_a_command_runs_needs_no_word() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_script_through_its_finally_and_without_a_word(number: signal.Signals) -> None:
     # As in a background job of a shell, where SIGINT is ignored at first.
-    with python(IGNORING.format("SIGINT") + command(WAITS)) as program:
-        assert program.stdout
-        assert program.stdout.readline() == "ready\n"
+    with ready(IGNORING.format("SIGINT") + command(WAITS)) as program:
         program.send_signal(number)
         assert program.communicate() == ("tidied up\n", "")
     assert program.returncode == 130
@@ -224,9 +228,7 @@ def test_a_signal_ends_a_script_through_its_finally_and_without_a_word(number: s
 
 def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
     listens = "print('ready', flush=True); print(input())"
-    with python(IGNORING.format("SIGHUP") + command(listens)) as program:
-        assert program.stdout
-        assert program.stdout.readline() == "ready\n"
+    with ready(IGNORING.format("SIGHUP") + command(listens)) as program:
         program.send_signal(signal.SIGHUP)
         assert program.communicate("went on\n") == ("went on\n", "")
     assert program.returncode == 0

@@ -17,6 +17,7 @@ from snb.weights.lock import NAME
 from tests.hub import Fault
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, LOGIN, Sound, sound
+from tools.benchmarking.bounds import SIZES
 from tools.publishing import doctor, installed, layers, limits, secret_scan, versions
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
@@ -348,9 +349,7 @@ def test_minutes_of_upload_and_disk_are_computed_from_the_layers(made: Sound) ->
     ],
 )
 def test_the_14b_on_each_card(made: Sound, hardware: str | None, precision: str, code: str) -> None:
-    sizes = {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 48, "vocab_size": 152064}
-    sizes |= {"num_attention_heads": 40, "num_key_value_heads": 8, "max_position_embeddings": 32768}
-    config = json.loads((made.weights(BASE) / "config.json").read_text()) | sizes
+    config = json.loads((made.weights(BASE) / "config.json").read_text()) | SIZES
     config.pop("layer_types", None)  # one for each layer
     files = {**made.hub.trees[made.hub.commits[BASE, "main"]], "config.json": json.dumps(config).encode()}
     made.hub.push("school/14b", files)
