@@ -21,8 +21,6 @@ from tools.benchmarking.bounds import SIZES
 from tools.publishing import doctor, installed, layers, limits, secret_scan, versions
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
-from tools.publishing.published import narrowed
-from tools.serving.schema import derive
 
 pytestmark = pytest.mark.slow  # every test reads a whole project
 
@@ -132,11 +130,6 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "a file of secrets": (lambda made: made.write(".ENV", "A=1\n"), "SECRET_FILE"),
     "a secret in cog.yaml": (set_environment(MY_TOKEN="x"), "SECRET_IN_CONFIG"),
     "bf16 on a T4": (set_environment(SNB_PRECISION="bf16"), "CARD_CANNOT"),
-    "a narrowed input": (lambda made: replace(made, "predict.py", "le=2048", "le=1024"), "INPUT_NARROWED"),
-    "a renamed input": (
-        lambda made: replace(made, "predict.py", "top_k: int", "likeliest: int"),
-        "INPUT_REMOVED",
-    ),
     "an unreadable predict.py": (lambda made: made.write("predict.py", "class ("), "BAD_CONTRACT"),
     "no such class": (lambda made: made.configure(predict="predict.py:Nobody"), "BAD_CONTRACT"),
     "a setting that is none": (set_environment(SNB_PRECISON="nf4"), "BAD_SETTING"),
@@ -402,35 +395,7 @@ def test_this_repository_has_no_secret_and_nothing_loose() -> None:
     assert errors(versions.pins(project)) == []
 
 
-# Inputs that are published
-
-
-def inputs() -> dict[str, Any]:
-    return derive((ROOT / "predict.py").read_text(encoding="utf-8"), "Predictor", "0.23.1")
-
-
-NARROWER: dict[str, Callable[[dict[str, Any]], object]] = {
-    "top_p": lambda form: form.update(minimum=0.5),
-    "max_tokens": lambda form: form.update(maximum=9),
-    "user_message": lambda form: form.update(maxLength=9),
-    "rag_context": lambda form: form.update(enum=["a"]),
-    "philosopher": lambda form: form.update(enum=["spinoza", "kant"]),
-    "temperature": lambda form: form.update(type="integer"),
-}
-
-
-@pytest.mark.parametrize("name", NARROWER)
-def test_a_narrowed_input_is_named_and_a_widened_one_is_not(name: str) -> None:
-    wide, narrow = inputs(), inputs()
-    NARROWER[name](narrow["components"]["schemas"]["Input"]["properties"][name])
-    assert [finding.text.split()[1] for finding in narrowed(wide, narrow)] == [f"{name}:"]
-    assert list(narrowed(narrow, wide)) == []
-
-
-def test_an_input_that_is_required_now_breaks_callers() -> None:
-    before, after = inputs(), inputs()
-    after["components"]["schemas"]["Input"]["required"].append("seed")
-    assert [finding.text for finding in narrowed(before, after)] == ["input seed: it is required now"]
+# What is published
 
 
 def test_a_model_that_is_absent_or_an_api_that_is_silent_stops_a_push(

@@ -1,11 +1,11 @@
 """What would go wrong if this project were pushed to Replicate now; changes nothing.
 
 scripts/doctor                                   what can be said without a name
-scripts/doctor owner/name --hardware t4          against what is published there, on that card
+scripts/doctor owner/name --hardware t4          with that model, on that card
 
 One line for each finding: its level, a stable code, what it is, and what to do. Exits with 1 when one is an
 error. Reads all that Docker would send and verifies weights by their hashes, which takes a while.
-REPLICATE_API_TOKEN lets it read what is published. It asks only Replicate's API and the model hub, the hub
+REPLICATE_API_TOKEN lets it see the model. It asks only Replicate's API and the model hub, the hub
 without a token, as setup() on Replicate does.
 """
 
@@ -52,7 +52,7 @@ CODE: tuple[Check, ...] = (
 )
 """What any host's image needs."""
 CHECKS: tuple[Check, ...] = (
-    *(*CODE, installed.programs, installed.login, published.inputs, weights),
+    *(*CODE, installed.programs, installed.login, published.model, weights),
     *(secret_scan.check, limits.size, limits.build, limits.setup_time, limits.card),
 )
 
