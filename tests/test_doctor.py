@@ -247,6 +247,8 @@ def test_a_hub_that_does_not_answer_is_no_verdict(made: Sound, monkeypatch: pyte
     shutil.rmtree(made.weights(ADAPTER))
     made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
     assert weights(made) == [("not checked", "WEIGHTS_UNASKED"), ("ok", "WEIGHTS")]
+    made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
+    assert list(limits.setup_time(made.project())) == []
 
 
 def test_a_repository_that_setup_would_refuse_is_refused_before_it_is_published(made: Sound) -> None:

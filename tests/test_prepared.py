@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def made_of(folder: Path, tied: bool = False, **lora: Any) -> Settings:
 
 
 def prepare(settings: Settings, precision: str = "nf4") -> Settings:
+    """The settings, with weights prepared for them."""
     output = settings.weights_dir / f"made-{precision}"
     preparation.prepare(preparation.Recipe.of(settings, precision), output)
     return replace(settings, prepared=str(output))
@@ -56,11 +58,13 @@ def prepare(settings: Settings, precision: str = "nf4") -> Settings:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Weights prepared in nf4 that no test changes."""
     return prepare(made_of(tmp_path_factory.mktemp("kept")))
 
 
 @pytest.fixture
 def ready(kept: Settings, tmp_path: Path) -> Settings:
+    """A copy of them that a test may damage."""
     shutil.copytree(kept.prepared, tmp_path / "prepared")
     return replace(kept, prepared=str(tmp_path / "prepared"))
 
@@ -255,6 +259,12 @@ def test_a_repository_is_known_by_name_and_revision(
     assert f"is made with {role} " in fault
 
 
+def test_a_newer_format_is_refused_whatever_else_its_card_says(ready: Settings) -> None:
+    edit(ready, format=prepared.FORMAT + 1, base="of tomorrow", precision=None)
+    with pytest.raises(PreparedMismatch, match="has format 2, and this version reads up to 1"):
+        loader.load(ready)
+
+
 WRONG: list[dict[str, Any]] = [
     *({"precision": "int3"}, {"precision": ["nf4"]}, {"quality": {"texts": 1}}, {"quality": {}}),
     *({"base": []}, {"adapter": {"name": 1}}, {"format": None}, {"of_tomorrow": 1}),
@@ -372,6 +382,12 @@ def test_a_base_with_a_weight_too_many_is_refused_before_anything_is_written(tmp
 
 
 # Quality
+
+
+def test_the_texts_are_four_answers_of_each_philosopher() -> None:
+    assert Counter(text["philosopher"] for text in quality.TEXTS) == {"spinoza": 4, "bergson": 4, "kant": 4}
+    assert len({text["question"] for text in quality.TEXTS}) == 12
+    assert all(len(text["answer"].split()) > 55 for text in quality.TEXTS)
 
 
 def test_scores_are_those_from_which_the_answer_is_taken(tmp_path: Path) -> None:

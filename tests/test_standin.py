@@ -14,6 +14,7 @@ BASE = STANDIN / "base"
 
 
 def built(test: Callable[..., None]) -> Callable[..., None]:
+    """Of tests that need a stand-in, in this machine's cache."""
     absent = pytest.mark.skipif(
         not BASE.exists(), reason=f"no stand-in in {STANDIN}: run scripts/make-standin"
     )
