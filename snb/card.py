@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.diagnosis import Evidence, diagnose, out_of_memory_named
 from snb.errors import DeviceUnusable, OutOfMemory
@@ -96,7 +96,7 @@ class Footprint:
         return cache, FIXED + PREFIX_TOKENS * token + self._forward(precision, slots, cache)
 
     def weights(self, precision: str) -> int:
-        """Bytes of parameters and buffers; int8 and nf4 hold all but the layers' matrices in 16 bits."""
+        """Bytes of parameters and buffers; if it is quantised, all but the layers' matrices is in 16 bits."""
         matrices = sum(rows * columns * count for (rows, columns), count in self._matrices.items())
         total = (self.parameters - matrices) * float_bytes(precision) + self._buffers
         for (rows, columns), count in self._matrices.items():
@@ -115,32 +115,34 @@ class Footprint:
 
         The sum of: one chunk of prefill (four arrays as wide as the MLP and eight as wide as the residual);
         one layer's cache, gathered and then expanded to all query heads; one matrix back in 16 bits, if it is
-        quantised; the scores and sampling's copies of them.
+        quantised, in int8 that of gate and up together; the scores and sampling's copies of them.
         """
         config = self.config
         groups = config.num_attention_heads // config.num_key_value_heads
         widths = 4 * config.intermediate_size + 8 * config.hidden_size
         activations = max(PREFILL_TOKENS, slots) * widths * float_bytes(precision)
         attention = cache // config.num_hidden_layers * (1 + groups)
-        matrix = 2 * max(rows * columns for rows, columns in self._matrices)
+        matrix = max(rows * columns for rows, columns in self._matrices)
+        unpacked = {"nf4": 2, "int8": 4, "fp8": 4}.get(precision, 0) * matrix
         scores = SAMPLING_COPIES * 4 * slots * config.vocab_size
-        return int(activations + attention + scores + (matrix if precision in ("int8", "nf4") else 0))
+        return int(activations + attention + scores + unpacked)
 
 
 def quantised(model: Qwen2ForCausalLM) -> list[nn.Linear]:
-    """The matrices that transformers hands to bitsandbytes: every linear layer but the output embedding."""
+    """The matrices that int8, fp8 and nf4 quantise: every linear layer but the output embedding."""
     head = model.get_output_embeddings()
     return [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
 
 
 def matrix_bytes(rows: int, columns: int, precision: str) -> int:
-    """Bytes of one matrix of a layer without its bias, as bitsandbytes 0.50 stores it.
+    """Bytes of one matrix of a layer without its bias.
 
-    int8: a byte a weight and an fp32 scale a row. nf4 with double quantisation: half a byte a weight, a uint8
-    absmax a block, an fp32 absmax for each block of those, their fp32 mean and an fp32 table of 16 values.
+    int8 and fp8: a byte a weight and an fp32 scale a row. nf4 with double quantisation, as bitsandbytes 0.50
+    stores it: half a byte a weight, a uint8 absmax a block, an fp32 absmax for each block of those, their
+    fp32 mean and an fp32 table of 16 values.
     """
     weights = rows * columns
-    if precision == "int8":
+    if precision in ("int8", "fp8"):
         return weights + 4 * rows
     if precision == "nf4":
         blocks = ceil(weights / NF4_BLOCK)
@@ -202,10 +204,11 @@ BEST_FIRST = (
     ),
     Precision("fp16", "Instead of bf16 where a GPU only emulates that", share=0.25, below=(8, 0)),
     Precision("nf4", "A third of the bytes; slow above one row", share=0.0, steps=(12.5, 23.0, 27.0, 28.0)),
+    Precision("int8", "Half of bf16's bytes; not measured on a card yet"),
     Precision(
-        "int8",
-        "On the same card 120 to 137 ms a step at 1 to 16 rows, 32 s to load, and no CUDA graphs",
-        capability=(7, 5),  # bitsandbytes' installation guide
+        "fp8",
+        "Half of bf16's bytes, and products of 8 bits; not measured on a card yet",
+        capability=(8, 9),  # the first with tensor cores for it
     ),
     Precision("fp32", "What `auto` takes on a CPU, and what the others are measured by"),
 )
@@ -334,7 +337,7 @@ def _candidates(wanted: str, device: Device) -> list[str]:
         lowest, own = (".".join(map(str, pair)) for pair in (needed, device.capability))
         raise DeviceUnusable(
             f"{wanted} needs a GPU of compute capability {lowest}, and {device.name} has {own}",
-            f"SNB_PRECISION={device.half} or nf4 would run; auto takes the best that fits",
+            f"SNB_PRECISION={device.half}, int8 or nf4 would run; auto takes the best that fits",
         )
     return [wanted]
 
@@ -349,8 +352,7 @@ def _chosen(precision: str, slots: int, need: Need, reasons: list[str], device: 
 
 
 def _compute_dtype(precision: str, device: Device) -> torch.dtype:
-    # bitsandbytes 0.50 multiplies int8 matrices in fp16: it casts any other input and logs a line each time.
-    return FLOATS[{"int8": "fp16", "nf4": device.half}.get(precision, precision)]
+    return FLOATS[precision if precision in FLOATS else device.half]
 
 
 def _out_of_memory(footprint: Footprint, precision: str, settings: Settings, device: Device) -> OutOfMemory:
@@ -379,21 +381,3 @@ def budget(config: Qwen2Config, choice: Choice, context: int, free: int) -> int:
             "End what else uses this device, or take a smaller SNB_CONTEXT",
         )
     return slots
-
-
-def quantization(precision: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """The configuration for `from_pretrained`; None for plain floats.
-
-    transformers itself keeps the output embedding and tied embeddings in 16 bits.
-    """
-    if precision == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    if precision == "nf4":
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            # Without it bitsandbytes computes in fp32, slowly and silently.
-            bnb_4bit_compute_dtype=compute_dtype,
-        )
-    return None

@@ -81,7 +81,7 @@ class Service:
             self.boot = Boot(path, loaded.choice.precision, loaded.slots, seconds, report)
             return engine
 
-        paths = candidates(settings.path, loaded.model.device.type, loaded.choice.precision)
+        paths = candidates(settings.path, loaded.model.device.type)
         self._engine = fastest(paths, start)
 
     @property

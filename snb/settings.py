@@ -9,7 +9,7 @@ from typing import Any
 
 from snb.errors import BadSetting
 
-PRECISIONS = ("auto", "bf16", "fp16", "fp32", "int8", "nf4")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32", "fp8", "int8", "nf4")
 DEVICES = ("auto", "cuda", "cpu")
 PATHS = ("auto", "graphs", "packed", "shared", "eager")
 OF_OTHERS = (

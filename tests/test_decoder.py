@@ -7,6 +7,7 @@ import torch
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from snb.engine.decoder import Joined, rotated
+from snb.engine.rowwise import FP8, INT8, Rowwise, quantised
 from snb.engine.slots import SlotModel
 from tests.tiny import tiny_model
 
@@ -26,6 +27,22 @@ def test_joined_products_are_those_of_the_parts_bit_for_bit(rows: int, dtype: to
             joined = Joined(*parts)
             assert torch.equal(joined(states), torch.cat(apart, dim=-1))
             assert all(torch.equal(part(states), own) for part, own in zip(parts, apart, strict=True))
+
+
+@pytest.mark.parametrize("held", [INT8, FP8], ids=str)
+def test_rows_of_8_bits_are_joined_with_their_scales(held: torch.dtype) -> None:
+    torch.manual_seed(0)
+    parts = []
+    for size in (64, 16, 16):
+        values, scales = quantised(torch.randn(size, 64), held)
+        parts.append(Rowwise(values, scales[:, 0], torch.nn.Parameter(torch.randn(size), False)))
+    states = torch.randn(3, 1, 64)
+    with torch.inference_mode():
+        apart = torch.cat([part(states) for part in parts], dim=-1)
+        joined = Joined(*parts)
+        assert isinstance(joined.whole, Rowwise)
+        assert torch.allclose(joined(states), apart, atol=1e-5)
+        assert all(part.weight.untyped_storage().nbytes() == 96 * 64 for part in parts)
 
 
 def test_the_parts_are_views_of_the_joined_matrix() -> None:

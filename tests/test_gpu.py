@@ -12,6 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from snb.card import FLOATS, Device, Footprint
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS
+from snb.engine.rowwise import FP8, Rowwise, quantised
 from snb.engine.slots import SlotModel
 from snb.parameters import Sampling
 from snb.request import Request
@@ -20,13 +21,14 @@ from snb.self_test.rounding import divergence
 from snb.service import Service
 from snb.settings import Settings
 from snb.weights.loader import Loaded, load
+from snb.weights.quantization import HELD
 from tests.test_engine import reference
 from tests.tiny import save_tiny, tiny_model
 from tools.benchmarking import random_weights
 
 KIND = "cuda"
 GRAPHS = "graphs"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "nf4")
 PROMPTS = [list(range(3, 3 + length)) for length in (5, 40, 17, 64, 9, 130)]
 each_path = pytest.mark.parametrize("path", [GRAPHS, "eager"])
 GREEDY = Sampling(max_tokens=24, min_tokens=24, temperature=0, repetition_penalty=1)
@@ -98,6 +100,37 @@ def test_the_card_holds_the_weights_of_the_cpu_and_rounds_no_more(tiny: Path, pr
     assert rounding[KIND] <= 3 * rounding["cpu"] + 1e-4
 
 
+@pytest.mark.parametrize("tokens", [1, 17, 512])
+@pytest.mark.parametrize(("outputs", "inputs"), [(7168, 5120), (5120, 5120), (27648, 5120), (5120, 13824)])
+@pytest.mark.parametrize("precision", HELD)
+def test_products_of_8_bits_in_the_14b_s_shapes_are_those_of_the_dequantised_numbers(
+    precision: str, outputs: int, inputs: int, tokens: int
+) -> None:
+    """To one rounding of the result, also in a graph; and no token's depends on the others."""
+    if not Device.find(KIND).runs(precision):
+        pytest.skip(f"this card does not compute in {precision}")
+    torch.manual_seed(0)
+    values, scales = quantised(torch.randn(outputs, inputs, device=KIND), HELD[precision])
+    bias = torch.nn.Parameter(torch.randn(outputs, device=KIND).to(FLOATS[Device.find(KIND).half]), False)
+    layer = Rowwise(values, scales[:, 0], bias)
+    states = torch.randn(tokens, inputs, device=KIND).to(bias.dtype)
+    exact = states.float()
+    if precision == "fp8":
+        exact, own = (one.float() for one in quantised(states, FP8))
+        exact *= own
+    expected = exact @ layer.dequantised(torch.float32).T + bias
+    with torch.inference_mode():
+        result = layer(states)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            replayed = layer(states)
+        graph.replay()
+        assert torch.equal(replayed, result)
+        states[1:] = 1000
+        assert torch.equal(layer(states)[0], result[0])
+    assert (result - expected).norm() <= torch.finfo(bias.dtype).eps * expected.norm()
+
+
 @each_path
 def test_greedy_tokens_equal_those_of_generate_however_many_ask(
     path: str, started: Callable[..., Engine]
@@ -114,9 +147,7 @@ def test_greedy_tokens_equal_those_of_generate_however_many_ask(
 @pytest.mark.parametrize(
     ("size", "precision"), [*product(["tiny"], PRECISIONS), *product(["wide"], PRECISIONS[1:])]
 )
-def test_a_boot_answers_by_graphs_unless_in_int8(
-    size: str, precision: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_boot_answers_by_graphs(size: str, precision: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(size)
     skip_unless_it_fits(Qwen2Config.from_pretrained(folder / "base"), precision)
     base, adapter = str(folder / "base"), str(folder / "adapter") if size == "wide" else "none"
@@ -125,7 +156,7 @@ def test_a_boot_answers_by_graphs_unless_in_int8(
     asked = Request.checked(user_message="Que dois-je faire ?", max_tokens=24, min_tokens=24)
     try:
         assert "".join(service.answer(asked, lambda *_: None))
-        assert service.boot.path == ("eager" if precision == "int8" else GRAPHS)
+        assert service.boot.path == GRAPHS
     finally:
         service._engine.close()
 

@@ -12,12 +12,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import BitsAndBytesConfig, Qwen2ForCausalLM, conversion_mapping
+from transformers import Qwen2ForCausalLM, conversion_mapping
 
-from snb.card import quantization
 from snb.errors import AdapterMismatch, WeightsMissing
 from snb.weights.adapter import WEIGHTS, Adapter
 from snb.weights.merge import load_merged, merging
+from snb.weights.quantization import quantization
 from tests.tiny import tiny_model
 
 # PEFT warns of what these tests do on purpose.
@@ -64,7 +64,7 @@ ROUNDED = {
     "embedding": EMBEDDED["embedding"],
     "embedding dora": EMBEDDED["dora"],
 }
-NF4, INT8 = (quantization(precision, torch.float32) for precision in ("nf4", "int8"))
+NF4 = quantization("nf4", torch.float32)
 IDS = torch.arange(3, 40)[None]
 UP = "model.layers.1.mlp.up_proj"
 
@@ -183,18 +183,22 @@ def test_weights_are_contiguous_and_on_no_file_of_the_adapter(tmp_path: Path) ->
 # Then quantised
 
 
-@pytest.mark.parametrize("quantised", [NF4, INT8], ids=["nf4", "int8"])
+@pytest.mark.parametrize(
+    ("precision", "stored"), [("nf4", torch.uint8), ("int8", torch.int8), ("fp8", torch.float8_e4m3fn)]
+)
 @pytest.mark.parametrize("kind", ["all-linear", "dora", "saved both"])
-def test_quantising_comes_after_the_merge(tmp_path: Path, kind: str, quantised: BitsAndBytesConfig) -> None:
+def test_quantising_comes_after_the_merge(
+    tmp_path: Path, kind: str, precision: str, stored: torch.dtype
+) -> None:
     base = base_folder(tmp_path, dtype=torch.bfloat16)
     adapter = adapter_folder(base, **KINDS[kind])
     whole = peft_merged(plain(base, dtype=torch.float32), adapter).to(torch.bfloat16)
     whole.save_pretrained(tmp_path / "whole")
+    quantised = quantization(precision, torch.float32)
     options = {"dtype": torch.bfloat16, "quantization_config": quantised, "device_map": "cpu"}
     ours = load_merged(base, Adapter.read(adapter), **options)
     assert differing(ours, plain(tmp_path / "whole", **options)) == []
-    packed = ours.model.layers[0].self_attn.q_proj.weight
-    assert packed.dtype == (torch.int8 if quantised is INT8 else torch.uint8)
+    assert ours.model.layers[0].self_attn.q_proj.weight.dtype == stored
 
 
 def test_one_full_weight_is_alive_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,11 +105,10 @@ def test_when_the_last_path_fails_too_the_boot_fails(start: Start) -> None:
 
 
 def test_the_paths_of_each_setting_end_with_one_that_runs_everywhere() -> None:
-    assert candidates("auto", "cuda", "bf16") == ["graphs", "eager"]
-    assert candidates("auto", "cuda", "int8") == ["eager"]
-    assert candidates("auto", "cpu", "int8") == ["packed", "shared", "eager"]
-    assert candidates("graphs", "cpu", "fp32") == ["graphs", "eager"]
-    assert candidates("eager", "cuda", "nf4") == ["eager"]
+    assert candidates("auto", "cuda") == ["graphs", "eager"]
+    assert candidates("auto", "cpu") == ["packed", "shared", "eager"]
+    assert candidates("graphs", "cpu") == ["graphs", "eager"]
+    assert candidates("eager", "cuda") == ["eager"]
     assert PATHS["eager"] is eager
 
 

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +103,7 @@ def edit(settings: Settings, **changes: Any) -> None:
     [
         ("nf4", False, LORA),
         ("int8", True, LORA),
+        ("fp8", False, LORA),
         ("bf16", True, LORA),
         ("bf16", False, None),
         ("nf4", True, {"target_modules": ["embed_tokens", "q_proj"]}),
@@ -121,6 +125,26 @@ def test_a_boot_from_prepared_weights_has_every_bit_of_one_that_merges(
     assert differing(ours.model, theirs.model) == []
     assert ours.model.generation_config.to_dict() == theirs.model.generation_config.to_dict()
     assert ours.choice == theirs.choice or lora is not LORA
+
+
+BOOT = """
+import sys, predict
+from snb.settings import Settings
+from snb.weights import loader
+loaded = loader.load(Settings.from_environment())
+print(loaded.choice.precision, sorted({"bitsandbytes", "peft"} & sys.modules.keys()))
+"""
+
+
+# A program of its own imports torch and transformers: six seconds.
+def test_a_boot_that_neither_merges_nor_holds_nf4_imports_neither_peft_nor_bitsandbytes(
+    tmp_path: Path,
+) -> None:
+    settings = prepare(made_of(tmp_path), "int8")
+    environment = {**os.environ, "SNB_BASE_MODEL": settings.base_model, "SNB_ADAPTER": settings.adapter}
+    environment |= {"SNB_PREPARED": settings.prepared, "SNB_CONTEXT": "256"}
+    done = subprocess.run([sys.executable, "-c", BOOT], env=environment, capture_output=True, text=True)
+    assert done.stdout == "int8 []\n", done.stderr
 
 
 def test_a_gpu_without_bf16_computes_in_fp16_from_the_same_prepared_weights(
@@ -261,8 +285,18 @@ def test_a_repository_is_known_by_name_and_revision(
 
 def test_a_newer_format_is_refused_whatever_else_its_card_says(ready: Settings) -> None:
     edit(ready, format=prepared.FORMAT + 1, base="of tomorrow", precision=None)
-    with pytest.raises(PreparedMismatch, match="has format 2, and this version reads up to 1"):
+    with pytest.raises(PreparedMismatch, match="has format 3, and this version reads up to 2"):
         loader.load(ready)
+
+
+def test_of_the_format_before_nf4_is_read_and_int8_refused_with_what_to_type(ready: Settings) -> None:
+    edit(ready, format=1)
+    assert Card.read(Path(ready.prepared)).precision == "nf4"
+    edit(ready, format=1, precision="int8")
+    with pytest.raises(
+        PreparedMismatch, match=r"int8 in the format of bitsandbytes.*prepare-weights --precision int8"
+    ):
+        prepared.find(ready)
 
 
 WRONG: list[dict[str, Any]] = [

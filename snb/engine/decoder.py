@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
 
+from snb.engine.rowwise import Rowwise
+
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """Stores new keys and values of a layer, `[n, kv_heads, tokens, head_dim]`, and attends to its columns."""
 
@@ -22,15 +24,11 @@ class Joined:
     and while they are joined, one layer's weights are held twice.
     """
 
-    def __init__(self, *parts: nn.Linear) -> None:
+    def __init__(self, *parts: nn.Linear | Rowwise) -> None:
         self._parts = parts
-        self.whole: nn.Linear | None = None
-        if all(type(part) is nn.Linear for part in parts):
-            size = sum(part.out_features for part in parts)
-            self.whole = nn.Linear(parts[0].in_features, size, bias=False, device="meta")
-            self.whole.weight = _joined([part.weight for part in parts])
-            if parts[0].bias is not None:
-                self.whole.bias = _joined([part.bias for part in parts])
+        self.whole: nn.Linear | Rowwise | None = None
+        if {type(part) for part in parts} <= {nn.Linear, Rowwise}:
+            self.whole = _whole(parts)
             torch.cuda.empty_cache()  # freed blocks are too small for the next matrix, and would add up
 
     def __call__(self, states: Tensor) -> Tensor:
@@ -40,11 +38,24 @@ class Joined:
         return self.whole(states)  # type: ignore[no-any-return]
 
 
-def _joined(parts: Sequence[Tensor]) -> nn.Parameter:
-    whole = torch.cat([part.detach() for part in parts])
-    for part, rows in zip(parts, whole.split_with_sizes([len(part) for part in parts]), strict=True):
-        part.data = rows
-    return nn.Parameter(whole, requires_grad=False)
+def _whole(parts: Sequence[nn.Linear | Rowwise]) -> nn.Linear | Rowwise:
+    weight, bias = _rows(parts, "weight"), None
+    if parts[0].bias is not None:
+        bias = nn.Parameter(_rows(parts, "bias"), requires_grad=False)
+    if isinstance(parts[0], Rowwise):
+        return Rowwise(weight, _rows(parts, "scales"), bias)
+    whole = nn.Linear(parts[0].in_features, len(weight), bias=False, device="meta")
+    whole.weight = nn.Parameter(weight, requires_grad=False)
+    whole.register_parameter("bias", bias)
+    return whole
+
+
+def _rows(parts: Sequence[nn.Module], name: str) -> Tensor:
+    own = [getattr(part, name) for part in parts]
+    whole = torch.cat([tensor.detach() for tensor in own])
+    for tensor, rows in zip(own, whole.split_with_sizes([len(tensor) for tensor in own]), strict=True):
+        tensor.data = rows
+    return whole
 
 
 class Attention:

@@ -65,7 +65,7 @@ class Graphs:
 
     Raises:
         DeviceUnusable: not on a GPU.
-        RuntimeError: a kernel cannot be recorded; bitsandbytes' int8 looks at its input on the CPU.
+        RuntimeError: a kernel cannot be recorded.
     """
 
     def __init__(self, model: SlotModel) -> None:
@@ -149,14 +149,11 @@ PATHS: dict[str, Callable[[SlotModel], Step]] = {
 }
 
 
-def candidates(wanted: str, device: str, precision: str) -> list[str]:
+def candidates(wanted: str, device: str) -> list[str]:
     """The paths to try for a setting, fastest first; the last one runs everywhere."""
     if wanted != "auto":
         return list(dict.fromkeys([wanted, "eager"]))
-    if device != "cuda":
-        return ["packed", "shared", "eager"]
-    # bitsandbytes 0.50 looks at the input of an int8 product on the CPU, which no graph can record.
-    return ["eager"] if precision == "int8" else ["graphs", "eager"]
+    return ["graphs", "eager"] if device == "cuda" else ["packed", "shared", "eager"]
 
 
 def fastest(names: Sequence[str], start: Callable[[str, bool], Engine]) -> Engine:

@@ -7,7 +7,6 @@ shapes give the same bits. Where they do not, the check reports that it is blind
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from bitsandbytes.nn import Linear8bitLt
 from torch import Tensor
 
 from snb.card import PREFILL_TOKENS
@@ -51,8 +50,6 @@ def _result(model: SlotModel, step: Step, ids: Tensor, positions: Tensor, column
 def reads(model: SlotModel, step: Step) -> Iterator[Finding]:
     """A row's scores depend on every column up to its position, on none beyond, and on no neighbour."""
     filled = Filled(model, step)
-    if filled.alone:
-        yield Finding("blind", "int8 rounds a row by what its neighbours hold: one row was read by itself")
     scores = filled.scores()
     if not scores.isfinite().all():
         yield Finding("fault", "the scores of a step are not finite")
@@ -72,9 +69,8 @@ class Filled:
 
     def __init__(self, model: SlotModel, step: Step) -> None:
         self._step, self._cache, self._device = step, model.cache, model.model.device
-        self.alone = any(isinstance(layer, Linear8bitLt) for layer in model.model.modules())
         self.width = min(WIDTH, model.cache.context)
-        rows = 1 if self.alone else min(3, model.cache.slots)
+        rows = min(3, model.cache.slots)
         self.positions = [self.width // 2, self.width - 1, 7][:rows]
         self.values = model.cache.values
         # On a CPU the rest of a row is untouched pages, which take no memory until they are written to.

@@ -7,12 +7,12 @@ import copy
 from typing import Any
 
 import torch
-from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor
 from torch.nn.functional import linear
 from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+from snb.engine.rowwise import Rowwise
 
 BLOCK = 8_192
 """Rows of the output embedding that are upcast at once: in the 14B fewer than a matrix of the MLP has."""
@@ -81,12 +81,13 @@ def product(layer: Any, states: Tensor) -> Tensor:
 
 def weight(layer: Any) -> Tensor:
     """The weight of a linear layer, dequantised if need be, fp32 `[out, in]`."""
+    if isinstance(layer, Rowwise):
+        return layer.dequantised(torch.float32)
     held: Tensor = layer.weight
-    if isinstance(layer, Linear4bit):
-        state = copy.copy(layer.weight.quant_state)
+    if packed := getattr(held, "quant_state", None):  # of nf4: who has no such weight does not pay the import
+        from bitsandbytes.functional import dequantize_4bit
+
+        state = copy.copy(packed)
         state.dtype = torch.float32
-        held = dequantize_4bit(layer.weight.data, state)
-    elif isinstance(layer, Linear8bitLt):
-        scale = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
-        held = layer.weight.data * (scale / 127).unsqueeze(1)
+        held = dequantize_4bit(held.data, state)
     return held.float()

@@ -10,19 +10,20 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import regex
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from peft.utils import INCLUDE_LINEAR_LAYERS_SHORTHAND
-from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.errors import AdapterMismatch, AdapterUnsupported, WeightsMissing
 from snb.weights import document
+
+if TYPE_CHECKING:
+    # PEFT, which brings bitsandbytes, takes seconds to import: a boot from prepared weights spares them.
+    from peft import LoraConfig
 
 log = logging.getLogger(__name__)
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -96,7 +97,7 @@ class Adapter:
             tensors that change it, by the part each plays.
     """
 
-    config: LoraConfig
+    config: "LoraConfig"
     tensors: Any
     changes: Mapping[str, Mapping[str, str]]
 
@@ -188,6 +189,8 @@ class Adapter:
         return (merged.T if embedding else merged).to(weight.dtype)
 
     def _scaling(self, module: str) -> float:
+        from peft.utils.other import get_pattern_key
+
         config = self.config
         rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, module), config.r)
         alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
@@ -195,6 +198,8 @@ class Adapter:
 
     def _asked(self, base: Qwen2Config) -> tuple[set[str], set[str], dict[str, Shape]]:
         """Names of the base's parameters, keys that PEFT always saves, and shapes of all that it may save."""
+        from peft import get_peft_model, get_peft_model_state_dict
+
         untied = deepcopy(base)
         untied.tie_word_embeddings = False
         with torch.device("meta"), warnings.catch_warnings():
@@ -210,8 +215,10 @@ class Adapter:
             allowed = get_peft_model_state_dict(wrapped, save_embedding_layers=True)
         return parameters, wanted, {key: tuple(tensor.shape) for key, tensor in allowed.items()}
 
-    def _spelt_out(self, modules: list[str]) -> LoraConfig:
+    def _spelt_out(self, modules: list[str]) -> "LoraConfig":
         """The configuration with names in place of expressions: `re`, which PEFT uses, has no time limit."""
+        from peft.utils import INCLUDE_LINEAR_LAYERS_SHORTHAND
+
         config = deepcopy(self.config)
         for field in SEARCHED:
             expression = getattr(config, field)
@@ -258,12 +265,14 @@ class Adapter:
             yield "the adapter changes nothing: what it adds is zero"
 
 
-def supported(stored: Mapping[str, Any]) -> LoraConfig:
+def supported(stored: Mapping[str, Any]) -> "LoraConfig":
     """Parses a configuration in which every field is merged exactly, irrelevant or unused.
 
     Raises:
         AdapterUnsupported: with every field that is none of these.
     """
+    from peft import LoraConfig
+
     cure = f"{CONFIG} must describe a LoRA that leaves its base as it was"
     if faults := [*_unsupported({"peft_type": None, **stored}), *_unbounded(stored), *_uncountable(stored)]:
         raise AdapterUnsupported(faults, cure)
@@ -275,6 +284,8 @@ def supported(stored: Mapping[str, Any]) -> LoraConfig:
 
 def _unsupported(stored: Mapping[str, Any]) -> list[str]:
     """A sentence for each field whose value cannot be merged here; PEFT's own defaults all can."""
+    from peft import LoraConfig
+
     unused = LoraConfig().to_dict()
     faults = []
     for name in stored.keys() - MERGED - IRRELEVANT:

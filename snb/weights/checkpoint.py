@@ -9,11 +9,13 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
-from transformers import BitsAndBytesConfig, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers.quantizers.auto import AutoQuantizationConfig
 
 from snb.errors import WeightsMissing
 from snb.prompt import END, START
 from snb.weights import adapter, document
+from snb.weights.quantization import METHOD
 
 log = logging.getLogger(__name__)
 Role = Literal["base", "adapter", "prepared"]
@@ -185,12 +187,12 @@ def model_faults(folder: Path, stored: Mapping[str, Any], prepared: bool) -> lis
         stored: the content of config.json.
         prepared: whether the weights were quantised by this package.
     """
-    served = {**SERVED, "quant_method": ("none", "bitsandbytes")} if prepared else SERVED
+    served = {**SERVED, "quant_method": ("none", "bitsandbytes", METHOD)} if prepared else SERVED
     try:
         config = _config(stored)
         quantization = getattr(config, "quantization_config", None) or {"quant_method": "none"}
-        if prepared and quantization["quant_method"] == "bitsandbytes":
-            BitsAndBytesConfig.from_dict(quantization)
+        if prepared and quantization["quant_method"] in ("bitsandbytes", METHOD):
+            AutoQuantizationConfig.from_dict(quantization)
         asked = {
             "architectures": config.architectures or ["none"],
             "layer_types": config.layer_types,

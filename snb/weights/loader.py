@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
 from tokenizers import Tokenizer
 from transformers import Qwen2ForCausalLM
 
-from snb.card import Choice, Device, budget, choose, quantization
+from snb.card import Choice, Device, budget, choose
 from snb.diagnosis import out_of_memory_named
 from snb.phase import Seconds, phase
 from snb.settings import Settings
@@ -21,6 +20,7 @@ from snb.weights.checkpoint import read_config
 from snb.weights.fetch import ensure_adapter, ensure_base
 from snb.weights.merge import load_merged
 from snb.weights.prepared import UNMEASURED, Prepared
+from snb.weights.quantization import quantization
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +84,14 @@ def load_prepared(merged: Prepared, settings: Settings) -> Loaded:
 
 
 def _compute_in(model: Qwen2ForCausalLM, dtype: torch.dtype) -> None:
-    """Sets the dtype of a quantised model: prepared nf4 is stored for bf16, and some GPUs compute in fp16.
+    """Sets the dtype of a quantised model: it is stored for bf16, and some GPUs compute in fp16.
 
     transformers 5.23 leaves norms and embeddings of a quantised checkpoint as they are stored, and the layers
     compute in what config.json says.
     """
     for layer in model.modules():
-        if isinstance(layer, Linear4bit):
-            layer.compute_dtype = layer.weight.quant_state.dtype = dtype
+        if state := getattr(getattr(layer, "weight", None), "quant_state", None):  # of nf4
+            layer.compute_dtype = state.dtype = dtype
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)

@@ -16,8 +16,9 @@ from snb.weights.fetch import Source, check, ensure, sources
 from snb.weights.hub import Hub
 from snb.weights.lock import Lock, verify
 
-FORMAT = 1
-"""Version of the folder's format: raised when the previous version of this package could not load it."""
+FORMAT = 2
+"""Version of the folder's format: raised when the previous version of this package could not load it. In 1
+bitsandbytes held int8; the rest is as it was."""
 FOLDER = "prepared"
 """Its default name in the weights' folder, or in the image's."""
 UNMEASURED = "not measured"
@@ -132,13 +133,19 @@ class Card:
                 card = cls(**stored)
                 if card.precision not in PRECISIONS or not f"{card} {card.quality}":
                     raise ValueError("of a kind that nothing can be made of")
-                return card
         except (WeightsMissing, ValueError, TypeError, LookupError) as error:
             raise WeightsMissing(f"{folder} has no readable {CARD}", CURE) from error
-        raise PreparedMismatch(
-            f"{folder} has format {stored['format']}, and this version reads up to {FORMAT}",
-            "Update this package, or run its own scripts/prepare-weights",
-        )
+        if newer:
+            raise PreparedMismatch(
+                f"{folder} has format {stored['format']}, and this version reads up to {FORMAT}",
+                "Update this package, or run its own scripts/prepare-weights",
+            )
+        if card.precision == "int8" and card.format < 2:
+            raise PreparedMismatch(
+                f"{folder} holds int8 in the format of bitsandbytes, which is read no more",
+                "Run scripts/prepare-weights --precision int8 again, or set SNB_PREPARED=none",
+            )
+        return card
 
     def write(self, folder: Path) -> None:
         """Writes it in a form that people read too: indented, and with 'not measured' where that is so."""

@@ -34,6 +34,10 @@ def of_the_engine(tables: Tables) -> Iterator[Bar]:
         yield f"ms to read {row['tokens']} tokens", row["measured_ms"], MOST, 25
     for row in rows(tables, "throughput", part="bf16")[1:]:
         yield f"tokens/s of {row['rows']} over rows / step", row["over_rows_per_step"], LEAST, 0.93
+    rates = {row["rows"]: row["tokens_per_second"] for row in rows(tables, "throughput", part="bf16")}
+    for row in rows(tables, "throughput", part="fp8"):
+        if (count := row["rows"]) in (1, 16):
+            yield f"tokens/s of {count} in fp8 over bf16", row["tokens_per_second"] / rates[count], LEAST, 1.5
     for row in rows(tables, "boot", part="prepared"):
         yield (
             "s from start to ready, prepared weights, without loading",

@@ -24,7 +24,7 @@ UNPACKED = 4
 
 
 class Rates(NamedTuple):
-    """What a GPU does in a second; int8 is taken to be multiplied twice as fast as 16-bit numbers."""
+    """What a GPU does in a second; fp8 is taken to be multiplied twice as fast as 16-bit numbers."""
 
     bandwidth: float  # bytes of memory
     half: float  # operations of the tensor cores on dense 16-bit matrices
@@ -86,7 +86,7 @@ class Bounds:
         self, rates: Rates, precision: str, read: int, tokens: int, pairs: int, scored: int
     ) -> float:
         """The longer of memory and tensor cores: matrices, pairs of query and key, tokens that are scored."""
-        matrices = 2 * tokens * self._matrices / (2 if precision == "int8" else 1)
+        matrices = 2 * tokens * self._matrices / (2 if precision == "fp8" else 1)
         flops: float = matrices + pairs * self._attention + 2 * scored * self._head
         return max(read / rates.bandwidth, flops / rates.half)
 

@@ -7,8 +7,8 @@ scripts/gpu-report --cpu --random            every part on a CPU, with a tiny sh
 AS_IS=1 in front takes the packages of this Python, where the pinned ones cannot be installed. In order of
 worth: boots in bf16 and nf4, every slot filled to its end, memory, steps, prefill, tokens in process, plain
 generate and rounding; the card made as small as a T4 and as one of 24 GB; the GPU tests; the server; boots in
-fp16, prepared nf4 and int8. A part that fails, hangs or does not fit the time is recorded with its reason.
-After every table report.json and report.md are rewritten; they name no host, user, folder or token.
+fp8, int8, fp16 and prepared nf4. A part that fails, hangs or does not fit is recorded with its reason. After
+every table report.json and report.md are rewritten; they name no host, user, folder or token.
 """
 
 import argparse
@@ -61,8 +61,8 @@ class Task:
 
 
 # Seconds are computed from what an H200 showed on 2026-11-26: 30 to make the weights, 16 to 22 from a
-# process's start to a boot that is ready (45 in int8), 34 to the first text over HTTP, 28 to prepare nf4,
-# 0.05 a chunk of a prompt, and 2.3 an answer of plain generate.
+# process's start to a boot that is ready, 34 to the first text over HTTP, 28 to prepare nf4, 0.05 a chunk of
+# a prompt, and 2.3 an answer of plain generate.
 GPU = (
     Task("weights", 35),
     Task("bf16", 70, "bf16", 32, TABLES),
@@ -71,9 +71,10 @@ GPU = (
     Task("24GB", 33, "nf4", 16, FULL, free=22.0),
     Task("tests", 85),
     Task("server", 65, count=32),
+    Task("fp8", 45, "fp8", 32, (*FULL, "steps", "throughput")),
+    Task("int8", 35, "int8", 16, (*FULL, "steps")),
     Task("fp16", 26, "fp16", 16, FULL),
     Task("prepared", 45, "nf4", 4, FULL, prepared=True),
-    Task("int8", 55, "int8", 1, FULL),
 )
 CPU = (
     Task("weights", 5),

@@ -7,7 +7,7 @@ scripts/check-quality personas https://host          how the philosophers of an 
 
 Of two models the second is held against the first. One after the other is in memory; only the scores are
 kept. Base and adapter are those that a boot here would take: the stand-in where there is no GPU, unless
-SNB_BASE_MODEL says otherwise. Precisions: bf16, fp16, fp32, int8, nf4.
+SNB_BASE_MODEL says otherwise. Precisions: bf16, fp16, fp32, fp8, int8, nf4.
 """
 
 import argparse

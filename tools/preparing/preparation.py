@@ -1,9 +1,9 @@
 """Base and adapter, merged and quantised shard by shard into a folder that a boot only has to read.
 
-Each tensor goes through what the loader would do to it: cast, merged in fp32, rounded once, quantised by the
-module of bitsandbytes that will hold it. In memory there are one shard of what is written and the work on one
-tensor. The folder is built aside as `NAME.part`, whose lock grows with each whole shard, and takes its name
-at the end; a run that was interrupted goes on after its last shard.
+Each tensor goes through what the loader would do to it: cast, merged in fp32, rounded once, quantised for the
+module that will hold it. In memory there are one shard of what is written and the work on one tensor. The
+folder is built aside as `NAME.part`, whose lock grows with each whole shard, and takes its name at the end; a
+run that was interrupted goes on after its last shard.
 """
 
 import json
@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.quantizers import AutoHfQuantizer
 
-from snb.card import FLOATS, Device, Footprint, quantization
+from snb.card import Device, Footprint
 from snb.errors import DiskFull, WeightsMissing
 from snb.settings import Settings
 from snb.weights import document
@@ -34,13 +34,15 @@ from snb.weights.hub import MARGIN, RemoteFile, free_bytes, right
 from snb.weights.lock import NAME, Entry, Lock, digests, verify
 from snb.weights.merge import AGAIN, TRIM_EVERY, give_back_freed_memory, unties
 from snb.weights.prepared import Card, Origin, Quality, tools
+from snb.weights.quantization import quantization
 from tools.command import say
 from tools.preparing.quality import NAME as TEXTS
 from tools.preparing.quality import compare
 
-CAST = {"nf4": "bf16", "int8": "fp16", "bf16": "bf16"}
+KINDS = ("nf4", "int8", "fp8", "bf16")
+CAST = torch.bfloat16
 """What a tensor is cast to before the merge, and what is not quantised is written in. A boot that merges
-takes the same, but for nf4 on a GPU without bf16, where it takes fp16."""
+takes the same, but on a GPU without bf16, where it takes fp16."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,6 @@ class Recipe:
         device = Device.find(settings.device).kind
         card = Card(precision, origins["base"], origins.get("adapter"), tools(), device)
         return cls(folders["base"], adapter, config, untied, card)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of what is not quantised."""
-        return FLOATS[CAST[self.card.precision]]
 
     def lock(self, folder: Path) -> Lock | None:
         """The lock of a folder that was begun by this recipe."""
@@ -164,13 +161,13 @@ class Making:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         with torch.device("meta"):
-            self.model = Qwen2ForCausalLM(recipe.config).to(recipe.dtype)
+            self.model = Qwen2ForCausalLM(recipe.config).to(CAST)
         self.parameters = {name for name, _ in self.model.named_parameters()}
-        config = quantization(recipe.card.precision, recipe.dtype)
+        config = quantization(recipe.card.precision, CAST)
         self.quantizer = AutoHfQuantizer.from_config(config, pre_quantized=False) if config else None
         if self.quantizer:
             where = {"": recipe.card.device}
-            self.quantizer.preprocess_model(self.model, dtype=recipe.dtype, device_map=where)
+            self.quantizer.preprocess_model(self.model, dtype=CAST, device_map=where)
 
     def names(self, name: str) -> list[str]:
         """An embedding that is untied gives the output embedding too; one that stays tied is stored once."""
@@ -182,7 +179,7 @@ class Making:
         """The name and value of each stored tensor that a shard of the base gives."""
         with safe_open(shard, framework="pt") as file:
             for number, name in enumerate(sorted(file.keys()), 1):
-                weight = file.get_tensor(name).to(self.recipe.card.device, self.recipe.dtype)
+                weight = file.get_tensor(name).to(self.recipe.card.device, CAST)
                 for own in self.names(name):
                     merged = self.recipe.adapter.apply(own, weight) if self.recipe.adapter else weight
                     yield from self._stored(own, merged)
@@ -194,11 +191,12 @@ class Making:
             yield name, merged.contiguous().cpu()
             return
         steps = self.quantizer.get_quantize_ops()
-        module = self.model.get_submodule(name.rpartition(".")[0])
-        empty = module.weight
-        module.weight = steps.convert({name: [merged]}, full_layer_name=name, model=self.model)[name]
-        state = module.state_dict(prefix=name.removesuffix("weight"))
-        module.weight = empty
+        state = steps.convert({name: [merged]}, full_layer_name=name, model=self.model)
+        if self.recipe.card.precision == "nf4":  # what belongs to the weight is in its module's state
+            module = self.model.get_submodule(name.rpartition(".")[0])
+            empty, module.weight = module.weight, state[name]
+            state = module.state_dict(prefix=name.removesuffix("weight"))
+            module.weight = empty
         yield from ((key, value.cpu()) for key, value in state.items() if not value.is_meta)
 
 
@@ -209,9 +207,9 @@ def _describe(recipe: Recipe, draft: Path, lock: Lock) -> None:
             shutil.copyfile(recipe.base / name, draft / name)
     config: dict[str, Any] = document.read(recipe.base / "config.json")
     config.pop("torch_dtype", None)
-    config["dtype"] = str(recipe.dtype).removeprefix("torch.")
+    config["dtype"] = str(CAST).removeprefix("torch.")
     config["tie_word_embeddings"] = recipe.config.tie_word_embeddings
-    if quantized := quantization(recipe.card.precision, recipe.dtype):
+    if quantized := quantization(recipe.card.precision, CAST):
         config["quantization_config"] = quantized.to_dict()
     size = sum(entry.size for entry in lock.files.values())
     weight_map = {key: name for name in lock.files for key in _keys(draft / name)}

@@ -29,7 +29,7 @@ def main() -> int:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     add = parser.add_argument
-    add("--precision", choices=preparation.CAST, required=True, help="what the weights are held in")
+    add("--precision", choices=preparation.KINDS, required=True, help="what the weights are held in")
     add("--output", type=Path, help="default: prepared in the weights' folder, where a boot looks")
     add("--skip-quality", action="store_true", help="do not compare with the merged model")
     options = parser.parse_args()
