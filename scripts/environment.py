@@ -4,8 +4,8 @@ Every Python script here is a call of `run`. Where the running interpreter has e
 project, the command runs at once; else `.venv` is built, with uv where it is installed and with pip where it
 is not, and the script starts again in it. Run as a program it makes the environment for a shell script.
 
-Set IMAGE_PINS=1 to install the image's own torch on a machine without a GPU. Set AS_IS=1 on one without a
-registry: nothing is installed, and the running interpreter's packages are taken, whatever their versions.
+Set AS_IS=1 on a machine without a registry: nothing is installed, and the running interpreter's packages are
+taken, whatever their versions.
 """
 
 import os
@@ -34,7 +34,7 @@ PROJECT = "spinoza-niveau-b"
 
 def lock() -> Path:
     """The pins for this machine: with torch for CUDA where an NVIDIA driver is present."""
-    gpu = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists() or os.environ.get("IMAGE_PINS")
+    gpu = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()
     return SCRIPTS / ("packages-gpu.txt" if gpu else "packages-cpu.txt")
 
 

@@ -34,8 +34,6 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """What the client asked."""
-
     method: str
     path: str
     headers: Message
@@ -85,7 +83,6 @@ class LoopbackHub(ThreadingHTTPServer):
 
 @contextmanager
 def loopback_hub() -> Iterator[LoopbackHub]:
-    """Serves until the block ends."""
     hub = LoopbackHub()
     thread = Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -78,7 +78,6 @@ class Fault:
         return met
 
     def reply(self) -> Response:
-        """The reply with its status."""
         if isinstance(self.body, str):
             return Response(self.body, self.status, self.headers, "text/html")
         detail = THROTTLED if self.status == 429 else HTTPStatus(self.status).phrase
@@ -129,7 +128,6 @@ class Prediction:
 
     @property
     def over(self) -> bool:
-        """Whether its status is final."""
         return self.status not in ("starting", "processing")
 
     def finish(self, status: str, error: str | None = None) -> None:
@@ -187,7 +185,6 @@ class Prediction:
 
 
 def now() -> str:
-    """The time as the API writes it."""
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -227,7 +224,6 @@ class ReplicateServer:
         return self._id
 
     def fail(self, method: str, path: str, **fault: Any) -> None:
-        """Adds a `Fault`."""
         self._faults.append(Fault(method, path, **fault))
 
     def __enter__(self) -> Self:
@@ -310,7 +306,6 @@ class ReplicateServer:
         return JSONResponse(shown, 201)
 
     async def _run(self, prediction: Prediction, fault: Fault) -> None:
-        """One prediction, from the boot of its instance to its end."""
         await asyncio.sleep(fault.cold)
         if fault.setup_failed:
             prediction.finish("failed", SETUP_FAILED)
@@ -383,5 +378,4 @@ class ReplicateServer:
 
 
 def base(request: Request) -> str:
-    """Where the API is, for the URLs of a prediction."""
     return str(request.base_url).rstrip("/")

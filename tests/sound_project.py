@@ -75,8 +75,6 @@ class Api(ReplicateServer):
 
 @dataclass
 class Sound:
-    """Where it is, and what its parts are called."""
-
     home: Path
     """Holds the project, the programs, what they recorded, and Docker's configuration."""
     hub: LoopbackHub
@@ -93,7 +91,6 @@ class Sound:
         return list(doctor.findings(self.project()))
 
     def configure(self, environment: dict[str, str] | None = None, **entries: Any) -> None:
-        """Changes cog.yaml."""
         file = self.root / "cog.yaml"
         config = {**yaml.safe_load(file.read_text(encoding="utf-8")), **entries}
         if environment is not None:
@@ -109,7 +106,6 @@ class Sound:
             os.truncate(file, size)
 
     def weights(self, repository: str) -> Path:
-        """The folder that a repository was downloaded to."""
         return next(self.root.glob(f"weights/{repository.replace('/', '--')}@*"))
 
     def program(self, name: str, body: str) -> None:
@@ -136,13 +132,11 @@ class Sound:
         return folder
 
     def log_in(self, **config: Any) -> None:
-        """Writes Docker's configuration."""
         file = self.home / ".docker" / "config.json"
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(config))
 
     def calls(self, program: str) -> list[dict[str, Any]]:
-        """How a stand-in was called."""
         file = self.home / "record.jsonl"
         lines = file.read_text().splitlines() if file.exists() else []
         return [call for call in map(json.loads, lines) if call["program"] == program]

@@ -11,6 +11,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from snb.philosophers import persona
@@ -21,7 +22,7 @@ from tools.benchmarking.classroom import Answer, Run, gather
 from tools.benchmarking.figures import between, figures, rows
 from tools.endpoints import dialect
 from tools.endpoints.cog_endpoint import Cog
-from tools.endpoints.endpoint import Failed
+from tools.endpoints.endpoint import Busy, Failed, check
 from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.started import Started
 from tools.serving import local
@@ -139,6 +140,13 @@ def test_a_full_server_is_asked_again_and_the_wait_counts() -> None:
     assert heard.times[0] >= 1  # as the 429 wanted
 
 
+@pytest.mark.parametrize(("wait", "seconds"), [("9" * 400, 3600), ("²", 0), ("soon", 0)])
+def test_a_wait_that_no_clock_can_keep_is_none(wait: str, seconds: float) -> None:
+    with pytest.raises(Busy) as full:
+        check(httpx2.Response(503, headers=[(b"Retry-After", wait.encode("latin-1"))]))
+    assert full.value.seconds == seconds
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
@@ -175,11 +183,6 @@ def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
                 list(endpoint.ask(INPUTS))
     assert asked[0]["messages"][0] == {"role": "system", "content": persona("spinoza")}
     assert [asked[0][name] for name in ("max_tokens", "top_k", "stream")] == [64, 20, True]
-
-
-@pytest.mark.parametrize("option", ["--concurrency", "--rounds", "--class"])
-def test_nobody_and_no_round_are_refused(option: str) -> None:
-    assert scripts.code("benchmark", "http://127.0.0.1:9", option, "0") == 2
 
 
 @pytest.mark.server

@@ -28,13 +28,12 @@ from snb.settings import PRECISIONS, ROOT, Settings
 from snb.weights import loader
 from snb.weights.quantization import quantization
 from tests.tiny import save_tiny, tiny_config, tiny_model
+from tools.benchmarking.bounds import SIZES
 
 
 def qwen(layers: int) -> Qwen2Config:
     """Qwen2.5-14B-Instruct with another depth; it has 48 layers."""
-    sizes = {"vocab_size": 152064, "hidden_size": 5120, "intermediate_size": 13824}
-    heads = {"num_attention_heads": 40, "num_key_value_heads": 8}
-    return Qwen2Config(**sizes, **heads, num_hidden_layers=layers, tie_word_embeddings=False)
+    return Qwen2Config(**{**SIZES, "num_hidden_layers": layers})
 
 
 QWEN_14B, SHALLOW, DEEP = qwen(layers=48), qwen(layers=2), qwen(layers=200)
@@ -44,7 +43,6 @@ CPU = Device("cpu", "the CPU", (0, 0), 64 * GIB, 64 * GIB)
 
 
 def gpu(capability: tuple[int, int], free: float) -> Device:
-    """A GPU with `free` GiB."""
     return Device("cuda", "Card", capability, int(free * GIB), int(free * GIB) + GIB // 2)
 
 

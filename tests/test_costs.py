@@ -7,6 +7,7 @@ import pytest
 from transformers import Qwen2ForCausalLM
 
 from snb.card import Footprint
+from snb.errors import BadSetting
 from snb.settings import ROOT, Settings
 from tests import scripts
 from tests.tiny import tiny_config
@@ -24,7 +25,6 @@ HEAD, LAYERS = 152064 * 5120, 48 * (5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 * 1
 
 @pytest.fixture(scope="module")
 def chosen() -> list[Machine]:
-    """Every machine of prices.toml, with the default settings."""
     return list(machines(read()))
 
 
@@ -66,6 +66,12 @@ def test_a_price_file_that_cannot_be_used_is_refused_in_one_line(
 def test_a_number_that_counts_nothing_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert scripts.code("costs", "demonstration", *words.split()) == 2
     assert "numbers are above 0 and at most 1,000,000" in capsys.readouterr().err
+
+
+def test_a_setting_that_is_none_is_refused_before_any_card_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNB_PRECISION", "int4")
+    with pytest.raises(BadSetting):
+        scripts.code("costs", "options")
 
 
 def test_the_plans_own_figures_are_judged_by_the_prices(chosen: list[Machine]) -> None:

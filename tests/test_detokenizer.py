@@ -11,8 +11,6 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\uff
 
 
 class Bench:
-    """A tokenizer beside the detokenizer."""
-
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer.backend_tokenizer
         self.pieces = pieces(self.tokenizer, len(tokenizer))

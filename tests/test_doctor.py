@@ -17,16 +17,16 @@ from snb.weights.lock import NAME
 from tests.hub import Fault
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, LOGIN, Sound, sound
-from tools.publishing import contract, doctor, installed, layers, limits, secret_scan
+from tools.benchmarking.bounds import SIZES
+from tools.publishing import doctor, installed, layers, limits, secret_scan, versions
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
-from tools.publishing.published import narrowed
-from tools.serving.schema import derive
 
 pytestmark = pytest.mark.slow  # every test reads a whole project
 
 WIDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 SECRET = "hf_" + "abcDEF0123456789" * 2  # of no account
+PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
 
 TYPED = re.compile(r"\b([Rr]un|[Ww]rite|Delete the line|scripts/|SNB_\w+=)|Settings: SNB_")
@@ -52,11 +52,6 @@ def test_nothing_is_wrong_with_a_sound_project(made: Sound) -> None:
     assert [str(finding) for finding in made.findings() if finding.level != "ok"] == []
 
 
-def cut_shard(made: Sound) -> None:
-    shard = sorted(made.weights(BASE).glob("*.safetensors"))[1]
-    shard.write_bytes(shard.read_bytes()[:-100])
-
-
 def alter_shard(made: Sound) -> None:
     shard = sorted(made.weights(BASE).glob("*.safetensors"))[1]
     shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
@@ -78,17 +73,8 @@ def replace(made: Sound, name: str, old: str, new: str) -> None:
     made.write(name, text.replace(old, new, 1))
 
 
-def replace_here(made: Sound, name: str, old: str, new: str) -> None:
-    made.write(name, (made.root / name).read_text(encoding="utf-8").replace(old, new, 1))
-
-
 def set_build(**more: Any) -> Callable[[Sound], None]:
-    return lambda made: made.configure(build={**made.project().config["build"], **more})
-
-
-def unlock(made: Sound) -> None:
-    alter_shard(made)
-    (made.weights(BASE) / NAME).unlink()
+    return lambda made: made.configure(build={**made.project().config.build.model_dump(), **more})
 
 
 def own_weights(repository: str, change: Callable[[Path], object]) -> Callable[[Sound], None]:
@@ -108,147 +94,12 @@ def set_environment(**more: str) -> Callable[[Sound], None]:
     return lambda made: made.configure({**made.project().environment, **more})
 
 
-def each(*changes: Callable[[Sound], object]) -> Callable[[Sound], object]:
-    return lambda made: [change(made) for change in changes]
-
-
 BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "a private adapter": (lose_private_adapter, "WEIGHTS_PRIVATE"),
-    "a truncated shard": (cut_shard, "WEIGHTS_DAMAGED"),
     "an altered shard": (alter_shard, "WEIGHTS_DAMAGED"),
     "weights that are ignored": (
         lambda made: made.write(".dockerignore", "weights/school--base@*/*-of-*\n"),
         "WEIGHTS_INCOMPLETE",
-    ),
-    "a context of 40 GB": (lambda made: made.write("a.bin", "\0", 40 * 10**9), "CONTEXT_TOO_LARGE"),
-    "a secret in a notebook": (write_secret, "SECRET_IN_FILE"),
-    "a file of secrets": (lambda made: made.write(".env", "A=1\n"), "SECRET_FILE"),
-    "a secret in cog.yaml": (set_environment(MY_TOKEN="x"), "SECRET_IN_CONFIG"),
-    "bf16 on a T4": (set_environment(SNB_PRECISION="bf16"), "CARD_CANNOT"),
-    "a narrowed input": (lambda made: replace(made, "predict.py", "le=2048", "le=1024"), "INPUT_NARROWED"),
-    "a renamed input": (
-        lambda made: replace(made, "predict.py", "top_k: int", "likeliest: int"),
-        "INPUT_REMOVED",
-    ),
-    "an unreadable predict.py": (lambda made: made.write("predict.py", "class ("), "BAD_CONTRACT"),
-    "no such class": (lambda made: made.configure(predict="predict.py:Nobody"), "BAD_CONTRACT"),
-    "a setting that is none": (set_environment(SNB_PRECISON="nf4"), "BAD_SETTING"),
-    "a loose pin": (lambda made: replace(made, "requirements.txt", "==3.20", ""), "CONFIG_UNPINNED"),
-    "no cog": (lambda made: (made.home / "bin" / "cog").unlink(), "COG_ABSENT"),
-    "an old cog": (lambda made: made.program("cog", "print('cog version 0.16.9')"), "COG_OLD"),
-    "no engine": (lambda made: made.program("docker", "sys.exit(1)"), "ENGINE_ABSENT"),
-    "an old engine": (lambda made: made.program("docker", "print('20.10.24')"), "ENGINE_OLD"),
-    "no login": (lambda made: shutil.rmtree(made.home / ".docker"), "NOT_LOGGED_IN"),
-    "code that is ignored": (lambda made: made.write(".dockerignore", "snb\n"), "FILE_NOT_SENT"),
-    "a contract that is ignored": (lambda made: made.write(".dockerignore", "*.py\n"), "FILE_NOT_SENT"),
-    "a persona that is ignored": (lambda made: made.write(".dockerignore", "**/kant.*\n"), "FILE_NOT_SENT"),
-    "pins that are ignored": (
-        lambda made: made.write(".dockerignore", "**/*.json\n!weights/*@*\n"),
-        "FILE_NOT_SENT",
-    ),
-    "a conflict left in a file": (
-        lambda made: replace(made, "snb/engine/loop.py", "import", "<<<<<<< HEAD\nimport"),
-        "SOURCE_BROKEN",
-    ),
-    "a module that is gone": (lambda made: (made.root / "snb" / "service.py").unlink(), "IMPORT_ABSENT"),
-    "a name that is gone": (
-        lambda made: replace(made, "snb/request.py", "class Request", "class Demand"),
-        "IMPORT_ABSENT",
-    ),
-    "a choice without persona": (
-        lambda made: replace(made, "predict.py", '"kant"]', '"kant", "hegel"]'),
-        "PERSONA_ABSENT",
-    ),
-    "no such persona": (lambda made: (made.root / "snb/philosophers/kant.txt").unlink(), "PERSONA_ABSENT"),
-    "a persona without choice": (
-        lambda made: made.write("snb/philosophers/hegel.txt", "Tu es Hegel."),
-        "PERSONA_NO_CHOICE",
-    ),
-    "an empty persona": (lambda made: made.write("snb/philosophers/kant.txt", " \n"), "PERSONA_EMPTY"),
-    "a persona in Latin-1": (
-        lambda made: (made.root / "snb/philosophers/kant.txt").write_bytes("Réponds.".encode("latin-1")),
-        "PERSONA_UNREADABLE",
-    ),
-    "Python 3.9": (set_build(python_version="3.9"), "PYTHON_UNSUPPORTED"),
-    "Python 3.15": (set_build(python_version="3.15"), "PYTHON_UNSUPPORTED"),
-    "Python 3.10 without quotes": (set_build(python_version=3.10), "PYTHON_UNSUPPORTED"),
-    "another SDK": (set_build(sdk_version="0.22.0"), "SDK_MISMATCH"),
-    "another CUDA": (set_build(cuda="12.9"), "CUDA_MISMATCH"),
-    "a torch that Cog has no image of": (
-        lambda made: replace(made, "requirements.txt", "torch==2.10.0", "torch==2.13.0"),
-        "CUDA_MISMATCH",
-    ),
-    "a package taken out": (lambda made: replace(made, "requirements.txt", "peft==", "# "), "PACKAGE_ABSENT"),
-    "a package that nobody installs": (
-        lambda made: replace(made, "snb/prompt.py", "from snb", "import pandas\nfrom snb"),
-        "PACKAGE_ABSENT",
-    ),
-    "an older package": (
-        lambda made: replace(made, "requirements.txt", "transformers==5.23.0", "transformers==4.57.6"),
-        "PACKAGE_VERSION",
-    ),
-    "a misspelt key": (lambda made: made.configure(enviroment=["A=1"]), "CONFIG_UNKNOWN"),
-    "broken pyproject.toml": (lambda made: made.write("pyproject.toml", "[project"), "CONFIG_UNREADABLE"),
-    "an altered shard without lock": (unlock, "WEIGHTS_UNLOCKED"),
-    "a key that stands twice": (
-        lambda made: replace_here(made, "cog.yaml", "build:", "build:\n  gpu: true"),
-        "CONFIG_UNREADABLE",
-    ),
-    "a quoted true": (set_build(gpu="true"), "CONFIG_REFUSED"),
-    "commands that are no list": (set_build(run="chmod o+x /root"), "CONFIG_REFUSED"),
-    "a command with a colon": (set_build(run=[{"echo": "done"}]), "CONFIG_REFUSED"),
-    "packages in two places": (set_build(python_packages=["scipy==1.16.0"]), "CONFIG_REFUSED"),
-    "run and predict": (lambda made: made.configure(run="predict.py:Predictor"), "CONFIG_REFUSED"),
-    "no concurrency": (lambda made: made.configure(concurrency={"max": 0}), "CONFIG_REFUSED"),
-    "a variable that Cog keeps": (set_environment(HF_ENDPOINT="https://mirror.example"), "CONFIG_REFUSED"),
-    "a variable set twice": (
-        lambda made: replace_here(made, "cog.yaml", "environment:", "environment:\n- SNB_PREPARED=none"),
-        "CONFIG_REFUSED",
-    ),
-    "a variable that is a table": (
-        lambda made: replace_here(made, "cog.yaml", "environment:", "environment:\n- A: 1"),
-        "CONFIG_REFUSED",
-    ),
-    "a package twice": (
-        lambda made: replace(made, "requirements.txt", "torch==", "torch==2.11.0\ntorch=="),
-        "PACKAGE_TWICE",
-    ),
-    "requirements that are ignored": (
-        lambda made: made.write(".dockerignore", "*.txt\n!snb\n"),
-        "FILE_NOT_SENT",
-    ),
-    "cog.yaml that is ignored": (lambda made: made.write(".dockerignore", "*.yaml\n"), "FILE_NOT_SENT"),
-    "requirements of another folder": (
-        lambda made: (
-            shutil.copy(made.root / "requirements.txt", made.home),
-            set_build(python_requirements="../requirements.txt")(made),
-        ),
-        "FILE_NOT_SENT",
-    ),
-    "code ignored after a byte order mark": (
-        lambda made: (made.root / ".dockerignore").write_bytes(b"\xef\xbb\xbfsnb/errors.py\n# \xe9\n"),
-        "FILE_NOT_SENT",
-    ),
-    "a conflict left in a persona": (
-        lambda made: replace(made, "snb/philosophers/kant.txt", "\n", "\n=======\n>>>>>>> theirs\n"),
-        "PERSONA_CONFLICT",
-    ),
-    "a secret in an example": (
-        lambda made: made.write(".env.example", f"HF_TOKEN={SECRET}\n"),
-        "SECRET_IN_FILE",
-    ),
-    "a secret in UTF-16": (
-        lambda made: (made.root / "it's.txt").write_bytes(SECRET.encode("utf-16")),
-        "SECRET_IN_FILE",
-    ),
-    "a file of secrets in capitals": (lambda made: made.write(".ENV", "A=1\n"), "SECRET_FILE"),
-    "requirements in UTF-16": (
-        lambda made: (made.root / "requirements.txt").write_bytes("torch==2.10.0".encode("utf-16")),
-        "CONFIG_UNREADABLE",
-    ),
-    "a module of the folder that is gone": (
-        lambda made: replace(made, "snb/engine/loop.py", "import", "from .gone import x\nimport"),
-        "IMPORT_ABSENT",
     ),
     "an adapter of another base": (
         own_weights(
@@ -266,80 +117,55 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
         ),
         "WEIGHTS_DAMAGED",
     ),
-    "a tokenizer left behind": (
-        own_weights(BASE, lambda folder: (folder / "tokenizer.json").unlink()),
-        "WEIGHTS_DAMAGED",
+    "a context of 40 GB": (lambda made: made.write("a.bin", "\0", 40 * 10**9), "CONTEXT_TOO_LARGE"),
+    "a secret in a notebook": (write_secret, "SECRET_IN_FILE"),
+    "a secret in an example": (
+        lambda made: made.write(".env.example", f"HF_TOKEN={SECRET}\n"),
+        "SECRET_IN_FILE",
     ),
-    "a model on the CPU": (set_environment(SNB_DEVICE="cpu"), "SETTING_CONTRADICTS"),
-    "another port": (set_environment(PORT="8080"), "SETTING_CONTRADICTS"),
-    "one pupil at a time": (set_environment(COG_MAX_CONCURRENCY="1"), "SETTING_CONTRADICTS"),
-    "one pupil at a time, by cog.yaml": (
-        lambda made: made.configure(concurrency={"max": 3}),
-        "PREDICTOR_BROKEN",
+    "a secret in UTF-16": (
+        lambda made: (made.root / "it's.txt").write_bytes(SECRET.encode("utf-16")),
+        "SECRET_IN_FILE",
     ),
-    "a download without a hub": (
-        each(
-            set_environment(HF_HUB_OFFLINE="1"),
-            lambda made: made.write(".dockerignore", "weights/school--adapter@*\n"),
-        ),
-        "WEIGHTS_OFFLINE",
-    ),
-    "a persona that fills the context": (
-        lambda made: made.write("snb/philosophers/kant.txt", 9 * "Réponds à l’élève. " * 99),
-        "PERSONA_TOO_LONG",
-    ),
-    "a context without room for an answer": (set_environment(SNB_CONTEXT="256"), "PERSONA_TOO_LONG"),
-    "a torch.py of one's own": (lambda made: made.write("torch.py", ""), "MODULE_SHADOWED"),
-    "a cog folder of one's own": (lambda made: made.write("cog/__init__.py", ""), "MODULE_SHADOWED"),
-    "a package by the name that it is imported by": (
-        lambda made: made.write("yaml.py", ""),
-        "MODULE_SHADOWED",
-    ),
-    "a module of Python's own": (lambda made: made.write("random.py", ""), "MODULE_SHADOWED"),
-    "a helper that is ignored": (
-        each(
-            lambda made: replace(made, "predict.py", "from cog", "import helper\nfrom cog"),
-            lambda made: made.write("helper.py", ""),
-            lambda made: made.write(".dockerignore", "helper.py\n"),
-        ),
-        "PACKAGE_ABSENT",
-    ),
-    "no setup": (lambda made: replace(made, "predict.py", "def setup(", "def set_up("), "PREDICTOR_BROKEN"),
-    "no health check": (
-        lambda made: replace(made, "predict.py", "def healthcheck", "def health"),
-        "PREDICTOR_BROKEN",
-    ),
-    "answers that are no longer streamed": (
-        lambda made: replace(made, "predict.py", "    @streaming\n", ""),
-        "PREDICTOR_BROKEN",
-    ),
-    "run beside predict": (
-        lambda made: replace(
-            made, "predict.py", "    def setup(", "    def run(self): ...\n\n    def setup("
-        ),
-        "PREDICTOR_BROKEN",
-    ),
-    "a default beyond its bound": (
-        lambda made: replace(made, "predict.py", "default=256", "default=4096"),
-        "PREDICTOR_BROKEN",
-    ),
-    "a default that is no choice": (
-        lambda made: replace(made, "predict.py", 'default="spinoza"', 'default="Spinoza"'),
-        "PREDICTOR_BROKEN",
-    ),
-    "no file to train by": (lambda made: made.configure(train="train.py:train"), "PREDICTOR_BROKEN"),
-    "nothing to train by in the file": (
-        lambda made: made.configure(train="predict.py:train"),
-        "PREDICTOR_BROKEN",
-    ),
-    "a file to train by that is no Python": (
-        each(
-            lambda made: made.write("train.py", "def train("),
-            lambda made: made.configure(train="train.py:train"),
-        ),
-        "PREDICTOR_BROKEN",
-    ),
+    "a file of secrets": (lambda made: made.write(".ENV", "A=1\n"), "SECRET_FILE"),
+    "a secret in cog.yaml": (set_environment(MY_TOKEN="x"), "SECRET_IN_CONFIG"),
+    "bf16 on a T4": (set_environment(SNB_PRECISION="bf16"), "CARD_CANNOT"),
+    "an unreadable predict.py": (lambda made: made.write("predict.py", "class ("), "BAD_CONTRACT"),
+    "no such class": (lambda made: made.configure(predict="predict.py:Nobody"), "BAD_CONTRACT"),
+    "a setting that is none": (set_environment(SNB_PRECISON="nf4"), "BAD_SETTING"),
+    "a loose pin": (lambda made: made.write("requirements.txt", PINNED + "pandas\n"), "CONFIG_UNPINNED"),
+    "a quoted true": (set_build(gpu="true"), "CONFIG_UNREADABLE"),
     "broken yaml": (lambda made: made.write("cog.yaml", f"build: [\n{SECRET}"), "CONFIG_UNREADABLE"),
+    "broken pyproject.toml": (lambda made: made.write("pyproject.toml", "[project"), "CONFIG_UNREADABLE"),
+    "no requirements": (lambda made: (made.root / "requirements.txt").unlink(), "CONFIG_UNREADABLE"),
+    "no cog": (lambda made: (made.home / "bin" / "cog").unlink(), "COG_ABSENT"),
+    "no engine": (lambda made: made.program("docker", "sys.exit(1)"), "ENGINE_ABSENT"),
+    "no login": (lambda made: shutil.rmtree(made.home / ".docker"), "NOT_LOGGED_IN"),
+    "a contract that is ignored": (lambda made: made.write(".dockerignore", "*.py\n"), "FILE_NOT_SENT"),
+    "a persona that is ignored": (lambda made: made.write(".dockerignore", "**/kant.*\n"), "FILE_NOT_SENT"),
+    "code ignored after a byte order mark": (
+        lambda made: (made.root / ".dockerignore").write_bytes(b"\xef\xbb\xbfsnb/errors.py\n# \xe9\n"),
+        "FILE_NOT_SENT",
+    ),
+    "a conflict left in a file": (
+        lambda made: replace(made, "snb/engine/loop.py", "import", "<<<<<<< HEAD\nimport"),
+        "SOURCE_BROKEN",
+    ),
+    "no such persona": (lambda made: (made.root / "snb/philosophers/kant.txt").unlink(), "PERSONA_ABSENT"),
+    "a persona without choice": (
+        lambda made: made.write("snb/philosophers/hegel.txt", "Tu es Hegel."),
+        "PERSONA_NO_CHOICE",
+    ),
+    "an empty persona": (lambda made: made.write("snb/philosophers/kant.txt", " \n"), "PERSONA_EMPTY"),
+    "Python 3.9": (set_build(python_version="3.9"), "PYTHON_UNSUPPORTED"),
+    "Python 3.10 without quotes": (set_build(python_version=3.10), "PYTHON_UNSUPPORTED"),
+    "another SDK": (set_build(sdk_version="0.22.0"), "SDK_MISMATCH"),
+    "another CUDA": (set_build(cuda="12.9"), "CUDA_MISMATCH"),
+    "a package taken out": (lambda made: replace(made, "requirements.txt", "peft==", "# "), "PACKAGE_ABSENT"),
+    "an older package": (
+        lambda made: replace(made, "requirements.txt", "transformers==5.23.0", "transformers==4.57.6"),
+        "PACKAGE_VERSION",
+    ),
 }
 
 
@@ -371,21 +197,18 @@ def test_the_command_prints_a_line_for_each_finding_and_ends_with_the_worst(
 
 
 @pytest.mark.parametrize(
-    ("config", "secret", "logged_in"),
+    ("config", "logged_in"),
     [
-        ({"auths": {"r8.im": {}}}, None, False),
-        ({"auths": {"ghcr.io": {"auth": "dTpw"}}}, None, False),
-        ({"credsStore": "x", "auths": {"r8.im": {}}}, LOGIN, True),
-        ({"credHelpers": {"r8.im": "x"}}, LOGIN, True),
-        ({"credsStore": "absent"}, None, False),
+        ({"auths": {"r8.im": {}}}, False),
+        ({"credHelpers": {"r8.im": "x"}}, True),
+        ({"credsStore": "absent"}, False),
     ],
 )
 def test_a_login_is_found_wherever_cog_leaves_it(
-    made: Sound, config: dict[str, Any], secret: str | None, logged_in: bool
+    made: Sound, config: dict[str, Any], logged_in: bool
 ) -> None:
     made.log_in(**config)
-    if secret:
-        made.program("docker-credential-x", f'print(\'{{"Username": "u", "Secret": "{secret}"}}\')')
+    made.program("docker-credential-x", f'print(\'{{"Username": "u", "Secret": "{LOGIN}"}}\')')
     [finding] = installed.login(made.project())
     assert finding.code == ("LOGIN" if logged_in else "NOT_LOGGED_IN")
 
@@ -403,9 +226,14 @@ def test_a_public_adapter_may_be_left_out_and_the_hub_is_asked_without_a_token(
     size = len(made.hub.trees[made.hub.commits[ADAPTER, "main"]]["adapter_model.safetensors"])
     assert (adapter.download, base.download) == (size, 0)
     assert {request.headers["Authorization"] for request in made.hub.requests} == {None}
-    for value, found in (("false", []), ("true", ["WEIGHTS_OFFLINE"])):  # as the hub's client reads it
-        set_environment(HF_HUB_OFFLINE=value)(made)
-        assert errors(doctor.weights(made.project())) == found
+
+
+def test_a_download_that_nobody_has_verified_is_neither_taken_nor_passed_over(made: Sound) -> None:
+    alter_shard(made)
+    (made.weights(BASE) / NAME).unlink()
+    assert "is public, and setup() downloads" in made.project().weights[-1].finding.text
+    worse = [finding for finding in doctor.weights(made.project()) if finding.level != "ok"]
+    assert [(finding.level, finding.code) for finding in worse] == [("warning", "WEIGHTS_UNLOCKED")]
 
 
 def test_a_gated_repository_lists_its_files_for_everybody_and_is_private_all_the_same(made: Sound) -> None:
@@ -420,7 +248,7 @@ def test_a_hub_that_does_not_answer_is_no_verdict(made: Sound, monkeypatch: pyte
     made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
     assert weights(made) == [("not checked", "WEIGHTS_UNASKED"), ("ok", "WEIGHTS")]
     made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
-    assert [finding.code for finding in limits.setup_time(made.project())] == ["SETUP_TIME_UNKNOWN"]
+    assert list(limits.setup_time(made.project())) == []
 
 
 def test_a_repository_that_setup_would_refuse_is_refused_before_it_is_published(made: Sound) -> None:
@@ -516,9 +344,7 @@ def test_minutes_of_upload_and_disk_are_computed_from_the_layers(made: Sound) ->
     ],
 )
 def test_the_14b_on_each_card(made: Sound, hardware: str | None, precision: str, code: str) -> None:
-    sizes = {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 48, "vocab_size": 152064}
-    sizes |= {"num_attention_heads": 40, "num_key_value_heads": 8, "max_position_embeddings": 32768}
-    config = json.loads((made.weights(BASE) / "config.json").read_text()) | sizes
+    config = json.loads((made.weights(BASE) / "config.json").read_text()) | SIZES
     config.pop("layer_types", None)  # one for each layer
     files = {**made.hub.trees[made.hub.commits[BASE, "main"]], "config.json": json.dumps(config).encode()}
     made.hub.push("school/14b", files)
@@ -533,8 +359,6 @@ def test_the_14b_on_each_card(made: Sound, hardware: str | None, precision: str,
 @pytest.mark.parametrize(
     ("line", "secret"),
     [
-        ("-----BEGIN RSA " + "PRIVATE KEY-----", True),
-        ("token: ghp_" + "a1B2c3D4" * 4 + "e5F6", True),
         ("r8_" + "a1B2c3D4" * 4, True),
         ('password = "correct-horse-battery"', True),
         ("the key of this shell: lettre-de-la-classe", True),
@@ -543,13 +367,11 @@ def test_the_14b_on_each_card(made: Sound, hardware: str | None, precision: str,
         (f"export NETLIFY_AUTH_TOKEN=nfp_{'a1B2c3D4' * 5}", True),
         (f"netlify deploy --auth {'a1B2c3D4' * 5}", True),
         (f"export AWS_SECRET_ACCESS_KEY={'a1B2/c3+' * 5}", True),
-        ("aws_access_key_id = AKIA" + "QWERTYUIOPASDF12", True),
         ("SNB_API_KEY=une-autre-classe scripts/serve", True),
         ("curl -H 'Authorization: Bearer une-autre-classe'", True),
         ('curl -H "Authorization: Bearer ${SNB_API_KEY:?}"', False),
         ("export SNB_API_KEY=$(openssl rand -hex 24)", False),
         ("export SNB_API_KEY=…", False),
-        ("from huggingface_hub import hf_hub_download, hf_transfer", False),
         ('token = os.environ["HF_TOKEN"]', False),
         ("revision: cf98f3b3bbb457ad9e2bb7baf9a0125b6b88caa8", False),
     ],
@@ -572,40 +394,10 @@ def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
 def test_this_repository_has_no_secret_and_nothing_loose() -> None:
     project = Project(ROOT, bare=True)  # else the hub is asked for weights that are not here, again and again
     assert [finding.level for finding in secret_scan.check(project)] == ["ok"]
-    assert errors(contract.config(project)) == []
+    assert errors(versions.pins(project)) == []
 
 
-# Inputs that are published
-
-
-def inputs() -> dict[str, Any]:
-    """The schema of this project's predict.py."""
-    return derive((ROOT / "predict.py").read_text(encoding="utf-8"), "Predictor", "0.23.1")
-
-
-NARROWER: dict[str, Callable[[dict[str, Any]], object]] = {
-    "top_p": lambda form: form.update(minimum=0.5),
-    "max_tokens": lambda form: form.update(maximum=9),
-    "user_message": lambda form: form.update(maxLength=9),
-    "rag_context": lambda form: form.update(enum=["a"]),
-    "philosopher": lambda form: form.update(enum=["spinoza", "kant"]),
-    "seed": lambda form: form.pop("nullable"),
-    "temperature": lambda form: form.update(type="integer"),
-}
-
-
-@pytest.mark.parametrize("name", NARROWER)
-def test_a_narrowed_input_is_named_and_a_widened_one_is_not(name: str) -> None:
-    wide, narrow = inputs(), inputs()
-    NARROWER[name](narrow["components"]["schemas"]["Input"]["properties"][name])
-    assert [finding.text.split()[1] for finding in narrowed(wide, narrow)] == [f"{name}:"]
-    assert list(narrowed(narrow, wide)) == []
-
-
-def test_an_input_that_is_required_now_breaks_callers() -> None:
-    before, after = inputs(), inputs()
-    after["components"]["schemas"]["Input"]["required"].append("seed")
-    assert [finding.text for finding in narrowed(before, after)] == ["input seed: it is required now"]
+# What is published
 
 
 def test_a_model_that_is_absent_or_an_api_that_is_silent_stops_a_push(

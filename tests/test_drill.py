@@ -38,6 +38,7 @@ def test_a_class_loses_nothing_when_the_first_backend_is_killed(tmp_path: Path) 
     command = [sys.executable, str(ROOT / "scripts" / "drill"), "--pupils", "2", "--output", str(file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "SNB_API_PREFIX" not in done.stderr
     assert file.read_text(encoding="utf-8") == done.stdout
     assert "**Nothing was lost:**" in done.stdout
     scene = "a Gradio Space of the old kind and python -m snb.front with a key; the first was killed"

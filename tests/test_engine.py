@@ -31,7 +31,6 @@ START = 1
 
 
 def reference(model: Qwen2ForCausalLM, prompt: list[int], tokens: int, **options: float) -> list[int]:
-    """Greedy tokens of plain `generate`."""
     ids = torch.tensor([prompt], device=model.device)
     options = {"max_new_tokens": tokens, "do_sample": False, **options}
     output = model.generate(ids, attention_mask=torch.ones_like(ids), suppress_tokens=[START], **options)

@@ -226,7 +226,6 @@ def test_one_full_weight_is_alive_at_a_time(tmp_path: Path, monkeypatch: pytest.
 
 
 def registry() -> tuple[Any, ...]:
-    """What transformers has registered."""
     conversion_mapping.get_checkpoint_conversion_mapping("qwen2")
     cache = conversion_mapping._checkpoint_conversion_mapping_cache
     return {name: id(entry) for name, entry in cache.items()}, {*conversion_mapping.USER_REGISTERED_MAPPINGS}

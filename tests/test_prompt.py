@@ -19,8 +19,6 @@ ROOM = 100_000
 
 
 class Bench:
-    """A tokenizer, its markup and its prompts."""
-
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
         self.chatml = ChatML(tokenizer.backend_tokenizer)

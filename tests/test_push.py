@@ -9,10 +9,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from snb.errors import WeightsMissing
+from snb.weights import lock
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, NEW, OLD, TOKEN, Sound, sound
 from tools.publishing import build_context, image, push
@@ -131,11 +133,11 @@ def command(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_the_command_prints_the_version_alone_and_warnings_do_not_stop_it(
     made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    made.write("cours.bin", "\0", 60_000_000)
+    made.write("corpus.txt", "Nous ne désirons pas une chose parce qu’elle est bonne.\n" * 20_000)
     assert command(monkeypatch) == 0
     written = capfd.readouterr()
     assert written.out == f"{NEW}\n"
-    assert "CONTEXT_NEEDLESS" in written.err
+    assert "SECRETS_SKIMMED" in written.err
     assert TOKEN not in written.err
 
 
@@ -159,7 +161,6 @@ def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
 
 
 def built(made: Sound, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[int, list[list[str]]]:
-    """How scripts/image ends, and what it asks Docker to build."""
     monkeypatch.setattr("sys.argv", ["image", IMAGE, *options])
     code = image.main()
     return code, [call["words"][1:] for call in made.calls("docker") if call["words"][0] == "build"]
@@ -169,10 +170,13 @@ def test_an_image_is_built_of_the_code_then_of_prepared_weights_then_its_door(
     made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     weights, deploy = made.prepare("nf4"), made.root / "deploy"
+    hashing = Mock(wraps=lock.verify)
+    monkeypatch.setattr("snb.weights.prepared.verify", hashing)
     code, commands = built(made, monkeypatch)
     out, said = capfd.readouterr()
     assert (code, out.split()) == (0, [IMAGE, f"{IMAGE}-porte"])
     assert "BUILD: computed" in said
+    hashing.assert_called_once()
     [cog] = [call for call in made.calls("cog") if call["words"][0] == "build"]
     assert cog["words"] == ["build", "--tag", f"{IMAGE}-code"]
     assert [name for name in cog["sent"] if name.startswith("weights/")] == ["weights/pins.json"]

@@ -29,7 +29,6 @@ def test_this_projects_own_predictor_says_what_callers_rely_on() -> None:
 
 
 def one(parameter: str, output: str = "ConcatenateIterator[str]") -> str:
-    """A predictor with one parameter."""
     return f"class Predictor:\n    def predict(self, {parameter}) -> {output}: ...\n"
 
 

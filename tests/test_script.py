@@ -33,8 +33,6 @@ SPARE = 399
 
 
 class Bench:
-    """A tokenizer, its vocabulary and the masks."""
-
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer.backend_tokenizer
         self.vocabulary = len(tokenizer) + SPARE

@@ -18,7 +18,7 @@ from tests import scripts
 from tests.cog_double import FRENCH, Double
 from tests.conftest import NOTICE
 from tests.replicate_server import ReplicateServer
-from tools.endpoints import endpoint
+from tools.endpoints import endpoint, started
 from tools.endpoints.endpoint import Failed
 from tools.endpoints.gradio_endpoint import hub_token, newest
 from tools.rehearsing import checks, smoke_test
@@ -140,6 +140,7 @@ def test_a_space_of_the_old_kind_passes(monkeypatch: pytest.MonkeyPatch) -> None
     from tools.rehearsing.old_space import OldSpace
 
     monkeypatch.setenv("SNB_API_KEY", KEY)  # of the second backend
+    monkeypatch.setattr(started, "is_gradio", None)  # asked once, while it waits
     with OldSpace(French()) as space:  # type: ignore[arg-type]
         verdicts = list(smoke_test.verdicts(f"{space.url}/"))
     assert subjects(verdicts, OK) == [*ASKED, "language"], verdicts

@@ -20,7 +20,6 @@ def file() -> dict[str, Any]:
 
 
 def values(file: dict[str, Any], kind: str) -> list[str]:
-    """What the instructions of a kind say."""
     return [step["value"] for step in file["steps"] if step["instruction"] == kind]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import unicodedata
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from snb.philosophers import persona
 from snb.prompt import QUESTION as OWN_QUESTION
 from snb.prompt import SOURCES as OWN_CONTEXT
 from tests.space_page import SPACE
+from tests.test_space_parts import Scripted
 
 sys.path.insert(0, str(SPACE))
 
@@ -58,7 +59,6 @@ PASSAGES = st.lists(st.sampled_from(["## Éthique", "PlutÃ´t", "\n\n", CONTEXT
 
 
 def packed(who: str, passages: str, question: str, context: str, heading: str, line: str = "\n") -> str:
-    """A message as those versions write it."""
     return f"{who}{line * 2 if who else ''}{context}{line}{passages}{line * 2}{heading} {question}"
 
 
@@ -113,31 +113,22 @@ def test_of_a_long_text_the_last_paragraph_is_the_question() -> None:
 
 
 def test_the_message_names_who_answers_and_else_the_endpoint_does() -> None:
-    asked: list[dict[str, Any]] = []
-
-    class Recorder:
-        name = "recorder"
-
-        async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
-            asked.append(inputs)
-            yield "Oui."
-
-        async def close(self) -> None: ...
+    backend = Scripted(["Oui."])
 
     async def call(name: str, message: str) -> None:
-        endpoint = chat_function_of(Backends([Recorder()]), name, CHATS[name])
+        endpoint = chat_function_of(Backends([backend]), name, CHATS[name])
         said = [reply async for reply in endpoint(message, [])]
         assert said[-1] == ("", [[message, "Oui."]])
 
     for name in CHATS:
         asyncio.run(call(name, packed("", "a", "b", SHORT, QUESTION)))
         asyncio.run(call(name, packed(f"Tu es Henri Bergson.{STYLE}", "a", "b", SHORT, QUESTION)))
-    assert [inputs["philosopher"] for inputs in asked[1::2]] == ["bergson"] * 4
-    assert [inputs["philosopher"] for inputs in asked[::2]] == ["spinoza", "spinoza", "bergson", "kant"]
+    who = [inputs["philosopher"] for inputs in backend.asked]
+    assert who[1::2] == ["bergson"] * 4
+    assert who[::2] == ["spinoza", "spinoza", "bergson", "kant"]
 
 
 def gradio(number: int, role: str, text: str) -> dict[str, Any]:
-    """A message as that Gradio keeps it."""
     content = text if number < 6 else [{"type": "text", "text": text}]
     kept = {"metadata": None, "options": None} if number > 4 else {}
     return {"role": role, "content": content, **kept}

@@ -113,13 +113,12 @@ class Scripted:
     """A backend that says what it is told to, piece by piece; an exception is raised, a pair is a metric."""
 
     def __init__(self, *turns: list[Any]) -> None:
-        self.name, self.turns, self.asked = "scripted", list(turns), 0
-        self.deadlines: list[float] = []
+        self.name, self.turns = "scripted", list(turns)
+        self.asked: list[dict[str, Any]] = []
 
     async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
-        self.asked += 1
-        self.deadlines.append(inputs.get("deadline_seconds", 0))
-        for piece in self.turns[min(self.asked, len(self.turns)) - 1]:
+        self.asked.append(inputs)
+        for piece in self.turns[min(len(self.asked), len(self.turns)) - 1]:
             if isinstance(piece, Refusal):
                 raise piece
             if isinstance(piece, tuple):
@@ -147,7 +146,7 @@ def test_the_next_backend_is_asked_when_one_fails_and_again_when_one_wakes_up() 
     assert ask(down, Scripted(["a", "b"])) == ("ab", [])
     wakes_up = Scripted([Refusal("COLD_START", "loading")], ["a"])
     assert ask(wakes_up, deadline_seconds=30.0) == ("a", ["COLD_START"])
-    assert 29 > wakes_up.deadlines[1] > 0, "the waiting counts"
+    assert 29 > wakes_up.asked[1]["deadline_seconds"] > 0, "the waiting counts"
     for more in ({"patience": -1}, {"deadline_seconds": 0.5}):
         with pytest.raises(Refusal, match="BUSY"):
             ask(Scripted([Refusal("BUSY", "full")]), **more)
@@ -169,7 +168,7 @@ def test_a_deadline_counts_what_a_question_has_waited_in_gradios_queue() -> None
         ask(asked, deadline_seconds=30.0)
 
     contextvars.copy_context().run(late)
-    assert 0 < asked.deadlines[0] <= 10
+    assert 0 < asked.asked[0]["deadline_seconds"] <= 10
 
 
 def test_metrics_come_with_the_end_of_an_answer_and_the_page_is_told_what_limits_it(

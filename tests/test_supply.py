@@ -48,7 +48,6 @@ def test_the_pins_of_the_image_are_the_versions_that_are_tested() -> None:
 
 
 def normal(pin: str) -> str:
-    """With the one spelling of a package's name."""
     name, _, version = pin.partition("==")
     return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"
 
@@ -81,14 +80,12 @@ def test_the_tests_reach_nothing_but_this_machine() -> None:
 
 
 def calls(file: Path) -> Iterator[tuple[str, dict[str, ast.expr]]]:
-    """Every call in a file: its dotted name and its keyword arguments."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), {word.arg or "": word.value for word in node.keywords}
 
 
 def imported(file: Path) -> set[str]:
-    """The top-level packages that a file imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -130,7 +127,6 @@ def advisory(name: str, affected: dict[str, Any], ecosystem: str = "PyPI", **mor
 
 
 def export(file: Path, *advisories: dict[str, Any]) -> Path:
-    """A database as OSV publishes it."""
     with zipfile.ZipFile(file, "w") as archive:
         for number, one in enumerate(advisories):
             archive.writestr(f"{number}.json", json.dumps(one))
@@ -178,9 +174,10 @@ def test_a_known_vulnerability_fails_and_a_clean_bill_says_how_old_the_database_
         clean = r"0 of \d+ packages have a known .*, the newest of 2026-11-20\.\n"
         assert re.fullmatch(clean, capsys.readouterr().out)
     for name in ("urllib3", "gradio"):  # of the image, of the page
-        entry = advisory(name, ranged("introduced 0", "fixed 99"), aliases=["CVE-2027-1"])
+        more: dict[str, Any] = {"aliases": ["CVE-2027-1"], "summary": "\x1b[2Jof\na test"}
+        entry = advisory(name, ranged("introduced 0", "fixed 99"), **more)
         assert audit.report(export(database, EVERYBODY_KNOWS, entry)) == 1
-        wanted = rf"{name} [\d.]+: PYSEC-2027-1, CVE-2027-1: of a test https://\S+\n1 of .*\n"
+        wanted = rf"{name} [\d.]+: PYSEC-2027-1, CVE-2027-1: \[2Jof a test https://\S+\n1 of .*\n"
         assert re.fullmatch(wanted, capsys.readouterr().out)
 
 

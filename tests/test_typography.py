@@ -1,12 +1,8 @@
-"""Non-breaking spaces in every French text that a pupil or a teacher reads.
-
-`python -m tests.test_typography docs/repli.md` puts them into a text or a page of Markdown.
-"""
+"""Non-breaking spaces in every French text that a pupil or a teacher reads."""
 
 import ast
 import html
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +10,7 @@ import pytest
 
 from snb.settings import ROOT
 
-RULE = (
-    "U+202F stands before ; ! ?, and U+00A0 before : and a unit and inside « »; "
-    "python -m tests.test_typography FILE puts them into .md and .txt"
-)
+RULE = "U+202F stands before ; ! ?, and U+00A0 before : and a unit and inside « »"
 FOLDERS = (
     "snb/philosophers",
     "deploy/space",
@@ -41,11 +34,6 @@ def typeset(text: str) -> str:
     text = re.sub(r"(?<!\s)[ \u00a0\u202f]?:(?=[\s*]|$)", "\u00a0:", text)
     text = re.sub(r"(?<=\d) (?=(?:Go|Mo|s|h|€|[$%])(?!\w))", "\u00a0", text)
     return re.sub(r"«\s?", "«\u00a0", re.sub(r"\s?»", "\u00a0»", text))
-
-
-def prose(text: str) -> str:
-    """Markdown, typeset."""
-    return "".join(part if code % 2 else typeset(part) for code, part in enumerate(CODE.split(text)))
 
 
 def sentences(file: Path) -> Iterator[str]:
@@ -79,13 +67,3 @@ def test_a_line_cannot_break_before_punctuation(file: Path) -> None:
 def test_what_is_right_stays_and_what_is_wrong_is_mended(right: str) -> None:
     assert typeset(right) == right
     assert typeset(re.sub("[\u00a0\u202f]", " ", right)) == right
-
-
-def main() -> None:
-    """Typesets the files that are named."""
-    for file in map(Path, sys.argv[1:]):
-        file.write_text(prose(file.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

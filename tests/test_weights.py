@@ -72,7 +72,6 @@ class Site:
 
     @property
     def fetched(self) -> list[str]:
-        """Names of the weights that were asked for."""
         return [request.path.rsplit("/")[-1] for request in self.server.asked("GET", ".safetensors")]
 
     @property
@@ -97,7 +96,6 @@ def site(tiny: Path, tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def local(tmp_path: Path, site: Site) -> Path:
-    """A folder of the operator's own, without a lock."""
     return write(tmp_path / "local", site.files)
 
 

@@ -1,7 +1,5 @@
 """How every command of `scripts/` runs: what ends it, and what a person sees of an error."""
 
-import atexit
-import os
 import signal
 import subprocess
 import sys
@@ -18,34 +16,31 @@ ERRORS = (Fault, SNBError, OSError, ModuleNotFoundError, subprocess.CalledProces
 """No bugs: one line says all that there is to say."""
 
 
+WIDTH = 300
+"""Characters that are shown of what others say: of a broken server it can be a whole page."""
+
+
 def say(line: str) -> None:
     """Progress, on stderr: stdout is for what a command is asked for."""
     print(line, file=sys.stderr, flush=True)
 
 
+def plain(text: str, width: int = WIDTH) -> str:
+    """A text of somebody else's on one line, of limited length, and harmless to a terminal."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= width else f"{line[:width]}…"
+
+
 def run(module: str) -> int:
-    """Runs `main()` of a module; its exit code, which is 130 after Ctrl-C, `kill` or a closed terminal."""
-    atexit.register(flush)
+    """Runs `main()` of a module; its exit code, which is 130 after Ctrl-C or `kill`."""
     try:
         main = import_module(module).main  # which takes seconds, and leaves nothing to tidy
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-            signal.signal(signal.SIGHUP, signal.default_int_handler)
         code: int = main()
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        return 1
     except ERRORS as error:
         print(error, file=sys.stderr)
         return 1
     return code
-
-
-def flush() -> None:
-    """A reader that has seen enough, as `| head` has, is no error."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -61,12 +61,10 @@ class Session:
 
     @property
     def failed(self) -> bool:
-        """Whether anything was not answered."""
         return bool(self.faults) or any(answer.failure for run in self.runs for answer in run.answers)
 
     @property
     def tables(self) -> report.Tables:
-        """Of the report."""
         return {"figures": rows(self.runs), "start": self.starts, "faults": self.faults}
 
     def _warm(self, started: Started) -> None:
@@ -114,7 +112,6 @@ def measure_here(session: Session, settings: Mapping[str, str]) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     add = parser.add_argument

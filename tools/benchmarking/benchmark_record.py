@@ -31,7 +31,6 @@ def value(file: str, name: str) -> str:
 
 
 def output(*command: str) -> str:
-    """What a program writes to stdout."""
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 

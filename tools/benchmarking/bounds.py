@@ -31,8 +31,6 @@ class Rates(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A GPU that is for rent."""
-
     name: str
     device: Device  # with nothing on it but this process
     rates: Rates
@@ -56,8 +54,6 @@ CARDS = {card.name: card for card in _CARDS}
 
 
 class Bounds:
-    """The bounds of one model."""
-
     def __init__(self, config: Qwen2Config) -> None:
         self.footprint = Footprint(config)
         with torch.device("meta"):

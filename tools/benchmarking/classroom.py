@@ -39,8 +39,6 @@ class Answer:
 
 @dataclass(frozen=True)
 class Run:
-    """Some pupils at one server."""
-
     server: str
     workload: str
     kind: str

@@ -100,7 +100,6 @@ def write_base(base: Path, shapes: Shapes, residual: float) -> None:
 
 
 def write_adapter(folder: Path, shapes: Shapes) -> None:
-    """In PEFT's format."""
     tensors = {}
     for name, (outputs, inputs) in shapes.items():
         stem = f"base_model.model.{name.removesuffix('.weight')}"

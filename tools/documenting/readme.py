@@ -41,7 +41,6 @@ def precisions() -> str:
 
 
 def taken(one: Precision) -> str:
-    """When `auto` takes it."""
     if one.share is None:
         return "never"
     return f"if {one.share:.0%} of the slots fit" if one.share else "with what slots fit"

@@ -36,7 +36,6 @@ class Cog:
             self.known = frozenset(schemas["Input"]["properties"])
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
-        """See `Endpoint`."""
         return self.begin(inputs)[0]
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Generator[Piece], Callable[[], object]]:

@@ -8,7 +8,6 @@ from snb.prompt import split_passages, user_text
 
 
 def system(inputs: Mapping[str, Any]) -> str:
-    """The system prompt of a question."""
     return str(inputs.get("system_prompt") or persona(inputs["philosopher"]))
 
 

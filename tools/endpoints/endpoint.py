@@ -15,13 +15,13 @@ FULL = (409, 429, 503)
 """Cog's full server, a rate limit, and what proxies and other servers answer when there is no room."""
 SILENCE = 600.0
 """Seconds; a queue of thirty in front of a slow server keeps the last one waiting for minutes."""
+LONGEST = 3600.0
+"""Seconds for which a full server can send a caller away: not every number is one that `time.sleep` takes."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some of an answer, as it came."""
-
     text: str
     tokens: int | None = None
     """Of the answer up to here, where the server says."""
@@ -30,11 +30,11 @@ class Piece:
 
 
 class Busy(Fault):
-    """The server is full; `seconds` is what it says of when to ask again, or 0."""
+    """The server is full; `seconds` is what it says of when to ask again, up to LONGEST, or 0."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__("the server is full")
-        self.seconds = seconds
+        self.seconds = min(seconds, LONGEST)
 
 
 class Failed(Fault):
@@ -98,7 +98,6 @@ class Http:
             )
 
     def json(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of one reply."""
         with faults():
             response = self._client.request(method, path, json=body)
             check(response)
@@ -118,7 +117,6 @@ class Http:
 
     @contextlib.contextmanager
     def events(self, method: str, path: str, body: Any = None) -> Iterator[httpx2.EventSource]:
-        """The server-sent events of one reply, as they come."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         with faults(), self._client.stream(method, path, json=body, headers=headers) as response:
             check(response)
@@ -156,7 +154,7 @@ def check(response: httpx2.Response) -> None:
     """Raises Busy or Failed unless the server has accepted the request."""
     if response.status_code in FULL:
         wait = response.headers.get("retry-after", "")
-        raise Busy(float(wait) if wait.isdigit() else 0.0)
+        raise Busy(float(wait) if wait.isdecimal() else 0.0)
     if not response.is_success:
         response.read()
         raise Refused(response.status_code, response.text)

@@ -23,13 +23,10 @@ def hub_token(url: str) -> str:
 
 
 class Gradio:
-    """An app at `url`."""
-
     def __init__(self, name: str, url: str) -> None:
         self.name, self._http = name, Http(url, key=hub_token(url))
 
     def ask(self, inputs: Mapping[str, Any]) -> Generator[Piece]:
-        """See `Endpoint`. The persona and the question go as one message, as the client packs them."""
         message, text = f"{dialect.system(inputs)}\n\n{QUESTION}\n{inputs['user_message']}", ""
         with faults():
             name = self._http.json("POST", CHAT, {"data": [message, []]})["event_id"]

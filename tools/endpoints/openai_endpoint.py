@@ -25,7 +25,6 @@ class ChatCompletions:
         self._fixed = {"model": model, "stream": True, **extra}
 
     def ask(self, inputs: Mapping[str, Any]) -> Generator[Piece]:
-        """See `Endpoint`."""
         texts = {"system": dialect.system(inputs), "user": dialect.message(inputs)}
         messages = [{"role": role, "content": text} for role, text in texts.items()]
         shared = {name: inputs[name] for name in SHARED if name in inputs}

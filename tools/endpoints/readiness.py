@@ -12,7 +12,7 @@ from tools.endpoints.gradio_endpoint import hub_token, is_gradio
 
 POLL, LOOK = 0.5, 10.0
 """Seconds between two looks at a server that boots; and for one, since such a host can swallow packets."""
-READY = ("READY", "BUSY", "a Gradio app")
+APP = "a Gradio app"
 
 
 class Absent(Failed):
@@ -38,7 +38,7 @@ def await_ready(url: str, limit: float, say: Callable[[str], object], patient: b
                 raise Failed(f"{absent}; if a server is still booting there, add --boot 1800") from absent
             state = str(absent)
         elapsed = time.monotonic() - began
-        if state in READY:
+        if state in ("READY", "BUSY", APP):
             return f"{state} after {elapsed:.1f} s"
         if elapsed > limit:
             raise Failed(f"not ready within {limit:g} s: {state}")
@@ -68,7 +68,7 @@ def status(url: str) -> str:
         health = response.json()
     if not (isinstance(health, dict) and "status" in health):
         if is_gradio(Http(url, LOOK, hub_token(url))):
-            return READY[-1]
+            return APP
         raise Absent(f"neither Cog nor Gradio is there: GET /health-check has HTTP {response.status_code}")
     if health["status"] in DEAD:
         why = setup_fault(health) or "its container's log says why"

@@ -24,8 +24,6 @@ MODEL = re.compile(r"(?:replicate:)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)"
 
 @dataclass(frozen=True)
 class Started:
-    """A server that answers."""
-
     endpoint: Endpoint
     since: float | None = None
     """When its process began, in monotonic seconds; none for a remote one."""
@@ -33,7 +31,6 @@ class Started:
 
 @contextlib.contextmanager
 def ours(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
-    """This package behind the real Cog server."""
     since = time.monotonic()
     with Server(settings, log=log) as server:
         server.wait()

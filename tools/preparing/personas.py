@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from snb.philosophers import names, persona
+from tools.command import plain
 from tools.preparing.quality import TEXTS
-from tools.rehearsing.verdict import plain
 from tools.table import table
 
 TURNS: list[dict[str, Any]] = json.loads(
@@ -50,12 +50,10 @@ def verdicts(name: str, turn: Mapping[str, Any], answer: str) -> dict[str, bool]
 
 
 def spaced(text: str) -> str:
-    """A text with ordinary spaces."""
     return " ".join(text.split())
 
 
 def has(text: str, word: str) -> bool:
-    """Whether a word stands in a text, capitals or not."""
     return word.casefold() in text.casefold()
 
 

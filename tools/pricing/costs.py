@@ -10,7 +10,6 @@ docs/costs.md explains the columns.
 
 import argparse
 import functools
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from snb.card import Choice, choose
-from snb.errors import SNBError
+from snb.errors import DeviceUnusable, OutOfMemory
 from snb.settings import Settings
 from tools.benchmarking.bounds import CARDS, QWEN_14B, Bounds, Card
-from tools.command import Fault
+from tools.command import Fault, say
 from tools.pricing import minutes
 from tools.table import number, table
 
@@ -33,6 +32,10 @@ PROMPT, ANSWER = 874, 150
 BOOT_RATE, IDLE = 2e9 / 8, 300
 """Bytes a second at which weights arrive at a boot, and seconds for which Replicate keeps an idle instance
 ("a few minutes", says its billing page); assumptions."""
+COLUMNS = {
+    "options": ("$/h", "$ a day", "$ a month", "$ of 1,000 answers"),
+    "demonstration": ("$", "last answer s", "boot s"),
+}
 MOST = 10**6
 Price = Annotated[float, Field(gt=0, le=MOST)]
 
@@ -48,14 +51,13 @@ class Host(BaseModel):
 
 
 class Machine(NamedTuple):
-    """A card of one host that holds the model."""
-
     host: str
     card: Card
     unit: str
     price: float
     """Dollars of one unit."""
     choice: Choice
+    bounds: Bounds
 
     @property
     def hourly(self) -> float:
@@ -65,21 +67,13 @@ class Machine(NamedTuple):
     def wait(self, requests: int) -> float:
         """Seconds from so many that come at once to the last one's end, in as few waves as can be."""
         whole, rest = divmod(requests, self.choice.slots)
-        return whole * self._wave(self.choice.slots) + (self._wave(rest) if rest else 0)
-
-    def _wave(self, rows: int) -> float:
-        return bounds().answers(self.card.rates, self.choice.precision, PROMPT, ANSWER, rows)
+        wave = functools.partial(self.bounds.answers, self.card.rates, self.choice.precision, PROMPT, ANSWER)
+        return whole * wave(self.choice.slots) + (wave(rest) if rest else 0)
 
     def bill(self, busy: float, up: float) -> float:
         """Dollars of a use that answers for `busy` seconds and keeps a machine up for `up`, boot included."""
         paid = {"active second": busy, "second": up + IDLE, "hour": up, "month": SECONDS["month"]}
         return paid[self.unit] * self.hourly / 3600
-
-
-@functools.cache
-def bounds() -> Bounds:
-    """The model's, which take a second to count."""
-    return Bounds(QWEN_14B)
 
 
 def read(file: Path = FILE) -> dict[str, Host]:
@@ -94,40 +88,31 @@ def read(file: Path = FILE) -> dict[str, Host]:
 
 
 def machines(hosts: Mapping[str, Host]) -> Iterator[Machine]:
-    """Every card of every host that holds the model."""
-    for name, host in hosts.items():
-        for card, price in host.prices.items():
-            if choice := held(card):
-                yield from (Machine(name, CARDS[card], unit, price, choice) for unit in host.paid_by)
+    """Every card of every host that holds the model; says why another does not. Raises BadSetting."""
+    settings, bounds = Settings.from_environment(), Bounds(QWEN_14B)
+    for card in CARDS.values():
+        try:
+            choice = choose(QWEN_14B, settings, card.device)
+        except (DeviceUnusable, OutOfMemory) as error:
+            say(f"Left out: {card.name}: {error}")
+            continue
+        for name, host in hosts.items():
+            if price := host.prices.get(card.name):
+                yield from (Machine(name, card, unit, price, choice, bounds) for unit in host.paid_by)
 
 
-@functools.cache
-def held(card: str) -> Choice | None:
-    """What a boot would choose on a card; says why there is nothing."""
-    try:
-        return choose(QWEN_14B, Settings.from_environment(), CARDS[card].device)
-    except SNBError as error:
-        print(f"Left out: {card}: {error}", file=sys.stderr)
-        return None
-
-
-def options(one: Machine) -> dict[str, float]:
-    """What a machine costs."""
+def options(one: Machine) -> tuple[float, ...]:
     up = float("nan") if one.unit == "active second" else one.hourly
-    answers = 1000 * one.wait(1) / 3600 * one.hourly
-    return {"$/h": one.hourly, "$ a day": 24 * up, "$ a month": 730 * up, "$ of 1,000 answers": answers}
+    return one.hourly, 24 * up, 730 * up, 1000 * one.wait(1) / 3600 * one.hourly
 
 
-def demonstration(one: Machine, asked: argparse.Namespace) -> dict[str, float]:
-    """What a class costs, and what it waits for."""
+def demonstration(one: Machine, asked: argparse.Namespace) -> tuple[float, ...]:
     last = one.wait(asked.pupils)
-    size = bounds().footprint.weights(one.choice.precision if asked.prepared else "bf16")
-    dollars = one.bill(asked.questions * last, 3600 * asked.hours)
-    return {"$": dollars, "last answer s": last, "boot s": size / BOOT_RATE}
+    size = one.bounds.footprint.weights(one.choice.precision if asked.prepared else "bf16")
+    return one.bill(asked.questions * last, 3600 * asked.hours), last, size / BOOT_RATE
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     add = parser.add_argument
@@ -149,14 +134,11 @@ def main() -> int:
         return 0
     hosts = read()
     figures = options if asked.command == "options" else functools.partial(demonstration, asked=asked)
-    shown = sorted(
-        ((figures(one), one) for one in machines(hosts)), key=lambda row: next(iter(row[0].values()))
+    rows = sorted(
+        (figures(one), one.host, one.card.name, f"${one.price:g}/{one.unit}") for one in machines(hosts)
     )
-    rows = [
-        [one.host, one.card.name, f"${one.price:g}/{one.unit}", *map(number, columns.values())]
-        for columns, one in shown
-    ]
-    print(table(["host", "card", "price", *(shown[0][0] if shown else ())], rows))
+    cells = [[*words, *map(number, values)] for values, *words in rows]
+    print(table(["host", "card", "price", *COLUMNS[asked.command]], cells))
     if asked.command == "options":
         for name, host in hosts.items():
             print(f"{name}: read {host.read}. Forgotten: {host.limit}")

@@ -44,7 +44,6 @@ class BuildContext:
         return cls(root, {name: s.st_size for name, s in status.items() if stat.S_ISREG(s.st_mode)}, links)
 
     def where(self, kept: Callable[[str], bool]) -> "BuildContext":
-        """Only the files and links of some names."""
         files = {name: size for name, size in self.files.items() if kept(name)}
         return BuildContext(self.root, files, frozenset(filter(kept, self.links)))
 

@@ -1,11 +1,11 @@
 """What would go wrong if this project were pushed to Replicate now; changes nothing.
 
 scripts/doctor                                   what can be said without a name
-scripts/doctor owner/name --hardware t4          against what is published there, on that card
+scripts/doctor owner/name --hardware t4          with that model, on that card
 
 One line for each finding: its level, a stable code, what it is, and what to do. Exits with 1 when one is an
 error. Reads all that Docker would send and verifies weights by their hashes, which takes a while.
-REPLICATE_API_TOKEN lets it read what is published. It asks only Replicate's API and the model hub, the hub
+REPLICATE_API_TOKEN lets it see the model. It asks only Replicate's API and the model hub, the hub
 without a token, as setup() on Replicate does.
 """
 
@@ -14,12 +14,10 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from huggingface_hub.constants import ENV_VARS_TRUE_VALUES
-
 from snb.errors import SNBError
 from snb.settings import ROOT
 from snb.weights import fetch
-from tools.publishing import contract, installed, limits, published, secret_scan, sources, versions
+from tools.publishing import installed, limits, published, secret_scan, sources, versions
 from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
 from tools.publishing.weights import unlocked
@@ -42,11 +40,6 @@ def weights(project: Project) -> Iterator[Finding]:
     """What the image will find of weights, and whether the adapter there is one of this base."""
     yield from (held.finding for held in project.weights)
     yield from unlocked(project.settings)
-    offline = project.environment.get("HF_HUB_OFFLINE", "").upper() in ENV_VARS_TRUE_VALUES
-    if offline and any(held.download for held in project.weights):
-        text = "cog.yaml sets HF_HUB_OFFLINE, and a boot would have to download weights"
-        cure = "Delete the line HF_HUB_OFFLINE=… of cog.yaml, or run scripts/download-weights"
-        yield Finding("error", "WEIGHTS_OFFLINE", text, cure)
     base = project.weights[-1]
     if base.config and not base.precision and all(held.finding.level == "ok" for held in project.weights):
         fetch.fit(project.settings, base.config)
@@ -54,13 +47,13 @@ def weights(project: Project) -> Iterator[Finding]:
 
 Check = Callable[[Project], Iterator[Finding]]
 CODE: tuple[Check, ...] = (
-    *(contract.config, contract.settings, contract.inputs, versions.packages, versions.sdk, versions.python),
-    *(versions.cuda, versions.shadows, sources.files, sources.imports, sources.personas),
+    *(versions.pins, versions.packages, versions.sdk, versions.python, versions.cuda),
+    *(sources.settings, sources.inputs, sources.files, sources.personas),
 )
 """What any host's image needs."""
 CHECKS: tuple[Check, ...] = (
-    *(*CODE, installed.programs, installed.login, published.inputs, weights),
-    *(secret_scan.check, limits.size, limits.build, limits.setup_time, limits.personas, limits.card),
+    *(*CODE, installed.programs, installed.login, published.model, weights),
+    *(secret_scan.check, limits.size, limits.build, limits.setup_time, limits.card),
 )
 
 

@@ -45,7 +45,6 @@ def main() -> int:
     weights = found.folder if found else None
     sizes = layers.of_weights(weights) if weights else []
     checks = (*CHECKS, lambda _: layers.build(sizes), lambda _: layers.registry(sizes))
-    checks += (limits.personas,) if weights else ()
     if {"error", "not checked"} & doctor.report(project, say, checks):
         say("Nothing was built.")
         return 1

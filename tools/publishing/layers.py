@@ -69,5 +69,4 @@ def _free() -> tuple[str, int]:
 
 
 def shown(size: float) -> str:
-    """A size for people."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -8,20 +8,16 @@ from shlex import quote
 from transformers import Qwen2Config
 
 from snb.card import CARDS, choose
-from snb.errors import DeviceUnusable, OutOfMemory, PromptTooLong
-from snb.parameters import Sampling
-from snb.prompt import ChatML
-from snb.request import Request
+from snb.errors import DeviceUnusable, OutOfMemory
 from snb.settings import Settings
-from tools.publishing import layers, sources
+from tools.publishing import layers
 from tools.publishing.finding import LEVELS, Finding
 from tools.publishing.layers import shown
 from tools.publishing.project import Project
 
-NEEDLESS = 50 * 10**6
-"""Bytes beside the weights that nobody is asked about. What this project sends has 0.2 MB (counted)."""
 TOO_LARGE = 2 * 10**9
-"""Bytes beside the weights that no code has: every cold boot would pull them, 8 s at 2 Gbit/s (computed)."""
+"""Bytes beside the weights that no code has: every cold boot would pull them, 8 s at 2 Gbit/s (computed).
+This project sends 0.2 MB (counted)."""
 RATE = 2e9 / 8
 """Bytes a second at which an image or weights arrive; an assumption."""
 SETUP = 600
@@ -35,23 +31,18 @@ HARDWARE = {key: next(card for card in CARDS if card.name == name) for key, name
 def size(project: Project) -> Iterator[Finding]:
     """How much of the build context no boot needs."""
     sent = project.context.files
-    needless = {name: size for name, size in sent.items() if name not in project.sent_weights}
-    rest, whole = sum(needless.values()), sum(sent.values())
+    needless = Counter[str]()
+    for name, size in sent.items():
+        if name not in project.sent_weights:
+            needless[name.partition("/")[0]] += size
+    rest, whole = needless.total(), sum(sent.values())
     text = f"Docker would send {shown(whole)}, of which a boot reads {shown(whole - rest)} as weights"
-    if rest <= NEEDLESS:
-        yield Finding("ok", "CONTEXT", text)
-        return
-    entries = Counter[str]()
-    for name, size in needless.items():
-        top, _, _ = name.partition("/")
-        entries[name if top == sources.PACKAGE else top] += size
-    largest = ", ".join(f"{name} ({shown(size)})" for name, size in entries.most_common(5))
-    cure = f"If no boot needs it, run echo {quote(max(entries, key=entries.__getitem__))} >> .dockerignore"
-    text = f"{text}, and {shown(rest)} else: {largest}"
     if rest > TOO_LARGE:
-        yield Finding("error", "CONTEXT_TOO_LARGE", text, cure)
+        largest = ", ".join(f"{name} ({shown(size)})" for name, size in needless.most_common(5))
+        cure = f"If no boot needs it, run echo {quote(needless.most_common(1)[0][0])} >> .dockerignore"
+        yield Finding("error", "CONTEXT_TOO_LARGE", f"{text}, and {shown(rest)} else: {largest}", cure)
     else:
-        yield Finding("warning", "CONTEXT_NEEDLESS", text, cure)
+        yield Finding("ok", "CONTEXT", text)
 
 
 def build(project: Project) -> Iterator[Finding]:
@@ -72,35 +63,15 @@ def setup_time(project: Project) -> Iterator[Finding]:
     if below + pull + download > SETUP:
         cure = "Run scripts/prepare-weights --precision nf4 and send that alone: a third of the bytes"
         yield Finding("error", "SETUP_TOO_SLOW", f"{text}; Replicate gives a boot {SETUP} s", cure)
-    elif not all(held.names or held.download for held in project.weights):
-        cure = "Run what the lines on weights say first"
-        yield Finding("not checked", "SETUP_TIME_UNKNOWN", f"{text}; not all weights are known", cure)
-    else:
+    elif all(held.names or held.download for held in project.weights):  # else their lines say what is unknown
         yield Finding("ok", "SETUP_TIME", f"{text}, of {SETUP} s to set up")
-
-
-def personas(project: Project) -> Iterator[Finding]:
-    """Whether the context has room for each persona, a question, and an answer of the default length."""
-    context, tokenizer = project.settings.context, project.weights[-1].tokenizer
-    if tokenizer is None:
-        return  # `card` says that the base could not be read
-    chatml, room = ChatML(tokenizer), context - Sampling().max_tokens
-    for path in sorted((project.root / sources.PERSONAS).glob("*.txt")):
-        text = path.read_text(encoding="utf-8", errors="replace")  # sources.personas says what is not UTF-8
-        try:
-            chatml.prompt(text.strip(), Request(user_message="Que dois-je faire ?"), room)
-        except PromptTooLong as failure:
-            cure = f"Shorten it, or write SNB_CONTEXT={2 * context} into `environment:` of cog.yaml"
-            yield Finding("error", "PERSONA_TOO_LONG", f"{path.name}: {'; '.join(failure.faults)}", cure)
 
 
 def card(project: Project) -> Iterator[Finding]:
     """Whether the chosen hardware holds the model, by the estimator that a boot asks too; or which does."""
     model = project.weights[-1]
     if model.config is None:
-        text = "whether a card is large enough: the base's config.json could not be read"
-        yield Finding("not checked", "CARD_UNKNOWN", text, "Run what the lines on weights say first")
-        return
+        return  # what is wrong with the base, the line on it says
     precision = model.precision or project.settings.precision
     settings = dataclasses.replace(project.settings, precision=precision)
     each = [_judged(one, model.config, settings) for one in HARDWARE if project.hardware in (None, one)]

@@ -6,12 +6,13 @@ import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from snb.errors import SNBError
 from snb.settings import Settings
@@ -28,22 +29,28 @@ PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([0-9][A-Za-z0-9.]*)")
 
 
 class BadConfig(SNBError):
-    """cog.yaml cannot be read as what Cog wants, or pyproject.toml not at all."""
+    """cog.yaml, or a file that it goes with, is not what the image needs."""
 
     code = "CONFIG_UNREADABLE"
 
 
-class KeyTwice(yaml.YAMLError):
-    """Cog's parser takes no key twice; PyYAML takes the last."""
+class Build(BaseModel):
+    """What the image is made of. Cog itself refuses a key that it does not know."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # YAML reads 3.10 as a number
+    gpu: Literal[True]
+    python_version: str
+    cuda: str
+    sdk_version: str
+    python_requirements: str
 
 
-class _Loader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(mapping) < len(own):
-            raise KeyTwice
-        return mapping
+class Config(BaseModel):
+    """cog.yaml, as far as this package depends on it."""
+
+    build: Build
+    predict: Annotated[str, Field(pattern=r"^[\w/.]+\.py:\w+$")]
+    environment: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,17 +66,18 @@ class Project:
     """Whether it is sent without weights: scripts/image adds them in layers of their own."""
 
     @cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """cog.yaml. Raises BadConfig, as does whatever needs it."""
         try:
-            config = _Loader((self.root / "cog.yaml").read_text(encoding="utf-8")).get_single_data()
-            assert config["build"].keys()
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
-            # What the parser says may quote a line, and a line may hold a secret.
-            fault = f"cog.yaml cannot be read, or has no table `build`: {type(error).__name__}"
-            cure = "Run git checkout -- cog.yaml, or write it as https://cog.run/yaml has it"
-            raise BadConfig(fault, cure) from error
-        return dict(config)
+            return Config.model_validate(yaml.safe_load((self.root / "cog.yaml").read_text(encoding="utf-8")))
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            wrong = type(
+                error
+            ).__name__  # what the parser says may quote a line, and a line may hold a secret
+        cure = "Run git checkout -- cog.yaml, or write it as https://cog.run/yaml has it"
+        raise BadConfig(f"cog.yaml cannot be used: {wrong}", cure)
 
     @cached_property
     def needs(self) -> tuple[SpecifierSet, list[Requirement]]:
@@ -84,12 +92,12 @@ class Project:
     @cached_property
     def pins(self) -> list[str]:
         """The lines of `python_requirements`. Raises BadConfig."""
-        file = self.root / str(self.config["build"].get("python_requirements", ""))
+        file = self.root / self.config.build.python_requirements
         try:
-            return pins(file) if file.is_file() else []
-        except ValueError as error:
+            return pins(file)
+        except (OSError, ValueError) as error:
             cure = "Run git checkout -- requirements.txt, or scripts/pin-packages, which writes it"
-            raise BadConfig(f"{file.name} is not UTF-8", cure) from error
+            raise BadConfig(f"{file.name} cannot be read: {type(error).__name__}", cure) from error
 
     @property
     def versions(self) -> dict[str, str]:
@@ -100,18 +108,17 @@ class Project:
     @cached_property
     def schema(self) -> schema.Part:
         """The schema that `cog build` would derive. Raises BadContract where it could not."""
-        file, _, class_name = str(self.config.get("predict", "")).partition(":")
+        file, _, class_name = self.config.predict.partition(":")
         try:
             source = (self.root / file).read_text(encoding="utf-8-sig")
-            return schema.derive(source, class_name, str(self.config["build"].get("sdk_version")))
+            return schema.derive(source, class_name, self.config.build.sdk_version)
         except (OSError, SyntaxError, ValueError) as failure:
-            text = f"{file or '`predict` of cog.yaml'} cannot be read as Python: {type(failure).__name__}"
+            text = f"{file} cannot be read as Python: {type(failure).__name__}"
             raise schema.BadContract(text, 'Write predict: "FILE:CLASS" into cog.yaml') from failure
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that `environment:` of cog.yaml puts into the image."""
-        pairs = (str(entry).partition("=") for entry in self.config.get("environment") or [])
+        pairs = (entry.partition("=") for entry in self.config.environment or ())
         return {name: value for name, _, value in pairs}
 
     @cached_property

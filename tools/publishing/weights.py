@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils import disable_progress_bars
-from tokenizers import Tokenizer
 from transformers import Qwen2Config
 
 from snb.errors import DownloadFailed, PreparedMismatch, SNBError, WeightsMissing
@@ -20,11 +19,11 @@ from snb.settings import Settings
 from snb.weights import fetch, prepared
 from snb.weights.checkpoint import PICKLES, description_faults, read_config, shards
 from snb.weights.fetch import PINS, Source
-from snb.weights.hub import Hub, right, status
+from snb.weights.hub import Hub, status
 from snb.weights.lock import Lock
 from snb.weights.prepared import Card
 from tools.publishing.build_context import BuildContext
-from tools.publishing.finding import Finding, Level
+from tools.publishing.finding import Finding
 
 ROLES = {"base": "SNB_BASE_MODEL", "adapter": "SNB_ADAPTER", "prepared": "SNB_PREPARED"}
 NAME_ANOTHER = "Name another in `environment:` of cog.yaml, as SNB_BASE_MODEL=owner/name or SNB_ADAPTER=…"
@@ -44,8 +43,6 @@ class Held:
     """Of a base or of prepared weights, where it could be read."""
     precision: str | None = None
     """That prepared weights are held in."""
-    tokenizer: Tokenizer | None = None
-    """Beside the configuration."""
 
 
 def survey(settings: Settings, context: BuildContext) -> Iterator[Held]:
@@ -121,36 +118,17 @@ def _published(source: Source, name: str) -> Held:
 
 
 def _described(source: Source, folder: Path) -> dict[str, Any]:
-    """The fields of Held that the small files of a folder tell."""
     if source.role == "adapter":
         return {}
     precision = Card.read(folder).precision if source.role == "prepared" else None
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return {"config": read_config(folder), "precision": precision, "tokenizer": tokenizer}
+    return {"config": read_config(folder), "precision": precision}
 
 
 def unlocked(settings: Settings) -> Iterator[Finding]:
-    """Weights that are here without a lock: no boot hashes a folder of them, or takes them for a download."""
+    """Downloads that are here without the lock that tells a boot that they are whole."""
     for source in [] if prepared.named(settings) else fetch.sources(settings):
-        stem = source.name.replace("/", "--")
-        for folder in [source.folder] if source.folder else sorted(settings.weights_dir.glob(f"{stem}@*")):
+        for folder in sorted(settings.weights_dir.glob(f"{source.name.replace('/', '--')}@*")):
             if Lock.read(folder) is None and any(folder.glob("*.safetensors")):
-                level, why = _hashed(source, folder)
-                text = f"{folder.parent.name}/{folder.name} has no lock, and {why}"
-                cure = f"Run scripts/download-weights, with {ROLES[source.role]}=owner/name in cog.yaml"
-                yield Finding(level, "WEIGHTS_UNLOCKED", text, cure)
-
-
-def _hashed(source: Source, folder: Path) -> tuple[Level, str]:
-    """How bad files without a lock are, by what the hub declares where the name is a repository's."""
-    if not source.fetchable:
-        return "warning", "nothing tells whether its files are the ones that were meant"
-    try:
-        hub = Hub(endpoint=os.environ.get("HF_ENDPOINT"), sleep=time.sleep)
-        listing = hub.listing(source.name, source.revision)
-    except SNBError as failure:
-        return "warning", f"nobody tells its hashes: {'; '.join(failure.faults)}"
-    files = {file: listing.files[file] for file in listing.files if (folder / file).is_file()}
-    if wrong := sorted(files.keys() - right(folder, files).keys()):
-        return "error", f"{', '.join(wrong)} are not what the hub declares"
-    return "warning", "a boot downloads it again"
+                text = f"{folder.parent.name}/{folder.name} has no lock, so no boot takes it for whole"
+                cure = f"Run scripts/download-weights, which keeps what is right of it, or rm -r {folder}"
+                yield Finding("warning", "WEIGHTS_UNLOCKED", text, cure)

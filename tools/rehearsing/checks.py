@@ -51,7 +51,6 @@ def metrics(replies: Sequence[Reply]) -> str:
 
 
 def language(replies: Sequence[Reply]) -> str:
-    """The answers are French."""
     likely = [(reply.asked["philosopher"], *identifier().rank(reply.text)[0]) for reply in replies]
     seen = ", ".join(f"{name} {code} {probability:.0%}" for name, code, probability in likely)
     if strays := [name for name, code, probability in likely if code != "fr" or probability < SURE]:

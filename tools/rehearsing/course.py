@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tools.rehearsing.verdict import plain
+from tools.command import plain
 
 NEVER = float("inf")
 

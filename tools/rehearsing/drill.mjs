@@ -1,6 +1,6 @@
 /**
- * A class that asks through the project's own client, for scripts/drill. Its one argument is JSON: `{pupils, questions:
- * [{philosopher, message, maxTokens}]}`. It goes on until it is ended. The backends are those of the environment.
+ * A class that asks through the project's own client, for scripts/drill. Its one argument is JSON: `{pupils, quiet,
+ * questions: [{philosopher, message, maxTokens}]}`. It goes on until it is ended. The backends are those of the environment.
  * Neighbours ask different questions. Each line that it prints is an answer as JSON; times are in seconds.
  */
 
@@ -10,9 +10,10 @@ import { answer } from "../../client/src/failover.js";
 import { checkedInputs } from "../../client/src/inputs.js";
 
 const PAUSE = 500; // ms between two questions of a pupil
-const { questions, pupils } = JSON.parse(process.argv[2]);
+const { questions, pupils, quiet } = JSON.parse(process.argv[2]);
 const backends = configuredBackends();
 console.info = () => {}; // the client logs a line for each question
+if (quiet) console.warn = () => {}; // it warns of SNB_API_PREFIX, which the drill itself sets as the plan does
 
 // callSNB, except that it also says who answered.
 async function ask(pupil, { philosopher, message, ...inputs }) {

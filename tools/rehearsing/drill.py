@@ -53,8 +53,6 @@ PATIENCE, BOOT = 300.0, 600.0
 
 @dataclass(frozen=True)
 class Backends:
-    """Two of them, in order of preference."""
-
     scene: str
     """What they are, and what befalls the first."""
     urls: list[str]
@@ -101,7 +99,8 @@ def questions() -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def asking(backends: Backends, pupils: int) -> Iterator[Iterator[Answer]]:
     """The answers to a class, as they come: a Node program, which ends with the block."""
-    asked = json.dumps({"pupils": pupils, "questions": questions()})
+    quiet = "SNB_API_PREFIX" in backends.settings
+    asked = json.dumps({"pupils": pupils, "quiet": quiet, "questions": questions()})
     environment = {**os.environ, **backends.settings, "SNB_BACKEND_URL": ",".join(backends.urls)}
     program = ["node", str(Path(__file__).with_name("drill.mjs")), asked]
     process = process_group.start(program, stdout=subprocess.PIPE, text=True, env=environment)

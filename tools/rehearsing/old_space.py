@@ -22,7 +22,6 @@ SETTINGS: dict[str, Any] = {"system_prompt": "Réponds en français.", "max_toke
 
 
 def app(cog: Server) -> gr.Blocks:
-    """The app. Nothing is kept between two calls."""
 
     def chat_function(message: str, history: list[list[str]]) -> Iterator[tuple[str, list[list[str]]]]:
         answer = ""

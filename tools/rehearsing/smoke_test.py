@@ -17,16 +17,17 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from snb.philosophers import names
-from tools.command import say
+from tools.command import plain, say
 from tools.endpoints.cog_endpoint import Cog, own_key
 from tools.endpoints.endpoint import LOOPBACK, Busy, Endpoint, Failed, faults
+from tools.endpoints.gradio_endpoint import Gradio
 from tools.endpoints.openai_endpoint import ChatCompletions
-from tools.endpoints.readiness import await_ready
+from tools.endpoints.readiness import APP, await_ready
 from tools.endpoints.replicate_endpoint import Replicate
 from tools.endpoints.started import reached, url_of
 from tools.rehearsing import checks
 from tools.rehearsing.reply import Reply, hear, within
-from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict, plain
+from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict
 
 QUESTION = "Suffit-il d’avoir le choix pour être libre ?"
 SAMPLE = {"user_message": QUESTION, "min_tokens": 24, "max_tokens": 96, "seed": 2026}
@@ -53,7 +54,8 @@ def verdicts(address: str, boot: float | None = None) -> Iterator[Verdict]:
             yield Verdict(OK, "ready", ready)
             boot = 0  # where nothing tells, the first answer waits for it
         with within(LIMIT):
-            endpoint = reached(address)
+            kind = Gradio if url and ready.startswith(APP) else Cog
+            endpoint: Endpoint = kind(url, url) if url else reached(address)
     except (Busy, Failed) as error:
         yield Verdict(FAILED, "reach", str(error))
         return

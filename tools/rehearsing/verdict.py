@@ -3,10 +3,10 @@
 import os
 from typing import NamedTuple
 
+from tools.command import plain
+
 OK, FAILED, WARNING = "ok", "FAILED", "warning"
 SECRETS = ("REPLICATE_API_TOKEN", "SNB_API_KEY", "SNB_OPENAI_TOKEN", "HF_TOKEN")
-WIDTH = 300
-"""Characters that are shown of what was seen: what a broken server says can be a whole page."""
 
 
 class Verdict(NamedTuple):
@@ -22,9 +22,3 @@ class Verdict(NamedTuple):
         for secret in filter(None, map(os.environ.get, SECRETS)):
             seen = seen.replace(secret, "[secret]")
         return f"{self.state:8} {self.subject:12} {plain(seen)}"
-
-
-def plain(text: str, width: int = WIDTH) -> str:
-    """A text on one line, of limited length, and harmless to a terminal."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= width else f"{line[:width]}…"

@@ -16,7 +16,6 @@ TYPES = {"integer": int, "number": float, "string": str}
 
 
 def text(file: str) -> str:
-    """What a file holds."""
     return Path(file).read_text(encoding="utf-8")
 
 

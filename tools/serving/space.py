@@ -34,7 +34,6 @@ def main() -> int:
 
 
 def serve(port: int, settings: Mapping[str, str]) -> int:
-    """Runs the page until it ends, or this does."""
     variables = {"PYTHONPATH": before("PYTHONPATH", ROOT), "GRADIO_SERVER_PORT": str(port), **settings}
     process = start([sys.executable, SPACE / "app.py"], env={**os.environ, **variables})
     try:

@@ -26,7 +26,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from snb.settings import ROOT
-from tools.command import Fault
+from tools.command import Fault, plain
 from tools.machine import pins
 
 EXPORT = "https://storage.googleapis.com/osv-vulnerabilities/PyPI/all.zip"
@@ -34,6 +34,8 @@ FILES = ("requirements.txt", "deploy/space/requirements.txt")
 KNOWN = ("jinja2", "2.10")
 """A release with vulnerabilities published in 2019: a database that has none for it cannot be believed."""
 NOT_AUDITED = 3
+WIDTH = 1000
+"""Characters of an advisory's line."""
 Advisory = dict[str, Any]
 """As OSV's schema has it: https://ossf.github.io/osv-schema/."""
 
@@ -73,9 +75,8 @@ def advisories(database: Path | None, releases: Mapping[str, str]) -> tuple[list
 
 
 def told(name: str, version: str, entry: Advisory) -> str:
-    """An advisory in one line."""
     names, summary = [entry["id"], *entry.get("aliases", ())], entry.get("summary", "")
-    return f"{name} {version}: {', '.join(names)}: {summary} https://osv.dev/{entry['id']}"
+    return plain(f"{name} {version}: {', '.join(names)}: {summary} https://osv.dev/{entry['id']}", WIDTH)
 
 
 def about(entries: list[Advisory], releases: Mapping[str, str]) -> Iterator[tuple[str, Advisory]]:
@@ -114,7 +115,6 @@ def parsed(text: str) -> Version | None:
 
 
 def report(database: Path | None) -> int:
-    """Prints what is known of the packages; the exit code."""
     listed = packages()
     try:
         found, source = advisories(database, listed)
