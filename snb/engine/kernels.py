@@ -58,9 +58,8 @@ def _store(row: tl.tensor, result: tl.tensor, scales: tl.tensor, at: tl.tensor, 
     """Stores a row; where there are scales, quantised as by `rowwise.quantised`."""
     if scales is not None:
         exact = row.to(tl.float32)
-        scale = tl.maximum(
-            tl.max(tl.abs(exact)) / 448.0, 1.1754943508222875e-38
-        )  # fp32's least normal number
+        least: tl.constexpr = 2.0**-126  # fp32's least normal number
+        scale = tl.maximum(tl.max(tl.abs(exact)) / 448.0, least)
         tl.store(scales + tl.program_id(0), scale)
         tl.store(result + at, (exact / scale).to(result.dtype.element_ty), mask=inside)
     else:
