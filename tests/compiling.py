@@ -11,7 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from snb.engine import kernels
+from snb.engine import kernels, rowwise_kernel
 
 HEADS, KV_HEADS, HEAD_DIM, WIDTH, CONTEXT = 40, 8, 128, 13824, 4096
 """Of Qwen2.5-14B, and the context by default."""
@@ -60,7 +60,18 @@ def layer(rows: int, dtype: torch.dtype, fp8: bool) -> None:
         kernels.gated(both, fp8=True)
 
 
+def products(dtype: torch.dtype) -> None:
+    """int8 weights with few tokens and with many."""
+    weight, scales = (
+        torch.zeros(1, dtype=torch.int8).expand(2 * WIDTH, HEADS * HEAD_DIM),
+        torch.zeros(2 * WIDTH),
+    )
+    for tokens in (16, 512):
+        rowwise_kernel.product(torch.zeros(tokens, HEADS * HEAD_DIM, dtype=dtype), weight, scales, None)
+
+
 if __name__ == "__main__":
     for capability in map(int, sys.argv[1:]):
         driver.set_active(Absent(capability))
         layer(32, torch.bfloat16, fp8=capability >= 89)
+        products(torch.bfloat16)

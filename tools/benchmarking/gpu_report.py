@@ -74,7 +74,7 @@ GPU = (
     Task("24GB", 33, "nf4", 16, FULL, free=22.0),
     Task("tests", 85),
     Task("server", 65, count=32),
-    Task("fp8", 45, "fp8", 32, (*FULL, "steps", "throughput"), path="fused"),
+    Task("fp8", 40, "fp8", 32, ("memory", "steps", "throughput"), path="fused"),
     Task("int8", 28, "int8", 16, ("steps",)),
     Task("prepared", 45, "nf4", 4, FULL, prepared=True),
 )
