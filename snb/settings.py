@@ -11,7 +11,7 @@ from snb.errors import BadSetting
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32", "fp8", "int8", "nf4")
 DEVICES = ("auto", "cuda", "cpu")
-PATHS = ("auto", "graphs", "packed", "shared", "eager")
+PATHS = ("auto", "fused", "graphs", "packed", "shared", "eager")
 OF_OTHERS = (
     *("SNB_BACKEND_URL", "SNB_API_PREFIX", "SNB_TIMEOUT_MS", "SNB_HANDLE_SECRET", "SNB_OPENAI_TOKEN"),
     *("SNB_HOST", "SNB_UPSTREAM", "SNB_IMAGE", "SNB_USER", "SNB_STANDIN"),

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from snb.card import FLOATS, Device, Footprint
 from snb.engine.loop import Engine
-from snb.engine.paths import PATHS
+from snb.engine.paths import PATHS, Graphs
 from snb.engine.rowwise import FP8, Rowwise, quantised
 from snb.engine.slots import SlotModel
 from snb.parameters import Sampling
@@ -30,7 +31,9 @@ KIND = "cuda"
 GRAPHS = "graphs"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "nf4")
 PROMPTS = [list(range(3, 3 + length)) for length in (5, 40, 17, 64, 9, 130)]
-each_path = pytest.mark.parametrize("path", [GRAPHS, "eager"])
+AMPERE = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+since_ampere = pytest.mark.skipif(not AMPERE, reason="Triton needs compute capability 8.0")
+each_path = pytest.mark.parametrize("path", [GRAPHS, "eager", pytest.param("fused", marks=since_ampere)])
 GREEDY = Sampling(max_tokens=24, min_tokens=24, temperature=0, repetition_penalty=1)
 pytestmark = [
     pytest.mark.gpu,
@@ -157,6 +160,35 @@ def test_a_boot_answers_by_graphs(size: str, precision: str, request: pytest.Fix
     try:
         assert "".join(service.answer(asked, lambda *_: None))
         assert service.boot.path == GRAPHS
+    finally:
+        service._engine.close()
+
+
+@since_ampere
+def test_compiled_kernels_are_those_of_torch_in_the_shapes_of_the_14b() -> None:
+    from tests import test_kernels as kernels
+
+    half, heads = torch.bfloat16, (40, 8, 128)
+    kernels.test_adding_and_norm_are_those_of_torch(5120, half)
+    kernels.test_gates_are_those_of_torch(13824, half)
+    kernels.test_rotation_and_the_cache_are_those_of_torch_bit_for_bit(heads, half)
+    kernels.test_attention_reads_each_row_to_its_position_as_torch_does(heads, half)
+    kernels.test_a_row_has_the_same_bits_alone_and_among_others(heads)
+
+
+@since_ampere
+@pytest.mark.parametrize("precision", ["bf16", "fp8", "nf4"])
+def test_a_boot_answers_by_the_fused_step_where_it_is_set(precision: str, wide: Path) -> None:
+    skip_unless_it_fits(Qwen2Config.from_pretrained(wide / "base"), precision)
+    how: dict[str, Any] = {"precision": precision, "device": KIND, "slots": 32, "path": "fused"}
+    service = Service(Settings(str(wide / "base"), adapter=str(wide / "adapter"), prepared="none", **how))
+    asked = Request.checked(user_message="Que dois-je faire ?", max_tokens=24, min_tokens=24)
+    try:
+        assert "".join(service.answer(asked, lambda *_: None))
+        assert service.boot.path == "fused"
+        graphs = service._engine.step
+        assert isinstance(graphs, Graphs)
+        assert len(graphs.sizes) == {"bf16": 1, "fp8": 1, "nf4": 6}[precision]
     finally:
         service._engine.close()
 

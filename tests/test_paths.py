@@ -1,17 +1,19 @@
 """The fastest path that passes is taken; one that cannot run or computes wrongly is left, with its reason."""
 
 import gc
-import itertools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+from snb.engine import compiler
+from snb.engine.compiler import lacking
 from snb.engine.loop import Engine
-from snb.engine.paths import PATHS, candidates, doublings, eager, fastest
+from snb.engine.paths import PATHS, candidates, eager, fastest
 from snb.engine.slots import SlotCache, SlotModel, Step
 from snb.errors import SelfTestFailed
 from snb.parameters import Sampling
@@ -65,6 +67,7 @@ REASONS = {
     "wrong": "SELF_TEST_FAILED",
     "dies": "illegal memory access",
     "graphs": "CUDA graphs need a GPU",
+    "fused": "compute capability 8.0",
 }
 
 
@@ -72,7 +75,7 @@ REASONS = {
 def test_a_path_that_fails_says_why_and_gives_its_memory_back_to_eager(
     name: str, start: Start, model: Qwen2ForCausalLM, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if name == "graphs" and torch.cuda.is_available():
+    if name in ("graphs", "fused") and torch.cuda.is_available():
         pytest.skip("here they work")
     shape, alive = SlotCache(model, slots=3, context=256).keys.shape, []
 
@@ -108,8 +111,25 @@ def test_the_paths_of_each_setting_end_with_one_that_runs_everywhere() -> None:
     assert candidates("auto", "cuda") == ["graphs", "eager"]
     assert candidates("auto", "cpu") == ["packed", "shared", "eager"]
     assert candidates("graphs", "cpu") == ["graphs", "eager"]
+    assert candidates("fused", "cuda") == ["fused", "graphs", "eager"]
     assert candidates("eager", "cuda") == ["eager"]
     assert PATHS["eager"] is eager
+
+
+def test_the_fused_step_is_not_tried_without_triton_or_without_a_compiler_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Triton looks for one under these names."""
+    program = tmp_path / "gcc"
+    program.touch(0o755)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not list(lacking((8, 0)))
+    program.unlink()
+    [missing] = lacking((8, 0))
+    assert "C compiler" in missing
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
+    assert len(list(lacking((7, 5)))) == 3
 
 
 def test_an_engine_that_is_closed_holds_no_tensor_even_while_an_error_holds_the_engine(start: Start) -> None:
@@ -117,11 +137,3 @@ def test_an_engine_that_is_closed_holds_no_tensor_even_while_an_error_holds_the_
     shape = engine.model.cache.keys.shape
     engine.close()
     assert not living(shape)
-
-
-@pytest.mark.parametrize("last", [1, 2, 3, 16, 17, 32])
-def test_sizes_of_graphs_hold_every_step(last: int) -> None:
-    sizes = doublings(1, last)
-    assert sizes[0] == 1
-    assert sizes[-1] == last
-    assert all(small < large <= 2 * small for small, large in itertools.pairwise(sizes))

@@ -5,6 +5,7 @@ import functools
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from torch.nn import functional
 
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS
+from snb.engine.prefills import Prefills
 from snb.engine.slots import SlotCache, SlotModel
 from snb.errors import SelfTestFailed
+from snb.parameters import Sampling
 from snb.philosophers import persona
 from snb.prompt import ChatML
 from snb.request import Request
@@ -179,9 +182,35 @@ def test_a_step_that_is_not_what_it_claims_to_replay_is_a_fault(plain: Loaded) -
     engine = Engine(
         plain.model, plain.tokenizer, 4, 256, path=lambda model: lambda *args: model.step(*args) + 1
     )
-    with pytest.raises(SelfTestFailed, match="4 rows over 256 columns: a replayed step"):
+    with pytest.raises(SelfTestFailed, match="4 rows over 256 columns: a replayed pass"):
         self_test(engine, PROMPT)
     engine.close()
+
+
+def test_prompts_in_fixed_shapes_pass_and_are_a_fault_where_they_are_not_what_was_recorded(
+    plain: Loaded,
+) -> None:
+    for wrong, outcome in ((0, nullcontext()), (1, pytest.raises(SelfTestFailed, match="times 64 tokens"))):
+        path = functools.partial(InFixedShapes, wrong=wrong)
+        engine = Engine(plain.model, plain.tokenizer, 4, 256, path=path)
+        with outcome:
+            self_test(engine, PROMPT)
+        list(answer := engine.generate(PROMPT, Sampling(max_tokens=1), seed=0, keep_scores=True))
+        assert answer.scores
+        own = engine.model.prefill([0], [PROMPT], [0])[0]
+        torch.testing.assert_close(answer.scores[0], own + wrong, rtol=0, atol=1e-2)  # through the path
+        engine.close()
+
+
+class InFixedShapes:
+    """A path that reads prompts as one that records them, with something added to their scores."""
+
+    def __init__(self, model: SlotModel, wrong: int) -> None:
+        self._model = model
+        self.read = Prefills(model, lambda run: lambda: run() + wrong)
+
+    def __call__(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
+        return self._model.step(ids, positions, columns)
 
 
 def test_where_a_step_is_not_even_itself_the_test_says_that_it_is_blind_and_does_not_refuse(

@@ -30,7 +30,7 @@ from snb.engine.generation import POLL, Generation
 from snb.engine.sampling import Sampler
 from snb.engine.script import Script
 from snb.engine.shared import Prefix
-from snb.engine.slots import SlotModel, Step, sent
+from snb.engine.slots import Read, SlotModel, Step, sent
 from snb.errors import BadInput, EngineDown, RequestFailed
 from snb.parameters import Sampling
 from snb.prompt import ENDS
@@ -96,6 +96,7 @@ class Engine:
         self.context = context
         self.model = SlotModel(model, slots, context)
         self.step = path(self.model) if path else self.model.step
+        self.read: Read | None = getattr(self.step, "read", None)  # where a path records passes over prompts
         self._vocabulary: int = model.config.vocab_size
         self._pieces = pieces(tokenizer, self._vocabulary)
         self._end_tokens = end_tokens(model, tokenizer)
@@ -185,7 +186,7 @@ class Engine:
         self._thread.join()
         # Freed here, not with the last reference: the next engine may need this memory while a traceback
         # still refers to this one.
-        del self.model, self.step, self._sampler, self._chosen, self.prefixes
+        del self.model, self.step, self.read, self._sampler, self._chosen, self.prefixes
 
     def _warm(self, ids: list[int]) -> Prefix:
         for start in range(0, len(ids), PREFILL_TOKENS):
@@ -259,7 +260,8 @@ class Engine:
         rows = rows[: max(1, PREFILL_TOKENS // width)]
         owners = [self._owner(row) for row in rows]
         ids = [owner.prompt[owner.cached : owner.cached + width] for owner in owners]
-        scores = self.model.prefill(rows, ids, [owner.cached for owner in owners])
+        starts = [owner.cached for owner in owners]
+        scores = self.model.prefill(rows, ids, starts, self.read)
         for owner, chunk in zip(owners, ids, strict=True):
             owner.cached += len(chunk)
         ready = [index for index, owner in enumerate(owners) if owner.prefilled]

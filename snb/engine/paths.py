@@ -1,22 +1,25 @@
 """How a decode step runs: by CUDA graphs on a GPU, with shared prefixes on a CPU, or eagerly anywhere.
 
 With few rows a GPU finishes a kernel before Python has launched the next; a graph, recorded at the boot and
-replayed, launches all of them at once. On a CPU most time goes into reading memory: `snb.engine.shared` reads
-less of the cache, and `snb.engine.packed` has the weights in the layout that the CPU's kernels read.
+replayed, launches all of them at once, and `snb.engine.fused` has fewer of them. On a CPU most time goes into
+reading memory: `snb.engine.shared` reads less of the cache, and `snb.engine.packed` has the weights in the
+layout that the CPU's kernels read.
 """
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from snb.engine.compiler import capability, lacking
 from snb.engine.loop import Engine
 from snb.engine.packed import pack
-from snb.engine.slots import SlotModel, Step
+from snb.engine.prefills import Prefills
+from snb.engine.recording import Recorder, doublings, quarters
+from snb.engine.slots import Read, SlotModel, Step
 from snb.errors import DeviceUnusable
 
 log = logging.getLogger(__name__)
@@ -50,33 +53,47 @@ def packed(model: SlotModel) -> Step:
     return step
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """One graph, for one number of rows and columns, and the tensors that it reads and writes."""
+FIXED_ROWS = 32
+"""Most rows of which as many are computed for one."""
 
-    graph: torch.cuda.CUDAGraph
+
+class Recorded(NamedTuple):
+    """One graph, for one number of rows and columns, and the tensors that it reads."""
+
     ids: Tensor
     positions: Tensor
-    scores: Tensor
+    replay: Callable[[], Tensor]
 
 
 class Graphs:
     """Decode steps recorded for several numbers of rows and columns; a step replays the smallest that fits.
+
+    Args:
+        model: whose cache it is.
+        recorded: the step; by default the model's own.
+        sizes: rows and columns of each graph; by default a few of both, for any number of either.
 
     Raises:
         DeviceUnusable: not on a GPU.
         RuntimeError: a kernel cannot be recorded.
     """
 
-    def __init__(self, model: SlotModel) -> None:
+    read: Read | None = None
+    """Passes over prompts, if they are recorded too."""
+
+    def __init__(
+        self, model: SlotModel, recorded: Step | None = None, sizes: Sequence[tuple[int, int]] = ()
+    ) -> None:
         if model.model.device.type != "cuda":
             raise DeviceUnusable("CUDA graphs need a GPU")
-        self._model, self._idle = model, model.cache.context
-        self._pool = torch.cuda.graph_pool_handle()
-        self.sizes = [
+        self.recorded = recorded or model.step
+        """What runs in a graph, to be run without one."""
+        self._device, self._idle = model.model.device, model.cache.context
+        self.recorder = Recorder(self._device)
+        self.sizes = sizes or [
             (rows, columns)
             for rows in doublings(1, model.cache.slots)
-            for columns in doublings(max(1, model.cache.context // 4), model.cache.context)
+            for columns in quarters(model.cache.context)
         ]
         """Rows and columns of each graph."""
         # The largest first, so that the others reuse the memory of its pool.
@@ -89,59 +106,38 @@ class Graphs:
         step = self._steps[min(size for size in self._steps if size[0] >= number and size[1] >= columns)]
         step.ids[:number], step.positions[:number] = ids, positions
         step.positions[number:] = self._idle
-        step.graph.replay()
-        return step.scores[:number]
+        return step.replay()[:number]
 
-    @torch.inference_mode()
     def _record(self, rows: int, columns: int) -> Recorded:
-        device = self._model.model.device
-        ids = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+        ids = torch.zeros(rows, 1, dtype=torch.int64, device=self._device)
         positions = torch.full_like(ids, self._idle)
-        # In a first run, on another stream, libraries allocate workspaces, which must not be recorded.
-        aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            self._model.step(ids, positions, columns)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with undone_on_failure(device, self._pool), torch.cuda.graph(graph, pool=self._pool):
-            scores = self._model.step(ids, positions, columns)
-        return Recorded(graph, ids, positions, scores)
+        return Recorded(ids, positions, self.recorder(lambda: self.recorded(ids, positions, columns)))
 
 
-@contextmanager
-def undone_on_failure(device: torch.device, pool: tuple[int, int]) -> Iterator[None]:
-    """Leaves stream, random generator and allocator as they were when a recording within it fails.
+def fused(model: SlotModel) -> Step:
+    """Graphs of `snb.engine.fused`: fewer kernels, and attention that reads no more than each row has.
 
-    torch up to 2.13 stops half-way when a recording becomes invalid: its stream stays the current one, the
-    generator still expects to be recorded, allocations still go into the pool, and the pool is never released
-    (pytorch #171263). Delete this when `torch.cuda.graph` cleans up by itself.
+    Prompts are read by graphs too, of the model's own passes.
+
+    Raises:
+        DeviceUnusable: the GPU is too old, or Triton or a compiler for it is absent.
     """
-    index, stream = device.index or 0, torch.cuda.current_stream(device)
-    generator = torch.cuda.default_generators[index]
-    state = generator.graphsafe_get_state()
-    generator.graphsafe_set_state(generator.clone_state())  # the recording changes this copy
-    try:
-        yield
-    except BaseException:
-        with suppress(RuntimeError):  # the recording had ended properly
-            torch._C._cuda_endAllocateToPool(index, pool)
-            torch._C._cuda_releasePool(index, pool)
-        raise
-    finally:
-        torch.cuda.set_stream(stream)
-        generator.graphsafe_set_state(state)
+    device, slots = model.model.device, model.cache.slots
+    if missing := list(lacking(capability(device))):
+        raise DeviceUnusable([f"the fused step needs {one}" for one in missing])
+    from snb.engine.fused import Fused  # imports Triton, which a CPU does not have
 
-
-def doublings(first: int, last: int) -> list[int]:
-    """`first` and its doubles below `last`, then `last`."""
-    sizes = [first]
-    while sizes[-1] < last:
-        sizes.append(min(2 * sizes[-1], last))
-    return sizes
+    # Products of 16 bits read the same bytes for 1 to 32 rows, so one graph serves them all, and what runs
+    # beside a row never changes the shapes that its numbers are computed in. nf4's take longer with each row.
+    plain = model.layers[0].mlp.projections.whole is not None
+    rows = [slots] if plain and slots <= FIXED_ROWS else doublings(1, slots)
+    graphs = Graphs(model, Fused(model), [(number, model.cache.context) for number in rows])
+    graphs.read = Prefills(model, graphs.recorder)
+    return graphs
 
 
 PATHS: dict[str, Callable[[SlotModel], Step]] = {
+    "fused": fused,
     "graphs": Graphs,
     "packed": packed,
     "shared": shared,
@@ -151,8 +147,11 @@ PATHS: dict[str, Callable[[SlotModel], Step]] = {
 
 def candidates(wanted: str, device: str) -> list[str]:
     """The paths to try for a setting, fastest first; the last one runs everywhere."""
+    if wanted == "fused":
+        return ["fused", "graphs", "eager"]
     if wanted != "auto":
         return list(dict.fromkeys([wanted, "eager"]))
+    # Not `fused`, which no card has run yet: after an illegal memory access no other path works either.
     return ["graphs", "eager"] if device == "cuda" else ["packed", "shared", "eager"]
 
 

@@ -7,14 +7,13 @@ depends on another token.
 
 import functools
 import math
-import os
-import shutil
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from snb.engine.compiler import capability, lacking
 
 INT8, FP8 = torch.int8, torch.float8_e4m3fn
 LARGEST = {INT8: 127, FP8: 448}
@@ -82,10 +81,8 @@ class Rowwise(nn.Module):
 
 @functools.cache
 def _kernel(device: torch.device) -> Callable[..., Tensor] | None:
-    """The product in Triton, which knows no GPU before sm80, and compiles in C what launches its kernels."""
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    if capability < (8, 0) or not compiler or not find_spec("triton"):
+    """The product in Triton, where that can compile it."""
+    if any(lacking(capability(device))):
         return None
     from snb.engine.rowwise_kernel import product
 

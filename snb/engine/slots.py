@@ -18,11 +18,13 @@ ALIGNMENT = 64
 def sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
     """A tensor on the device, without waiting for the work that it has been given."""
     tensor = torch.tensor(numbers)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""
+Read = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+"""A pass over prompts: what `SlotModel.read` does."""
 
 
 class SlotCache:
@@ -112,20 +114,24 @@ class SlotModel:
         self._columns = torch.arange(context + 1, device=model.device)
         cosines, sines = model.model.rotary_emb(self.cache.keys[0, :1, :1], self._columns[None])
         sines[..., : sines.shape[-1] // 2] *= -1
-        self._angles = cosines[0], sines[0]
+        self.angle_tables = cosines[0], sines[0]
+        """Cosines and sines of each position, `[context + 1, head_dim]`; see `decoder.rotated`."""
 
     def angles(self, positions: Tensor) -> list[Tensor]:
         """Of the rotary embedding; see `decoder.rotated`."""
-        return [table[positions][:, None] for table in self._angles]
+        return [table[positions][:, None] for table in self.angle_tables]
 
     @torch.inference_mode()
-    def prefill(self, rows: list[int], ids: list[list[int]], starts: list[int]) -> Tensor:
+    def prefill(
+        self, rows: list[int], ids: list[list[int]], starts: list[int], read: Read | None = None
+    ) -> Tensor:
         """Scores of the token after the last of each row, fp32 `[n, vocabulary]`.
 
         Args:
             rows: the rows of the cache, each at most once.
             ids: the new tokens of each row, at least one.
             starts: how many tokens of each row are in the cache already.
+            read: a recorded pass; by default this model's own, which runs eagerly.
         """
         width = max(map(len, ids))
         padded = self._tensor([row + [0] * (width - len(row)) for row in ids])
@@ -133,8 +139,25 @@ class SlotModel:
         positions = self._tensor(starts)[:, None] + offsets
         positions = torch.where(offsets < lengths[:, None], positions, self.cache.context)
         longest = max(start + len(row) for start, row in zip(starts, ids, strict=True))
-        hidden = self._forward(self._tensor(rows), padded, positions, self.aligned(longest))
-        return self._scores(hidden[self._columns[: len(ids)], lengths - 1])
+        run = read or self.read
+        return run(self._tensor(rows), padded, positions, lengths - 1, self.aligned(longest))
+
+    @torch.inference_mode()
+    def read(self, rows: Tensor, ids: Tensor, positions: Tensor, last: Tensor, columns: int) -> Tensor:
+        """One pass over new tokens; as in `step`, all its work is on the device.
+
+        Args:
+            rows: int64 `[n]`, of the cache.
+            ids: int64 `[n, tokens]`.
+            positions: int64 `[n, tokens]`, the column of each; the one past the context for padding.
+            last: int64 `[n]`, which token of a row to score.
+            columns: how many of them attention reads.
+
+        Returns:
+            Scores, fp32 `[n, vocabulary]`.
+        """
+        hidden = self._forward(rows, ids, positions, columns)
+        return self._scores(hidden[self._columns[: len(ids)], last])
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], starts: Sequence[int], step: Step | None = None) -> Tensor:
@@ -183,7 +206,7 @@ class SlotModel:
         hidden = self._columns[read] > positions[:, None, :, None]
         if sharing:
             hidden = hidden | (self._columns[read] < sharing.own[:, None, None, None])
-        if not hidden.is_cuda and not hidden.any():
+        if hidden.device.type == "cpu" and not hidden.any():
             return None
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=hidden.device)
         return mask.masked_fill_(hidden, -torch.inf).repeat(1, 1, self._groups, 1)

@@ -5,9 +5,11 @@ shapes give the same bits. Where they do not, the check reports that it is blind
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from snb.card import PREFILL_TOKENS
 from snb.engine.shared import Prefix
@@ -19,31 +21,44 @@ WIDTH = 512
 SENTINEL = 7.0
 """Value of the cells that must not be written to."""
 
+Pass = Callable[..., Tensor]
+"""A `Step` or a `Read`."""
+
 
 def replays(model: SlotModel, step: Step) -> Iterator[Finding]:
-    """A replayed graph, or any step but the model's own, gives the same scores and writes the same cells."""
-    if step == model.step:
+    """A replayed graph, or any pass but one's own, gives the same scores and writes the same cells."""
+    recorded = getattr(step, "recorded", model.step)
+    if step == recorded:
         return
-    device = model.model.device
-    for rows, columns in getattr(step, "sizes", [(model.cache.slots, model.cache.context)]):
-        size = f"{rows} rows over {columns} columns"
+    device, slots, context = model.model.device, model.cache.slots, model.cache.context
+    for rows, columns in getattr(step, "sizes", [(slots, context)]):
         ids = torch.arange(5, 5 + rows, device=device)[:, None]
         positions = torch.arange(rows, device=device)[:, None].neg() % columns
-        own, replayed, again = (
-            _result(model, run, ids, positions, columns) for run in (model.step, step, model.step)
-        )
-        if not _same(own, again):
-            yield Finding("blind", f"{size}: the same step gives two results")
-        elif not _same(own, replayed):
-            yield Finding("fault", f"{size}: a replayed step is not what was recorded")
+        size = f"{rows} rows over {columns} columns"
+        yield from _replayed(model, size, positions, recorded, step, (ids, positions, columns))
+    read: Any = getattr(step, "read", None)
+    for rows, width, columns in getattr(read, "sizes", []):
+        number, places = torch.arange(rows, device=device), torch.arange(width, device=device)
+        positions = torch.where(places < columns, places, context).expand(rows, -1)
+        given = number, positions % 300 + 5 + number[:, None], positions, number * 0, columns
+        size = f"{rows} times {width} tokens over {columns} columns"
+        yield from _replayed(model, size, positions, model.read, read, given)
 
 
-def _result(model: SlotModel, step: Step, ids: Tensor, positions: Tensor, columns: int) -> Sequence[Tensor]:
-    """Scores, and the keys and values written."""
-    scores = step(ids, positions, columns).clone()
-    rows = torch.arange(len(ids), device=ids.device)
+def _replayed(
+    model: SlotModel, size: str, positions: Tensor, own: Pass, replay: Pass, given: Sequence[Any]
+) -> Iterator[Finding]:
+    """Compares scores, and the keys and values that were written to the first rows."""
+    rows = torch.arange(len(positions), device=positions.device)[:, None]
     stores = model.cache.keys, model.cache.values
-    return [scores, *(store[:, rows, :, positions[:, 0]].clone() for store in stores)]
+    first, replayed, again = (
+        [run(*given).clone(), *(store[:, rows, :, positions].clone() for store in stores)]
+        for run in (own, replay, own)
+    )
+    if not _same(first, again):
+        yield Finding("blind", f"{size}: the same pass gives two results")
+    elif not _same(first, replayed):
+        yield Finding("fault", f"{size}: a replayed pass is not what was recorded")
 
 
 @torch.inference_mode()
@@ -142,13 +157,20 @@ def writes(model: SlotModel, step: Step) -> Iterator[Finding]:
         model, "prefill", padded, places, lambda: model.prefill(list(range(rows)), ids, starts)
     )
     newest, places = padded[:, :1], torch.tensor([[9], [6]][:rows], device=device)
-    yield from _written(model, "decode", newest, places, lambda: step(newest, places, min(64, idle)))
+    sizes = [size for size, _ in getattr(step, "sizes", [(rows, idle)]) if size >= rows]
+    yield from _written(
+        model, "decode", newest, places, lambda: step(newest, places, min(64, idle)), min(sizes)
+    )
 
 
 def _written(
-    model: SlotModel, what: str, ids: Tensor, positions: Tensor, run: Callable[[], Tensor]
+    model: SlotModel, what: str, ids: Tensor, positions: Tensor, run: Callable[[], Tensor], computed: int = 0
 ) -> Iterator[Finding]:
-    """Compares the first rows, and one more, with what layer 0's own modules compute in the same shape."""
+    """Compares the first rows, and one more, with what layer 0's own modules compute in the same shape.
+
+    Args:
+        computed: how many rows `run` pads them to, if it does.
+    """
     stores = model.cache.keys[0], model.cache.values[0]
     rows = range(min(len(ids) + 1, model.cache.slots))
     for row in rows:
@@ -156,8 +178,10 @@ def _written(
         for store in stores:
             store[row] = SENTINEL
     run()
-    expected = first_layer(model, ids, positions)
-    if not _same(expected, first_layer(model, ids, positions)):
+    more = (0, 0, 0, max(0, computed - len(ids)))
+    shape = pad(ids, more), pad(positions, more, value=model.cache.context)
+    expected = first_layer(model, *shape)
+    if not _same(expected, first_layer(model, *shape)):
         yield Finding("blind", f"{what}: layer 0 gives two results")
         return
     for store, new in zip(stores, expected, strict=True):

@@ -10,15 +10,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from snb.engine.decoder import Layer
-from snb.engine.slots import SlotModel
+from snb.engine.slots import SlotModel, Step
 from snb.self_test import reference
 from snb.self_test.finding import Finding
 
@@ -45,7 +44,7 @@ Passes = dict[tuple[int, str], tuple[Tensor, Tensor]]
 
 
 @torch.inference_mode()
-def judge(model: SlotModel, text: Sequence[int]) -> tuple[list[Finding], Figures]:
+def judge(model: SlotModel, text: Sequence[int], step: Step) -> tuple[list[Finding], Figures]:
     """Teacher-forces a text through the engine's passes and compares the results with fp32.
 
     Some rows are run as requests are. Then one row alone and all rows at once take decode steps, since other
@@ -54,16 +53,17 @@ def judge(model: SlotModel, text: Sequence[int]) -> tuple[list[Finding], Figures
     Args:
         model: its rows are overwritten.
         text: ids, best of a natural text, whose scores are sharpest; repeated if short.
+        step: of decoding, without a graph; it may have `layers` of its own.
     """
     slots, device = model.cache.slots, model.model.device
     rows = min(ROWS, slots)
     ids = _rows(text, rows, PREFIX + CHUNK - 1 + -(-POSITIONS // rows), device)
-    scores, passes = _forced(model, ids, CHUNK)
+    scores, passes = _forced(model, step, ids, CHUNK)
     findings, figures = _compare_scores(model, ids, scores)
     runs = [(passes, PREFIX + CHUNK)]
     for others in sorted({1, slots} - {rows}):
         ids = _rows(text, others, PREFIX + -(-STEPS // others), device)
-        runs.append((_forced(model, ids, 0)[1], PREFIX))
+        runs.append((_forced(model, step, ids, 0)[1], PREFIX))
     compared = [_compare_parts(model, *run) for run in runs]
     figures["worst_part"] = max(ratio for _, ratio in compared)
     return findings + [finding for part, _ in compared for finding in part], figures
@@ -77,12 +77,12 @@ def _rows(text: Sequence[int], rows: int, tokens: int, device: torch.device) -> 
     return torch.cat([endless[:PREFIX].expand(rows, -1), parts], dim=1)
 
 
-def _forced(model: SlotModel, ids: Tensor, chunk: int) -> tuple[Tensor, Passes]:
+def _forced(model: SlotModel, step: Step, ids: Tensor, chunk: int) -> tuple[Tensor, Passes]:
     """Scores of each row's last positions, fp32 `[n, positions, vocabulary]`, and the layers' passes."""
     rows, cache = list(range(len(ids))), model.cache
     prefix, own = ids[0, :PREFIX].tolist(), ids[:, PREFIX : PREFIX + chunk].tolist()
     scores = []
-    with _recorded(model.layers) as passes:
+    with _recorded(model.layers, getattr(step, "layers", ())) as passes:
         model.prefill([0], [prefix], [0])
         saved = cache.save(0, prefix)
         for row in rows:
@@ -90,15 +90,19 @@ def _forced(model: SlotModel, ids: Tensor, chunk: int) -> tuple[Tensor, Passes]:
         if chunk:
             scores.append(model.prefill(rows, own, [PREFIX] * len(rows)))
         columns = range(PREFIX + chunk, ids.shape[1])
-        scores += [model.decode(ids[:, column].tolist(), [column] * len(rows)) for column in columns]
+        scores += [model.decode(ids[:, column].tolist(), [column] * len(rows), step) for column in columns]
     for row in rows:
         cache.start(row, None)
     return torch.stack(scores, dim=1), {part: _joined(calls) for part, calls in passes.items()}
 
 
 @contextmanager
-def _recorded(layers: Sequence[Layer]) -> Iterator[dict[tuple[int, str], list[tuple[Tensor, Tensor]]]]:
-    """Keeps inputs and outputs of every layer's attention and MLP, on the CPU to spare a full card."""
+def _recorded(*models: Sequence[Any]) -> Iterator[dict[tuple[int, str], list[tuple[Tensor, Tensor]]]]:
+    """Keeps inputs and outputs of every layer's attention and MLP, on the CPU to spare a full card.
+
+    Args:
+        models: layers of prefill, and those of a step that has its own.
+    """
     calls: dict[tuple[int, str], list[tuple[Tensor, Tensor]]] = defaultdict(list)
 
     def recorder(part: tuple[int, str], run: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -110,7 +114,8 @@ def _recorded(layers: Sequence[Layer]) -> Iterator[dict[tuple[int, str], list[tu
         return keep
 
     with ExitStack() as stack:
-        for (number, layer), name in product(enumerate(layers), ("attention", "mlp")):
+        layers = chain.from_iterable(map(enumerate, models))
+        for (number, layer), name in product(layers, ("attention", "mlp")):
             run = getattr(layer, name)
             setattr(layer, name, recorder((number, name), run))
             stack.callback(setattr, layer, name, run)

@@ -5,10 +5,11 @@ scripts/gpu-report --random --minutes 9      random weights of the true shape: n
 scripts/gpu-report --cpu --random            every part on a CPU, with a tiny shape
 
 AS_IS=1 in front takes the packages of this Python, where the pinned ones cannot be installed. In order of
-worth: boots in bf16 and nf4, every slot filled to its end, memory, steps, prefill, tokens in process, plain
-generate and rounding; the card made as small as a T4 and as one of 24 GB; the GPU tests; the server; boots in
-fp8, int8, fp16 and prepared nf4. A part that fails, hangs or does not fit is recorded with its reason. After
-every table report.json and report.md are rewritten; they name no host, user, folder or token.
+worth: boots in bf16, by the fused step and in nf4, every slot filled to its end, memory, steps, prefill,
+tokens in process, seeds alone and in company, plain generate and rounding; the card made as small as a T4 and
+as one of 24 GB; the GPU tests; the server; boots in fp8, int8 and prepared nf4. A part that fails, hangs or
+does not fit is recorded with its reason. After every table report.json and report.md are rewritten; they name
+no host, user, folder or token.
 """
 
 import argparse
@@ -44,7 +45,7 @@ ROOM = 45 * 10**9
 SLOWER, COLD = 2, 30.0
 """Where there is a deadline, a part may take so many times as long as expected, and so many seconds more."""
 FULL = ("full", "memory")
-TABLES = (*FULL, "speed", "steps", "prefill", "throughput", "generate", "rounding")
+TABLES = (*FULL, "speed", "steps", "prefill", "throughput", "company", "generate", "rounding")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Task:
     precision: str = "auto"
     count: int = 1  # slots of a boot, pupils at a server
     tables: tuple[str, ...] = ()  # methods of `measures.Measures`
+    path: str = ""  # SNB_PATH; by default that of the environment
     free: float = 0.0  # GiB that are left free on the card; 0 takes it as it is
     prepared: bool = False  # whether the weights are prepared first
 
@@ -65,15 +67,15 @@ class Task:
 # a prompt, and 2.3 an answer of plain generate.
 GPU = (
     Task("weights", 35),
-    Task("bf16", 70, "bf16", 32, TABLES),
-    Task("nf4", 55, "nf4", 16, TABLES),
+    Task("bf16", 75, "bf16", 32, TABLES),
+    Task("fused", 45, "bf16", 32, ("steps", "prefill", "throughput", "company"), path="fused"),
+    Task("nf4", 48, "nf4", 16, (*FULL, "steps", "prefill", "throughput", "rounding")),
     Task("T4", 28, "nf4", 16, FULL, free=14.6),
     Task("24GB", 33, "nf4", 16, FULL, free=22.0),
     Task("tests", 85),
     Task("server", 65, count=32),
-    Task("fp8", 45, "fp8", 32, (*FULL, "steps", "throughput")),
-    Task("int8", 35, "int8", 16, (*FULL, "steps")),
-    Task("fp16", 26, "fp16", 16, FULL),
+    Task("fp8", 40, "fp8", 32, ("memory", "steps", "throughput"), path="fused"),
+    Task("int8", 28, "int8", 16, ("steps",)),
     Task("prepared", 45, "nf4", 4, FULL, prepared=True),
 )
 CPU = (
@@ -154,6 +156,8 @@ class Inspection:
 
     def _boot(self, task: Task, until: float) -> Iterator[Tables]:
         settings = {**self.settings, "SNB_PRECISION": task.precision, "SNB_SLOTS": str(task.count)}
+        if task.path:
+            settings["SNB_PATH"] = task.path
         if task.prepared:
             settings["SNB_PREPARED"] = str(self.scratch / "prepared")
             options = ["--precision", task.precision, "--skip-quality", "--output", settings["SNB_PREPARED"]]

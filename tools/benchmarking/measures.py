@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from snb.card import GIB, PREFILL_TOKENS, Footprint
-from snb.engine.paths import doublings
+from snb.engine.generation import Generation
+from snb.engine.recording import doublings
 from snb.engine.slots import Step
 from snb.parameters import Sampling
 from snb.philosophers import names, persona
@@ -91,10 +92,14 @@ class Measures:
 
     def _step(self, step: Step, rows: int) -> float:
         """Milliseconds of one that reads `columns` of the cache."""
+        return self._milliseconds(step, *self._inputs(rows))
+
+    def _inputs(self, rows: int) -> tuple[Tensor, Tensor, int]:
+        """Of a step, for the first rows."""
         for row in range(rows):
             self.model.cache.start(row, None)  # a prefix may be longer than `columns`
         ids = self._tensor([[100]] * rows)
-        return self._milliseconds(step, ids, torch.full_like(ids, self.columns - 1), self.columns)
+        return ids, torch.full_like(ids, self.columns - 1), self.columns
 
     def _read(self, rows: int, columns: int) -> float:
         """Milliseconds for the bytes of a step, at the bandwidth measured here."""
@@ -126,7 +131,7 @@ class Measures:
     def prefill(self) -> Iterator[Row]:
         """New tokens of one prompt, read at once; and the least time for them at the rates measured here."""
         for tokens in (size for size in (64, 256, PREFILL_TOKENS) if size < self.context):
-            own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0])
+            own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0], self.engine.read)
             bound = 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
             yield {"tokens": tokens, "measured_ms": own, "bound_ms": bound}
 
@@ -135,7 +140,7 @@ class Measures:
         from the last first token on; these also over rows ÷ step."""
         for rows in sorted({1, max(1, self.slots // 2), self.slots}):
             began = time.monotonic()
-            asked = [self.engine.generate(*self._question(number), number) for number in range(rows)]
+            asked = self._asked(rows)
             while not all(one.tokens or one.finish_reason for one in asked):
                 time.sleep(0.005)
             spoken, before = time.monotonic(), sum(len(one.tokens) for one in asked)
@@ -150,6 +155,24 @@ class Measures:
                 "while_decoding": decoding,
                 "over_rows_per_step": decoding * self._step(self.engine.step, rows) / 1e3 / rows,
             }
+
+    def company(self) -> Iterator[Row]:
+        """What a seed gives in company as alone: tokens before the first other one; scores of one step."""
+        [alone] = self._asked(1)
+        list(alone)
+        for rows in sorted({max(1, self.slots // 2), self.slots} - {1}):
+            together = self._asked(rows)
+            for one in together:
+                list(one)
+            pairs = enumerate(zip(alone.tokens, together[0].tokens, strict=False))
+            parted = next((at for at, (own, other) in pairs if own != other), len(alone.tokens))
+            first, among = (self.engine.step(*self._inputs(count))[0].clone() for count in (1, rows))
+            same = "yes" if torch.equal(first, among) else "no"
+            yield {"rows": rows, "tokens": len(alone.tokens), "same_tokens": parted, "same_scores": same}
+
+    def _asked(self, number: int) -> list[Generation]:
+        """The first questions of the workload, each with its own seed."""
+        return [self.engine.generate(*self._question(one), one) for one in range(number)]
 
     def generate(self) -> Iterator[Row]:
         """Plain `generate` on the first of these questions: tokens a second over all the time."""
@@ -184,7 +207,8 @@ class Measures:
         """The engine's scores after each of the last tokens: the prompt in its chunks, then step by step."""
         body = len(ids) - FORCED
         for start in range(0, body, PREFILL_TOKENS):
-            read = self.model.prefill([0], [ids[start : min(body, start + PREFILL_TOKENS)]], [start])
+            chunk = ids[start : min(body, start + PREFILL_TOKENS)]
+            read = self.model.prefill([0], [chunk], [start], self.engine.read)
         decode, step = self.model.decode, self.engine.step
         steps = [decode([ids[at]], [at], step)[0].clone() for at in range(body, len(ids))]
         return torch.stack([read[0], *steps])
@@ -221,12 +245,15 @@ def write(name: str, *rows: Row) -> None:
 def boot(began: float) -> Service:
     """A service; writes what it took, and what its self-test measured."""
     imported = time.time() - began
-    service = Service(Settings.from_environment())
+    settings = Settings.from_environment()
+    service = Service(settings)
     choice = service.boot
     phases = {f"{name}_s": seconds for name, seconds in choice.seconds.items()}
     chosen = {"path": choice.path, "precision": choice.precision, "slots": choice.slots}
     write("boot", {**chosen, "imports_s": imported, **phases, "ready_s": time.time() - began})
     write("self-test", choice.self_test.figures)
+    if settings.path not in ("auto", choice.path):
+        sys.exit(f"the path {settings.path} is of no use here, for the reason above; {choice.path} is")
     return service
 
 

@@ -27,8 +27,8 @@ TARGET = ("--python-version=3.11", "--python-platform=x86_64-unknown-linux-gnu")
 OPTIONS = (*TARGET, "--quiet", "--no-header", "--annotation-style=line")
 HEADER = "# Written by scripts/pin-packages from pyproject.toml, where the reasons are.\n"
 CURE = "uv is absent, or found no network or no such version; the pins of before stand, and still install"
-LEFT_TO_TORCH = re.compile(r"^(?:nvidia|cuda|triton)\b.*\n", re.MULTILINE)
-"""torch pins these itself, others in each of its builds, and none in the one for the CPU."""
+LEFT_TO_TORCH = re.compile(r"^(?:nvidia|cuda|triton)\b(?!.*pyproject).*\n", re.MULTILINE)
+"""torch pins these itself, others in each of its builds; but what pyproject names itself is pinned."""
 
 
 def resolve(groups: Sequence[str], preferred: str) -> str:
