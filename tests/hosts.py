@@ -46,46 +46,6 @@ print(json.dumps({
     "timeout": service.lb_stream_timeout_seconds,
 }))
 """
-PREDICTOR = '''"""A predictor whose setup, health and answers wait for files beside it."""
-
-import pathlib
-import threading
-import time
-
-from cog import BasePredictor, ConcatenateIterator, Input, concurrent, streaming
-from snb import cancel
-
-cancel.install()
-
-
-class Predictor(BasePredictor):
-    def setup(self) -> None:
-        while not pathlib.Path("set-up").exists():
-            time.sleep(0.02)
-        if pathlib.Path("fail").exists():
-            raise RuntimeError("told to")
-
-    @streaming
-    @concurrent(max=2)
-    async def predict(
-        self, max_tokens: int = Input(description="Pieces.", ge=0, default=1)
-    ) -> ConcatenateIterator[str]:
-        canceled = threading.Event()
-        cancel.current().then(canceled.set)
-
-        def answer():
-            for piece in range(max_tokens):
-                yield f"{piece} "
-                while not pathlib.Path("go-on").exists():
-                    if canceled.wait(0.02):
-                        pathlib.Path(f"canceled-{id(canceled)}").touch()
-                        return
-
-        return answer()
-
-    def healthcheck(self) -> bool:
-        return not pathlib.Path("sick").exists()
-'''
 
 
 @functools.cache
@@ -149,10 +109,12 @@ def skypilot(folder: Path, **secrets: str) -> dict[str, Any]:
 
 
 def puppet(folder: Path, *signs: str, places: int = 2) -> Path:
-    """A project folder with PREDICTOR, and the files in it that it is not to wait for."""
+    """A project folder: predict.py before the service of tests/puppet.py, which need not wait for `signs`."""
     folder.mkdir(exist_ok=True)
-    (folder / "predict.py").write_text(PREDICTOR.replace("max=2", f"max={places}"))
-    (folder / "cog.yaml").write_text((ROOT / "cog.yaml").read_text())
+    contract = (ROOT / "predict.py").read_text(encoding="utf-8")
+    contract = contract.replace("snb.service", "tests.puppet").replace("max=32", f"max={places}")
+    (folder / "predict.py").write_text(contract, encoding="utf-8")
+    shutil.copy(ROOT / "cog.yaml", folder)
     for sign in signs:
         (folder / sign).touch()
     return folder
@@ -187,8 +149,11 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def puppet_server(folder: Path) -> Iterator[Server]:
-    """The front before Cog's server on PREDICTOR; it waits for `set-up`."""
-    with (folder / "log").open("w") as log, Server({}, log=log, directory=folder, module=FRONT) as server:
+def puppet_server(folder: Path, module: str = FRONT, **settings: str) -> Iterator[Server]:
+    """The front before Cog's server on such a folder, once it says how it is; its log is `log` there."""
+    with (
+        (folder / "log").open("w") as log,
+        Server(settings, log=log, directory=folder, module=module) as server,
+    ):
         until(lambda: server.status() != "DOWN")
         yield server

@@ -67,7 +67,7 @@ const ANSWERS = ["Erreur : tu confonds la cause et l’effet.", "❌ Non.", "Err
 for (const [door, backend] of Object.entries(DOORS)) {
   test(`${door}: an answer that looks like an error, or like the tail of the first Space, is an answer`, async () => {
     for (const answer of ANSWERS) {
-      for (const ask of Object.values(WAYS)) assert.equal(await ask("kant", "", answer, { backends: [backend] }), answer);
+      for (const ask of Object.values(WAYS)) assert.equal(await ask("kant", "", `Dis ${answer}`, { backends: [backend] }), answer);
     }
   });
 }
