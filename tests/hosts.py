@@ -30,11 +30,14 @@ import json, sys
 import sky
 from sky.utils import yaml_utils
 
-config = yaml_utils.safe_load(open(sys.argv[1]))
-task = sky.Task.from_yaml_config(config, secrets_overrides=json.loads(sys.argv[2]))
+def read(**more):
+    return sky.Task.from_yaml_config(yaml_utils.safe_load(open(sys.argv[1])), **more)
+
+closed, task = read(), read(secrets_overrides=json.loads(sys.argv[2]))
 service = task.service
 kinds = ("ports", "disk_size", "cloud")
 print(json.dumps({
+    "without_secrets": [one.name for one in closed.managed_secret_refs],
     "resources": [{kind: getattr(one, kind) for kind in kinds} for one in task.resources],
     "secrets": {name: value.get_secret_value() for name, value in task.secrets.items()},
     "required": [one.name for one in task.managed_secret_refs],

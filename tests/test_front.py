@@ -1,4 +1,4 @@
-"""The front before Cog's own server and the contract: who gets in, what may be asked, and what ends it all."""
+"""The front before Cog's own server and the contract: who gets in, what may be asked, what ends it all."""
 
 import asyncio
 import contextlib

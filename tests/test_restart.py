@@ -44,14 +44,19 @@ class Container:
     def answers(self) -> None:
         """Fails unless it takes a question and answers it."""
         headers = {"Authorization": f"Bearer {KEY}"}
-        reply = httpx.post(f"{self.url}/predictions", json={"input": {}}, headers=headers, timeout=600)
+        reply = httpx.post(
+            f"{self.url}/predictions",
+            json={"input": {"user_message": "a", "max_tokens": 1}},
+            headers=headers,
+            timeout=600,
+        )
         assert reply.json()["output"] == ["0 "]
 
 
 @contextlib.contextmanager
 def container(folder: Path, *before: str) -> Iterator[Container]:
     """One on a predictor without a model, for its boot; `before` stands before the loop."""
-    port, project = free_port(), puppet(folder / "project", "set-up", "go-on")
+    port, project = free_port(), puppet(folder / "project", "set-up")
     schema.write(project)
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
