@@ -152,11 +152,11 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def puppet_server(folder: Path, module: str = FRONT, **settings: str) -> Iterator[Server]:
+def puppet_server(folder: Path, module: str = FRONT, port: int = 0, **settings: str) -> Iterator[Server]:
     """The front before Cog's server on such a folder, once it says how it is; its log is `log` there."""
     with (
         (folder / "log").open("w") as log,
-        Server(settings, log=log, directory=folder, module=module) as server,
+        Server(settings, port, "127.0.0.1", log, folder, module) as server,
     ):
         until(lambda: server.status() != "DOWN")
         yield server
