@@ -1,6 +1,7 @@
 """What the tests of deploy/ and docs/repli.md share: tools, a server whose states are set, the door."""
 
 import contextlib
+import copy
 import functools
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
+import psutil
 import pytest
 
 from snb.front.process_group import end, start
@@ -160,3 +162,19 @@ def puppet_server(folder: Path, module: str = FRONT, port: int = 0, **settings: 
     ):
         until(lambda: server.status() != "DOWN")
         yield server
+
+
+def behind(front: Server) -> Server:
+    """Cog's own server behind a front that is ready; it asks for no key."""
+    cog = copy.copy(front)
+    connections = cog_processes(front)[0].net_connections()
+    [cog.port] = {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+    cog.url = f"http://127.0.0.1:{cog.port}"
+    return cog
+
+
+def cog_processes(server: Server) -> list[psutil.Process]:
+    """Cog's server and its worker, in the order of their start; their shells' names are not Python's."""
+    children = psutil.Process(server.pid).children(recursive=True)
+    python = [one for one in children if "python" in one.name() and "cog" in " ".join(one.cmdline())]
+    return sorted(python, key=lambda one: one.create_time())

@@ -29,7 +29,7 @@ from snb.front.answers import FOLDERS
 from snb.front.cog_server import disk_full
 from snb.front.connection import Connection
 from snb.settings import Settings
-from tests.hosts import KEY, puppet, puppet_server
+from tests.hosts import KEY, behind, cog_processes, puppet, puppet_server
 from tests.waiting import until
 from tools.command import say
 from tools.endpoints.endpoint import Failed
@@ -485,10 +485,9 @@ def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
     folder = puppet(tmp_path / "project", "set-up")
     with puppet_server(folder) as server, httpx.Client(timeout=600) as client:
         server.wait()
-        [cog, _] = cog_processes(server)
-        [port] = {one.laddr.port for one in cog.net_connections() if one.status == psutil.CONN_LISTEN}
+        cog = behind(server)
         # One of the two places is taken, and the front does not know.
-        taken, body = f"http://127.0.0.1:{port}/predictions/{'1' * 32}", asked(**LONG)
+        taken, body = f"{cog.url}/predictions/{'1' * 32}", asked(**LONG)
         assert client.put(taken, json=body, headers=ASYNCHRONOUS).status_code == 202
         assert client.post(f"{server.url}/predictions", json=body, headers=ASYNCHRONOUS).status_code == 202
         told: list[tuple[str, Any]] = []
@@ -496,7 +495,7 @@ def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
         asks = threading.Thread(target=lambda: listen(server, {"id": name, **body}, told))
         asks.start()
         until(lambda: client.get(f"{server.url}/predictions/{name}").status_code == 200)
-        assert client.get(f"http://127.0.0.1:{port}/health-check").json()["status"] == "BUSY"
+        assert cog.status() == "BUSY"
         assert client.post(f"{taken}/cancel").status_code == 200
         until(lambda: told)
         (folder / "go-on").touch()
@@ -517,10 +516,3 @@ def listen(server: Server, body: dict[str, Any], told: list[tuple[str, Any]]) ->
         "POST", f"{server.url}/predictions", json=body, headers=headers, timeout=600
     ) as response:
         told.extend(events(response))
-
-
-def cog_processes(server: Server) -> list[psutil.Process]:
-    """Cog's server and its worker, in the order of their start; their shells' names are not Python's."""
-    children = psutil.Process(server.pid).children(recursive=True)
-    python = [one for one in children if "python" in one.name() and "cog" in " ".join(one.cmdline())]
-    return sorted(python, key=lambda one: one.create_time())
