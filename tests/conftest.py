@@ -35,12 +35,17 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Among several workers, the files whose tests take long come first: none is left with one at the end."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        marks = {"server", "slow", "standin"}
-        long = Counter(item.path for item in items if marks & {mark.name for mark in item.iter_markers()})
-        items.sort(key=lambda item: -long[item.path])
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Among several workers one has all tests of the server `cog`; any other file has one, the longest first."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    long: Counter[str] = Counter()
+    groups = {item: "cog" if "cog" in item.fixturenames else item.path.name for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+        long[group] += bool({"server", "slow", "standin"} & {mark.name for mark in item.iter_markers()})
+    items.sort(key=lambda item: -long[groups[item]])
 
 
 @pytest.fixture(autouse=True)

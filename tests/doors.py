@@ -30,7 +30,6 @@ def main() -> None:
             "SNB_PIECE_MS": "0",  # else the number of pieces would depend on who is faster
             "SNB_API_KEY": KEY,
             "OMP_NUM_THREADS": "1",
-            "COG_MAX_CONCURRENCY": "64",  # the front ends itself where others take all places
         }
         log = stack.enter_context((folder / "log").open("w"))
         locked = stack.enter_context(Server(settings, log=log, module=FRONT))
