@@ -1,6 +1,7 @@
 """Fixtures: nothing here reaches the network, and everything started ends with its test."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from xdist.scheduler import LoadScopeScheduling
 
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS
@@ -35,17 +37,31 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Among several workers one has all tests of the server `cog`; any other file has one, the longest first."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    long: Counter[str] = Counter()
-    groups = {item: "cog" if "cog" in item.fixturenames else item.path.name for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-        long[group] += bool({"server", "slow", "standin"} & {mark.name for mark in item.iter_markers()})
-    items.sort(key=lambda item: -long[groups[item]])
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among several workers, the files whose tests take long come first: none is left with one at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        marks = {"server", "slow", "standin"}
+        long = Counter(item.path for item in items if marks & {mark.name for mark in item.iter_markers()})
+        items.sort(key=lambda item: -long[item.path])
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """A worker has all tests of a file, and one has all files with tests that share the server `cog`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "cog" if "cog: Server" in contents(file) else file
+
+
+@functools.cache
+def contents(file: str) -> str:
+    return (ROOT / file).read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    """See ByFile. xdist 3.8's own `loadgroup` sees no groups under pytest 9."""
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)
