@@ -1,7 +1,6 @@
 """Fixtures: nothing here reaches the network, and everything started ends with its test."""
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS
@@ -45,17 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: -long[item.path])
 
 
-class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+class ByFile(LoadScopeScheduling):
     """A worker has all tests of a file, and one has all files with tests that share the server `cog`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        return "cog" if "cog: Server" in contents(file) else file
-
-
-@functools.cache
-def contents(file: str) -> str:
-    return (ROOT / file).read_text(encoding="utf-8")
+        return "cog" if "cog: Server" in (ROOT / file).read_text(encoding="utf-8") else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -77,7 +77,7 @@ def test_the_door_boots_as_user_1000_from_a_mounted_repository(image: Image, tmp
     mounted.user = door.user
     with (tmp_path / "log").open("w") as log:
         environment = {**ORIGIN, "SNB_API_KEY": KEY, "SNB_PREPARED": "/prepared"}
-        with mounted.started(log, environment, "ro") as container:
+        with mounted.started(log, environment) as container:
             answer(container, "http://127.0.0.1:7860")
             assert Path("/proc", str(container.pid)).stat().st_uid == USER
             os.kill(container.pid, signal.SIGTERM)
@@ -103,7 +103,7 @@ def test_compose_finds_the_image_s_own_weights_without_a_setting_behind_caddy(
     own.user, own.command = service["user"], service["command"]
     given = {name: value for name, value in service["environment"].items() if value is not None}
     assert service["read_only"]
-    with (tmp_path / "log").open("w") as log, own.started(log, given, "ro") as model:
+    with (tmp_path / "log").open("w") as log, own.started(log, given) as model:
         answer_behind_caddy(model, tmp_path)
         subprocess.run([*model.inside, *service["healthcheck"]["test"][1:]], check=True)
     assert "weights: prepared nf4" in (tmp_path / "log").read_text()

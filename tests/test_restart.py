@@ -21,6 +21,7 @@ from tools.serving import schema
 from tools.serving.server import free_port
 
 pytestmark = pytest.mark.server
+QUESTION = {"input": {"user_message": "a", "max_tokens": 1}}
 RESTARTS = 'while :; do "$@"; done'
 """For sh: what `restart: always` does with a command."""
 SMALL_DISK = 'mount --bind . /mnt && mount -t tmpfs -o size=1m none /tmp && cd /mnt && exec "$@"'
@@ -46,7 +47,7 @@ class Container:
         headers = {"Authorization": f"Bearer {KEY}"}
         reply = httpx.post(
             f"{self.url}/predictions",
-            json={"input": {"user_message": "a", "max_tokens": 1}},
+            json=QUESTION,
             headers=headers,
             timeout=600,
         )

@@ -160,12 +160,6 @@ def checked(server: Double) -> dict[str, Verdict]:
     return {verdict.subject: verdict for verdict in smoke_test.verdicts(server.url)}
 
 
-def test_a_double_without_a_fault_passes() -> None:
-    with Double() as server:
-        verdicts = checked(server).values()
-    assert {verdict.state for verdict in verdicts} == {OK}, verdicts
-
-
 @pytest.mark.parametrize(
     ("fault", "subject", "words"),
     [
