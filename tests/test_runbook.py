@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -296,10 +297,8 @@ def test_vast_understands_its_commands(calls: list[Call], desk: Path) -> None:
 def test_vast_is_asked_for_what_the_model_needs_and_leaves_nothing_to_pay(calls: list[Call]) -> None:
     queries = [arguments[2] for arguments in of(calls, "vastai") if arguments[:2] == ["search", "offers"]]
     assert ["geolocation" in query for query in queries] == [True, False]
-    query, names = (
-        queries[1],
-        ("cuda_vers>=", "inet_down>=", "disk_space>=", "direct_port_count>=", "reliability>"),
-    )
+    query = queries[1]
+    names = ["cuda_vers>=", "inet_down>=", "disk_space>=", "direct_port_count>=", "reliability>"]
     assert all(name in query for name in names)
     assert len(re.findall(r"gpu_name in \[([^]]+)", query)[0].split(",")) >= 3
     create = next(arguments for arguments in of(calls, "vastai") if arguments[0] == "create")
@@ -419,14 +418,9 @@ def bodies(calls: Sequence[Call], url: str) -> Iterator[tuple[str, Any]]:
     """The method and the body of each request to a URL that begins so."""
     for name, arguments, given in calls:
         if name == "curl" and any(argument.startswith(url) for argument in arguments):
-            data = arguments[arguments.index("--data") + 1] if "--data" in arguments else None
-            method = (
-                arguments[arguments.index("--request") + 1]
-                if "--request" in arguments
-                else "POST"
-                if data
-                else "GET"
-            )
+            options = dict(pairwise(arguments))
+            data = options.get("--data")
+            method = options.get("--request", "POST" if data else "GET")
             yield method, json.loads(given if data == "@-" else data) if data else None
 
 
@@ -443,11 +437,8 @@ def test_replicates_own_client_has_the_fields_that_are_sent(calls: list[Call]) -
 
 def test_runpods_own_schema_takes_what_is_sent(calls: list[Call], desk: Path) -> None:
     server = npm_tools() / "@runpod" / "mcp-server" / "dist" / "stdio.mjs"
-    hello = {
-        "protocolVersion": "2025-03-26",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    }
+    client = {"name": "test", "version": "1"}
+    hello = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": client}
     messages: list[dict[str, Any]] = [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
@@ -465,11 +456,8 @@ def test_runpods_own_schema_takes_what_is_sent(calls: list[Call], desk: Path) ->
         for body in bodies:
             jsonschema.Draft202012Validator(schema).validate({"body": body})
     """
-    tools_of = {
-        "pods": "create-pod",
-        "registries": "create-registry",
-        "network-volumes": "create-network-volume",
-    }
+    tools_of = {f"{tool}s": f"create-{tool}" for tool in ("pod", "network-volume")}
+    tools_of["registries"] = "create-registry"
     volume = json.loads(re.findall("`DISQUE='([^']*)'`", PROSE)[0])
     for path, tool in tools_of.items():
         sent = [
