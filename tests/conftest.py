@@ -15,6 +15,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS
@@ -41,6 +42,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marks = {"server", "slow", "standin"}
         long = Counter(item.path for item in items if marks & {mark.name for mark in item.iter_markers()})
         items.sort(key=lambda item: -long[item.path])
+
+
+class ByFile(LoadScopeScheduling):
+    """A worker has all tests of a file, and one has all files with tests that share the server `cog`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "cog" if "cog: Server" in (ROOT / file).read_text(encoding="utf-8") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    """See ByFile. xdist 3.8's own `loadgroup` sees no groups under pytest 9."""
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Starts what the client's tests talk to, prints where as a line of JSON, and ends with its standard input.
 
-Behind every door is a real Cog server on a tiny random model, which says, as the stand-in does, that it is no
-philosopher. One more has the front before it, which asks for a key.
+Behind every door is one real Cog server on a tiny random model, which says, as the stand-in does, that it is
+no philosopher. The front before it, which asks for a key, is one of the doors.
 """
 
 import contextlib
@@ -11,12 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.hosts import KEY, behind
 from tests.replicate_server import ReplicateServer
 from tests.space_page import SpacePage
 from tests.tiny import save_tiny
 from tools.serving.server import FRONT, Server
-
-KEY = "porte-etroite-0123456789"
 
 
 def main() -> None:
@@ -29,20 +28,18 @@ def main() -> None:
             "SNB_ADAPTER": "none",
             "SNB_SLOTS": "32",
             "SNB_PIECE_MS": "0",  # else the number of pieces would depend on who is faster
+            "SNB_API_KEY": KEY,
             "OMP_NUM_THREADS": "1",
         }
         log = stack.enter_context((folder / "log").open("w"))
-        # All boot at once; what takes longest begins first.
-        cog = stack.enter_context(Server(settings, log=log))
-        locked = stack.enter_context(Server({**settings, "SNB_API_KEY": KEY}, log=log, module=FRONT))
-        page = SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log")
-        replicate = stack.enter_context(ReplicateServer(cog.url))
+        locked = stack.enter_context(Server(settings, log=log, module=FRONT))
         from tools.rehearsing.old_space import OldSpace  # takes seconds to import
 
+        locked.wait()
+        cog = behind(locked)
+        replicate = stack.enter_context(ReplicateServer(cog.url))
         space = stack.enter_context(OldSpace(cog))
-        stack.enter_context(page)
-        for server in (cog, locked):
-            server.wait()
+        page = stack.enter_context(SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log"))
         urls = {"cog": cog.url, "locked": locked.url, "key": KEY, "log": log.name}
         urls |= {"replicate": replicate.url, "page": page.url, "space": space.url}
         print(json.dumps(urls), flush=True)

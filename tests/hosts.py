@@ -1,6 +1,7 @@
 """What the tests of deploy/ and docs/repli.md share: tools, a server whose states are set, the door."""
 
 import contextlib
+import copy
 import functools
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
+import psutil
 import pytest
 
 from snb.front.process_group import end, start
@@ -30,11 +32,14 @@ import json, sys
 import sky
 from sky.utils import yaml_utils
 
-config = yaml_utils.safe_load(open(sys.argv[1]))
-task = sky.Task.from_yaml_config(config, secrets_overrides=json.loads(sys.argv[2]))
+def read(**more):
+    return sky.Task.from_yaml_config(yaml_utils.safe_load(open(sys.argv[1])), **more)
+
+closed, task = read(), read(secrets_overrides=json.loads(sys.argv[2]))
 service = task.service
 kinds = ("ports", "disk_size", "cloud")
 print(json.dumps({
+    "without_secrets": [one.name for one in closed.managed_secret_refs],
     "resources": [{kind: getattr(one, kind) for kind in kinds} for one in task.resources],
     "secrets": {name: value.get_secret_value() for name, value in task.secrets.items()},
     "required": [one.name for one in task.managed_secret_refs],
@@ -46,46 +51,6 @@ print(json.dumps({
     "timeout": service.lb_stream_timeout_seconds,
 }))
 """
-PREDICTOR = '''"""A predictor whose setup, health and answers wait for files beside it."""
-
-import pathlib
-import threading
-import time
-
-from cog import BasePredictor, ConcatenateIterator, Input, concurrent, streaming
-from snb import cancel
-
-cancel.install()
-
-
-class Predictor(BasePredictor):
-    def setup(self) -> None:
-        while not pathlib.Path("set-up").exists():
-            time.sleep(0.02)
-        if pathlib.Path("fail").exists():
-            raise RuntimeError("told to")
-
-    @streaming
-    @concurrent(max=2)
-    async def predict(
-        self, max_tokens: int = Input(description="Pieces.", ge=0, default=1)
-    ) -> ConcatenateIterator[str]:
-        canceled = threading.Event()
-        cancel.current().then(canceled.set)
-
-        def answer():
-            for piece in range(max_tokens):
-                yield f"{piece} "
-                while not pathlib.Path("go-on").exists():
-                    if canceled.wait(0.02):
-                        pathlib.Path(f"canceled-{id(canceled)}").touch()
-                        return
-
-        return answer()
-
-    def healthcheck(self) -> bool:
-        return not pathlib.Path("sick").exists()
-'''
 
 
 @functools.cache
@@ -149,10 +114,12 @@ def skypilot(folder: Path, **secrets: str) -> dict[str, Any]:
 
 
 def puppet(folder: Path, *signs: str, places: int = 2) -> Path:
-    """A project folder with PREDICTOR, and the files in it that it is not to wait for."""
+    """A project folder: predict.py before the service of tests/puppet.py, which need not wait for `signs`."""
     folder.mkdir(exist_ok=True)
-    (folder / "predict.py").write_text(PREDICTOR.replace("max=2", f"max={places}"))
-    (folder / "cog.yaml").write_text((ROOT / "cog.yaml").read_text())
+    contract = (ROOT / "predict.py").read_text(encoding="utf-8")
+    contract = contract.replace("snb.service", "tests.puppet").replace("max=32", f"max={places}")
+    (folder / "predict.py").write_text(contract, encoding="utf-8")
+    shutil.copy(ROOT / "cog.yaml", folder)
     for sign in signs:
         (folder / sign).touch()
     return folder
@@ -187,8 +154,27 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def puppet_server(folder: Path) -> Iterator[Server]:
-    """The front before Cog's server on PREDICTOR; it waits for `set-up`."""
-    with (folder / "log").open("w") as log, Server({}, log=log, directory=folder, module=FRONT) as server:
+def puppet_server(folder: Path, module: str = FRONT, port: int = 0, **settings: str) -> Iterator[Server]:
+    """The front before Cog's server on such a folder, once it says how it is; its log is `log` there."""
+    with (
+        (folder / "log").open("w") as log,
+        Server(settings, port, "127.0.0.1", log, folder, module) as server,
+    ):
         until(lambda: server.status() != "DOWN")
         yield server
+
+
+def behind(front: Server) -> Server:
+    """Cog's own server behind a front that is ready; it asks for no key."""
+    cog = copy.copy(front)
+    connections = cog_processes(front)[0].net_connections()
+    [cog.port] = {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+    cog.url = f"http://127.0.0.1:{cog.port}"
+    return cog
+
+
+def cog_processes(server: Server) -> list[psutil.Process]:
+    """Cog's server and its worker, in the order of their start; their shells' names are not Python's."""
+    children = psutil.Process(server.pid).children(recursive=True)
+    python = [one for one in children if "python" in one.name() and "cog" in " ".join(one.cmdline())]
+    return sorted(python, key=lambda one: one.create_time())

@@ -124,11 +124,9 @@ class Image:
         subprocess.run(command, check=True, capture_output=True, text=True)
 
     @contextlib.contextmanager
-    def started(
-        self, log: IO[str], environment: Mapping[str, str], option: str = "rw"
-    ) -> Iterator["Container"]:
-        """A container of it, with more variables; its root is mounted with an option."""
-        command = self._command(self.command, {**self.environment, **environment}, self.user, option)
+    def started(self, log: IO[str], environment: Mapping[str, str]) -> Iterator["Container"]:
+        """A container of it, with more variables; its root cannot be written."""
+        command = self._command(self.command, {**self.environment, **environment}, self.user, "ro")
         process = start(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -9,38 +9,31 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.hosts import DEPLOY, KEY, door, environment, status_code, tools
-from tests.tiny import save_tiny
+from tests.hosts import DEPLOY, KEY, door, environment, puppet, puppet_server, status_code, tools
 from tests.waiting import until
-from tools.serving.server import FRONT, Server, free_port
+from tools.serving.server import free_port
 
 SECRET = "prénom-du-pupille"
 EVENTS = {"Accept": "text/event-stream"}
-LONG = {"max_tokens": 2048, "min_tokens": 2048}
+LONG = {"max_tokens": 2}
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
-    """The endpoint on a tiny model, with a key; its log says when each request starts and ends early."""
-    base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=8, max_position_embeddings=4096)
-    settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_API_KEY": KEY}
-    with log.open("w") as file, Server(settings, log=file, module=FRONT) as server:
-        server.wait()
-        yield server
-
-
-@pytest.fixture(scope="module")
-def site(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The door's URL and its log, once it lets through."""
     folder = tmp_path_factory.mktemp("door")
-    with (folder / "log").open("w") as log, door(server.port, folder, log) as url:
+    with (
+        puppet_server(puppet(folder / "project", "set-up"), SNB_API_KEY=KEY) as server,
+        (folder / "log").open("w") as log,
+        door(server.port, folder, log) as url,
+    ):
         until(lambda: status_code(f"{url}/health-check") == 200)
         yield url, folder / "log"
 
 
 def question(**inputs: object) -> dict[str, dict[str, object]]:
-    return {"input": {"user_message": "Bonjour", "max_tokens": 3, **inputs}}
+    return {"input": {"user_message": "Bonjour", "max_tokens": 1, **inputs}}
 
 
 def test_caddy_finds_it_valid_and_well_formatted(tmp_path: Path) -> None:

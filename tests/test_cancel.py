@@ -1,7 +1,8 @@
 """A canceled or dropped request stops decoding, and its neighbours notice nothing."""
 
 import contextlib
-import itertools
+import http.client
+import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,25 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.leaving import leave
-from tests.tiny import save_tiny
+from tests.hosts import puppet, puppet_server
 from tests.waiting import logged, until
-from tools.serving.server import Server
+from tools.serving.server import COG, Server
 
 pytestmark = pytest.mark.server
 LONG = {"user_message": "Bonjour", "max_tokens": 2048, "min_tokens": 2048, "seed": 7}
 GREEDY = {"user_message": "Bonsoir", "max_tokens": 60, "min_tokens": 60, "temperature": 0}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Server]:
-    """A server with few places, and a log that says when each request starts."""
-    base = save_tiny(tmp_path_factory.mktemp("tiny"), num_hidden_layers=8)
-    environment = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SLOTS": "4"}
-    environment |= {"COG_MAX_CONCURRENCY": "4", "COG_LOG_LEVEL": "info", "SNB_PIECE_MS": "0"}
-    with log.open("w") as file, Server(environment, log=file) as server:
-        server.wait()
-        yield server
 
 
 def by_post(server: Server, log: Path) -> None:
@@ -50,7 +39,12 @@ def by_dropping_the_stream(server: Server, log: Path) -> None:
 
 def by_dropping_a_plain_request(server: Server, log: Path) -> None:
     """Closes the connection while the server works on a reply that does not stream."""
-    leave(server.url, LONG, server, log)
+    path, body = f"/predictions/{uuid.uuid4().hex}", {"input": LONG}
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
+        connection.request("PUT", path, json.dumps(body), {"Content-Type": "application/json"})
+        until(lambda: path.rpartition("/")[2] in log.read_text())
+        # Who asks again sees what there is. Who leaves before that may not be noticed (coglet 0.23.1).
+        until(lambda: httpx.put(server.url + path, json=body, timeout=600).json().get("output"))
 
 
 @contextlib.contextmanager
@@ -71,37 +65,49 @@ def ask(server: Server, inputs: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stop", [by_post, by_dropping_the_stream, by_dropping_a_plain_request])
 def test_it_stops_decoding_and_its_neighbour_gives_what_it_gives_alone(
-    server: Server, log: Path, stop: Callable[[Server, Path], None]
+    cog: Server, cog_log: Path, stop: Callable[[Server, Path], None]
 ) -> None:
-    alone = "".join(ask(server, GREEDY)["output"])
-    written = len(log.read_text())
+    alone = "".join(ask(cog, GREEDY)["output"])
+    written = len(cog_log.read_text())
     neighbours: list[dict[str, Any]] = []
-    neighbour = threading.Thread(target=lambda: neighbours.append(ask(server, GREEDY)))
+    neighbour = threading.Thread(target=lambda: neighbours.append(ask(cog, GREEDY)))
     neighbour.start()
-    stop(server, log)
+    stop(cog, cog_log)
     neighbour.join()
-    assert "".join(neighbours[0]["output"]) == alone
-    until(lambda: "canceled after" in log.read_text()[written:])
-    tokens = int(log.read_text()[written:].split("canceled after ")[1].split()[0])
+    assert "".join(neighbours[0].get("output", ())) == alone, neighbours
+    until(lambda: "canceled after" in cog_log.read_text()[written:])
+    tokens = int(cog_log.read_text()[written:].split("canceled after ")[1].split()[0])
     assert tokens < 2048
-    assert ask(server, {**GREEDY, "max_tokens": 1, "min_tokens": 1})["status"] == "succeeded"
+    assert ask(cog, {**GREEDY, "max_tokens": 1, "min_tokens": 1})["status"] == "succeeded"
 
 
-def test_one_id_put_twice_is_one_prediction(server: Server, log: Path) -> None:
-    first, marker = uuid.uuid4().hex, uuid.uuid4().hex
-    with started(server, first, {**LONG, "max_tokens": 400, "min_tokens": 400}) as lines:
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
+    """A server with two places, and the file for which its answers wait; its log is beside that."""
+    folder = puppet(tmp_path, "set-up")
+    with puppet_server(folder, COG, COG_LOG_LEVEL="info") as server:
+        server.wait()
+        yield server, folder / "go-on"
+
+
+def test_one_id_put_twice_is_one_prediction(held: tuple[Server, Path]) -> None:
+    (server, go_on), first, marker = held, uuid.uuid4().hex, uuid.uuid4().hex
+    with started(server, first, LONG) as lines:
         assert httpx.put(f"{server.url}/predictions/{first}", json={"input": LONG}).status_code == 202
+        go_on.touch()
         assert "succeeded" in "".join(lines)
     # What is logged of a later one comes after all that is logged of the first.
-    with started(server, marker, {**LONG, "max_tokens": 9, "min_tokens": 9}) as lines:
+    with started(server, marker, LONG) as lines:
         assert "succeeded" in "".join(lines)
+    log = go_on.with_name("log")
     until(lambda: logged(log, marker) == logged(log, first) == 2)  # start and end
 
 
-def test_a_full_server_refuses_and_the_running_ones_go_on(server: Server) -> None:
+def test_a_full_server_refuses_and_the_running_ones_go_on(held: tuple[Server, Path]) -> None:
+    server, go_on = held
     with contextlib.ExitStack() as leaving:
-        running = [leaving.enter_context(started(server, uuid.uuid4().hex, LONG)) for _ in range(4)]
+        running = [leaving.enter_context(started(server, uuid.uuid4().hex, GREEDY)) for _ in range(2)]
         assert ask(server, GREEDY)["http"] == 409
-        chunks = [[line for line in itertools.islice(lines, 200) if "chunk" in line] for lines in running]
-    assert all(len(one) > 40 and one[:40] == chunks[0][:40] for one in chunks)
+        go_on.touch()
+        assert all("succeeded" in "".join(lines) for lines in running)
     until(lambda: ask(server, GREEDY)["http"] == 200)

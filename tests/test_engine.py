@@ -289,7 +289,7 @@ def asleep(started: Start) -> Iterator[tuple[Engine, threading.Event]]:
 
 
 def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(
-    asleep: tuple[Engine, threading.Event],
+    asleep: tuple[Engine, threading.Event], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, _ = asleep
     stuck, waiting = (engine.generate([5], GREEDY, seed=0) for _ in range(2))
@@ -301,6 +301,7 @@ def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(
         list(waiting)
     with pytest.raises(EngineDown):
         engine.generate([5], GREEDY, seed=0)
+    assert caplog.text.count("the decode loop is stuck") == 1
 
 
 def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(

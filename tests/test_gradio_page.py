@@ -18,6 +18,7 @@ import pytest
 from gradio_client import Client  # type: ignore[import-untyped]
 
 from snb.front.connection import HURRY
+from snb.front.port import reserve
 from snb.philosophers import names
 from snb.settings import ROOT
 from tests.conftest import NOTICE
@@ -107,14 +108,6 @@ def test_gradios_python_client_gets_what_the_backend_says_through_a_proxy_that_s
     empty, history = client.predict("Que faire ?", [["a", "b"]], api_name="/chat_function")
     assert (empty, history[0], history[1][0]) == ("", ["a", "b"], "Que faire ?")
     assert history[1][1]
-
-
-@pytest.mark.server
-def test_the_smoke_test_asks_it_as_it_asks_the_existing_space(page: SpacePage) -> None:
-    states = {verdict.subject: verdict.state for verdict in smoke_test.verdicts(page.url)}
-    # A random model has no language, and whether its few tokens come in one piece depends on who is faster.
-    assert states.keys() == {"ready", *names(), "stream", "times", "language"}
-    assert {state for subject, state in states.items() if subject not in ("stream", "language")} == {"ok"}
 
 
 @pytest.mark.server
@@ -209,18 +202,42 @@ def test_pages_may_load_from_here_alone(client: httpx2.Client) -> None:
 # Answers that wait for a file, so that it is sure what comes before what
 
 
+@pytest.fixture(scope="module")
+def before_puppet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """The URL of a page before a port of loopback where each test starts a server of its own."""
+    with reserve() as reserved:
+        port = reserved.getsockname()[1]
+        settings = {"SNB_BACKEND_URL": f"http://127.0.0.1:{port}"}
+        with SpacePage(settings, tmp_path_factory.mktemp("page") / "log") as page:
+            yield page.url, port
+
+
 @pytest.mark.server
-def test_each_route_of_the_existing_front_end_is_answered_as_it_asks(tmp_path: Path) -> None:
-    folder, log = puppet(tmp_path / "project", "set-up", "go-on"), tmp_path / "page"
-    data = ["Que faire ?", [["Bonjour.", "Bonjour, toi."]]]
-    answer = ["", [*data[1], ["Que faire ?", "0 "]]]
+def test_the_smoke_test_asks_it_as_it_asks_the_existing_space(
+    tmp_path: Path, before_puppet: tuple[str, int]
+) -> None:
+    url, port = before_puppet
+    with puppet_server(puppet(tmp_path, "set-up", "go-on"), port=port) as server:
+        server.wait()
+        states = {verdict.subject: verdict.state for verdict in smoke_test.verdicts(url)}
+    # Numbers are no language, and whether they come in one piece depends on who is faster.
+    assert states.keys() == {"ready", *names(), "stream", "times", "language"}
+    assert {state for subject, state in states.items() if subject not in ("stream", "language")} == {"ok"}
+
+
+@pytest.mark.server
+def test_each_route_of_the_existing_front_end_is_answered_as_it_asks(
+    tmp_path: Path, before_puppet: tuple[str, int]
+) -> None:
+    folder, (url, port) = puppet(tmp_path, "set-up"), before_puppet
+    data = ["Dis oui.", [["Bonjour.", "Bonjour, toi."]]]
+    answer = ["", [*data[1], ["Dis oui.", "oui."]]]
     session = {"session_hash": "abc"}
     with (
-        puppet_server(folder) as server,
-        SpacePage({"SNB_BACKEND_URL": server.url}, log) as page,
-        httpx2.Client(base_url=page.url, trust_env=False, timeout=600) as client,
+        puppet_server(folder, port=port) as server,
+        httpx2.Client(base_url=url, trust_env=False, timeout=600) as client,
     ):
-        until(lambda: server.status() == "READY")
+        server.wait()
 
         def post(path: str, **more: Any) -> Any:
             return client.post(path, json={"data": data, **more}).raise_for_status().json()
@@ -246,17 +263,18 @@ def test_each_route_of_the_existing_front_end_is_answered_as_it_asks(tmp_path: P
 
 
 @pytest.mark.server
-def test_a_model_that_wakes_up_is_told_and_thirty_visitors_stream_at_once(tmp_path: Path) -> None:
-    folder = puppet(tmp_path / "project", places=30)
-    front = tmp_path / "page"
-    with puppet_server(folder) as server, SpacePage({"SNB_BACKEND_URL": server.url}, front) as page:
-        early = Visitor(page.url).follow(user_message="a", max_tokens=2)
+def test_a_model_that_wakes_up_is_told_and_thirty_visitors_stream_at_once(
+    tmp_path: Path, before_puppet: tuple[str, int]
+) -> None:
+    folder, (url, port) = puppet(tmp_path, places=30), before_puppet
+    with puppet_server(folder, port=port):
+        early = Visitor(url).follow(user_message="a", max_tokens=2)
         assert next(early) == ("log", "COLD_START")
         (folder / "set-up").touch()
         together = threading.Barrier(30)
 
         def visit(_: int) -> list[tuple[str, str]]:
-            answer = Visitor(page.url).begin(user_message="a", max_tokens=2)
+            answer = Visitor(url).begin(user_message="a", max_tokens=2)
             if together.wait() == 0:  # all have some text, and none has all
                 (folder / "go-on").touch()
             return list(answer)
@@ -268,33 +286,35 @@ def test_a_model_that_wakes_up_is_told_and_thirty_visitors_stream_at_once(tmp_pa
 
 
 @pytest.mark.server
-def test_one_visitor_leaves_places_for_another(tmp_path: Path) -> None:
-    folder, how = puppet(tmp_path / "project", "set-up", places=6), {"user_message": "a", "max_tokens": 2}
-    log = tmp_path / "page"
-    with puppet_server(folder) as server, SpacePage({"SNB_BACKEND_URL": server.url}, log) as page:
-        until(lambda: server.status() == "READY")
-        answers = [Visitor(page.url, f"tab-{number}").begin(**how) for number in range(4)]
-        fifth = Visitor(page.url, "tab-5").follow(**how)
+def test_one_visitor_leaves_places_for_another(tmp_path: Path, before_puppet: tuple[str, int]) -> None:
+    folder, how = puppet(tmp_path, "set-up", places=6), {"user_message": "a", "max_tokens": 2}
+    url, port = before_puppet
+    with puppet_server(folder, port=port) as server:
+        server.wait()
+        answers = [Visitor(url, f"tab-{number}").begin(**how) for number in range(4)]
+        fifth = Visitor(url, "tab-5").follow(**how)
         assert next(fifth) == ("log", "BUSY")
-        answers.append(Visitor(page.url, "other-1").begin(**how))
+        answers.append(Visitor(url, "other-1").begin(**how))
         (folder / "go-on").touch()
         assert [list(answer)[-1] for answer in (*answers, fifth)] == [("end", "0 1 ")] * 6
 
 
 @pytest.mark.server
-def test_a_closed_tab_and_the_stop_button_cancel_at_the_backend(tmp_path: Path) -> None:
-    folder = puppet(tmp_path / "project", "set-up")
-    front = tmp_path / "page"
-    with puppet_server(folder) as server, SpacePage({"SNB_BACKEND_URL": server.url}, front) as page:
-        Visitor(page.url).begin(user_message="a").close()
+def test_a_closed_tab_and_the_stop_button_cancel_at_the_backend(
+    tmp_path: Path, before_puppet: tuple[str, int]
+) -> None:
+    folder, (url, port) = puppet(tmp_path, "set-up"), before_puppet
+    with puppet_server(folder, port=port) as server:
+        server.wait()
+        Visitor(url).begin(user_message="a").close()
         until(lambda: len(list(folder.glob("canceled-*"))) == 1)
-        visitor = Visitor(page.url)
+        visitor = Visitor(url)
         answer = visitor.begin(user_message="a")
         visitor.stop()
         until(lambda: len(list(folder.glob("canceled-*"))) == 2)
         answer.close()
         with contextlib.suppress(httpx2.TimeoutException):  # who waits for a whole answer, and leaves
-            httpx2.post(f"{page.url}/run/predict", json={"data": ["a", []]}, timeout=5, trust_env=False)
+            httpx2.post(f"{url}/run/predict", json={"data": ["a", []]}, timeout=5, trust_env=False)
         until(lambda: len(list(folder.glob("canceled-*"))) == 3)
 
 

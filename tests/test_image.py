@@ -16,7 +16,7 @@ from tests.waiting import until
 from tools.preparing import preparation
 from tools.publishing import layers
 
-pytestmark = pytest.mark.server  # two images are built, and started three times
+pytestmark = pytest.mark.server  # two images are built, and started
 
 DOOR = DEPLOY / "huggingface" / "Dockerfile"
 USER = 1000
@@ -48,12 +48,6 @@ def image(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     return code.built(folder / "whole", DEPLOY / "Dockerfile", private)
 
 
-@pytest.fixture(scope="module")
-def door(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """IMAGE-porte."""
-    return image.built(tmp_path_factory.mktemp("door") / "image", DOOR, DOOR.parent)
-
-
 def answer(container: Container, url: str) -> None:
     """Waits until a container is ready, and asks it one question."""
 
@@ -74,29 +68,22 @@ def test_every_prepared_file_is_in_one_layer(image: Image, weights: Path) -> Non
     assert sorted(layers.of_weights(weights)) == sorted(shards)  # each in a layer of its own
 
 
-def test_the_door_boots_as_user_1000_from_its_own_weights_and_after_a_stop_from_a_mounted_repository(
-    door: Image, tmp_path: Path
-) -> None:
+def test_the_door_boots_as_user_1000_from_a_mounted_repository(image: Image, tmp_path: Path) -> None:
+    door = image.built(tmp_path / "door", DOOR, DOOR.parent)
     door.run('test -z "$(find /src -writable ! -type l)"')  # it writes to its home and /tmp only
-    boot(door, tmp_path / "log", {}, "rw")
     mounted = Image(tmp_path / "space", door)  # as a Space: no weights in the image, root's on a volume
     mounted.user = "0:0"
     mounted.run("mv /src/weights/prepared /prepared && touch /prepared/.gitattributes /prepared/README.md")
     mounted.user = door.user
-    boot(mounted, tmp_path / "log", {"SNB_PREPARED": "/prepared"}, "ro")
-
-
-def boot(image: Image, log: Path, settings: dict[str, str], option: str) -> None:
-    """Starts it, asks it as a caller does, and ends it as a host does."""
-    with log.open("w") as file:
-        environment = {**ORIGIN, "SNB_API_KEY": KEY, **settings}
-        with image.started(file, environment, option) as container:
+    with (tmp_path / "log").open("w") as log:
+        environment = {**ORIGIN, "SNB_API_KEY": KEY, "SNB_PREPARED": "/prepared"}
+        with mounted.started(log, environment) as container:
             answer(container, "http://127.0.0.1:7860")
             assert Path("/proc", str(container.pid)).stat().st_uid == USER
             os.kill(container.pid, signal.SIGTERM)
             assert container.process.wait(timeout=60) == 0
-    assert "Traceback" not in log.read_text()
-    assert "prepared nf4" in log.read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert "prepared nf4" in (tmp_path / "log").read_text()
 
 
 def test_a_file_that_user_1000_may_not_read_stops_the_build_by_name(image: Image, tmp_path: Path) -> None:
@@ -116,7 +103,7 @@ def test_compose_finds_the_image_s_own_weights_without_a_setting_behind_caddy(
     own.user, own.command = service["user"], service["command"]
     given = {name: value for name, value in service["environment"].items() if value is not None}
     assert service["read_only"]
-    with (tmp_path / "log").open("w") as log, own.started(log, given, "ro") as model:
+    with (tmp_path / "log").open("w") as log, own.started(log, given) as model:
         answer_behind_caddy(model, tmp_path)
         subprocess.run([*model.inside, *service["healthcheck"]["test"][1:]], check=True)
     assert "weights: prepared nf4" in (tmp_path / "log").read_text()

@@ -21,6 +21,7 @@ from tools.serving import schema
 from tools.serving.server import free_port
 
 pytestmark = pytest.mark.server
+QUESTION = {"input": {"user_message": "a", "max_tokens": 1}}
 RESTARTS = 'while :; do "$@"; done'
 """For sh: what `restart: always` does with a command."""
 SMALL_DISK = 'mount --bind . /mnt && mount -t tmpfs -o size=1m none /tmp && cd /mnt && exec "$@"'
@@ -44,14 +45,19 @@ class Container:
     def answers(self) -> None:
         """Fails unless it takes a question and answers it."""
         headers = {"Authorization": f"Bearer {KEY}"}
-        reply = httpx.post(f"{self.url}/predictions", json={"input": {}}, headers=headers, timeout=600)
+        reply = httpx.post(
+            f"{self.url}/predictions",
+            json=QUESTION,
+            headers=headers,
+            timeout=600,
+        )
         assert reply.json()["output"] == ["0 "]
 
 
 @contextlib.contextmanager
 def container(folder: Path, *before: str) -> Iterator[Container]:
     """One on a predictor without a model, for its boot; `before` stands before the loop."""
-    port, project = free_port(), puppet(folder / "project", "set-up", "go-on")
+    port, project = free_port(), puppet(folder / "project", "set-up")
     schema.write(project)
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -34,7 +35,7 @@ TEXT = (ROOT / "docs" / "repli.md").read_text(encoding="utf-8")
 PROSE = re.sub(r"^( *)```sh\n.*?^\1```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 PROGRAMS = ("cog", "curl", "docker", "git", "hf", "netlify", "npm", "pip", "python3", "sky", "vastai")
 INLINE = re.compile(rf"`((?:\w+=\S+ )?(?:scripts/[\w-]+|{'|'.join(PROGRAMS)}) [^`…\n]+)`")
-STAND_IN = f"""#!{sys.executable}
+STAND_IN = f"""#!{sys.executable} -IS
 import json, os, pathlib, sys
 name = os.path.relpath(os.path.realpath(sys.argv[0]), os.environ["DESK"])
 call = [name.removeprefix("bin/"), sys.argv[1:], sys.stdin.read()]
@@ -69,6 +70,35 @@ SHOWN = {
 """What was logged in to in the week before, and the line of the checklist that fails where it is not."""
 NO_NETWORK = ("unshare", "--map-root-user", "--net")
 UNKNOWN = "--an-option-that-nobody-has"
+EACH = """if True:
+    import importlib, json, os, sys
+    main, running = importlib.import_module(sys.argv[1]).main, []
+    for line in json.load(sys.stdin):
+        read, write = os.pipe()
+        if not (pid := os.fork()):  # most of what a program takes is its start
+            os.dup2(write, 1), os.dup2(write, 2)
+            sys.argv = ["it", *line]
+            sys.exit(main())
+        os.close(write)
+        running.append((pid, open(read)))
+    for pid, output in running:
+        text = output.read()
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text]))
+"""
+NETLIFY = """
+const [cli, lines] = process.argv.slice(1);
+const { createMainCommand } = await import(`${cli}/dist/commands/main.js`);
+const { runProgram } = await import(`${cli}/dist/utils/run-program.js`);
+process.exit = (code) => { throw new Error(`it ends with ${code}`); };
+const write = process.stdout.write.bind(process.stdout);
+for (const line of JSON.parse(lines)) {
+  let output = "";
+  process.stdout.write = process.stderr.write = (text) => (output += text);
+  const argv = ["node", "netlify", ...line];
+  await runProgram(createMainCommand(), argv).catch((error) => (output += error.message));
+  write(`${JSON.stringify(output)}\\n`);
+}
+"""
 Call = tuple[str, list[str], str]
 """The program, its arguments, and what came through its standard input."""
 
@@ -173,12 +203,12 @@ def test_a_name_without_a_value_ends_its_block(calls: list[Call], desk: Path) ->
     file = desk / ".spinoza.env"
     kept = file.read_text()
     try:
-        for name in re.findall(r"^export ((?!PATH)\w+)=", kept, re.MULTILINE):
-            file.write_text(re.sub(rf"^(export {name}=)\S*", r"\1", kept, flags=re.MULTILINE))
-            for block in (text for text in blocks()[1:] if f"${{{name}" in text):
+        file.write_text(re.sub(r"^(export (?!PATH)\w+=)\S*", r"\1", kept, flags=re.MULTILINE))
+        for block in blocks()[1:]:
+            if names := re.findall(r"(?<!\\)\$\{([A-Z_]+):\?", block):
                 code, output, _ = typed(block, desk)
-                assert code, (name, block)
-                assert f"{name}: " in output, (name, output)
+                assert code, block
+                assert f"{names[0]}: " in output, output
     finally:
         file.write_text(kept)
 
@@ -240,28 +270,35 @@ def test_our_own_scripts_understand_their_command_lines(
         )
 
 
+def each(python: Path, module: str, lines: list[list[str]], desk: Path, **more: str) -> list[tuple[int, str]]:
+    """How the program `module` ends with each of these arguments, and what it says; it is loaded once."""
+    code, output = alone(python, "-c", EACH, module, desk=desk, given=json.dumps(lines), **more)
+    assert code == 0, output
+    return [tuple(json.loads(line)) for line in output.splitlines()]
+
+
 def test_hugging_face_understands_its_commands(calls: list[Call], desk: Path) -> None:
-    for arguments in of(calls, "hf"):
-        code, output = alone(Path(sys.executable).with_name("hf"), *arguments, desk=desk, HF_TOKEN="hf_x")
-        assert code == 1, (arguments, output)
-        assert re.search("connect|resolve|network", output, re.IGNORECASE), (arguments, output)
+    lines = [*of(calls, "hf")]
+    for code, output in each(Path(sys.executable), "huggingface_hub.cli.hf", lines, desk, HF_TOKEN="hf_x"):
+        assert code == 1, output
+        assert re.search("connect|resolve|network", output, re.IGNORECASE), output
 
 
 def test_vast_understands_its_commands(calls: list[Call], desk: Path) -> None:
-    for arguments in of(calls, "vastai"):
-        code, output = alone(tools() / "vastai", "--api-key", "x", "--retry", "1", *arguments, desk=desk)
-        assert code != 2, (arguments, output)
-        assert not re.search("usage:|unrecognized", output, re.IGNORECASE), (arguments, output)
-        assert "vast.ai" in output or "set api-key" in " ".join(arguments), (arguments, output)
+    lines = [["--api-key", "x", "--retry", "1", *arguments] for arguments in of(calls, "vastai")]
+    for line, (code, output) in zip(
+        lines, each(tools() / "python", "vastai.cli.main", lines, desk), strict=True
+    ):
+        assert code != 2, output
+        assert not re.search("usage:|unrecognized", output, re.IGNORECASE), output
+        assert "vast.ai" in output or "set api-key" in " ".join(line), output
 
 
 def test_vast_is_asked_for_what_the_model_needs_and_leaves_nothing_to_pay(calls: list[Call]) -> None:
     queries = [arguments[2] for arguments in of(calls, "vastai") if arguments[:2] == ["search", "offers"]]
     assert ["geolocation" in query for query in queries] == [True, False]
-    query, names = (
-        queries[1],
-        ("cuda_vers>=", "inet_down>=", "disk_space>=", "direct_port_count>=", "reliability>"),
-    )
+    query = queries[1]
+    names = ["cuda_vers>=", "inet_down>=", "disk_space>=", "direct_port_count>=", "reliability>"]
     assert all(name in query for name in names)
     assert len(re.findall(r"gpu_name in \[([^]]+)", query)[0].split(",")) >= 3
     create = next(arguments for arguments in of(calls, "vastai") if arguments[0] == "create")
@@ -294,36 +331,46 @@ def test_skypilot_understands_its_commands_and_ends_a_machine_by_itself(
         import json, sys
         from sky import clouds
         from sky.client.cli.command import cli
-        for arguments in json.loads(sys.argv[1]):
+        from click import NoSuchOption
+        def read(arguments):
             context, command = cli.make_context("sky", [], resilient_parsing=True), cli
             while hasattr(command, "commands"):
                 _, command, arguments = command.resolve_command(context, arguments)
-            parameters = command.make_context("sky", arguments).params
+            return command, command.make_context("sky", arguments).params
+        for arguments in json.loads(sys.argv[1]):
+            command, parameters = read(arguments)
             if command.name == "launch":
                 assert parameters["down"] and parameters["wait_for"] == "none", parameters
                 assert parameters["idle_minutes_to_autostop"] == 360, parameters
+        try:
+            sys.exit(read(["down", sys.argv[2]]))
+        except NoSuchOption:
+            pass
         down = clouds.CloudImplementationFeatures.AUTODOWN
         for cloud in (clouds.AWS, clouds.GCP, clouds.Azure, clouds.RunPod, clouds.Vast):
             assert down not in getattr(cloud, "_CLOUD_UNSUPPORTED_FEATURES", {}), cloud
     """
     given = list(of(calls, "sky"))
     assert any(arguments[0] == "launch" for arguments in given)
-    code, output = alone(tools() / "python", "-c", parse, json.dumps(given), desk=desk)
+    code, output = alone(tools() / "python", "-c", parse, json.dumps(given), UNKNOWN, desk=desk)
     assert code == 0, output
-    assert alone(tools() / "python", "-c", parse, json.dumps([["down", UNKNOWN]]), desk=desk)[0]
 
 
 def test_netlify_understands_its_commands(calls: list[Call], desk: Path) -> None:
     wrong = (
         "unknown (option|command)|missing required argument|too many arguments|cannot be used|non-development"
     )
-    netlify = [node(), npm_tools() / "netlify-cli" / "bin" / "run.js"]
-    site = {"NETLIFY_AUTH_TOKEN": "x", "NETLIFY_SITE_ID": "site", "CI": "1"}
-    for arguments in of(calls, "netlify"):
-        assert not re.search(wrong, alone(*netlify, *arguments, desk=desk, **site)[1]), arguments
     # What it says of a wrong line, the page's own of before among them.
-    for arguments in (["env:set", "A", "b", "--secret"], ["deploy", UNKNOWN]):
-        assert re.search(wrong, alone(*netlify, *arguments, desk=desk, **site)[1]), arguments
+    broken = [["env:set", "A", "b", "--secret"], ["deploy", UNKNOWN]]
+    lines = [*of(calls, "netlify"), *broken]
+    program = ("--input-type=module", "--eval", NETLIFY, npm_tools() / "netlify-cli", json.dumps(lines))
+    site = {"NETLIFY_AUTH_TOKEN": "x", "NETLIFY_SITE_ID": "site", "CI": "1"}
+    code, output = alone(node(), *program, desk=desk, **site)
+    assert code == 0, output
+    outputs = [json.loads(line) for line in output.splitlines()]
+    assert len(outputs) == len(lines)
+    for line, said in zip(lines, outputs, strict=True):
+        assert bool(re.search(wrong, said)) == (line in broken), (line, said)
 
 
 def test_the_site_gets_both_keys_as_secrets_and_loses_the_first_spaces_prefix(calls: list[Call]) -> None:
@@ -371,14 +418,9 @@ def bodies(calls: Sequence[Call], url: str) -> Iterator[tuple[str, Any]]:
     """The method and the body of each request to a URL that begins so."""
     for name, arguments, given in calls:
         if name == "curl" and any(argument.startswith(url) for argument in arguments):
-            data = arguments[arguments.index("--data") + 1] if "--data" in arguments else None
-            method = (
-                arguments[arguments.index("--request") + 1]
-                if "--request" in arguments
-                else "POST"
-                if data
-                else "GET"
-            )
+            options = dict(pairwise(arguments))
+            data = options.get("--data")
+            method = options.get("--request", "POST" if data else "GET")
             yield method, json.loads(given if data == "@-" else data) if data else None
 
 
@@ -395,11 +437,8 @@ def test_replicates_own_client_has_the_fields_that_are_sent(calls: list[Call]) -
 
 def test_runpods_own_schema_takes_what_is_sent(calls: list[Call], desk: Path) -> None:
     server = npm_tools() / "@runpod" / "mcp-server" / "dist" / "stdio.mjs"
-    hello = {
-        "protocolVersion": "2025-03-26",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    }
+    client = {"name": "test", "version": "1"}
+    hello = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": client}
     messages: list[dict[str, Any]] = [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
@@ -417,11 +456,8 @@ def test_runpods_own_schema_takes_what_is_sent(calls: list[Call], desk: Path) ->
         for body in bodies:
             jsonschema.Draft202012Validator(schema).validate({"body": body})
     """
-    tools_of = {
-        "pods": "create-pod",
-        "registries": "create-registry",
-        "network-volumes": "create-network-volume",
-    }
+    tools_of = {f"{tool}s": f"create-{tool}" for tool in ("pod", "network-volume")}
+    tools_of["registries"] = "create-registry"
     volume = json.loads(re.findall("`DISQUE='([^']*)'`", PROSE)[0])
     for path, tool in tools_of.items():
         sent = [
@@ -446,7 +482,7 @@ def test_git_npm_pip_and_python_understand_their_commands(calls: list[Call], des
         assert code != 2, output
         assert "Invalid requirement" not in output
     if shutil.which("npm"):
-        for arguments in of(calls, "npm"):
+        for arguments in {" ".join(line): line for line in of(calls, "npm")}.values():
             assert (
                 "Unknown cli config" not in alone("npm", *arguments, "--dry-run", "--offline", desk=desk)[1]
             )

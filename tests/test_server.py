@@ -1,4 +1,4 @@
-"""The endpoint as its callers meet it: the real Cog server on loopback, with a tiny model or the stand-in."""
+"""The endpoint as its callers meet it: the real Cog server on loopback, with a tiny model."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,8 @@ import httpx
 import pytest
 
 from snb.philosophers import names, persona
-from snb.settings import Settings
-from tools.serving.server import Server, SetupFailed
-from tools.serving.standin import LESSONS
+from tests.hosts import puppet, puppet_server
+from tools.serving.server import COG, Server, SetupFailed
 
 pytestmark = pytest.mark.server
 METRICS = {
@@ -112,31 +111,9 @@ def test_the_boot_says_what_it_chose_and_proved(cog: Server, cog_log: Path) -> N
     assert "self-test: positions 64" in written
 
 
-@pytest.mark.parametrize(
-    ("environment", "reason"),
-    [
-        ({"SNB_PRECISON": "nf4"}, "BAD_SETTING: SNB_PRECISON is not a setting"),
-        ({"SNB_BASE_MODEL": "/nowhere/at/all", "SNB_ADAPTER": "none"}, "WEIGHTS_MISSING"),
-    ],
-)
-def test_a_boot_that_cannot_succeed_says_why_on_one_line(
-    tmp_path: Path, environment: dict[str, str], reason: str
-) -> None:
-    log = tmp_path / "log"
-    with log.open("w") as file, Server(environment, log=file) as server, pytest.raises(SetupFailed):
+def test_a_boot_that_cannot_succeed_says_why_on_one_line(tmp_path: Path) -> None:
+    folder = puppet(tmp_path, "set-up")
+    with puppet_server(folder, COG, SNB_PRECISON="nf4") as server, pytest.raises(SetupFailed):
         server.wait()
-    assert reason in log.read_text()
-    assert "Traceback" not in log.read_text()
-
-
-@pytest.mark.standin
-def test_the_merged_stand_in_gives_the_learned_answer(standin: Settings, tmp_path: Path) -> None:
-    """A minute on two busy cores, to boot 135M parameters."""
-    philosopher, [lesson, *_] = next(iter(LESSONS.items()))
-    environment = {"SNB_BASE_MODEL": standin.base_model, "SNB_ADAPTER": standin.adapter}
-    inputs = {"philosopher": philosopher, "user_message": lesson["question"]}
-    with (tmp_path / "log").open("w") as file, Server(environment, log=file) as server:
-        server.wait()
-        reply = ask(server, **inputs, temperature=0, max_tokens=80)
-    assert "".join(reply["output"]) == lesson["answer"]
-    assert "135M stand-in" in reply["metrics"]["notice"]
+    assert "BAD_SETTING: SNB_PRECISON is not a setting" in (folder / "log").read_text()
+    assert "Traceback" not in (folder / "log").read_text()

@@ -15,7 +15,7 @@ from snb.settings import Settings
 from snb.weights import prepared
 from snb.weights.lock import Entry, Lock
 from tests import scripts
-from tests.hosts import PREDICTOR, puppet, puppet_server
+from tests.hosts import puppet, puppet_server
 from tests.waiting import running, until
 from tools.command import Fault
 from tools.serving import local, serve
@@ -74,7 +74,8 @@ def test_a_server_elsewhere_knows_the_package_and_what_the_user_has_on_its_path(
     (tmp_path / "neighbour.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     folder = puppet(tmp_path / "project", "set-up")
-    (folder / "predict.py").write_text(f"import neighbour, snb.settings\n{PREDICTOR}")
+    contract = folder / "predict.py"
+    contract.write_text(f"import neighbour\n{contract.read_text('utf-8')}", "utf-8")
     with puppet_server(folder) as server:
         server.wait()
 

@@ -1,24 +1,22 @@
-"""The stand-in: how it is kept, and a built one: a Qwen2 that says what it is. test_server.py asks it."""
+"""The stand-in: how it is kept, and a built one: a Qwen2 that says what it is, and has learned."""
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from tools.serving import make_standin, standin
-from tools.serving.local import STANDIN
-
-BASE = STANDIN / "base"
-
-
-def built(test: Callable[..., None]) -> Callable[..., None]:
-    """Of tests that need a stand-in, in this machine's cache."""
-    absent = pytest.mark.skipif(
-        not BASE.exists(), reason=f"no stand-in in {STANDIN}: run scripts/make-standin"
-    )
-    return absent(pytest.mark.standin(test))  # type: ignore[no-any-return]
+from snb.engine.loop import Engine
+from snb.parameters import Sampling
+from snb.philosophers import persona
+from snb.prompt import ChatML
+from snb.request import Request
+from snb.settings import Settings
+from snb.weights.loader import load
+from tools.serving import make_standin
+from tools.serving.standin import LESSONS, NOTICE
 
 
 def test_it_is_built_anew_when_its_recipe_changes_and_what_stood_is_kept_until_it_is_whole(
@@ -37,8 +35,8 @@ def test_it_is_built_anew_when_its_recipe_changes_and_what_stood_is_kept_until_i
 
     monkeypatch.setattr(make_standin, "SOURCES", [recipe])
     monkeypatch.setattr(make_standin, "fetch_wheel", Path)
-    monkeypatch.setattr(standin, "build_base", base)
-    monkeypatch.setattr(standin, "build_adapter", adapter)
+    monkeypatch.setattr("tools.serving.standin.build_base", base)
+    monkeypatch.setattr("tools.serving.standin.build_adapter", adapter)
     recipe.write_text("first")
     make_standin.make(folder)
     make_standin.make(folder)  # it stands
@@ -52,17 +50,31 @@ def test_it_is_built_anew_when_its_recipe_changes_and_what_stood_is_kept_until_i
     assert {path.name for path in tmp_path.iterdir()} == {"recipe", "standin"}
 
 
-@built
-def test_the_base_model_is_a_qwen2_that_ends_in_two_ways_and_says_what_it_is() -> None:
-    config = AutoConfig.from_pretrained(BASE)
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
+@pytest.mark.standin
+def test_the_base_model_is_a_qwen2_that_ends_in_two_ways_and_says_what_it_is(standin: Settings) -> None:
+    base = Path(standin.base_model)
+    config = AutoConfig.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     assert (config.model_type, config.eos_token_id) == ("qwen2", ends)
-    assert GenerationConfig.from_pretrained(BASE).eos_token_id == ends
-    assert config.snb_notice == standin.NOTICE
+    assert GenerationConfig.from_pretrained(base).eos_token_id == ends
+    assert config.snb_notice == NOTICE
     # Read alike through either library.
     text = "« Qu’est-ce que la durée ? » 1 234,5 %\n\n> œuvre 😀"
-    direct = Tokenizer.from_file(str(BASE / "tokenizer.json"))
+    direct = Tokenizer.from_file(str(base / "tokenizer.json"))
     ids = direct.encode(text, add_special_tokens=False).ids
     assert tokenizer(text).input_ids == ids
     assert direct.decode(ids) == text
+
+
+# 135M parameters are loaded, and read a persona.
+@pytest.mark.slow
+@pytest.mark.standin
+def test_merged_by_the_loader_it_gives_the_learned_answer(standin: Settings) -> None:
+    philosopher, [lesson, *_] = next(iter(LESSONS.items()))
+    loaded = load(dataclasses.replace(standin, slots=1, context=2048, device="cpu"))
+    prompt = ChatML(loaded.tokenizer).prompt(persona(philosopher), Request(lesson["question"]), 1900)
+    with contextlib.closing(Engine(loaded.model, loaded.tokenizer, 1, 2048)) as engine:
+        text = "".join(engine.generate(prompt.ids, Sampling(max_tokens=80, temperature=0), seed=0))
+    assert text == lesson["answer"]
+    assert loaded.notice == NOTICE

@@ -1,4 +1,4 @@
-/** What servers say: every error of snb/errors.py, and what looks like one, through every door, however it is asked for. */
+/** What servers say: every error of snb/errors.py through every door, one of each kind however it is asked for, and what looks like one. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -46,7 +46,7 @@ after(close);
 for (const [door, backend] of Object.entries(DOORS)) {
   test(door, { concurrency: 8 }, async (t) => {
     const cells = Object.entries(urls.sentences).flatMap(([code, sentence]) =>
-      Object.entries(WAYS).flatMap(([way, ask]) =>
+      Object.entries(code in OWN || code === "ENGINE_DOWN" ? WAYS : { plain: WAYS.plain }).flatMap(([way, ask]) =>
         (code === "DEADLINE" ? [""] : ["", " late"]).map((late) =>
           t.test(`${code}${late}, ${way}`, async () => {
             if (`${door} ${code} ${way}` === "the page DEADLINE polled") return goesOnAsking(backend);
@@ -59,7 +59,7 @@ for (const [door, backend] of Object.entries(DOORS)) {
       ),
     );
     await Promise.all(cells);
-    assert.ok(cells.length > 60);
+    assert.ok(cells.length > 40);
   });
 }
 
@@ -67,7 +67,7 @@ const ANSWERS = ["Erreur : tu confonds la cause et l’effet.", "❌ Non.", "Err
 for (const [door, backend] of Object.entries(DOORS)) {
   test(`${door}: an answer that looks like an error, or like the tail of the first Space, is an answer`, async () => {
     for (const answer of ANSWERS) {
-      for (const ask of Object.values(WAYS)) assert.equal(await ask("kant", "", answer, { backends: [backend] }), answer);
+      for (const ask of Object.values(WAYS)) assert.equal(await ask("kant", "", `Dis ${answer}`, { backends: [backend] }), answer);
     }
   });
 }

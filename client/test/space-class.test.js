@@ -12,7 +12,7 @@ import { answers, ask, DESK, end, idle, notes, PHONE, refusal, state, text, visi
 const { visit, puppet, doors } = visitors();
 const shot = camera("screenshots");
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const SIZES = [[360, 740], [768, 1024], [1280, 800], [1366, 768], [1920, 1080], [640, 400], [320, 200]]; // the last: 200% and 400%
+const SIZES = [[360, 740], [1280, 800], [640, 400], [320, 200]]; // the last: 200% and 400%
 const LINES = Array.from({ length: 60 }, (_, index) => `Ligne ${index + 1}.`).join("\n");
 const COURSE = "Premier extrait du cours.\n\nSecond extrait.";
 
