@@ -122,6 +122,11 @@ def test_passages_are_as_long_as_the_callers_and_never_the_same_three() -> None:
     assert len({workload.passages(number) for number in range(336)}) == 336
 
 
+def test_no_pupil_asks_what_another_did_and_each_begins_differently() -> None:
+    questions = [workload.inputs("chat", number)["user_message"] for number in range(300)]
+    assert len({question.partition(". ")[0] for question in questions}) == 300
+
+
 def test_a_model_is_asked_in_its_own_words() -> None:
     rag = workload.inputs("rag", 0)
     known = {"user_message", "rag_context", "philosopher", "max_tokens", "min_tokens"}

@@ -18,7 +18,8 @@ SAMPLING = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
 
 def inputs(workload: str, number: int) -> dict[str, Any]:
     """What pupil `number` sends, under the names of predict.py."""
-    question = TEXTS["questions"][number % len(TEXTS["questions"])]
+    # His number comes first, for there are fewer questions than pupils, and a whole prompt could be reused.
+    question = f"Élève {number}. {TEXTS['questions'][number % len(TEXTS['questions'])]}"
     asked: dict[str, Any] = {"philosopher": "spinoza", "user_message": question, "seed": number, **SAMPLING}
     asked |= dict.fromkeys(("max_tokens", "min_tokens"), TOKENS[workload])
     return asked if workload == "chat" else {**asked, "rag_context": passages(number)}
