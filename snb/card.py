@@ -115,7 +115,7 @@ class Footprint:
 
         The sum of: one chunk of prefill (four arrays as wide as the MLP and eight as wide as the residual);
         one layer's cache, gathered and then expanded to all query heads; one matrix back in 16 bits, if it is
-        quantised, in int8 that of gate and up together; the scores and sampling's copies of them.
+        quantised, of 8 bits that of gate and up together; the scores and sampling's copies of them.
         """
         config = self.config
         groups = config.num_attention_heads // config.num_key_value_heads

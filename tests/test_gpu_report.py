@@ -91,7 +91,10 @@ def test_bars_hold_each_figure_of_a_boot_in_bf16_against_what_it_should_be() -> 
             *({"part": "bf16", "rows": rows, "over_products_and_cache": 1.2} for rows in (1, 2, 16)),
             {"part": "fused", "rows": 32, "over_products_and_cache": 1.3},
         ],
-        "prefill": [{"part": "bf16", "tokens": 64, "measured_ms": 42.0}],
+        "prefill": [
+            {"part": part, "tokens": 64, "measured_ms": taken}
+            for part, taken in (("bf16", 42.0), ("fused", 9.0))
+        ],
         "throughput": [
             {"part": "bf16", "rows": rows, "tokens_per_second": 50.0 * rows, "over_rows_per_step": 0.9}
             for rows in (1, 16)
@@ -103,9 +106,11 @@ def test_bars_hold_each_figure_of_a_boot_in_bf16_against_what_it_should_be() -> 
         (42.0, "at most 25", "no"),
         (0.9, "at least 0.93", "no"),
         (1.3, "at most 1.25", "no"),
+        (9.0, "at most 25", "yes"),
         (46.0, "at least 100", "no"),
         (0.92, "at least 0.9", "yes"),
     ]
+    assert len({row["bar"] for row in bars(tables)}) == len(list(bars(tables)))
     assert not list(bars({**tables, "steps": []}))
 
 

@@ -128,9 +128,8 @@ def test_rotation_and_the_cache_are_those_of_torch_bit_for_bit(
     assert not torch.equal(own[0], given.keys)
 
 
-@pytest.mark.filterwarnings(
-    "error::RuntimeWarning"
-)  # the interpreter warns of NaN, also where none is stored
+# The interpreter warns of NaN, also where none is stored.
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @each_dtype
 @each_grouping
 def test_attention_reads_each_row_to_its_position_as_torch_does(

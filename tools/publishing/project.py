@@ -73,9 +73,7 @@ class Project:
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         except (OSError, ValueError, yaml.YAMLError) as error:
-            wrong = type(
-                error
-            ).__name__  # what the parser says may quote a line, and a line may hold a secret
+            wrong = type(error).__name__  # the parser's own words may quote a line with a secret in it
         cure = "Run git checkout -- cog.yaml, or write it as https://cog.run/yaml has it"
         raise BadConfig(f"cog.yaml cannot be used: {wrong}", cure)
 
