@@ -26,7 +26,7 @@ from snb.engine.slots import SlotCache
 from snb.errors import DeviceUnusable, OutOfMemory
 from snb.settings import PRECISIONS, ROOT, Settings
 from snb.weights import loader
-from snb.weights.quantization import quantization
+from snb.weights.quantization import never_repacked, quantization
 from tests.tiny import save_tiny, tiny_config, tiny_model
 from tools.benchmarking.bounds import SIZES
 
@@ -151,6 +151,7 @@ def test_each_precision_is_held_as_chosen_counted_to_the_byte_and_runs_on_a_cpu(
         assert (layer.weight.quant_type, layer.weight.quant_state.nested) == ("nf4", True)
         assert layer.compute_dtype == torch.bfloat16
     assert type(model.lm_head) is torch.nn.Linear
+    never_repacked(model)
     with torch.inference_mode():
         scores = model(torch.arange(20)[None]).logits
     assert choice.compute_dtype == scores.dtype == DTYPES.get(precision, torch.bfloat16)

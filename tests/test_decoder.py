@@ -1,4 +1,4 @@
-"""The layers are those of transformers, bit for bit where the arithmetic allows, and hold no weight twice."""
+"""The layers are those of transformers, and hold no weight twice."""
 
 import copy
 
@@ -16,17 +16,25 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], i
 
 @each_dtype
 @pytest.mark.parametrize("rows", [1, 2, 16, 32, 200])
-def test_joined_products_are_those_of_the_parts_bit_for_bit(rows: int, dtype: torch.dtype) -> None:
-    """In the shapes of the stand-in: Q, K and V of one layer, and gate and up."""
+def test_joined_weights_are_those_of_the_parts_bit_for_bit_and_products_but_for_rounding(
+    rows: int, dtype: torch.dtype
+) -> None:
+    """In the shapes of the stand-in: Q, K and V of one layer, and gate and up.
+
+    A CPU with AMX adds up a wider bf16 matrix in another order.
+    """
     torch.manual_seed(0)
     for sizes, bias in (((576, 192, 192), True), ((1536, 1536), False)):
         parts = [torch.nn.Linear(576, size, bias, dtype=dtype) for size in sizes]
+        weights = torch.cat([part.weight for part in parts])
         states = torch.randn(rows, 1, 576, dtype=dtype)
         with torch.inference_mode():
             apart = [part(states) for part in copy.deepcopy(parts)]
             joined = Joined(*parts)
-            assert torch.equal(joined(states), torch.cat(apart, dim=-1))
-            assert all(torch.equal(part(states), own) for part, own in zip(parts, apart, strict=True))
+            assert joined.whole
+            assert torch.equal(joined.whole.weight, weights)
+            assert torch.equal(torch.cat([part.weight for part in parts]), weights)
+            torch.testing.assert_close(joined(states), torch.cat(apart, dim=-1))
 
 
 @pytest.mark.parametrize("held", [INT8, FP8], ids=str)

@@ -14,6 +14,8 @@ from snb.card import FLOATS, Device, Footprint
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS, Graphs
 from snb.engine.rowwise import FP8, Rowwise, quantised
+from snb.engine.sampling import Sampler
+from snb.engine.script import Script
 from snb.engine.slots import SlotModel
 from snb.parameters import Sampling
 from snb.request import Request
@@ -191,6 +193,20 @@ def test_a_boot_answers_by_the_fused_step_where_it_is_set(precision: str, wide: 
         assert len(graphs.sizes) == {"bf16": 1, "fp8": 1, "nf4": 6}[precision]
     finally:
         service._engine.close()
+
+
+def test_no_step_waits_for_the_device() -> None:
+    """By PyTorch's own guard against hidden synchronisation."""
+    model = SlotModel(tiny_model().to(KIND), slots=3, context=256)
+    sampler = Sampler(3, 256, Script([b"a"] * 391, [0], torch.device(KIND)))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for row, top_k in enumerate((20, 0, 1000)):
+            sampler.start(row, [5, 6], Sampling(top_k=top_k), seed=7)
+        sampler.choose(model.prefill([2, 0], [[5, 6], [7]], [0, 0]), [0, 2])
+        sampler.choose(model.step(sampler.ids, sampler.positions, 64), range(3))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(("attention", "finite"), [("sdpa", True), ("eager", False)])

@@ -1,11 +1,13 @@
 """Prompts read in fixed shapes give what they give in their own, and touch no cell that is not theirs."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from snb.engine.prefills import Prefills
 from snb.engine.recording import doublings
@@ -43,8 +45,23 @@ def test_doublings_leave_no_size_more_than_half_idle(last: int) -> None:
     assert all(small < large <= 2 * small for small, large in itertools.pairwise(sizes))
 
 
-def test_a_pass_a_step_and_a_choice_read_nothing_back_from_the_device() -> None:
+class NothingCopied(TorchFunctionMode):
+    """Refuses `tensor[indices] = 1`: on a GPU torch 2.13 copies the number from the host, and waits."""
+
+    def __torch_function__(self, function: Any, types: Any, given: Any = (), options: Any = None) -> Any:
+        if function is torch.Tensor.__setitem__ and not isinstance(given[2], torch.Tensor):
+            index = given[1] if isinstance(given[1], tuple) else (given[1],)
+            assert not any(isinstance(one, torch.Tensor) for one in index)
+        return function(*given, **(options or {}))
+
+
+def test_a_pass_a_step_and_a_choice_neither_read_back_from_the_device_nor_wait_for_it() -> None:
     """They run on torch's meta device, where nobody can: so a graph can record them, and no step waits."""
+    with NothingCopied():
+        run_on_the_meta_device()
+
+
+def run_on_the_meta_device() -> None:
     model = SlotModel(tiny_model().to("meta"), slots=3, context=CONTEXT)
     sampler = Sampler(3, CONTEXT, Script([b"a"] * 391, [0], torch.device("meta")))
     for row, top_k in enumerate((20, 0, 1000)):

@@ -1,6 +1,8 @@
 """Sampling: the right distribution, and the same draw whatever else is in the batch."""
 
 import inspect
+import itertools
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -126,3 +128,25 @@ def test_a_row_that_needs_more_candidates_leaves_those_of_its_neighbours_few(
         sampler.start(row, [5, 6], Sampling(top_k=top_k), seed=row)
     sampler.choose(torch.randn(8, 2000), range(8))
     assert sorted(drawn) == [(1, 0), (1, MANY), (8, FEW)]
+
+
+def test_recorded_choices_are_those_of_every_row_alone_and_others_are_made_as_before() -> None:
+    """Recorded by running them: what is proved is which rows each takes, and in whose state."""
+    script = Script([b"e"] * 2000, [0], torch.device("cpu"))
+    plain, recorded = samplers = [Sampler(8, 64, script) for _ in range(2)]
+    calls: list[int] = []
+
+    def record(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        return lambda: calls.append(1) or run()  # type: ignore[func-returns-value]
+
+    recorded.record(record)
+    for sampler, row in itertools.product(samplers, range(8)):
+        top_k = 1000 if row == 6 else 20
+        sampling = Sampling(top_k=top_k, presence_penalty=0.5, repetition_penalty=1.2)
+        sampler.start(row, [5, 6], sampling, seed=row)
+    for rows in ([0], range(4), range(6), [1, 3], range(8), range(5)):
+        scores = torch.randn(len(rows), 2000)
+        own, replayed = (sampler.choose(scores.clone(), rows) for sampler in samplers)
+        assert torch.equal(own, replayed)
+        assert torch.equal(plain.positions, recorded.positions)
+    assert len(calls) == 4

@@ -187,23 +187,28 @@ def test_a_step_that_is_not_what_it_claims_to_replay_is_a_fault(plain: Loaded) -
     engine.close()
 
 
-def test_prompts_in_fixed_shapes_pass_and_are_a_fault_where_they_are_not_what_was_recorded(
-    plain: Loaded,
+@pytest.mark.parametrize(
+    ("wrong", "finding"), [(0, ""), (1, "times 64 tokens"), (0, "3 rows: a replayed choice")]
+)
+def test_prompts_in_fixed_shapes_and_choices_are_faults_where_they_are_not_what_was_recorded(
+    plain: Loaded, wrong: int, finding: str
 ) -> None:
-    for wrong, outcome in ((0, nullcontext()), (1, pytest.raises(SelfTestFailed, match="times 64 tokens"))):
-        path = functools.partial(InFixedShapes, wrong=wrong)
-        engine = Engine(plain.model, plain.tokenizer, 4, 256, path=path)
-        with outcome:
-            self_test(engine, PROMPT)
-        list(answer := engine.generate(PROMPT, Sampling(max_tokens=1), seed=0, keep_scores=True))
-        assert answer.scores
-        own = engine.model.prefill([0], [PROMPT], [0])[0]
-        torch.testing.assert_close(answer.scores[0], own + wrong, rtol=0, atol=1e-2)  # through the path
-        engine.close()
+    engine = Engine(plain.model, plain.tokenizer, 4, 256, path=functools.partial(InFixedShapes, wrong=wrong))
+    if "choice" in finding:
+        engine.sampler.recorded[3] = functools.partial(torch.zeros, 3, dtype=torch.int64)
+    with pytest.raises(SelfTestFailed, match=finding) if finding else nullcontext():
+        self_test(engine, PROMPT)
+    list(answer := engine.generate(PROMPT, Sampling(max_tokens=1), seed=0, keep_scores=True))
+    assert answer.scores
+    own = engine.model.prefill([0], [PROMPT], [0])[0]
+    torch.testing.assert_close(answer.scores[0], own + wrong, rtol=0, atol=1e-2)  # through the path
+    engine.close()
 
 
 class InFixedShapes:
-    """A path that reads prompts as one that records them, with something added to their scores."""
+    """A path that reads prompts and chooses as if it recorded both; adds something to scores of prompts."""
+
+    record = staticmethod(lambda run: run)
 
     def __init__(self, model: SlotModel, wrong: int) -> None:
         self._model = model

@@ -28,7 +28,7 @@ export async function start(module = "tests.doors") {
 export async function open() {
   const { urls, close } = process.env.TEST_DOORS ? { urls: JSON.parse(process.env.TEST_DOORS), close() {} } : await start();
   const canceled = () => readFileSync(urls.log, "utf8").split("canceled after").length - 1; // answers, so far
-  const made = (tokens) => readFileSync(urls.log, "utf8").split(`after ${tokens} tokens`).length - 1; // answers, so far
+  const made = (tokens) => readFileSync(urls.log, "utf8").split(`length after ${tokens} tokens`).length - 1; // whole ones
   return { ...urls, canceled, made, close };
 }
 

@@ -100,7 +100,9 @@ class Engine:
         self._vocabulary: int = model.config.vocab_size
         self._pieces = pieces(tokenizer, self._vocabulary)
         self._end_tokens = end_tokens(model, tokenizer)
-        self._sampler = Sampler(slots, context, Script(self._pieces, self._end_tokens, model.device))
+        self.sampler = Sampler(slots, context, Script(self._pieces, self._end_tokens, model.device))
+        if record := getattr(self.step, "record", None):  # and choices
+            self.sampler.record(record)
         self._device = model.device
         self._lag = int(model.device.type == "cuda") if lag is None else lag
         self._chosen: deque[Chosen] = deque()
@@ -186,7 +188,7 @@ class Engine:
         self._thread.join()
         # Freed here, not with the last reference: the next engine may need this memory while a traceback
         # still refers to this one.
-        del self.model, self.step, self.read, self._sampler, self._chosen, self.prefixes
+        del self.model, self.step, self.read, self.sampler, self._chosen, self.prefixes
 
     def _warm(self, ids: list[int]) -> Prefix:
         for start in range(0, len(ids), PREFILL_TOKENS):
@@ -238,7 +240,7 @@ class Engine:
         prefix = next(fits, None)
         self._rows[row], owner.cached = owner, len(prefix.ids) if prefix else 0
         self.model.cache.start(row, prefix)
-        self._sampler.start(row, owner.prompt, owner.sampling, owner.seed)
+        self.sampler.start(row, owner.prompt, owner.sampling, owner.seed)
 
     def _compact(self) -> None:
         """Moves the last requests into free rows, so that decode steps compute no idle rows."""
@@ -246,7 +248,7 @@ class Engine:
         holes = [row for row in range(len(taken)) if not self._rows[row]]
         for hole, last in zip(holes, reversed(taken), strict=False):
             self.model.cache.move(last, hole, self._owner(last).cached)
-            self._sampler.move(last, hole)
+            self.sampler.move(last, hole)
             self._rows[hole], self._rows[last] = self._rows[last], None
 
     def _prefill(self) -> None:
@@ -275,7 +277,7 @@ class Engine:
             self._read(0)
             return
         number, longest = ready[-1] + 1, max(self._owner(row).cached for row in ready)
-        ids, positions = self._sampler.ids[:number], self._sampler.positions[:number]
+        ids, positions = self.sampler.ids[:number], self.sampler.positions[:number]
         scores = self.step(ids, positions, self.model.aligned(longest + 1))
         for row in ready:
             self._owner(row).cached += 1
@@ -290,7 +292,7 @@ class Engine:
         """Draws the next token of each of the rows, and reads those that were drawn `lag` steps before."""
         owners = [self._owner(row) for row in rows]
         kept = scores.clone() if any(owner.scores is not None for owner in owners) else None
-        tokens = self._sampler.choose(scores, rows).to("cpu", non_blocking=True)
+        tokens = self.sampler.choose(scores, rows).to("cpu", non_blocking=True)
         arrived = None
         if scores.is_cuda:
             arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ from snb.engine.compiler import capability, lacking
 from snb.engine.loop import Engine
 from snb.engine.packed import pack
 from snb.engine.prefills import Prefills
-from snb.engine.recording import Recorder, doublings, quarters
+from snb.engine.recording import Record, Recorder, doublings, quarters
 from snb.engine.slots import Read, SlotModel, Step
 from snb.errors import DeviceUnusable
 
@@ -80,6 +80,8 @@ class Graphs:
 
     read: Read | None = None
     """Passes over prompts, if they are recorded too."""
+    record: Record | None = None
+    """Records the choices of tokens, if they are to be."""
 
     def __init__(
         self, model: SlotModel, recorded: Step | None = None, sizes: Sequence[tuple[int, int]] = ()
@@ -117,7 +119,7 @@ class Graphs:
 def fused(model: SlotModel) -> Step:
     """Graphs of `snb.engine.fused`: fewer kernels, and attention that reads no more than each row has.
 
-    Prompts are read by graphs too, of the model's own passes.
+    Prompts are read by graphs too, of the model's own passes, and tokens are chosen by them.
 
     Raises:
         DeviceUnusable: the GPU is too old, or Triton or a compiler for it is absent.
@@ -132,7 +134,7 @@ def fused(model: SlotModel) -> Step:
     plain = model.layers[0].mlp.projections.whole is not None
     rows = [slots] if plain and slots <= FIXED_ROWS else doublings(1, slots)
     graphs = Graphs(model, Fused(model), [(number, model.cache.context) for number in rows])
-    graphs.read = Prefills(model, graphs.recorder)
+    graphs.read, graphs.record = Prefills(model, graphs.recorder), graphs.recorder
     return graphs
 
 

@@ -11,11 +11,8 @@ import torch
 from torch import Tensor
 
 from snb.card import PREFILL_TOKENS
-from snb.engine.recording import doublings, quarters
+from snb.engine.recording import Record, doublings, quarters
 from snb.engine.slots import ALIGNMENT, SlotModel
-
-Record = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
-"""What `snb.engine.recording.Recorder` does."""
 
 
 class Inputs(NamedTuple):
@@ -34,7 +31,7 @@ class Prefills:
 
     Args:
         model: whose cache the passes write to.
-        record: the identity runs a pass eagerly, in its shape.
+        record: of graphs.
     """
 
     def __init__(self, model: SlotModel, record: Record) -> None:

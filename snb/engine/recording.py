@@ -6,6 +6,9 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor
 
+Record = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
+"""What a `Recorder` does; the identity in its place runs all work eagerly, in the shapes of a recording."""
+
 
 class Recorder:
     """Records what one thread replays, one after the other: all recordings share the memory of one pool."""

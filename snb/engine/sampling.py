@@ -1,18 +1,21 @@
 """Samples the next token of each row: masks, penalties, temperature, top-k, top-p, then Gumbel noise.
 
-All of it stays on the device, so that the next step can begin before the host has seen a token.
+All of it stays on the device, so that the next step can begin before the host has seen a token, and a graph
+can replay it.
 
 The noise is a pure function of (seed, position, token), so a request draws the same tokens whatever else is
 in the batch. Taking the highest of log p + Gumbel noise draws from p exactly (the Gumbel-max trick; Maddison,
 Tarlow & Minka, "A* Sampling", 2014).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from snb.engine.recording import Record
 from snb.engine.script import ANY, FORBIDDEN, Script
 from snb.engine.slots import sent
 from snb.parameters import Sampling
@@ -65,6 +68,14 @@ class Sampler:
         self._said = torch.zeros_like(self._factor, dtype=torch.bool)
         self._rows = torch.arange(slots, device=self._device)
         self._candidates = [FEW] * slots
+        self.recorded: dict[int, Callable[[], Tensor]] = {}
+        """The choice for so many rows, if it is recorded: for the first ones, when all draw from few."""
+
+    def record(self, record: Record) -> None:
+        """Records choices. Each is about a hundred kernels, which take longer to launch than to run."""
+        self._scores = torch.zeros_like(self._factor)
+        for number in range(len(self.ids), 0, -1):
+            self.recorded[number] = record(partial(self.choose_eagerly, self._scores[:number], range(number)))
 
     def start(self, row: int, prompt: Sequence[int], sampling: Sampling, seed: int) -> None:
         """Resets a row for a new prompt."""
@@ -77,8 +88,10 @@ class Sampler:
         self.positions[row], self._answered[row] = self._context, 0
         self._state[row] = 0 if how.french else ANY
         self._factor[row], self._inverse[row], self._minus[row], self._said[row] = 1, 1, 0, False
+        # To set by index from a number of Python's would copy it from the host and wait for the device.
         seen = sent(prompt, self._device)
-        self._factor[row, seen], self._inverse[row, seen] = how.repetition_penalty, 1 / how.repetition_penalty
+        self._factor[row].index_fill_(0, seen, how.repetition_penalty)
+        self._inverse[row].index_fill_(0, seen, 1 / how.repetition_penalty)
 
     def move(self, source: int, target: int) -> None:
         """Copies the state of one row to another."""
@@ -95,6 +108,15 @@ class Sampler:
             scores: fp32 `[n, vocabulary]`, changed in place.
             rows: in ascending order.
         """
+        number = len(rows)
+        if not self.recorded or rows[-1] >= number or any(self._candidates[row] != FEW for row in rows):
+            return self.choose_eagerly(scores, rows)
+        self._scores[:number] = scores
+        return self.recorded[number]()
+
+    @torch.inference_mode()
+    def choose_eagerly(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
+        """As `choose`, without a recording."""
         # Rows are nearly always the first ones, and a slice is read without a copy.
         first = rows[-1] == len(rows) - 1
         where = slice(0, len(rows)) if first else sent(rows, self._device)
@@ -110,7 +132,7 @@ class Sampler:
         cells = self._rows[where], tokens[:, 0]
         again = self._said[cells][:, None]
         self._minus[cells] += (frequency + presence * ~again)[:, 0]
-        self._said[cells] = True
+        self._said[cells] = torch.ones_like(again[:, 0])  # not True: see `start`
         self._factor[cells], self._inverse[cells] = repetition[:, 0], 1 / repetition[:, 0]
         self._state[where] = after.gather(-1, tokens).long()
         self.ids[where], self.positions[where] = tokens, length + answered

@@ -57,6 +57,7 @@ def self_test(engine: Engine, prompt: Sequence[int], last: bool = True) -> Repor
     only = last or (engine.step != engine.model.step and step == engine.model.step)
     for check in (exact.replays, exact.reads, exact.writes):
         report.findings += check(engine.model, engine.step)
+    report.findings += exact.choices(engine.model, engine.sampler)
     report.findings += _answers(engine, prompt)
     report.refuse("fault")
     findings, report.figures = rounding.judge(engine.model, prompt, step)

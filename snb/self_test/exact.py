@@ -12,14 +12,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from snb.card import PREFILL_TOKENS
+from snb.engine.sampling import Sampler
 from snb.engine.shared import Prefix
 from snb.engine.slots import SlotModel, Step
+from snb.parameters import Sampling
 from snb.self_test.finding import Finding
 
 WIDTH = 512
 """Columns that are filled with made-up numbers."""
 SENTINEL = 7.0
 """Value of the cells that must not be written to."""
+PENALISED = Sampling(repetition_penalty=1.3, presence_penalty=0.4, frequency_penalty=0.3)
 
 Pass = Callable[..., Tensor]
 """A `Step` or a `Read`."""
@@ -59,6 +62,20 @@ def _replayed(
         yield Finding("blind", f"{size}: the same pass gives two results")
     elif not _same(first, replayed):
         yield Finding("fault", f"{size}: a replayed pass is not what was recorded")
+
+
+@torch.inference_mode()
+def choices(model: SlotModel, sampler: Sampler) -> Iterator[Finding]:
+    """A replayed choice draws what is drawn eagerly, first and after others."""
+    device, shape = model.model.device, (model.cache.slots, model.model.config.vocab_size)
+    scores = torch.randn(shape, generator=torch.Generator(device).manual_seed(0), device=device)
+    for number in sampler.recorded:
+        rows, drawn = range(number), []
+        for choose in (sampler.choose_eagerly, sampler.choose):
+            for row in rows:
+                sampler.start(row, [5, 6], PENALISED, seed=row)
+            drawn.append([choose(scores[:number].clone(), rows).clone() for _ in range(3)])
+        yield from _unless(_same(*drawn), f"{number} rows: a replayed choice is not what was recorded")
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ from snb.weights.checkpoint import read_config
 from snb.weights.fetch import ensure_adapter, ensure_base
 from snb.weights.merge import load_merged
 from snb.weights.prepared import UNMEASURED, Prepared
-from snb.weights.quantization import quantization
+from snb.weights.quantization import never_repacked, quantization
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ def _compute_in(model: Qwen2ForCausalLM, dtype: torch.dtype) -> None:
 def _loaded(model: Qwen2ForCausalLM, folder: Path, choice: Choice, settings: Settings) -> Loaded:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     slots = budget(model.config, choice, settings.context, _left(settings))
+    never_repacked(model)
     return Loaded(model.eval(), tokenizer, choice, slots, getattr(model.config, "snb_notice", ""))
 
 

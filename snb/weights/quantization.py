@@ -36,6 +36,18 @@ def quantization(precision: str, compute_dtype: torch.dtype) -> QuantizationConf
     return None
 
 
+def never_repacked(model: Qwen2ForCausalLM) -> None:
+    """Keeps nf4 weights as they were loaded.
+
+    On a CPU with AVX512-BF16 a layer of bitsandbytes 0.50.2 repacks its weights when it is first called: then
+    nobody else can read them, it computes in bf16 whatever it was told, and it fails where the number of rows
+    is no multiple of 32. Delete this when a layer has an option for it.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+
+
 @register_quantization_config(METHOD)
 class RowwiseConfig(QuantizationConfigMixin):
     """`quantization_config` in config.json.
