@@ -25,7 +25,6 @@ from tools.benchmarking import peers
 from tools.command import Fault
 from tools.endpoints.endpoint import Failed
 from tools.serving import make_standin
-from tools.supplying import audit
 
 SCRIPTS = sorted(file for file in (ROOT / "scripts").iterdir() if file.is_file() and not file.suffix)
 PYTHON = [file.name for file in SCRIPTS if "python3" in file.read_text(encoding="utf-8").splitlines()[0]]
@@ -119,7 +118,6 @@ OFFLINE = [
     ("download-weights", "DOWNLOAD_FAILED: no network", "HF_HUB_OFFLINE=1 serves"),
     ("make-standin", "DOWNLOAD_FAILED: ", "no network, SNB_BASE_MODEL=FOLDER"),
     ("pin-packages", "NOT_PINNED: ", "still install"),
-    ("audit", "NOT AUDITED: no network", "--database FILE"),
 ]
 
 
@@ -140,7 +138,6 @@ def test_without_a_network_one_line_says_so_and_what_still_works(
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr(hub, "ATTEMPTS", 1)
     monkeypatch.setattr(make_standin, "STANDIN", tmp_path)
-    monkeypatch.setattr(audit, "EXPORT", nowhere)
     try:
         scripts.code(name)
         lines = capfd.readouterr().out.splitlines()

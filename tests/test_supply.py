@@ -5,17 +5,17 @@ import json
 import re
 import socket
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
-from packaging.version import Version
 
 from snb.settings import ROOT
+from tests import scripts
 from tools.machine import pins
 from tools.supplying import audit, pin_packages
 
@@ -115,86 +115,43 @@ def test_no_script_hands_words_to_a_shell_or_runs_code_of_a_repository() -> None
                 assert ast.unparse(words["weights_only"]) == "True"
 
 
-def ranged(*events: str) -> dict[str, Any]:
-    """A range in OSV's form, of events such as "fixed 1.10"."""
-    return {"ranges": [{"type": "ECOSYSTEM", "events": [dict([event.split()]) for event in events]}]}
+def osv(monkeypatch: pytest.MonkeyPatch, *vulnerable: str) -> None:
+    """OSV's API, which has an advisory about every package whose `name version` begins so."""
+
+    def result(query: dict[str, Any]) -> dict[str, Any]:
+        release = f"{query['package']['name']} {query['version']}"
+        return {"vulns": [{"id": "PYSEC-2027-1"}]} if release.startswith(vulnerable) else {}
+
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        queries = json.loads(request.content)["queries"]
+        return httpx2.Response(200, json={"results": [*map(result, queries)]}, request=request)
+
+    monkeypatch.setattr(httpx2, "post", httpx2.Client(transport=httpx2.MockTransport(reply)).post)
 
 
-def advisory(name: str, affected: dict[str, Any], ecosystem: str = "PyPI", **more: Any) -> dict[str, Any]:
-    known = {"id": "PYSEC-2027-1", "modified": "2026-11-20T10:00:00Z", "summary": "of a test"}
-    package = {"name": name, "ecosystem": ecosystem}
-    return {**known, "affected": [{"package": package, **affected}], **more}
-
-
-def export(file: Path, *advisories: dict[str, Any]) -> Path:
-    with zipfile.ZipFile(file, "w") as archive:
-        for number, one in enumerate(advisories):
-            archive.writestr(f"{number}.json", json.dumps(one))
-    return file
-
-
-AFFECTED: list[tuple[dict[str, Any], str, str]] = [
-    (ranged("introduced 0"), "0.1a1 1 2!0", ""),
-    (ranged("introduced 0", "fixed 1.10"), "1.9 1.10rc1", "1.10 1.10.0 1.11"),
-    (ranged("introduced 1.9", "last_affected 1.10"), "1.9 1.10", "1.8 1.9rc1 1.10.post1 2"),
-    (ranged("introduced 2", "fixed 2.1", "introduced 0", "fixed 1.10"), "1.9 2 2.0.5", "1.10 1.99 2.1"),
-    (ranged("introduced 0", "fixed 2", "introduced 2", "fixed 3"), "1 2 2.5", "3"),
-    (ranged("introduced 0", "limit 2", "limit *"), "1", "2"),
-    (ranged("introduced 1", "fixed before-pep-440"), "1", "0.9"),
-    ({"versions": ["1.9", "before-pep-440"], **ranged("introduced 3")}, "1.9 1.9.0 3", "1.8 2"),
-    ({"ranges": [{"type": "GIT", "events": [{"introduced": "0"}]}]}, "", "1"),
-]
-
-
-@pytest.mark.parametrize(("affected", "yes", "no"), AFFECTED, ids=[str(row[0])[:60] for row in AFFECTED])
-def test_an_advisory_is_about_the_versions_that_osv_s_schema_says(
-    affected: dict[str, Any], yes: str, no: str
+def test_a_known_vulnerability_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = f"{yes} {no}".split()
-    assert [version for version in asked if audit.affects(affected, Version(version))] == yes.split()
-
-
-def test_what_is_withdrawn_or_of_another_ecosystem_is_no_finding() -> None:
-    every, releases = ranged("introduced 0"), {"py-yaml": "2.0"}
-    withdrawn = advisory("Py_YAML", every, withdrawn="2026-11-21T10:00:00Z")
-    assert not [*audit.about([withdrawn, advisory("Py_YAML", every, "npm")], releases)]
-    assert [*audit.about([advisory("Py_YAML", every)], releases)]
-
-
-EVERYBODY_KNOWS = advisory("jinja2", ranged("introduced 0", "fixed 2.10.1"))
-
-
-def test_a_known_vulnerability_fails_and_a_clean_bill_says_how_old_the_database_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    database = export(tmp_path / "all.zip", EVERYBODY_KNOWS)
-    monkeypatch.setattr(audit, "EXPORT", database.as_uri())
-    for brought in (database, None):
-        assert audit.report(brought) == 0
-        clean = r"0 of \d+ packages have a known .*, the newest of 2026-11-20\.\n"
-        assert re.fullmatch(clean, capsys.readouterr().out)
-    for name in ("urllib3", "gradio"):  # of the image, of the page
-        more: dict[str, Any] = {"aliases": ["CVE-2027-1"], "summary": "\x1b[2Jof\na test"}
-        entry = advisory(name, ranged("introduced 0", "fixed 99"), **more)
-        assert audit.report(export(database, EVERYBODY_KNOWS, entry)) == 1
-        wanted = rf"{name} [\d.]+: PYSEC-2027-1, CVE-2027-1: \[2Jof a test https://\S+\n1 of .*\n"
-        assert re.fullmatch(wanted, capsys.readouterr().out)
+    osv(monkeypatch, "jinja2 2.10")
+    assert scripts.code("audit") == 0
+    assert re.fullmatch(r"0 of \d+ packages have a known vulnerability\.\n", capsys.readouterr().out)
+    osv(monkeypatch, "jinja2 2.10", "urllib3", "gradio ")  # of the image, of the page
+    assert scripts.code("audit") == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["gradio", "urllib3"]
+    assert lines[0].endswith(": https://osv.dev/PYSEC-2027-1")
+    assert last.startswith("2 of ")
 
 
 def test_no_answer_and_one_that_cannot_be_believed_are_no_clean_bill(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    portal = tmp_path / "portal.zip"
-    portal.write_text("<html>Bienvenue sur le réseau</html>", encoding="utf-8")
-    ignorant = export(tmp_path / "ignorant.zip", advisory("jinja2", ranged("introduced 3")))
-    others = [
-        {"name": "no advisory"},
-        {"id": "undated"},
-        advisory("urllib3", ranged("introduced 0"), id=None),
-    ]
-    others += [{"affected": [{"package": None}]}]
-    strange = [export(tmp_path / f"{n}.zip", EVERYBODY_KNOWS, one) for n, one in enumerate(others)]
-    monkeypatch.setattr(audit, "EXPORT", "http://127.0.0.1:1/all.zip")
-    for database in (None, portal, ignorant, *strange, tmp_path / "absent.zip"):
-        assert audit.report(database) == audit.NOT_AUDITED
-        assert re.fullmatch(r"NOT AUDITED: .*\n", capsys.readouterr().out)
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "API", "http://127.0.0.1:1")
+        assert scripts.code("audit") == audit.NOT_AUDITED
+    osv(monkeypatch)  # which has nothing about a release that everybody knows
+    assert scripts.code("audit") == audit.NOT_AUDITED
+    portal = httpx2.MockTransport(lambda request: httpx2.Response(200, text="<html>", request=request))
+    monkeypatch.setattr(httpx2, "post", httpx2.Client(transport=portal).post)
+    assert scripts.code("audit") == audit.NOT_AUDITED
+    assert re.fullmatch(r"(NOT AUDITED: .*\n){3}", capsys.readouterr().out)
