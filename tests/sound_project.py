@@ -131,11 +131,6 @@ class Sound:
         self.configure({"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": ADAPTER})
         return folder
 
-    def log_in(self, **config: Any) -> None:
-        file = self.home / ".docker" / "config.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(config))
-
     def calls(self, program: str) -> list[dict[str, Any]]:
         file = self.home / "record.jsonl"
         lines = file.read_text().splitlines() if file.exists() else []
@@ -197,7 +192,8 @@ def sound(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Sound]:
         made.program("cog", "print('cog version 0.23.1')")
         made.program("docker", "print('28.0.0')")
         made.program("../project/scripts/smoke-test", "")
-        made.log_in(auths={"r8.im": {"auth": base64.b64encode(f"owner:{LOGIN}".encode()).decode()}})
+        auth = base64.b64encode(f"owner:{LOGIN}".encode()).decode()
+        made.write("../.docker/config.json", json.dumps({"auths": {"r8.im": {"auth": auth}}}))
         for name in ("HF_TOKEN", "SNB_API_KEY", "DOCKER_CONFIG"):
             patch.delenv(name, raising=False)
         variables = {"PATH": str(home / "bin"), "HOME": str(home), "HF_ENDPOINT": hub.url}

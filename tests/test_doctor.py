@@ -18,7 +18,7 @@ from tests.hub import Fault
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, LOGIN, Sound, sound
 from tools.benchmarking.bounds import SIZES
-from tools.publishing import doctor, installed, layers, limits, secret_scan, versions
+from tools.publishing import doctor, layers, limits, secret_scan, versions
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 
@@ -48,10 +48,6 @@ def weights(made: Sound) -> list[tuple[str, str]]:
     return [(held.finding.level, held.finding.code) for held in made.project().weights]
 
 
-def test_nothing_is_wrong_with_a_sound_project(made: Sound) -> None:
-    assert [str(finding) for finding in made.findings() if finding.level != "ok"] == []
-
-
 def alter_shard(made: Sound) -> None:
     shard = sorted(made.weights(BASE).glob("*.safetensors"))[1]
     shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
@@ -60,11 +56,6 @@ def alter_shard(made: Sound) -> None:
 def lose_private_adapter(made: Sound) -> None:
     shutil.rmtree(made.weights(ADAPTER))
     made.hub.token = "hf_of_somebody_else"
-
-
-def write_secret(made: Sound) -> None:
-    cell = {"cell_type": "code", "source": ["import os\n", f'login("{SECRET}")\n']}
-    made.write("essai.ipynb", json.dumps({"cells": [cell], "nbformat": 4}, indent=1))
 
 
 def replace(made: Sound, name: str, old: str, new: str) -> None:
@@ -77,17 +68,12 @@ def set_build(**more: Any) -> Callable[[Sound], None]:
     return lambda made: made.configure(build={**made.project().config.build.model_dump(), **more})
 
 
-def own_weights(repository: str, change: Callable[[Path], object]) -> Callable[[Sound], None]:
-    """Weights that somebody made: a repository under another name, without its lock, and changed."""
-
-    def broken(made: Sound) -> None:
-        folder = made.weights(repository).rename(made.root / "weights" / "mine")
-        (folder / NAME).unlink()
-        change(folder)
-        variable = "SNB_BASE_MODEL" if repository == BASE else "SNB_ADAPTER"
-        set_environment(**{variable: "weights/mine"})(made)
-
-    return broken
+def other_adapter(made: Sound) -> None:
+    """Somebody's own, without a lock, trained on another base."""
+    folder = made.weights(ADAPTER).rename(made.root / "weights" / "mine")
+    (folder / NAME).unlink()
+    save_file({WIDE: torch.rand(1, 4096)}, folder / "adapter_model.safetensors")
+    set_environment(SNB_ADAPTER="weights/mine")(made)
 
 
 def set_environment(**more: str) -> Callable[[Sound], None]:
@@ -101,24 +87,7 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
         lambda made: made.write(".dockerignore", "weights/school--base@*/*-of-*\n"),
         "WEIGHTS_INCOMPLETE",
     ),
-    "an adapter of another base": (
-        own_weights(
-            ADAPTER,
-            lambda folder: save_file({WIDE: torch.rand(1, 4096)}, folder / "adapter_model.safetensors"),
-        ),
-        "ADAPTER_MISMATCH",
-    ),
-    "pointers of Git LFS": (
-        own_weights(
-            BASE,
-            lambda folder: [
-                file.write_text("version https://git-lfs") for file in folder.glob("*.safetensors")
-            ],
-        ),
-        "WEIGHTS_DAMAGED",
-    ),
-    "a context of 40 GB": (lambda made: made.write("a.bin", "\0", 40 * 10**9), "CONTEXT_TOO_LARGE"),
-    "a secret in a notebook": (write_secret, "SECRET_IN_FILE"),
+    "an adapter of another base": (other_adapter, "ADAPTER_MISMATCH"),
     "a secret in an example": (
         lambda made: made.write(".env.example", f"HF_TOKEN={SECRET}\n"),
         "SECRET_IN_FILE",
@@ -136,12 +105,9 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
     "a loose pin": (lambda made: made.write("requirements.txt", PINNED + "pandas\n"), "CONFIG_UNPINNED"),
     "a quoted true": (set_build(gpu="true"), "CONFIG_UNREADABLE"),
     "broken yaml": (lambda made: made.write("cog.yaml", f"build: [\n{SECRET}"), "CONFIG_UNREADABLE"),
-    "broken pyproject.toml": (lambda made: made.write("pyproject.toml", "[project"), "CONFIG_UNREADABLE"),
-    "no requirements": (lambda made: (made.root / "requirements.txt").unlink(), "CONFIG_UNREADABLE"),
     "no cog": (lambda made: (made.home / "bin" / "cog").unlink(), "COG_ABSENT"),
     "no engine": (lambda made: made.program("docker", "sys.exit(1)"), "ENGINE_ABSENT"),
     "no login": (lambda made: shutil.rmtree(made.home / ".docker"), "NOT_LOGGED_IN"),
-    "a contract that is ignored": (lambda made: made.write(".dockerignore", "*.py\n"), "FILE_NOT_SENT"),
     "a persona that is ignored": (lambda made: made.write(".dockerignore", "**/kant.*\n"), "FILE_NOT_SENT"),
     "code ignored after a byte order mark": (
         lambda made: (made.root / ".dockerignore").write_bytes(b"\xef\xbb\xbfsnb/errors.py\n# \xe9\n"),
@@ -152,15 +118,8 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
         "SOURCE_BROKEN",
     ),
     "no such persona": (lambda made: (made.root / "snb/philosophers/kant.txt").unlink(), "PERSONA_ABSENT"),
-    "a persona without choice": (
-        lambda made: made.write("snb/philosophers/hegel.txt", "Tu es Hegel."),
-        "PERSONA_NO_CHOICE",
-    ),
     "an empty persona": (lambda made: made.write("snb/philosophers/kant.txt", " \n"), "PERSONA_EMPTY"),
-    "Python 3.9": (set_build(python_version="3.9"), "PYTHON_UNSUPPORTED"),
-    "Python 3.10 without quotes": (set_build(python_version=3.10), "PYTHON_UNSUPPORTED"),
     "another SDK": (set_build(sdk_version="0.22.0"), "SDK_MISMATCH"),
-    "another CUDA": (set_build(cuda="12.9"), "CUDA_MISMATCH"),
     "a package taken out": (lambda made: replace(made, "requirements.txt", "peft==", "# "), "PACKAGE_ABSENT"),
     "an older package": (
         lambda made: replace(made, "requirements.txt", "transformers==5.23.0", "transformers==4.57.6"),
@@ -185,32 +144,12 @@ def test_each_broken_project_is_named_by_its_own_code(
 def test_the_command_prints_a_line_for_each_finding_and_ends_with_the_worst(
     made: Sound, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["doctor", f"r8.im/{MODEL}", "--hardware", "t4"])
+    monkeypatch.setattr("sys.argv", ["doctor", MODEL, "--hardware", "t4"])
     assert doctor.main() == 0
     assert capsys.readouterr().out.splitlines()[-1] == "error: 0, not checked: 0, warning: 0, ok: 14"
     lose_private_adapter(made)
     assert doctor.main() == 1
     assert "error        WEIGHTS_PRIVATE: adapter school/adapter" in capsys.readouterr().out
-
-
-# Login
-
-
-@pytest.mark.parametrize(
-    ("config", "logged_in"),
-    [
-        ({"auths": {"r8.im": {}}}, False),
-        ({"credHelpers": {"r8.im": "x"}}, True),
-        ({"credsStore": "absent"}, False),
-    ],
-)
-def test_a_login_is_found_wherever_cog_leaves_it(
-    made: Sound, config: dict[str, Any], logged_in: bool
-) -> None:
-    made.log_in(**config)
-    made.program("docker-credential-x", f'print(\'{{"Username": "u", "Secret": "{LOGIN}"}}\')')
-    [finding] = installed.login(made.project())
-    assert finding.code == ("LOGIN" if logged_in else "NOT_LOGGED_IN")
 
 
 # Weights
@@ -226,14 +165,6 @@ def test_a_public_adapter_may_be_left_out_and_the_hub_is_asked_without_a_token(
     size = len(made.hub.trees[made.hub.commits[ADAPTER, "main"]]["adapter_model.safetensors"])
     assert (adapter.download, base.download) == (size, 0)
     assert {request.headers["Authorization"] for request in made.hub.requests} == {None}
-
-
-def test_a_download_that_nobody_has_verified_is_neither_taken_nor_passed_over(made: Sound) -> None:
-    alter_shard(made)
-    (made.weights(BASE) / NAME).unlink()
-    assert "is public, and setup() downloads" in made.project().weights[-1].finding.text
-    worse = [finding for finding in doctor.weights(made.project()) if finding.level != "ok"]
-    assert [(finding.level, finding.code) for finding in worse] == [("warning", "WEIGHTS_UNLOCKED")]
 
 
 def test_a_gated_repository_lists_its_files_for_everybody_and_is_private_all_the_same(made: Sound) -> None:
@@ -264,12 +195,6 @@ def test_a_folder_outside_the_project_or_a_link_is_not_in_the_image(made: Sound)
     (made.root / "weights" / "mine").symlink_to(outside)
     made.configure({"SNB_BASE_MODEL": "weights/mine", "SNB_ADAPTER": "none"})
     assert weights(made) == [("error", "WEIGHTS_ABSENT")]
-
-
-def test_a_folder_may_be_named_as_in_the_image(made: Sound) -> None:
-    made.weights(BASE).rename(made.root / "weights" / "mine")
-    made.configure({"SNB_BASE_MODEL": "/src/weights/mine", "SNB_ADAPTER": "none"})
-    assert weights(made) == [("ok", "WEIGHTS")]
 
 
 def test_prepared_weights_are_all_that_a_boot_reads_and_decide_the_precision(made: Sound) -> None:
@@ -338,7 +263,6 @@ def test_minutes_of_upload_and_disk_are_computed_from_the_layers(made: Sound) ->
     ("hardware", "precision", "code"),
     [
         ("t4", "int8", "CARD_TOO_SMALL"),
-        ("t4", "nf4", "CARD_FEWER_SLOTS"),
         ("l40s", "bf16", "CARD_FEWER_SLOTS"),
         (None, "bf16", "CARD"),
     ],

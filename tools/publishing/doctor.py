@@ -20,7 +20,6 @@ from snb.weights import fetch
 from tools.publishing import installed, limits, published, secret_scan, sources, versions
 from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
-from tools.publishing.weights import unlocked
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?/[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 
@@ -39,7 +38,6 @@ def options(description: str | None, **model: str) -> Project:
 def weights(project: Project) -> Iterator[Finding]:
     """What the image will find of weights, and whether the adapter there is one of this base."""
     yield from (held.finding for held in project.weights)
-    yield from unlocked(project.settings)
     base = project.weights[-1]
     if base.config and not base.precision and all(held.finding.level == "ok" for held in project.weights):
         fetch.fit(project.settings, base.config)
@@ -47,7 +45,7 @@ def weights(project: Project) -> Iterator[Finding]:
 
 Check = Callable[[Project], Iterator[Finding]]
 CODE: tuple[Check, ...] = (
-    *(versions.pins, versions.packages, versions.sdk, versions.python, versions.cuda),
+    *(versions.pins, versions.packages, versions.sdk),
     *(sources.settings, sources.inputs, sources.files, sources.personas),
 )
 """What any host's image needs."""
@@ -90,8 +88,6 @@ def main() -> int:
 
 
 def _model(text: str) -> str:
-    """`owner/name`, also of the image `r8.im/owner/name`."""
-    name = text.removeprefix(f"{installed.REGISTRY}/")
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(text):
         raise argparse.ArgumentTypeError("write it as owner/name")
-    return name
+    return text

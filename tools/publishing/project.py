@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from snb.errors import SNBError
 from snb.settings import Settings
@@ -23,13 +22,11 @@ from tools.serving import schema
 
 WEIGHTS = re.compile(r"weights/(?!pins\.json$)")
 """Begins the names of what is sent only where a boot reads it: git holds the exception."""
-SOURCE = "/src/"
-"""Where Cog puts the project in the image."""
 PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([0-9][A-Za-z0-9.]*)")
 
 
 class BadConfig(SNBError):
-    """cog.yaml, or a file that it goes with, is not what the image needs."""
+    """cog.yaml is not what the image needs."""
 
     code = "CONFIG_UNREADABLE"
 
@@ -37,10 +34,7 @@ class BadConfig(SNBError):
 class Build(BaseModel):
     """What the image is made of. Cog itself refuses a key that it does not know."""
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)  # YAML reads 3.10 as a number
     gpu: Literal[True]
-    python_version: str
-    cuda: str
     sdk_version: str
     python_requirements: str
 
@@ -78,24 +72,15 @@ class Project:
         raise BadConfig(f"cog.yaml cannot be used: {wrong}", cure)
 
     @cached_property
-    def needs(self) -> tuple[SpecifierSet, list[Requirement]]:
-        """What pyproject.toml asks of Python, and of packages. Raises BadConfig."""
-        try:
-            table = tomllib.loads((self.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-            return SpecifierSet(table["requires-python"]), [*map(Requirement, table["dependencies"])]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            fault = f"pyproject.toml cannot be read: {type(error).__name__}"
-            raise BadConfig(fault, "Run git checkout -- pyproject.toml") from error
+    def needs(self) -> list[Requirement]:
+        """The packages that pyproject.toml asks for."""
+        table = tomllib.loads((self.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return [*map(Requirement, table["dependencies"])]
 
     @cached_property
     def pins(self) -> list[str]:
         """The lines of `python_requirements`. Raises BadConfig."""
-        file = self.root / self.config.build.python_requirements
-        try:
-            return pins(file)
-        except (OSError, ValueError) as error:
-            cure = "Run git checkout -- requirements.txt, or scripts/pin-packages, which writes it"
-            raise BadConfig(f"{file.name} cannot be read: {type(error).__name__}", cure) from error
+        return pins(self.root / self.config.build.python_requirements)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -131,8 +116,8 @@ class Project:
         return dataclasses.replace(settings, **folders, weights_dir=weights)
 
     def _here(self, name: str) -> str:
-        """A folder of the image as it is called on this machine; any other name as it is."""
-        path = self.root / name.removeprefix(SOURCE)
+        """A folder of the project as it is called on this machine; any other name as it is."""
+        path = self.root / name
         return str(path) if path.is_dir() else name
 
     @cached_property

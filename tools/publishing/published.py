@@ -41,8 +41,6 @@ def latest(model: str | None) -> Version | None:
             create = "If it is new, create it: https://replicate.com/create"
             raise NoModel(f"{model} is not on Replicate, or not for this token", create) from error
         raise ApiSilent(f"Replicate's API answered {error.status}", cure) from error
-    except httpx.ConnectError as error:
-        raise ApiSilent("there is no network to Replicate's API", cure) from error
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:  # whose text may quote the token
         raise ApiSilent(f"Replicate's API did not answer: {type(error).__name__}", cure) from error
 

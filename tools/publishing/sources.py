@@ -3,7 +3,6 @@
 import ast
 import os
 from collections.abc import Iterator
-from shlex import quote
 
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
@@ -42,18 +41,13 @@ def files(project: Project) -> Iterator[Finding]:
 
 
 def personas(project: Project) -> Iterator[Finding]:
-    """Whether each choice of `philosopher` has a persona, and each persona a choice."""
+    """Whether each choice of `philosopher` has a persona."""
     choices = {*project.schema["components"]["schemas"].get("philosopher", {}).get("enum", [])}
     texts = {path.stem: path for path in (project.root / PERSONAS).glob("*.txt")}
     for name in sorted(choices - texts.keys()):
         text = f"predict.py offers {name}, and {PERSONAS}/{name}.txt is not there"
         cure = f"Run git checkout -- {PERSONAS}, or take {name} out of `choices` in predict.py"
         yield Finding("error", "PERSONA_ABSENT", text, cure)
-    for name in sorted(texts.keys() - choices if choices else ()):
-        file = f"{PERSONAS}/{name}.txt"
-        text = f"{file} is there, and predict.py does not offer {name}"
-        cure = f'Run rm {quote(file)}, or write "{name}" into `choices` of philosopher in predict.py'
-        yield Finding("error", "PERSONA_NO_CHOICE", text, cure)
     for name, path in sorted(texts.items()):
         if not path.read_bytes().strip():
             cure = f"Write in it what he should be, or run git checkout -- {PERSONAS}/{name}.txt"

@@ -20,7 +20,6 @@ from snb.weights import fetch, prepared
 from snb.weights.checkpoint import PICKLES, description_faults, read_config, shards
 from snb.weights.fetch import PINS, Source
 from snb.weights.hub import Hub, status
-from snb.weights.lock import Lock
 from snb.weights.prepared import Card
 from tools.publishing.build_context import BuildContext
 from tools.publishing.finding import Finding
@@ -122,13 +121,3 @@ def _described(source: Source, folder: Path) -> dict[str, Any]:
         return {}
     precision = Card.read(folder).precision if source.role == "prepared" else None
     return {"config": read_config(folder), "precision": precision}
-
-
-def unlocked(settings: Settings) -> Iterator[Finding]:
-    """Downloads that are here without the lock that tells a boot that they are whole."""
-    for source in [] if prepared.named(settings) else fetch.sources(settings):
-        for folder in sorted(settings.weights_dir.glob(f"{source.name.replace('/', '--')}@*")):
-            if Lock.read(folder) is None and any(folder.glob("*.safetensors")):
-                text = f"{folder.parent.name}/{folder.name} has no lock, so no boot takes it for whole"
-                cure = f"Run scripts/download-weights, which keeps what is right of it, or rm -r {folder}"
-                yield Finding("warning", "WEIGHTS_UNLOCKED", text, cure)
