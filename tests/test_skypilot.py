@@ -32,6 +32,7 @@ def test_any_cloud_will_do_and_it_serves_from_zero_on_the_port_that_every_cloud_
     task: dict[str, Any],
 ) -> None:
     assert {(one["cloud"], *one["ports"]) for one in task["resources"]} == {(None, "8080")}
+    assert len(task["resources"]) >= 3  # cards
     assert min(one["disk_size"] for one in task["resources"]) >= 60  # GB: weights of 30 and an image
     assert (task["port"], task["replicas"]) == ("8080", 0)
     assert task["timeout"] > Settings().deadline
