@@ -8,22 +8,18 @@ Set AS_IS=1 on a machine without a registry: nothing is installed, and the runni
 taken, whatever their versions.
 """
 
-import os
-import signal
-import sys
-
-if os.path.realpath(sys.argv[0]).startswith(os.path.dirname(os.path.realpath(__file__))):
-    # Until a command runs there is nothing to tidy, so Ctrl-C ends a script without a word, imports included.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-import argparse
 import ast
-import fcntl
+import os
 import shutil
 import subprocess
+import sys
 from importlib import import_module, metadata
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project may not be installed yet
+
+from tools.machine import has_gpu, pins
+from tools.network import offline
 
 SCRIPTS = Path(__file__).resolve().parent
 ROOT = SCRIPTS.parent
@@ -34,15 +30,13 @@ PROJECT = "spinoza-niveau-b"
 
 def lock() -> Path:
     """The pins for this machine: with torch for CUDA where an NVIDIA driver is present."""
-    gpu = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()
-    return SCRIPTS / ("packages-gpu.txt" if gpu else "packages-cpu.txt")
+    return SCRIPTS / ("packages-gpu.txt" if has_gpu() else "packages-cpu.txt")
 
 
 def differing() -> list[str]:
     """Each pin that the running interpreter does not satisfy, with what it has instead."""
-    lines = (line.split("#")[0].strip() for line in lock().read_text(encoding="utf-8").splitlines())
     faults = []
-    for pin in filter(None, lines):
+    for pin in pins(lock()):
         name, version = pin.split("==")
         present = installed(name)
         if present.split("+")[0] != version:
@@ -59,17 +53,7 @@ def installed(name: str) -> str:
 
 
 def build() -> None:
-    """Creates `.venv` if it is absent and installs what differs from the pins. Output goes to stderr.
-
-    One script at a time: one that had to wait installs nothing, and looks again when it starts again.
-    """
-    folder = os.open(SCRIPTS, os.O_RDONLY)  # held until this process ends or starts again
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("Another script is installing into .venv; waiting for it …", file=sys.stderr)
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        return
+    """Creates `.venv` if it is absent and installs what differs from the pins. Output goes to stderr."""
     if not PYTHON.exists():
         python = shutil.which("python3.11") or sys.executable
         if subprocess.run([python, "-m", "venv", str(VENV)], stdout=sys.stderr).returncode:
@@ -88,10 +72,8 @@ def install(*what: str) -> None:
     pipe = subprocess.PIPE
     done = subprocess.run([*command, "--quiet", *what], stdout=pipe, stderr=subprocess.STDOUT, text=True)
     still = "AS_IS=1 in front still runs whatever the packages that are here can do"
-    if done.returncode:
-        sys.path.insert(0, str(ROOT))  # the project is not installed
-        if import_module("tools.network").offline():
-            sys.exit(f"NO_NETWORK: packages are absent, and nothing can be fetched; {still}")
+    if done.returncode and offline():
+        sys.exit(f"NO_NETWORK: packages are absent, and nothing can be fetched; {still}")
     print(done.stdout, end="", file=sys.stderr)
     if done.returncode:
         sys.exit(f"NOT_INSTALLED: the reason is above; {still}")
@@ -104,12 +86,10 @@ def enter() -> None:
         return
     if os.environ.get("AS_IS"):
         print(f"AS_IS: {'; '.join(faults)}", file=sys.stderr)
-        sys.path.insert(0, str(ROOT))  # the project is not installed
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         return
     if Path(sys.prefix) == VENV or not PYTHON.exists():
         build()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the new interpreter is here again
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
 
 
@@ -121,15 +101,8 @@ def run(module: str) -> None:
         print(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
         sys.exit(print("The options are listed once .venv is whole; any call without --help makes it so."))
     enter()
-    try:
-        status = import_module("tools.command").run(module)
-    except SyntaxError as error:
-        name = os.path.relpath(error.filename or "", ROOT)
-        cure = f"Mend it, or run git checkout -- {name}"
-        sys.exit(f"SOURCE_BROKEN: {name}, line {error.lineno}, is not Python. {cure}")
-    sys.exit(status)
+    sys.exit(import_module("tools.command").run(module))
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     enter()

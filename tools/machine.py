@@ -1,4 +1,4 @@
-"""What this machine has: an NVIDIA card, and the packages that a file pins."""
+"""What this machine has: an NVIDIA card, and the packages that a file pins; standard library only."""
 
 import shutil
 from pathlib import Path
