@@ -42,13 +42,6 @@ def test_predict_streams_an_answer_and_prints_its_metrics(  # a server boots
     assert '"seed": 0' in done.stderr
 
 
-def test_predict_says_in_one_line_which_setting_is_wrong(environment: dict[str, str], tmp_path: Path) -> None:
-    done = predict({**environment, "SNB_PRECISION": "int4"}, tmp_path, "Bonjour")
-    assert done.returncode == 1
-    assert done.stderr.startswith("BAD_SETTING: ")
-    assert len(done.stderr.splitlines()) == 1
-
-
 def test_serve_says_when_it_is_ready_and_its_server_ends_with_it(  # a server boots
     environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -7,7 +7,6 @@ import pytest
 from transformers import Qwen2ForCausalLM
 
 from snb.card import Footprint
-from snb.errors import BadSetting
 from snb.settings import ROOT, Settings
 from tests import scripts
 from tests.tiny import tiny_config
@@ -44,11 +43,6 @@ def test_a_class_waits_for_as_few_waves_as_can_be(chosen: list[Machine]) -> None
     ("old", "new", "fault"),
     [
         ("L4 = 621", "L5 = 621", r"OVHcloud, by the month, prices, L5.*match.*T4\|"),
-        ("L4 = 621", 'L4 = "621"', "OVHcloud, by the month, prices, L4: .*valid number"),
-        ("L4 = 621", "L4 = -1", "OVHcloud, by the month, prices, L4: .*greater than 0"),
-        ('["month"]', '["week"]', "OVHcloud, by the month, paid_by, 0: .*active second"),
-        ("2026-11 at", "2026-13 at", "Replicate, read: .*match"),
-        ("limit = ", "limits = ", "Replicate, limit: Field required; .*limits: Extra inputs"),
         ("= 621", "", "line "),
     ],
 )
@@ -60,18 +54,6 @@ def test_a_price_file_that_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(Fault, match=f"^prices.toml: .*{fault}.*Its first lines explain") as refused:
         read(file)
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("words", ["--hours nan", "--pupils 0", "--questions -1"])
-def test_a_number_that_counts_nothing_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert scripts.code("costs", "demonstration", *words.split()) == 2
-    assert "numbers are above 0 and at most 1,000,000" in capsys.readouterr().err
-
-
-def test_a_setting_that_is_none_is_refused_before_any_card_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SNB_PRECISION", "int4")
-    with pytest.raises(BadSetting):
-        scripts.code("costs", "options")
 
 
 def test_the_plans_own_figures_are_judged_by_the_prices(chosen: list[Machine]) -> None:

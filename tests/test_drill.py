@@ -65,13 +65,6 @@ def test_a_person_is_told_when_to_take_the_first_away(
     assert "the first was taken away by hand" in capsys.readouterr().out
 
 
-@needs_node
-def test_an_empty_key_is_told_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SNB_API_KEY", "")
-    with pytest.raises(Failed, match="SNB_API_KEY is set and empty"):
-        scripts.code("drill", "--backends", "a.invalid", "b.invalid")
-
-
 def test_without_node_the_drill_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Failed, match="needs Node 18 or later"):

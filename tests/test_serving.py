@@ -3,7 +3,6 @@
 import signal
 import socket
 import subprocess
-import sys
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -15,38 +14,10 @@ from snb.settings import Settings
 from snb.weights import prepared
 from snb.weights.lock import Entry, Lock
 from tests import scripts
-from tests.hosts import puppet, puppet_server
 from tests.waiting import running, until
 from tools.command import Fault
 from tools.serving import local, serve
 from tools.serving.server import Server, SetupFailed
-
-STARTS = """
-import subprocess, sys, time
-from snb.front import process_group
-child = process_group.start(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
-print(child.pid, child.stdout.readline(), flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_a_program_and_what_it_started_end_with_a_parent_that_is_killed(number: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout
-        pids = list(map(int, parent.stdout.readline().split()))
-        assert len(pids) == 2
-        parent.send_signal(number)
-    until(lambda: not any(map(running, pids)))
-
-
-def test_a_program_has_its_own_exit_code_and_an_empty_input() -> None:
-    program = [sys.executable, "-c", "import sys; print(repr(sys.stdin.read())); sys.exit(7)"]
-    with process_group.start(program, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout
-        assert child.stdout.read() == "''\n"
-        assert child.wait() == 7
-        process_group.end(child)
 
 
 def test_one_that_does_not_listen_is_ended_by_force_with_what_it_started() -> None:
@@ -65,19 +36,6 @@ def test_where_nothing_can_listen_is_said_before_a_server_starts() -> None:
         for wrong, reason in ((port, "in use"), (-1, "0-65535"), (65536, "0-65535")):
             with pytest.raises(SetupFailed, match=reason):
                 Server({}, port=wrong)
-
-
-@pytest.mark.server
-def test_a_server_elsewhere_knows_the_package_and_what_the_user_has_on_its_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "neighbour.py").touch()
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    folder = puppet(tmp_path / "project", "set-up")
-    contract = folder / "predict.py"
-    contract.write_text(f"import neighbour\n{contract.read_text('utf-8')}", "utf-8")
-    with puppet_server(folder) as server:
-        server.wait()
 
 
 # Which weights

@@ -1,6 +1,5 @@
 """scripts/smoke-test: the real servers pass, and each kind of broken one is named."""
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from tools.endpoints import endpoint, started
 from tools.endpoints.endpoint import Failed
 from tools.endpoints.gradio_endpoint import hub_token, newest
 from tools.rehearsing import checks, smoke_test
-from tools.rehearsing.reply import Reply, within
+from tools.rehearsing.reply import Reply
 from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict
 from tools.serving.server import Server
 
@@ -64,17 +63,6 @@ def test_a_deployment_on_replicate_passes(cog: Server, monkeypatch: pytest.Monke
         verdicts = list(smoke_test.verdicts("replicate:deployments/owner/classe"))
     assert subjects(verdicts, OK) == [*ASKED[1:], "metrics", "cancel", "bad input"], verdicts
     assert not [asked for asked in api.log if KEY in str(asked)]
-
-
-def test_a_version_that_is_not_there_and_a_token_that_is_wrong_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with ReplicateServer("http://127.0.0.1:9", TOKEN) as api:
-        monkeypatch.setenv("REPLICATE_BASE_URL", api.url)
-        for token, address, status in ((TOKEN, "owner/spinoza:abc", 422), ("r8_no", "owner/spinoza", 401)):
-            monkeypatch.setenv("REPLICATE_API_TOKEN", token)
-            verdict = list(smoke_test.verdicts(address))[-1]
-            assert (verdict.state, f"HTTP {status}" in verdict.seen) == (FAILED, True), verdict
 
 
 class Provider(BaseHTTPRequestHandler):
@@ -167,8 +155,6 @@ def checked(server: Double) -> dict[str, Verdict]:
         ("setup failed", "reach", "SETUP_FAILED: WEIGHTS_MISSING: no such folder"),
         ("cut", "spinoza", "stream ended before the answer"),
         ("stalls", "spinoza", "no end within 0.5 s"),
-        ("forgets the seed", "metrics", "seed is 7"),
-        ("counts in text", "metrics", "TypeError"),
         ("health is a number", "reach", "neither Cog nor Gradio"),
         ("ignores cancel", "cancel", "went on to its end"),
         ("accepts anything", "bad input", "an unknown philosopher answered"),
@@ -214,13 +200,9 @@ def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set_and_is_a_warning
     ("address", "reason"),
     [
         ("http://127.0.0.1:9", "Connection refused; if a server is still booting there, add --boot"),
-        ("127.0.0.1:9/", "Connection refused"),
         ("no-such-host.invalid", "Name or service not known"),
         ("owner/spinoza", "set REPLICATE_API_TOKEN"),
         ("http://[", "neither a host"),
-        ("http://host:port", "Invalid port"),
-        ("openai:http://☃./v1#m", "Invalid IDNA hostname"),
-        ("ftp://host", "neither a host"),
         ("a/b/c", "neither a host"),
         ("openai:https://host.example/v1#", "write openai:https://HOST/v1#MODEL"),
         ("http://127.0.0.1:PORT/page", "GET /health-check has HTTP 404"),
@@ -278,16 +260,6 @@ def test_a_key_that_no_header_can_carry_is_a_fault_and_not_repeated(
     assert (verdict.state, "the end of a line" in verdict.seen, KEY in verdict.seen) == (FAILED, True, False)
 
 
-def test_time_is_over_even_where_the_first_word_of_it_is_lost() -> None:
-    def wait() -> None:
-        with contextlib.suppress(Failed):  # as where a host is asked whether it is Gradio
-            threading.Event().wait(30)
-        threading.Event().wait(30)
-
-    with pytest.raises(Failed, match=r"no end within 0\.1 s"), within(0.1):
-        wait()
-
-
 def reply(text: str = FRENCH, came: float = 4.0, **metrics: Any) -> Reply:
     """An answer of 30 tokens, whose text came in pieces over so many seconds."""
     count = len(text.split())
@@ -303,9 +275,9 @@ def reply(text: str = FRENCH, came: float = 4.0, **metrics: Any) -> Reply:
         (checks.stream, reply("Oui."), "the answers of kant came in one piece"),
         (checks.stream, reply(came=0.001), "holds it back"),
         (checks.metrics, reply(output_token_count=0), "output_token_count is 0, not 24 to 96"),
+        (checks.metrics, reply(seed=7), "seed is 7, not the 2026 that was sent"),
         (checks.metrics, reply(input_token_count=None, seed=None), "no input_token_count, seed"),
         (checks.language, reply(ENGLISH), "not French: kant"),
-        (checks.language, reply("自由是必然的认识，人们自以为自由。"), "kant zh"),
     ],
 )
 def test_what_is_wrong_with_an_answer_is_named(

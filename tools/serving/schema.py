@@ -83,8 +83,7 @@ def derive(source: str, class_name: str, version: str) -> Part:
         raise BadContract(f"{class_name}.predict is not there", 'Write predict: "FILE:CLASS" into cog.yaml')
     parameters, given = method.args.args[1:], method.args.defaults
     pairs = list(zip(parameters, [*[None] * (len(parameters) - len(given)), *given], strict=True))
-    lines = source.encode().splitlines(keepends=True)
-    found = [f"{one.arg}: {fault}" for one, value in pairs for fault in faults(one, value, lines)]
+    found = [f"{one.arg}: {fault}" for one, value in pairs for fault in faults(one, value, source)]
     if method.returns is None or ast.unparse(method.returns) != "ConcatenateIterator[str]":
         found.append("predict: its output must be annotated ConcatenateIterator[str]")
     if found:
@@ -98,7 +97,7 @@ def derive(source: str, class_name: str, version: str) -> Part:
     }
 
 
-def faults(parameter: ast.arg, value: ast.expr | None, lines: list[bytes]) -> Iterator[str]:
+def faults(parameter: ast.arg, value: ast.expr | None, source: str) -> Iterator[str]:
     """What Cog would refuse, drop or garble of one parameter."""
     if not kind(parameter.annotation):
         yield "its annotation is not supported"
@@ -108,14 +107,8 @@ def faults(parameter: ast.arg, value: ast.expr | None, lines: list[bytes]) -> It
     for word in value.keywords:
         if word.arg not in KEYWORDS:
             yield f"{word.arg or '**'} is not one of {', '.join(KEYWORDS)}"
-        elif not PLAIN.fullmatch(segment(lines, word)):
+        elif not PLAIN.fullmatch(ast.get_source_segment(source, word) or ""):
             yield f"{word.arg} is not a plain literal"
-
-
-def segment(lines: list[bytes], node: ast.keyword) -> str:
-    """As ast.get_source_segment, which splits the whole source at every call."""
-    *before, last = lines[node.lineno - 1 : node.end_lineno]
-    return b"".join([*before, last[: node.end_col_offset]])[node.col_offset :].decode()
 
 
 def kind(annotation: ast.expr | None) -> Part:
