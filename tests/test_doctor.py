@@ -18,7 +18,7 @@ from tests.hub import Fault
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, LOGIN, Sound, sound
 from tools.benchmarking.bounds import SIZES
-from tools.publishing import doctor, layers, limits, secret_scan, versions
+from tools.publishing import doctor, layers, limits, secret_scan
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 
@@ -146,7 +146,7 @@ def test_the_command_prints_a_line_for_each_finding_and_ends_with_the_worst(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["doctor", MODEL, "--hardware", "t4"])
     assert doctor.main() == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "error: 0, not checked: 0, warning: 0, ok: 14"
+    assert capsys.readouterr().out.splitlines()[-1] == "error: 0, not checked: 0, warning: 0, ok: 13"
     lose_private_adapter(made)
     assert doctor.main() == 1
     assert "error        WEIGHTS_PRIVATE: adapter school/adapter" in capsys.readouterr().out
@@ -203,7 +203,6 @@ def test_prepared_weights_are_all_that_a_boot_reads_and_decide_the_precision(mad
     assert errors(limits.card(made.project("t4"))) == ["CARD_CANNOT"]
     made.write(f"weights/{made.weights(BASE).name}/more.safetensors", "\0", 29 * 10**9)
     project = made.project()
-    assert [finding.code for finding in limits.size(project)] == ["CONTEXT"]
     assert not [
         name for name in project.context.files if name.startswith(f"weights/{made.weights(BASE).name}")
     ]
@@ -228,7 +227,7 @@ def test_what_dockerignore_and_cog_leave_out_is_not_sent(made: Sound) -> None:
     made.write("client/.env", f"A={SECRET}\n")
     assert errors(made.findings()) == []
     (made.root / ".dockerignore").unlink()
-    assert set(errors(made.findings())) == {"CONTEXT_TOO_LARGE", "SECRET_FILE"}
+    assert errors(made.findings()) == ["SECRET_FILE"]
 
 
 def test_bytes_that_would_take_longer_than_a_boot_may_are_an_error(made: Sound) -> None:
@@ -315,10 +314,9 @@ def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
     assert (finding.level, finding.code) == ("warning", "SECRETS_SKIMMED")
 
 
-def test_this_repository_has_no_secret_and_nothing_loose() -> None:
+def test_this_repository_has_no_secret() -> None:
     project = Project(ROOT, bare=True)  # else the hub is asked for weights that are not here, again and again
     assert [finding.level for finding in secret_scan.check(project)] == ["ok"]
-    assert errors(versions.pins(project)) == []
 
 
 # What is published

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts import DEPLOY, GIVEN, KEY, composed, environment, tools
+from tests.hosts import DEPLOY, GIVEN, KEY, composed
 from tests.image_root import NAMESPACES, Container, Image
 from tests.test_prepared import made_of
 from tests.waiting import until
@@ -95,27 +95,13 @@ def test_a_file_that_user_1000_may_not_read_stops_the_build_by_name(image: Image
     assert failure.value.stderr.endswith(": /src/snb/closed.py\n")
 
 
-def test_compose_finds_the_image_s_own_weights_without_a_setting_behind_caddy(
-    image: Image, tmp_path: Path
-) -> None:
+def test_compose_finds_the_image_s_own_weights_without_a_setting(image: Image, tmp_path: Path) -> None:
     service = composed(tmp_path, {**GIVEN, **ORIGIN})["services"]["model"]
     own = Image(tmp_path / "image", image)
     own.user, own.command = service["user"], service["command"]
     given = {name: value for name, value in service["environment"].items() if value is not None}
     assert service["read_only"]
     with (tmp_path / "log").open("w") as log, own.started(log, given) as model:
-        answer_behind_caddy(model, tmp_path)
+        answer(model, "http://127.0.0.1:5000")
         subprocess.run([*model.inside, *service["healthcheck"]["test"][1:]], check=True)
     assert "weights: prepared nf4" in (tmp_path / "log").read_text()
-
-
-def answer_behind_caddy(model: Container, folder: Path) -> None:
-    url = "http://127.0.0.1:8080"
-    settings = environment(folder, SNB_HOST=url, SNB_UPSTREAM="127.0.0.1:5000")
-    command = [*model.inside, str(tools() / "caddy"), "run", "--adapter", "caddyfile"]
-    command += ["--config", str(DEPLOY / "Caddyfile")]
-    with (folder / "caddy").open("w") as log, subprocess.Popen(command, env=settings, stderr=log) as caddy:
-        try:
-            answer(model, url)
-        finally:
-            caddy.kill()

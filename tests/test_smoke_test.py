@@ -22,7 +22,7 @@ from tools.endpoints.endpoint import Failed
 from tools.endpoints.gradio_endpoint import hub_token, newest
 from tools.rehearsing import checks, smoke_test
 from tools.rehearsing.reply import Reply
-from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict
+from tools.rehearsing.smoke_test import FAILED, OK, WARNING, Verdict
 from tools.serving.server import Server
 
 ENGLISH = (

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from snb.errors import SNBError
 from snb.settings import ROOT
 from snb.weights import fetch
-from tools.publishing import installed, limits, published, secret_scan, sources, versions
+from tools.publishing import installed, limits, published, secret_scan, sources
 from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
 
@@ -45,13 +45,13 @@ def weights(project: Project) -> Iterator[Finding]:
 
 Check = Callable[[Project], Iterator[Finding]]
 CODE: tuple[Check, ...] = (
-    *(versions.pins, versions.packages, versions.sdk),
+    *(sources.pins, sources.packages, sources.sdk),
     *(sources.settings, sources.inputs, sources.files, sources.personas),
 )
 """What any host's image needs."""
 CHECKS: tuple[Check, ...] = (
     *(*CODE, installed.programs, installed.login, published.model, weights),
-    *(secret_scan.check, limits.size, limits.build, limits.setup_time, limits.card),
+    *(secret_scan.check, limits.build, limits.setup_time, limits.card),
 )
 
 

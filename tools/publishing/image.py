@@ -18,11 +18,11 @@ from snb.errors import SNBError, WeightsMissing
 from snb.settings import ROOT
 from snb.weights import prepared
 from tools.command import say
-from tools.publishing import doctor, installed, layers, limits, secret_scan
+from tools.publishing import doctor, installed, layers, secret_scan
 from tools.publishing.project import Project
 
 DOOR = Path("deploy", "huggingface")
-CHECKS: tuple[doctor.Check, ...] = (*doctor.CODE, installed.programs, secret_scan.check, limits.size)
+CHECKS: tuple[doctor.Check, ...] = (*doctor.CODE, installed.programs, secret_scan.check)
 
 
 class NotBuilt(SNBError):

@@ -1,9 +1,7 @@
 """Whether the image can be built here, boots in the time and needs a card that Replicate has."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator
-from shlex import quote
 
 from transformers import Qwen2Config
 
@@ -12,12 +10,8 @@ from snb.errors import DeviceUnusable, OutOfMemory
 from snb.settings import Settings
 from tools.publishing import layers
 from tools.publishing.finding import LEVELS, Finding
-from tools.publishing.layers import shown
 from tools.publishing.project import Project
 
-TOO_LARGE = 2 * 10**9
-"""Bytes beside the weights that no code has: every cold boot would pull them, 8 s at 2 Gbit/s (computed).
-This project sends 0.2 MB (counted)."""
 RATE = 2e9 / 8
 """Bytes a second at which an image or weights arrive; an assumption."""
 SETUP = 600
@@ -26,23 +20,6 @@ _LARGE = "A100 or H100 (80 GB)"
 _NAMES = {"t4": "T4 (16 GB)", "l40s": "A40 or L40S (48 GB)", "a100": _LARGE, "h100": _LARGE}
 HARDWARE = {key: next(card for card in CARDS if card.name == name) for key, name in _NAMES.items()}
 """What Replicate rents."""
-
-
-def size(project: Project) -> Iterator[Finding]:
-    """How much of the build context no boot needs."""
-    sent = project.context.files
-    needless = Counter[str]()
-    for name, size in sent.items():
-        if name not in project.sent_weights:
-            needless[name.partition("/")[0]] += size
-    rest, whole = needless.total(), sum(sent.values())
-    text = f"Docker would send {shown(whole)}, of which a boot reads {shown(whole - rest)} as weights"
-    if rest > TOO_LARGE:
-        largest = ", ".join(f"{name} ({shown(size)})" for name, size in needless.most_common(5))
-        cure = f"If no boot needs it, run echo {quote(needless.most_common(1)[0][0])} >> .dockerignore"
-        yield Finding("error", "CONTEXT_TOO_LARGE", f"{text}, and {shown(rest)} else: {largest}", cure)
-    else:
-        yield Finding("ok", "CONTEXT", text)
 
 
 def build(project: Project) -> Iterator[Finding]:

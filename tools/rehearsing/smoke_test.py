@@ -12,8 +12,10 @@ One line a check: ok, FAILED, or a warning to think about. Ends with 0 if nothin
 """
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from snb.philosophers import names
@@ -27,8 +29,9 @@ from tools.endpoints.replicate_endpoint import Replicate
 from tools.endpoints.started import reached, url_of
 from tools.rehearsing import checks
 from tools.rehearsing.reply import Reply, hear, within
-from tools.rehearsing.verdict import FAILED, OK, WARNING, Verdict
 
+OK, FAILED, WARNING = "ok", "FAILED", "warning"
+SECRETS = ("REPLICATE_API_TOKEN", "SNB_API_KEY", "SNB_OPENAI_TOKEN", "HF_TOKEN")
 QUESTION = "Suffit-il d’avoir le choix pour être libre ?"
 SAMPLE = {"user_message": QUESTION, "min_tokens": 24, "max_tokens": 96, "seed": 2026}
 """Enough to tell the language, and to see that text comes as it is written."""
@@ -36,6 +39,21 @@ LIMIT, BOOT = 120.0, 600.0
 """Seconds for each check; and for what says that it is starting, unless --boot says otherwise."""
 EXCERPT = 60
 """Characters of an answer that are shown."""
+
+
+class Verdict(NamedTuple):
+    """One line of a smoke test. A `warning` is for a person to judge, and fails nothing."""
+
+    state: str
+    subject: str
+    seen: str
+
+    def __str__(self) -> str:
+        """One line, without a secret of this environment."""
+        seen = self.seen
+        for secret in filter(None, map(os.environ.get, SECRETS)):
+            seen = seen.replace(secret, "[secret]")
+        return f"{self.state:8} {self.subject:12} {plain(seen)}"
 
 
 def verdicts(address: str, boot: float | None = None) -> Iterator[Verdict]:
