@@ -1,4 +1,4 @@
-"""A small server that speaks Cog's HTTP, in place of one that breaks the protocol.
+"""A small server that speaks Cog's HTTP, in place of one that breaks the protocol, and OpenAI's.
 
 What the real server does, the tests ask the real server.
 """
@@ -37,7 +37,10 @@ class Handler(BaseHTTPRequestHandler):
         self._json(5 if "health is a number" in self.server.faults else whole)
 
     def do_POST(self) -> None:
-        """A cancel."""
+        """A cancel, or a question in OpenAI's form."""
+        if self.path == "/v1/chat/completions":
+            self._complete()
+            return
         if "ignores cancel" not in self.server.faults:
             self.server.canceled.add(self.path.split("/")[-2])
         self._json({})
@@ -65,6 +68,18 @@ class Handler(BaseHTTPRequestHandler):
         metrics |= {"seed": inputs["seed"], "time_to_first_token": STEP}
         if "cut" not in faults:
             self._event("completed", {"status": "succeeded", "metrics": metrics})
+
+    def _complete(self) -> None:
+        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        if self._refused():
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        chunks = [json.dumps({"choices": [{"delta": {"content": f"{word} "}}]}) for word in FRENCH.split()]
+        for chunk in (*chunks, "[DONE]"):
+            self.wfile.write(f"data: {chunk}\n\n".encode())
+            time.sleep(STEP)
 
     def _refused(self) -> bool:
         """Whether a key is wanted and has not come, which is answered."""
@@ -101,6 +116,7 @@ class Double(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.faults, self.key = set(faults), key
         self.canceled: set[str] = set()
+        self.asked: list[dict[str, Any]] = []
         self.over = threading.Event()
 
     def __enter__(self) -> "Double":

@@ -1,16 +1,14 @@
 """scripts/smoke-test: the real servers pass, and each kind of broken one is named."""
 
-import json
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, get_type_hints
 
 import pydantic
 import pytest
-from openai.types.chat import ChatCompletionChunk, completion_create_params
+from openai.types.chat import completion_create_params
 
 from snb.settings import ROOT
 from tests import scripts
@@ -65,45 +63,19 @@ def test_a_deployment_on_replicate_passes(cog: Server, monkeypatch: pytest.Monke
     assert not [asked for asked in api.log if KEY in str(asked)]
 
 
-class Provider(BaseHTTPRequestHandler):
-    """Answers in the words of OpenAI's own client, to who has the token."""
-
-    asked: list[dict[str, Any]]
-
-    def do_POST(self) -> None:
-        allowed = self.headers["Authorization"] == f"Bearer {TOKEN}"
-        self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        fixed = {"id": "1", "created": 0, "model": "qwen", "object": "chat.completion.chunk"}
-        texts = [{"index": 0, "delta": {"content": f"{word} "}} for word in FRENCH.split()]
-        choices = [[one] for one in (*texts, {"index": 0, "delta": {}, "finish_reason": "stop"})]
-        chunks = [ChatCompletionChunk.model_validate({**fixed, "choices": one}) for one in choices]
-        self.send_response(200 if allowed else 401)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        for line in [*(chunk.model_dump_json() for chunk in chunks), "[DONE]"]:
-            self.wfile.write(f"data: {line}\n\n".encode())
-            threading.Event().wait(0.002)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
 def test_a_provider_is_asked_what_its_own_client_would_ask_and_is_a_stopgap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kind = completion_create_params.CompletionCreateParamsStreaming
-    monkeypatch.setattr(Provider, "asked", [], raising=False)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as provider:
-        threading.Thread(target=provider.serve_forever, daemon=True).start()
-        address = f"openai:http://127.0.0.1:{provider.server_port}/v1#qwen"
+    with Double(key=TOKEN) as provider:
+        address = f"openai:{provider.url}/v1#qwen"
         without = list(smoke_test.verdicts(address))[-1]
         monkeypatch.setenv("SNB_OPENAI_TOKEN", TOKEN)
         verdicts = list(smoke_test.verdicts(address))
-        provider.shutdown()
     assert (without.state, "HTTP 401" in without.seen) == (FAILED, True)
     assert subjects(verdicts, OK) == [*ASKED[1:], "language"], verdicts
     assert subjects(verdicts, WARNING) == ["stopgap"]
-    for asked in Provider.asked:
+    for asked in provider.asked:
         pydantic.TypeAdapter(kind).validate_python(asked, strict=True)
         assert {*asked} <= get_type_hints(kind).keys()
 
