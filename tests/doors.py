@@ -33,15 +33,15 @@ def main() -> None:
         }
         log = stack.enter_context((folder / "log").open("w"))
         locked = stack.enter_context(Server(settings, log=log, module=FRONT))
-        from tools.rehearsing.old_space import OldSpace  # takes seconds to import
+        from tools.rehearsing.old_space import old_space  # takes seconds to import
 
         locked.wait()
         cog = behind(locked)
         replicate = stack.enter_context(ReplicateServer(cog.url))
-        space = stack.enter_context(OldSpace(cog))
+        space = stack.enter_context(old_space(cog))
         page = stack.enter_context(SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log"))
         urls = {"cog": cog.url, "locked": locked.url, "key": KEY, "log": log.name}
-        urls |= {"replicate": replicate.url, "page": page.url, "space": space.url}
+        urls |= {"replicate": replicate.url, "page": page.url, "space": space}
         print(json.dumps(urls), flush=True)
         sys.stdin.read()
 

@@ -94,12 +94,12 @@ class French:
 # Gradio takes seconds to import.
 @pytest.mark.slow
 def test_a_space_of_the_old_kind_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tools.rehearsing.old_space import OldSpace
+    from tools.rehearsing.old_space import old_space
 
     monkeypatch.setenv("SNB_API_KEY", KEY)  # of the second backend
     monkeypatch.setattr(started, "is_gradio", None)  # asked once, while it waits
-    with OldSpace(French()) as space:  # type: ignore[arg-type]
-        verdicts = list(smoke_test.verdicts(f"{space.url}/"))
+    with old_space(French()) as url:  # type: ignore[arg-type]
+        verdicts = list(smoke_test.verdicts(f"{url}/"))
     assert subjects(verdicts, OK) == [*ASKED, "language"], verdicts
     assert len(verdicts) == len(ASKED) + 1
 

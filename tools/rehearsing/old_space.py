@@ -4,11 +4,12 @@ Its reply is `["", [[question, answer], …]]`, and the answer ends with the Spa
 program it starts that server too, and listens on PORT, as `tools.serving.server.Server` has it.
 """
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["no_proxy"] = "127.0.0.1"  # a school's proxy would be asked whether the app is up (Gradio 6.31.0)
@@ -41,27 +42,21 @@ def app(cog: Server) -> gr.Blocks:
     return blocks
 
 
-class OldSpace:
-    """Serves the app until it is left."""
-
-    def __init__(self, cog: Server, port: int | None = None) -> None:
-        self._blocks, self._port = app(cog), port
-
-    def __enter__(self) -> Self:
-        _, url, _ = self._blocks.launch(
-            server_name="127.0.0.1", server_port=self._port, prevent_thread_lock=True, quiet=True
-        )
-        self.url = url.rstrip("/")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._blocks.close(verbose=False)
+@contextlib.contextmanager
+def old_space(cog: Server, port: int | None = None) -> Iterator[str]:
+    """Serves the app; its URL."""
+    blocks = app(cog)
+    _, url, _ = blocks.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    try:
+        yield url.rstrip("/")
+    finally:
+        blocks.close(verbose=False)
 
 
 def main() -> None:
     with Server({}) as cog:
         cog.wait()
-        with OldSpace(cog, int(os.environ["PORT"])):
+        with old_space(cog, int(os.environ["PORT"])):
             cog.join()
 
 
