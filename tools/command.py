@@ -1,5 +1,6 @@
-"""How every command of `scripts/` runs: what ends it, and what a person sees of an error."""
+"""How every command of `scripts/` runs: its options, what ends it, and what a person sees of an error."""
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -23,6 +24,12 @@ WIDTH = 300
 def say(line: str) -> None:
     """Progress, on stderr: stdout is for what a command is asked for."""
     print(line, file=sys.stderr, flush=True)
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """A command line, whose help shows the module's own text as it is laid out."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=raw)
 
 
 def plain(text: str, width: int = WIDTH) -> str:

@@ -10,12 +10,12 @@ kept. Base and adapter are those that a boot here would take: the stand-in where
 SNB_BASE_MODEL says otherwise. Precisions: bf16, fp16, fp32, fp8, int8, nf4.
 """
 
-import argparse
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from snb.settings import Settings
+from tools.command import command_line
 from tools.endpoints.started import reached
 from tools.preparing import personas
 from tools.preparing.quality import NAME, compare
@@ -40,8 +40,7 @@ def pupil(address: str) -> int:
 
 
 def main() -> int:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser = command_line(__doc__)
     parser.add_argument("reference")
     parser.add_argument("other")
     asked = parser.parse_args()

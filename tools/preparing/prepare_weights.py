@@ -8,7 +8,6 @@ result is compared with the merged model before quantisation, which has to fit t
 leaves that out, and the card then has no quality. Exits with 1 and one line on a fault.
 """
 
-import argparse
 import logging
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from snb.errors import OutOfMemory
 from snb.settings import Settings
 from snb.weights.lock import alone
 from snb.weights.prepared import FOLDER, Card
-from tools.command import Fault
+from tools.command import Fault, command_line
 from tools.preparing import preparation
 
 CURE = "scripts/check-quality measures it on a larger machine; --skip-quality here"
@@ -26,24 +25,23 @@ CURE = "scripts/check-quality measures it on a larger machine; --skip-quality he
 
 def main() -> int:
     """The folder goes to stdout, progress and faults to stderr."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--precision", choices=preparation.KINDS, required=True, help="what the weights are held in")
     add("--output", type=Path, help="default: prepared in the weights' folder, where a boot looks")
     add("--skip-quality", action="store_true", help="do not compare with the merged model")
-    options = parser.parse_args()
+    asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request
     settings = Settings.from_environment()
-    output = options.output or settings.weights_dir / FOLDER
-    recipe = preparation.Recipe.of(settings, options.precision)
+    output = asked.output or settings.weights_dir / FOLDER
+    recipe = preparation.Recipe.of(settings, asked.precision)
     with alone(output.with_name(f"{output.name}.lock")):
         try:
             preparation.prepare(recipe, output)
         except SafetensorError as failure:  # of a shard that cannot be written
             raise Fault(failure) from failure
-        if not (options.skip_quality or Card.read(output).quality):
+        if not (asked.skip_quality or Card.read(output).quality):
             try:
                 preparation.measure(output)
             except OutOfMemory as failure:

@@ -21,7 +21,7 @@ from snb.card import Choice, choose
 from snb.errors import DeviceUnusable, OutOfMemory
 from snb.settings import Settings
 from tools.benchmarking.bounds import CARDS, QWEN_14B, Bounds, Card
-from tools.command import Fault, say
+from tools.command import Fault, command_line, say
 from tools.pricing import minutes
 from tools.table import number, table
 
@@ -111,8 +111,7 @@ def demonstration(one: Machine, asked: argparse.Namespace) -> tuple[float, ...]:
 
 
 def arguments() -> argparse.Namespace:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("command", choices=("options", "demonstration", "minutes"))
     add("--hours", type=float, default=3.0, help="that a machine is up, boot included (default 3)")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from snb.errors import SNBError
 from snb.settings import ROOT
 from snb.weights import fetch
+from tools.command import command_line
 from tools.publishing import installed, limits, published, secret_scan, sources
 from tools.publishing.finding import LEVELS, Finding, Level
 from tools.publishing.project import Project
@@ -26,8 +27,7 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?/[a-z0-9](?:[a-z0-9._-]*[a-
 
 def options(description: str | None, **model: str) -> Project:
     """This project, as a command line names it on Replicate; `model` may have the `nargs` of the name."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=raw)
+    parser = command_line(description)
     add = parser.add_argument
     add("model", type=_model, metavar="owner/name", **model)  # type: ignore[arg-type]
     add("--hardware", choices=limits.HARDWARE, help="what Replicate runs it on; without it, each is judged")

@@ -8,7 +8,6 @@ refuse is not built. --without-weights is for an image that everybody may read: 
 SNB_PREPARED names. Both names go to stdout, all else to stderr; exits with 1 where there is no such image.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from snb.errors import SNBError, WeightsMissing
 from snb.settings import ROOT
 from snb.weights import prepared
-from tools.command import say
+from tools.command import command_line, say
 from tools.publishing import doctor, installed, layers, secret_scan
 from tools.publishing.project import Project
 
@@ -32,8 +31,7 @@ class NotBuilt(SNBError):
 
 
 def main() -> int:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = command_line(__doc__)
     parser.add_argument("image", help="what a registry calls it: HOST/OWNER/NAME:TAG")
     parser.add_argument("--without-weights", action="store_true", help="the code alone")
     asked = parser.parse_args()

@@ -9,7 +9,6 @@ Pupils ask through the JavaScript client, as production does. Prints a record to
 question was answered, by the second backend once the first was away.
 """
 
-import argparse
 import contextlib
 import itertools
 import json
@@ -31,7 +30,7 @@ from snb.philosophers import names
 from snb.settings import ROOT
 from tools.benchmarking import workload
 from tools.benchmarking.benchmark_record import machine, versions
-from tools.command import say
+from tools.command import command_line, say
 from tools.endpoints.cog_endpoint import own_key
 from tools.endpoints.endpoint import Failed
 from tools.endpoints.gradio_endpoint import is_gradio
@@ -139,27 +138,25 @@ def record(course: Course, scene: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--pupils", type=int, choices=range(1, 33), default=6, metavar="N", help="1 to 32 (default 6)")
     add("--backends", nargs=2, metavar="URL", help="two that run already, in order of preference")
     add("--output", type=Path, metavar="FILE", help="also writes the record there")
-    options = parser.parse_args()
+    asked = parser.parse_args()
     if not (shutil.which("node") and (CLIENT / "node_modules" / "replicate").exists()):
         need = "the drill asks through the JavaScript client, which needs Node 18 or later"
         raise Failed(f"{need} (https://nodejs.org), and then: npm ci --prefix client --omit=dev")
     course = Course()
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
-        backends = by_hand(options.backends) if options.backends else here(stack, log)
+        backends = by_hand(asked.backends) if asked.backends else here(stack, log)
         try:
-            rehearse(course, backends, options.pupils)
+            rehearse(course, backends, asked.pupils)
         finally:
-            scene = f"{options.pupils} pupils asked through the JavaScript client {backends.scene}"
+            scene = f"{asked.pupils} pupils asked through the JavaScript client {backends.scene}"
             written = record(course, scene)
             print(written, end="")
-            if options.output:
-                options.output.parent.mkdir(parents=True, exist_ok=True)
-                options.output.write_text(written, encoding="utf-8")
+            if asked.output:
+                asked.output.parent.mkdir(parents=True, exist_ok=True)
+                asked.output.write_text(written, encoding="utf-8")
     return 1 if course.faults() else 0

@@ -11,7 +11,6 @@ A wrong address fails at once. Where a container is still booting, --boot 1800 w
 One line a check: ok, FAILED, or a warning to think about. Ends with 0 if nothing failed, else with 1.
 """
 
-import argparse
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from snb.philosophers import names
-from tools.command import plain, say
+from tools.command import command_line, plain, say
 from tools.endpoints.cog_endpoint import Cog, own_key
 from tools.endpoints.endpoint import LOOPBACK, Busy, Endpoint, Failed, faults
 from tools.endpoints.gradio_endpoint import Gradio
@@ -122,15 +121,13 @@ def answer(endpoint: Endpoint, name: str, replies: list[Reply]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("endpoint", help="a host, or a model or deployment, as in SNB_BACKEND_URL")
     seconds = "to be ready in, and until then to be absent (default 600)"
     parser.add_argument("--boot", type=float, metavar="SECONDS", help=seconds)
-    options = parser.parse_args()
+    asked = parser.parse_args()
     failures = []
-    for verdict in verdicts(options.endpoint, options.boot):
+    for verdict in verdicts(asked.endpoint, asked.boot):
         print(verdict, flush=True)
         failures += [verdict] if verdict.state == FAILED else []
     print(f"\n{len(failures)} failed:" if failures else "\nAll well: nothing failed.", *failures, sep="\n")

@@ -4,28 +4,25 @@ Without a GPU, or without their weights, a small stand-in answers here, which it
 without a key; with --host for others too, who send SNB_API_KEY in the header `Authorization: Bearer …`. They
 never get the stand-in of a machine with a GPU: with HF_TOKEN the server downloads the weights first."""
 
-import argparse
 from ipaddress import IPv4Address
 
 from snb.front.__main__ import check_public
 from snb.settings import Settings
-from tools.command import Fault, say
+from tools.command import Fault, command_line, say
 from tools.machine import has_gpu
 from tools.serving import local
 from tools.serving.server import FRONT, Server
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--port", type=int, default=5000, help="TCP port (default 5000)")
     where = "address to listen on (default: this machine only)"
     parser.add_argument("--host", type=IPv4Address, default=IPv4Address("127.0.0.1"), help=where)
-    options = parser.parse_args()
-    environment, served = chosen(options.host, options.port)
+    asked = parser.parse_args()
+    environment, served = chosen(asked.host, asked.port)
     try:
-        with Server(environment, port=options.port, host=str(options.host), module=FRONT) as server:
+        with Server(environment, port=asked.port, host=str(asked.host), module=FRONT) as server:
             server.wait()
             print(f"Ready: {server.url}\nServing {served}", flush=True)
             return server.join()

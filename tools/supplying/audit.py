@@ -4,7 +4,6 @@ Ends with 1 where a package has an advisory, with 3 where nobody could look, and
 It does not look up the JavaScript client's packages: npm audit --prefix client does.
 """
 
-import argparse
 from collections.abc import Sequence
 
 import httpx2
@@ -12,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from snb.settings import ROOT
-from tools.command import Fault
+from tools.command import Fault, command_line
 from tools.machine import pins
 
 API = "https://api.osv.dev/v1/querybatch"
@@ -54,8 +53,7 @@ def advisories(releases: Sequence[Release]) -> list[list[str]]:
 
 
 def main() -> int:
-    raw = argparse.RawDescriptionHelpFormatter
-    argparse.ArgumentParser(description=__doc__, formatter_class=raw).parse_args()
+    command_line(__doc__).parse_args()
     releases = packages()
     try:
         found = advisories(releases)

@@ -7,7 +7,6 @@ scripts/packages-gpu.txt    what one with a GPU installs
 Delete a line, or a file, to have its newest version. Needs uv 0.9 or later, and the network.
 """
 
-import argparse
 import re
 import subprocess
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snb.settings import ROOT
-from tools.command import Fault
+from tools.command import Fault, command_line
 
 FILES = {
     "scripts/packages-cpu.txt": ("cpu", "tools", "dev"),
@@ -50,9 +49,7 @@ def resolve(groups: Sequence[str], preferred: str) -> str:
 
 
 def main() -> int:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    command_line(__doc__).parse_args()
     preferred = (ROOT / next(iter(FILES))).read_text(encoding="utf-8")
     pins = {}
     for name, groups in FILES.items():
