@@ -113,7 +113,8 @@ def test_the_boot_says_what_it_chose_and_proved(cog: Server, cog_log: Path) -> N
 
 def test_a_boot_that_cannot_succeed_says_why_on_one_line(tmp_path: Path) -> None:
     folder = puppet(tmp_path, "set-up")
-    with puppet_server(folder, COG, SNB_PRECISON="nf4") as server, pytest.raises(SetupFailed):
+    said = "^BAD_SETTING: SNB_PRECISON is not a setting"
+    with puppet_server(folder, COG, SNB_PRECISON="nf4") as server, pytest.raises(SetupFailed, match=said):
         server.wait()
     assert "BAD_SETTING: SNB_PRECISON is not a setting" in (folder / "log").read_text()
     assert "Traceback" not in (folder / "log").read_text()

@@ -13,6 +13,7 @@ import pydantic
 import pytest
 from openai.types.chat import ChatCompletionChunk, completion_create_params
 
+from snb.philosophers import names
 from snb.settings import ROOT
 from tests import scripts
 from tests.cog_double import FRENCH, Double
@@ -32,7 +33,7 @@ ENGLISH = (
 )
 KEY = "une-cle-de-la-classe"
 TOKEN = "r8_test"
-ASKED = ["ready", "bergson", "kant", "spinoza", "stream", "times"]
+ASKED = ["ready", *names(), "stream", "times"]
 
 
 @pytest.fixture(autouse=True)

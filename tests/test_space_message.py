@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snb.philosophers import persona
+from snb.philosophers import names, persona
 from snb.prompt import QUESTION as OWN_QUESTION
 from snb.prompt import SOURCES as OWN_CONTEXT
 from tests.space_page import SPACE
@@ -91,11 +91,12 @@ def test_whatever_the_pupil_writes(variant: str, passages: str, question: str) -
     check(variant, "Henri Bergson", passages, question)
 
 
-def test_the_message_of_this_project_s_client_is_taken_apart_too() -> None:
+@pytest.mark.parametrize("name", names())
+def test_the_message_of_this_project_s_client_is_taken_apart_too(name: str) -> None:
     for context in (f"\n\n{OWN_CONTEXT}\nUn extrait.\n\nUn autre.", ""):
-        inputs = unpacked(f"{persona('kant')}{context}\n\n{OWN_QUESTION}\nVraiment ?")
+        inputs = unpacked(f"{persona(name)}{context}\n\n{OWN_QUESTION}\nVraiment ?")
         passages = "Un extrait.\n\nUn autre." if context else ""
-        assert inputs == {"philosopher": "kant", "rag_context": passages, "user_message": "Vraiment ?"}
+        assert inputs == {"philosopher": name, "rag_context": passages, "user_message": "Vraiment ?"}
 
 
 @given(WORDS)

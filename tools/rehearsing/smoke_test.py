@@ -108,7 +108,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("endpoint", help="a host, or a model or deployment, as in SNB_BACKEND_URL")
-    seconds = "to be ready in, and until then to be absent (default 600)"
+    seconds = (
+        "waits so long for one that does not answer yet (default: only for one that says it is starting, 600)"
+    )
     parser.add_argument("--boot", type=float, metavar="SECONDS", help=seconds)
     options = parser.parse_args()
     failures = []
