@@ -64,12 +64,6 @@ test("leaving the stream, or aborting, stops the decoding", async () => {
   await until(() => doors.canceled() === before_ + 2);
 });
 
-test("a short clock gives a short answer, not an error", async () => {
-  const stream = streamSNB("spinoza", "", QUESTION, { ...LONG, timeoutMs: 3000 });
-  for await (const _ of stream);
-  assert.equal((await stream.result).metrics.finish_reason, "deadline");
-});
-
 test("who asks how an answer ended is told that it was cut", async () => {
   for (const [options, reason] of [[{ ...LONG, timeoutMs: 3000 }, "deadline"], [{ maxTokens: 4, seed: 3 }, "length"]]) {
     let result;
@@ -85,19 +79,6 @@ test("thirty at once are all answered as alone", async () => {
   const answers = await Promise.all(Array.from({ length: 30 }, () => callSNB("kant", "", QUESTION, options)));
   assert.deepEqual(new Set(answers), new Set([alone]));
 });
-
-for (const [name, options, input] of [
-  ["a bad number", { maxTokens: 9999 }, "max_tokens"],
-  ["a bad turn", { history: [{ role: "system", content: "x" }] }, "history"],
-]) {
-  test(`${name} is refused by name, without its value`, async () => {
-    const error = await callSNB("kant", "", "Secret ?", options).catch((error) => error);
-    assert.ok(error instanceof SNBError);
-    assert.equal(error.code, "BAD_INPUT");
-    assert.match(error.message, new RegExp(input));
-    assert.doesNotMatch(error.message, /Secret|9999/);
-  });
-}
 
 test("a message too long, half a character, an unknown philosopher: refused before anything is sent", async () => {
   for (const [who, message] of [["kant", "é".repeat(4001)], ["kant", "\ud83d"], ["descartes", "Bonjour"], ["kant", ""]]) {

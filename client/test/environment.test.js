@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
-import { callSNB, pollSNB, startSNB } from "../src/index.js";
+import { callSNB, startSNB } from "../src/index.js";
 import { environment, host, open } from "./doors.js";
 
 const OPTIONS = { seed: 7, maxTokens: 12 };
@@ -75,16 +75,13 @@ for (const nothing of [undefined, "", " ", '""', "  # vide = HF par défaut"]) {
 
 for (const [value, hint] of [
   ["https://ton-pod...", /ton-pod\.\.\..*https:\/\/abc123-5000/],
-  ["https://ton-pod…", /ton-pod…/],
   ["https://POD-7860.proxy.runpod.net", /POD-7860/],
   ["replicate:deployments/COMPTE/spinoza", /COMPTE/],
-  ["https://$SNB", /\$SNB/],
   ["https://${POD}-5000.proxy.runpod.net", /\$\{POD\}/],
   ["<adresse>", /<adresse>/],
   ["htps://a.example", /htps/],
   ["https//a.example", /https\/\/a/],
   ["https://a b.example", /a b/],
-  ["https://a.example:99999", /99999/],
   ["https://name:Secret@a.example", /write https:\/\/a\.example/],
   ["https://a.example/?key=Secret", /write https:\/\/a\.example/],
   ["https://huggingface.co/spaces/FJDaz/spinoza_nb", /write fjdaz-spinoza-nb\.hf\.space/],
@@ -191,13 +188,3 @@ for (const [status, lost] of [[301, true], [302, true], [307, false], [308, fals
     });
   });
 }
-
-test("so it is by who asks later", async () => {
-  const host = await moving();
-  process.env.SNB_BACKEND_URL = host.url;
-  assert.equal(await ask(), expected);
-  host.to(doors.page);
-  const handle = await startSNB("kant", "", "Bonjour", OPTIONS);
-  assert.notEqual((await pollSNB(handle)).status, "failed");
-  await host.close();
-});

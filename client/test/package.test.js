@@ -99,7 +99,10 @@ const REFUSED = [
   [{ backends: 3 }, /backends/],
   [{ signal: true }, /signal must be an AbortSignal/],
   [{ history: "x" }, /history/],
+  [{ history: [{ role: "system", content: "x" }] }, /history\[0\]/],
   [{ caller: 7 }, /caller/],
+  [{ caller: "" }, /caller must be a string of 1 to 256/],
+  [{ caller: "x".repeat(257) }, /caller must be a string of 1 to 256/],
   ["vite", /must be an object/],
 ];
 for (const [kind, snb] of Object.entries({ esm, cjs })) {
