@@ -1,10 +1,10 @@
 /** The variables as people write them, before the real servers. */
 
 import assert from "node:assert/strict";
-import { createServer, request } from "node:http";
+import { createServer } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
 import { callSNB, startSNB } from "../src/index.js";
-import { environment, host, open } from "./doors.js";
+import { environment, host, open, passOn } from "./doors.js";
 
 const OPTIONS = { seed: 7, maxTokens: 12 };
 const ask = () => callSNB("kant", "", "Que puis-je savoir ?", OPTIONS);
@@ -116,12 +116,7 @@ async function moving(first = doors.cog) {
   const pass = (incoming, outgoing) => {
     connections.add(incoming.socket);
     if (forgotten.has(incoming.socket)) return incoming.socket.destroy();
-    const upstream = request(state.upstream + incoming.url, { method: incoming.method, headers: incoming.headers }, (reply) => {
-      outgoing.writeHead(reply.statusCode, reply.headers);
-      reply.pipe(outgoing);
-    });
-    upstream.on("error", () => outgoing.destroy());
-    incoming.pipe(upstream);
+    incoming.pipe(passOn(state.upstream, incoming, outgoing));
   };
   let server;
   const listen = async (port) => {

@@ -1,10 +1,9 @@
 /** What goes wrong on the way: hosts that are made to fail stand before, or instead of, a real Cog server. */
 
 import assert from "node:assert/strict";
-import { request } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
 import { callSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
-import { environment, host, open, until } from "./doors.js";
+import { environment, host, open, passOn, until } from "./doors.js";
 
 const QUESTION = "Qu’est-ce que le temps ?";
 const OPTIONS = { seed: 2, maxTokens: 40 };
@@ -23,8 +22,7 @@ function relay(change) {
   let said = 0;
   return (incoming, outgoing) => {
     const streamed = /event-stream/.test(incoming.headers.accept);
-    const upstream = request(doors.cog + incoming.url, { method: incoming.method, headers: incoming.headers }, (reply) => {
-      outgoing.writeHead(reply.statusCode, reply.headers);
+    const back = (reply) => {
       let rest = "";
       reply.setEncoding("utf8").on("data", (chunk) => {
         if (!streamed) return outgoing.write(chunk);
@@ -33,10 +31,8 @@ function relay(change) {
         for (const event of events) change(Buffer.from(event), outgoing, event.startsWith("event: output") ? said++ : said);
       });
       reply.on("end", () => outgoing.spoiled || outgoing.end());
-    });
-    outgoing.on("close", () => upstream.destroy());
-    upstream.on("error", () => outgoing.destroy());
-    incoming.pipe(upstream);
+    };
+    incoming.pipe(passOn(doors.cog, incoming, outgoing, { back }));
   };
 }
 

@@ -86,6 +86,8 @@ test("TypeScript finds the types from a CommonJS module and from an ES module", 
   assert.equal(code, 0, text);
 });
 
+test("both kinds of module have the same error class", () => assert.equal(cjs.SNBError, esm.SNBError));
+
 const REFUSED = [
   [{ max_tokens: 9 }, /no option max_tokens; there are .*maxTokens/],
   [{ timeoutMs: "9000" }, /timeoutMs must be a number from 1 to 2147483647/],

@@ -1,10 +1,10 @@
 /** The example's page in headless Chromium, before the real servers. SCREENSHOTS=1 puts pictures into build/client/. */
 
 import assert from "node:assert/strict";
-import { createServer, request } from "node:http";
+import { createServer } from "node:http";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { camera, launch, skip } from "./browser.js";
-import { environment, open, until } from "./doors.js";
+import { environment, open, passOn, until } from "./doors.js";
 import { serve } from "./site.js";
 
 const shot = camera("client");
@@ -68,15 +68,9 @@ async function answering(tokens) {
     incoming.setEncoding("utf8").on("data", (text) => (body += text));
     incoming.on("end", () => {
       const { "content-length": _, ...headers } = incoming.headers;
-      const upstream = request(doors.cog + incoming.url, { method: incoming.method, headers }, (reply) => {
-        outgoing.writeHead(reply.statusCode, reply.headers);
-        reply.pipe(outgoing);
-      });
-      outgoing.on("close", () => upstream.destroy());
-      upstream.on("error", () => outgoing.destroy());
       const question = body && JSON.parse(body);
       if (question) Object.assign(question.input, { min_tokens: tokens, max_tokens: tokens });
-      upstream.end(question && JSON.stringify(question));
+      passOn(doors.cog, incoming, outgoing, { headers }).end(question && JSON.stringify(question));
     });
   }).listen(0, "127.0.0.1");
   hosts.push(host);

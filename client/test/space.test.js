@@ -1,11 +1,10 @@
 /** The page's API in place of the Space that front ends know: by this project's client and Gradio's own. */
 
 import assert from "node:assert/strict";
-import { request as httpRequest } from "node:http";
 import { after, before, test } from "node:test";
 import { Client } from "@gradio/client";
 import { callSNB, cancelSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
-import { environment, host, open, until } from "./doors.js";
+import { environment, host, open, passOn, until } from "./doors.js";
 
 const QUESTION = "Faut-il se méfier de ses désirs ?";
 const OPTIONS = { seed: 7, maxTokens: 24 };
@@ -74,16 +73,8 @@ const CLIENTS = {
 };
 
 /** A proxy that says nothing of itself: neither the name nor the protocol that it is reached by. */
-function silent(request, response) {
-  const { hostname, port } = new URL(doors.page);
-  const headers = { ...request.headers, host: "interne.invalid" };
-  const asked = httpRequest({ hostname, port, path: request.url, method: request.method, headers }, (reply) => {
-    response.writeHead(reply.statusCode, reply.headers);
-    reply.pipe(response);
-  });
-  request.pipe(asked);
-  response.on("close", () => asked.destroy());
-}
+const silent = (incoming, outgoing) =>
+  incoming.pipe(passOn(doors.page, incoming, outgoing, { headers: { ...incoming.headers, host: "interne.invalid" } }));
 
 for (const [version, [name, kept]] of Object.entries(CLIENTS)) {
   test(`@gradio/client ${version} gets its chatbot's history with the answer, through a proxy that says nothing`, async () => {
