@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.card import PREFILL_TOKENS
+from snb.engine.generation import Generation
 from snb.engine.loop import BESIDE, Engine
 from snb.engine.slots import SlotModel, Step
 from snb.errors import BadInput, DeadlinePassed, EngineDown
@@ -169,6 +170,34 @@ def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine)
 def talker(request: pytest.FixtureRequest, started: Start) -> Engine:
     """An engine whose every token is a piece of text, at once or a step behind the device."""
     return started(talkative(tiny_model()), slots=2, lag=request.param)
+
+
+def test_a_loop_that_is_a_step_behind_gives_the_next_one_before_it_reads_and_nobody_sees_the_last(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    take = Generation.take
+
+    def taken(*args: Any, **how: Any) -> None:
+        events.append("read")
+        take(*args, **how)
+
+    monkeypatch.setattr(Generation, "take", taken)
+    model = talkative(tiny_model())
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: events.append("given"))
+    engine = started(model, lag=1)
+    whole = engine.generate([9, 8, 7], GREEDY, seed=0)
+    text = "".join(whole)
+    until(lambda: events.count("read") == 24)
+    assert events == ["given", *["given", "read"] * 23, "read"]  # none is given after the last
+    events.clear()
+    how = replace(GREEDY, stop_sequences=(text[len(text) // 2 :][:4],))
+    cut = engine.generate([9, 8, 7], how, seed=0, keep_scores=True)
+    assert text.startswith("".join(cut))
+    assert len(cut.tokens) == len(cut.scores or []) < 24
+    until(lambda: not engine.busy)
+    assert events.count("read") == len(cut.tokens) == events.count("given") - 1
+    hook.remove()
 
 
 def test_a_stop_string_cuts_the_text_and_ends_decoding_at_once(talker: Engine) -> None:

@@ -1,7 +1,10 @@
 """Prepared weights: the very bits of a boot that merges, whole or refused, and never for something else."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +121,26 @@ def test_a_boot_from_prepared_weights_has_every_bit_of_one_that_merges(
     assert differing(ours.model, theirs.model) == []
     assert ours.model.generation_config.to_dict() == theirs.model.generation_config.to_dict()
     assert ours.choice == theirs.choice or lora is not LORA
+
+
+BOOT = """
+import sys, predict
+from snb.settings import Settings
+from snb.weights import loader
+loaded = loader.load(Settings.from_environment())
+print(loaded.choice.precision, sorted({"bitsandbytes", "peft"} & sys.modules.keys()))
+"""
+
+
+# A program of its own imports torch and transformers: six seconds.
+def test_a_boot_that_neither_merges_nor_holds_nf4_imports_neither_peft_nor_bitsandbytes(
+    tmp_path: Path,
+) -> None:
+    settings = prepare(made_of(tmp_path), "int8")
+    environment = {**os.environ, "SNB_BASE_MODEL": settings.base_model, "SNB_ADAPTER": settings.adapter}
+    environment |= {"SNB_PREPARED": settings.prepared, "SNB_CONTEXT": "256"}
+    done = subprocess.run([sys.executable, "-c", BOOT], env=environment, capture_output=True, text=True)
+    assert done.stdout == "int8 []\n", done.stderr
 
 
 def test_a_gpu_without_bf16_computes_in_fp16_from_the_same_prepared_weights(
