@@ -180,9 +180,12 @@ test("a cold start is waited for, and seen by who asks later", async () => {
   assert.ok((await log()).length - before_ <= 3 + (3 * (Date.now() - began)) / 1000, "who asks again and again is answered at a pace");
 });
 
-test("nine seconds are enough to say that it is cold", async () => {
+test("a model that is still starting when the time is over is cold, whichever timer is first", async (t) => {
   await fault({ method: "POST", cold: 60, path: "/v1/predictions" });
-  await assert.rejects(callSNB("kant", "", QUESTION, { timeoutMs: 4000, onToken() {} }), { code: "COLD_START" });
+  const { setTimeout: real } = globalThis;
+  // The later of two timers fires first, as it does now and then.
+  t.mock.method(globalThis, "setTimeout", (run, ms, ...rest) => real(run, /not finished/.test(rest[0]) ? ms - 50 : ms, ...rest));
+  await assert.rejects(callSNB("kant", "", QUESTION, { timeoutMs: 9000, onToken() {} }), { code: "COLD_START" });
   const [last] = (await log()).slice(-1);
   assert.match(last.path, /cancel$/);
 });

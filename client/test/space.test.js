@@ -16,13 +16,14 @@ const use = (url) => environment({ SNB_BACKEND_URL: url });
 
 test("streamSNB gets it piece by piece, history included", async () => {
   const history = [{ role: "user", content: "Bonjour." }, { role: "assistant", content: "Bonjour, toi." }];
+  const options = { ...OPTIONS, history, maxTokens: 300, minTokens: 300 }; // too many to come in one piece
   use(doors.page);
-  const stream = streamSNB("kant", "", QUESTION, { ...OPTIONS, history });
+  const stream = streamSNB("kant", "", QUESTION, options);
   const pieces = [];
   for await (const piece of stream) pieces.push(piece);
   assert.ok(pieces.length > 1);
   use(doors.cog);
-  assert.equal(pieces.join(""), await callSNB("kant", "", QUESTION, { ...OPTIONS, history }));
+  assert.equal(pieces.join(""), await callSNB("kant", "", QUESTION, options));
 });
 
 test("an answer can be started, read later, and canceled", async () => {
@@ -53,7 +54,7 @@ test("Gradio's own client predicts, streams, and gets errors as errors", async (
   assert.ok(data[1][0][1].length > 5);
   const texts = [];
   let metrics;
-  const job = client.submit("/answer", { user_message: QUESTION, philosopher: "bergson", seed: 7, max_tokens: 24 });
+  const job = client.submit("/answer", { user_message: QUESTION, philosopher: "bergson", seed: 7, max_tokens: 300, min_tokens: 300 });
   for await (const message of job) if (message.type === "data") [texts[texts.length], metrics] = message.data;
   assert.ok(texts.length > 1);
   for (const text of texts) assert.ok(texts.at(-1).startsWith(text));
