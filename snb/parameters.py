@@ -36,7 +36,7 @@ class Sampling:
     frequency_penalty: float = number(0, -2, 2)
     stop_sequences: tuple[str, ...] = ()
     french: bool = False
-    """Whether tokens of other scripts than French is written in are ruled out (`snb.script`)."""
+    """Whether tokens of other scripts than French is written in are ruled out (`snb.engine.script`)."""
 
     def __post_init__(self) -> None:
         # Cog's server accepts a whole float (5.0, 1e2) where an integer is declared.

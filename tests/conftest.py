@@ -80,12 +80,6 @@ def no_prepared_weights() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a module's server writes what it has to say."""
-    return tmp_path_factory.mktemp("log") / "server.log"
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     return tiny_tokenizer()

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.hosts import puppet, puppet_server
-from tests.waiting import logged, until
-from tools.serving.server import COG, Server
+from tests.visitor import direct
+from tests.waiting import until
+from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
 LONG = {"user_message": "Bonjour", "max_tokens": 2048, "min_tokens": 2048, "seed": 7}
@@ -58,56 +58,19 @@ def started(server: Server, name: str, inputs: dict[str, Any]) -> Iterator[Itera
         yield lines
 
 
-def ask(server: Server, inputs: dict[str, Any]) -> dict[str, Any]:
-    reply = httpx.post(f"{server.url}/predictions", json={"input": inputs}, timeout=120)
-    return {"http": reply.status_code, **reply.json()}
-
-
 @pytest.mark.parametrize("stop", [by_post, by_dropping_the_stream, by_dropping_a_plain_request])
 def test_it_stops_decoding_and_its_neighbour_gives_what_it_gives_alone(
     cog: Server, cog_log: Path, stop: Callable[[Server, Path], None]
 ) -> None:
-    alone = "".join(ask(cog, GREEDY)["output"])
+    alone = direct(cog.url, GREEDY)
     written = len(cog_log.read_text())
-    neighbours: list[dict[str, Any]] = []
-    neighbour = threading.Thread(target=lambda: neighbours.append(ask(cog, GREEDY)))
+    neighbours: list[str] = []
+    neighbour = threading.Thread(target=lambda: neighbours.append(direct(cog.url, GREEDY)))
     neighbour.start()
     stop(cog, cog_log)
     neighbour.join()
-    assert "".join(neighbours[0].get("output", ())) == alone, neighbours
+    assert neighbours == [alone]
     until(lambda: "canceled after" in cog_log.read_text()[written:])
     tokens = int(cog_log.read_text()[written:].split("canceled after ")[1].split()[0])
     assert tokens < 2048
-    assert ask(cog, {**GREEDY, "max_tokens": 1, "min_tokens": 1})["status"] == "succeeded"
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
-    """A server with two places, and the file for which its answers wait; its log is beside that."""
-    folder = puppet(tmp_path, "set-up")
-    with puppet_server(folder, COG, COG_LOG_LEVEL="info") as server:
-        server.wait()
-        yield server, folder / "go-on"
-
-
-def test_one_id_put_twice_is_one_prediction(held: tuple[Server, Path]) -> None:
-    (server, go_on), first, marker = held, uuid.uuid4().hex, uuid.uuid4().hex
-    with started(server, first, LONG) as lines:
-        assert httpx.put(f"{server.url}/predictions/{first}", json={"input": LONG}).status_code == 202
-        go_on.touch()
-        assert "succeeded" in "".join(lines)
-    # What is logged of a later one comes after all that is logged of the first.
-    with started(server, marker, LONG) as lines:
-        assert "succeeded" in "".join(lines)
-    log = go_on.with_name("log")
-    until(lambda: logged(log, marker) == logged(log, first) == 2)  # start and end
-
-
-def test_a_full_server_refuses_and_the_running_ones_go_on(held: tuple[Server, Path]) -> None:
-    server, go_on = held
-    with contextlib.ExitStack() as leaving:
-        running = [leaving.enter_context(started(server, uuid.uuid4().hex, GREEDY)) for _ in range(2)]
-        assert ask(server, GREEDY)["http"] == 409
-        go_on.touch()
-        assert all("succeeded" in "".join(lines) for lines in running)
-    until(lambda: ask(server, GREEDY)["http"] == 200)
+    assert direct(cog.url, GREEDY) == alone

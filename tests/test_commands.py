@@ -38,6 +38,7 @@ def test_predict_streams_an_answer_and_prints_its_metrics(  # a server boots
     done = predict(environment, tmp_path, "La liberté est-elle une illusion ?", *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    assert done.stdout.endswith("\n")
     assert '"output_token_count": 12' in done.stderr
     assert '"seed": 0' in done.stderr
 

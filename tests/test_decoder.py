@@ -53,6 +53,12 @@ def test_rows_of_8_bits_are_joined_with_their_scales(held: torch.dtype) -> None:
         assert all(part.weight.untyped_storage().nbytes() == 96 * 64 for part in parts)
 
 
+def test_attention_leaves_out_cudnn_which_plans_for_each_new_shape() -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    SlotModel(tiny_model(), slots=1, context=16)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+
+
 def test_the_parts_are_views_of_the_joined_matrix() -> None:
     """Also when a second engine joins them again: what the first held is free as soon as it goes."""
     model = tiny_model()

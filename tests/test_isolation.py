@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snb.card import PREFILL_TOKENS
 from snb.engine.generation import Generation
 from snb.engine.loop import BESIDE, Engine
 from snb.engine.paths import PATHS
@@ -19,7 +18,6 @@ from snb.engine.slots import SlotModel, Step
 from snb.parameters import Sampling
 from snb.philosophers import names, persona
 from snb.prompt import ChatML
-from snb.request import Request
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.waiting import until
 
@@ -28,15 +26,13 @@ pytestmark = pytest.mark.slow  # many requests together, each compared with itse
 Way = Callable[[SlotModel], Step]
 """How a decode step runs; the fixture `path` gives each."""
 TOKENIZER = tiny_tokenizer().backend_tokenizer
-CHATML = ChatML(TOKENIZER)
-PERSONAS = [CHATML.prefix(persona(name)) for name in names()]
+PERSONAS = [ChatML(TOKENIZER).prefix(persona(name)) for name in names()]
 CONTEXT = 2800
 GREEDY = Sampling(max_tokens=24, temperature=0, repetition_penalty=1)
 SAMPLED = replace(GREEDY, temperature=0.9)
 PENALTIES: dict[str, Any] = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3}
 MANNERS = [GREEDY, SAMPLED, replace(GREEDY, **PENALTIES), replace(SAMPLED, **PENALTIES, french=True)]
 STOPPED = replace(SAMPLED, stop_sequences=("e", "on"))
-PASSAGES = ["Le désir est l’essence même de l’homme.\n\nLa durée s’écoule.", "Agis par devoir.\n\nLa raison."]
 
 
 @dataclass(frozen=True)
@@ -105,28 +101,6 @@ def agree(asks: Sequence[Ask], generations: Sequence[Generation]) -> None:
         own = alone(ask.prompt, ask.sampling, ask.seed)
         text, tokens, reason = answer(generation)
         assert (text, tokens, reason) == own or (reason == "canceled" and tokens == own[1][: len(tokens)])
-
-
-def question(name: str, passages: str) -> tuple[int, ...]:
-    request = Request(user_message="Suis-je libre ?", rag_context=passages)
-    return tuple(CHATML.prompt(persona(name), request, CONTEXT - 100).ids)
-
-
-@pytest.mark.parametrize("warm", [PERSONAS, PERSONAS[1:2]], ids=["all warm", "one warm"])
-def test_personas_and_passages_keep_to_their_own_requests(path: Way, warm: list[list[int]]) -> None:
-    """Every persona with every passage in every manner, more of them than rows, in prompts of many chunks.
-
-    Seconds, for the length of the prompts.
-    """
-    asks = [
-        Ask(question(name, passages), sampling, seed=7, arrives=number % 9)
-        for number, (sampling, name, passages) in enumerate(itertools.product(MANNERS, names(), PASSAGES))
-    ]
-    assert all(len(ask.prompt) > 3 * PREFILL_TOKENS for ask in asks)
-    answers = {alone(ask.prompt, ask.sampling, ask.seed) for ask in asks}
-    assert len(answers) > len(asks) / 2, "they are too much alike for a mix-up to show"
-    with fresh(5, warm, path, lag=len(warm) % 2) as engine:
-        agree(asks, together(engine, [*PERSONAS[0], 5], asks))
 
 
 @pytest.mark.parametrize("lag", [0, 1])

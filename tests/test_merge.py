@@ -37,7 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "rslora": {"target_modules": ["q_proj", "up_proj"], "use_rslora": True, "rank_pattern": {"q_proj": 6}},
     "dora": {"target_modules": ["q_proj", "o_proj", "up_proj"], "use_dora": True},
     "all-linear": {"target_modules": "all-linear"},
-    "regex": {"target_modules": r".*\.(q|k)_proj", "exclude_modules": r".*layers\.1.*k_proj"},
+    "regex": {"target_modules": r".*\.(q|k)_proj|model\.l", "exclude_modules": r".*layers\.1.*k_proj"},
     "layers": {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
     "bias all": {"target_modules": ["q_proj", "o_proj"], "bias": "all"},
     "bias lora_only": {"target_modules": ["q_proj", "o_proj"], "bias": "lora_only"},
@@ -66,7 +66,6 @@ ROUNDED = {
 }
 NF4 = quantization("nf4", torch.float32)
 IDS = torch.arange(3, 40)[None]
-UP = "model.layers.1.mlp.up_proj"
 
 
 def base_folder(tmp_path: Path, tied: bool = False, dtype: torch.dtype = torch.float32) -> Path:
@@ -186,12 +185,9 @@ def test_weights_are_contiguous_and_on_no_file_of_the_adapter(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("precision", "stored"), [("nf4", torch.uint8), ("int8", torch.int8), ("fp8", torch.float8_e4m3fn)]
 )
-@pytest.mark.parametrize("kind", ["all-linear", "dora", "saved both"])
-def test_quantising_comes_after_the_merge(
-    tmp_path: Path, kind: str, precision: str, stored: torch.dtype
-) -> None:
+def test_quantising_comes_after_the_merge(tmp_path: Path, precision: str, stored: torch.dtype) -> None:
     base = base_folder(tmp_path, dtype=torch.bfloat16)
-    adapter = adapter_folder(base, **KINDS[kind])
+    adapter = adapter_folder(base, **KINDS["all-linear"])
     whole = peft_merged(plain(base, dtype=torch.float32), adapter).to(torch.bfloat16)
     whole.save_pretrained(tmp_path / "whole")
     quantised = quantization(precision, torch.float32)
@@ -295,62 +291,32 @@ def test_an_adapter_that_leaves_every_weight_as_it_was_is_refused(
         load_merged(base, Adapter.read(tmp_path / "adapter"))
 
 
-def test_a_base_that_is_truncated_or_absent_is_refused(tmp_path: Path) -> None:
+def test_a_base_that_is_truncated_is_refused(tmp_path: Path) -> None:
     base = base_folder(tmp_path)
     shard = next(base.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(WeightsMissing, match="a file of the base is absent or damaged"):
         load_merged(base, None)
-    shard.unlink()
-    with pytest.raises(WeightsMissing, match="a file of the base is absent or damaged"):
-        load_merged(base, None)
 
 
-def one_file(tmp_path: Path, changes: dict[str, Tensor | None]) -> Path:
-    """A base in one file, with weights replaced or, where None is given, left out."""
-    tiny_model().save_pretrained(tmp_path / "spoilt")
-    weights = load_file(tmp_path / "spoilt" / "model.safetensors") | changes
-    kept = {name: weight for name, weight in weights.items() if weight is not None}
-    save_file(kept, tmp_path / "spoilt" / "model.safetensors", metadata={"format": "pt"})
-    return tmp_path / "spoilt"
-
-
-@pytest.mark.parametrize(
-    ("spoilt", "options", "faults"),
-    [
-        (
-            {"lm_head.weight": None, "model.norm.bias": torch.ones(64)},
-            {},
-            ["lm_head.weight is absent", "model.norm.bias is not part of the model"],
-        ),
-        (
-            {"model.norm.weight": torch.ones(3)},
-            {},
-            ["model.norm.weight has shape (3,), and config.json says (64,)"],
-        ),
-        (
-            {f"{UP}.weight": torch.ones(128, 128)},
-            {"quantization_config": NF4, "device_map": "cpu"},
-            [f"{UP}.weight has shape (128, 128), and config.json says (128, 64)"],
-        ),
-    ],
-    ids=["absent and unknown", "misshapen", "misshapen and quantised"],
-)
-def test_weights_that_are_absent_unknown_or_misshapen_are_all_named_in_the_error_alone(
-    tmp_path: Path,
-    spoilt: dict[str, Tensor | None],
-    options: dict[str, Any],
-    faults: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_weights_that_are_absent_or_unknown_are_all_named_in_the_error_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Misshapen ones are refused before that, by `inspect`."""
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
-    merged = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN))
-    folder = one_file(tmp_path, spoilt)
-    for adapter in (merged, None)[: 1 if options else 2]:
+    adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN))
+    tiny_model().save_pretrained(tmp_path / "spoilt")
+    file = tmp_path / "spoilt" / "model.safetensors"
+    weights = load_file(file) | {"model.norm.bias": torch.ones(64)}
+    del weights["lm_head.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    for merged in (adapter, None):
         with pytest.raises(WeightsMissing) as refused:
-            load_merged(folder, adapter, **options)
-        assert refused.value.faults == faults
+            load_merged(tmp_path / "spoilt", merged)
+        assert refused.value.faults == [
+            "lm_head.weight is absent",
+            "model.norm.bias is not part of the model",
+        ]
     assert not caplog.records
 
 

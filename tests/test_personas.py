@@ -1,6 +1,5 @@
 """Rules for the philosophers' answers, on answers that keep them and on answers that break one each."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from snb.philosophers import names
 from tests import scripts
 from tests.conftest import NOTICE
 from tools.preparing import personas
-from tools.preparing.personas import RULES, TURNS, report, verdicts
+from tools.preparing.personas import RULES, TURNS, verdicts
 from tools.serving.server import Server
 
 GOOD = {
@@ -64,21 +63,6 @@ def test_each_fault_breaks_its_own_rule_and_no_other(rule: str, name: str, answe
 
 def test_every_rule_is_broken_by_some_answer() -> None:
     assert {rule for rule, _, _ in BROKEN} == set(RULES)
-
-
-def test_a_table_for_each_philosopher_shows_the_answers_that_break_a_rule() -> None:
-    def ask(inputs: Mapping[str, Any]) -> str:
-        assert [said["role"] for said in inputs["history"]] == ["user", "assistant"]
-        name = next(turn["turn"] for turn in TURNS if turn["message"] == inputs["user_message"])
-        return "Non." if name == "agrees" else GOOD[name].replace("Spinoza", inputs["philosopher"].title())
-
-    first, second, third = report(ask)
-    assert all(
-        text.startswith(f"| {name} ") for text, name in zip((first, second, third), names(), strict=True)
-    )
-    assert third.endswith("\n\nagrees: Non.")
-    assert third.count("NO") == 3  # length, tu, question
-    assert "English: " in first, "Bergson's persona does not have Spinoza's words"
 
 
 @pytest.mark.server

@@ -8,15 +8,14 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from replicate.client import Client
 from replicate.exceptions import ModelError, ReplicateError
 
 from snb.settings import ROOT
 from tests.replicate_server import DEPLOYMENT, MODEL, ReplicateServer
+from tests.visitor import direct
 from tests.waiting import logged, until
 from tools.endpoints.endpoint import Busy, Failed
 from tools.endpoints.replicate_endpoint import Replicate
@@ -41,12 +40,6 @@ def client(server: ReplicateServer) -> Client:
     return client
 
 
-def answer(cog: Server, inputs: dict[str, Any]) -> str:
-    """What the Cog server says itself."""
-    reply = httpx.post(f"{cog.url}/predictions", json={"input": inputs}, timeout=60).json()
-    return "".join(reply["output"])
-
-
 def test_the_lines_of_the_readme_print_the_answer_whole_and_then_as_it_comes(
     cog: Server, server: ReplicateServer
 ) -> None:
@@ -57,15 +50,7 @@ def test_the_lines_of_the_readme_print_the_answer_whole_and_then_as_it_comes(
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     asked, again = [entry["body"]["input"] for entry in server.log if entry["method"] == "POST"]
     assert asked == again
-    assert done.stdout.decode() == "\n".join([answer(cog, asked)] * 2)
-
-
-def test_what_outlasts_the_wait_is_polled_to_its_end(
-    cog: Server, client: Client, server: ReplicateServer
-) -> None:
-    server.fail("POST", "/v1/predictions", cold=4)
-    assert "".join(client.run(f"{MODEL}:{server.version}", input=QUESTION, wait=1)) == answer(cog, QUESTION)
-    assert [entry["status"] for entry in server.log if entry["method"] == "POST"] == [202]
+    assert done.stdout.decode() == "\n".join([direct(cog.url, asked)] * 2)
 
 
 def test_a_cancel_stops_the_model_and_the_stream(
@@ -95,7 +80,7 @@ def test_a_stream_that_ends_early_is_completed_from_the_prediction(
     server.fail("GET", "/v1/streams", cut={"after": 3, "inside": "event"})
     pieces = list(Replicate(MODEL, server.token, server.url).ask(QUESTION))
     assert len(pieces) == 4
-    assert "".join(piece.text for piece in pieces) == answer(cog, QUESTION)
+    assert "".join(piece.text for piece in pieces) == direct(cog.url, QUESTION)
     assert pieces[-1].tokens == 60
 
 

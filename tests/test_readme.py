@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from snb.settings import ROOT, Settings
+from snb.settings import DEVICES, PATHS, PRECISIONS, ROOT, Settings
 from tests import scripts
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -26,6 +26,39 @@ def test_every_module_is_on_the_map() -> None:
 def test_every_setting_is_explained() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert not {name for one in fields(Settings) if f"`{(name := one.metadata['env'])}`" not in text}
+
+
+def test_every_default_and_choice_of_a_setting_is_that_of_the_code() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)`[^|]* \|(.*)\|$", text, re.MULTILINE))
+    shown = {name: row.split("|")[0].strip(" `") for name, row in rows.items()}
+    plain = {one.metadata["env"]: str(one.default) for one in fields(Settings) if type(one.default) is int}
+    plain |= dict.fromkeys(("SNB_PREPARED", "SNB_PRECISION", "SNB_DEVICE", "SNB_PATH"), "auto")
+    assert {name: shown[name] for name in plain} == plain
+    for name, choices in (("SNB_PRECISION", PRECISIONS), ("SNB_DEVICE", DEVICES), ("SNB_PATH", PATHS)):
+        assert not {choice for choice in choices if f"`{choice}`" not in rows[name]}, name
+
+
+def test_every_module_that_a_docstring_names_exists() -> None:
+    sources = [
+        path for folder in ("snb", "tools", "deploy", "tests") for path in (ROOT / folder).rglob("*.py")
+    ]
+    named = {
+        (path.name, name)
+        for path in [*sources, *DOCUMENTS]
+        for name in re.findall(r"`((?:snb|tools)(?:\.[a-z_]+)+)", path.read_text(encoding="utf-8"))
+    }
+    assert not {(file, name) for file, name in named if not name.endswith(".json") and not importable(name)}
+
+
+def importable(name: str) -> bool:
+    """Whether it is a module, or may be what one defines."""
+    folder, _, last = name.replace(".", "/").rpartition("/")
+    path = ROOT / folder / last
+    if path.is_dir() or path.with_suffix(".py").exists():
+        return True
+    module = ROOT / f"{folder}.py"
+    return module.exists() and re.search(rf"\b{last}\b", module.read_text(encoding="utf-8")) is not None
 
 
 def test_the_readme_is_read_in_minutes() -> None:

@@ -22,7 +22,6 @@ def test_this_projects_own_predictor_says_what_callers_rely_on() -> None:
     assert shown["seed"] == {**form, "minimum": 0, "maximum": 4294967295, "default": None}
     form = {"allOf": [{"$ref": "#/components/schemas/philosopher"}], "description": ""}
     assert shown["philosopher"] == {"x-order": 0, **form, "default": "spinoza"}
-    assert schemas["philosopher"]["enum"] == ["spinoza", "bergson", "kant"]
     assert shown["history"]["items"] == {"type": "object"}
     assert schemas["Output"]["x-cog-array-display"] == "concatenate"
     assert document["paths"]["/predictions"]["post"]["x-cog-streaming"] is True

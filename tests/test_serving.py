@@ -1,4 +1,4 @@
-"""What scripts/serving starts: which weights, in which environment; and that it ends with its parent."""
+"""What tools/serving starts: which weights, in which environment; and that it ends with its parent."""
 
 import signal
 import socket
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snb.errors import BadSetting
+from snb.errors import BadInput, BadSetting
 from snb.front import process_group
 from snb.settings import Settings
 from snb.weights import prepared
@@ -17,7 +17,7 @@ from tests import scripts
 from tests.waiting import running, until
 from tools.command import Fault
 from tools.serving import local, serve
-from tools.serving.server import Server, SetupFailed
+from tools.serving.server import Server
 
 
 def test_one_that_does_not_listen_is_ended_by_force_with_what_it_started() -> None:
@@ -34,7 +34,7 @@ def test_where_nothing_can_listen_is_said_before_a_server_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for wrong, reason in ((port, "in use"), (-1, "0-65535"), (65536, "0-65535")):
-            with pytest.raises(SetupFailed, match=reason):
+            with pytest.raises(BadSetting, match=reason):
                 Server({}, port=wrong)
 
 
@@ -67,6 +67,32 @@ def test_a_mistyped_setting_is_named_before_anything_is_built(monkeypatch: pytes
     monkeypatch.setattr(local, "build_standin", lambda: pytest.fail("it was built"))
     with pytest.raises(BadSetting, match="SNB_SLOTS"):
         local.settings()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--philosopher", "inconnu", "Bonjour"], "philosopher must be one of bergson"),
+        (["x" * 4001], "user_message must have 1 to 4000 characters"),
+        (["--rag-context", "absent.md", "Bonjour"], "absent.md cannot be read as UTF-8"),
+        (["--system-prompt", "latin.txt", "Bonjour"], "latin.txt cannot be read as UTF-8"),
+        (["--history", "latin.txt", "Bonjour"], "latin.txt cannot be read as UTF-8"),
+        (["--history", "text.json", "Bonjour"], "text.json is not JSON"),
+        (["--history", "object.json", "Bonjour"], "object.json does not hold a list"),
+        (["--history", "turns.json", "Bonjour"], r"history\[0\].role must be one of user, assistant"),
+    ],
+)
+def test_predict_refuses_a_wrong_input_before_it_loads_a_model(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "latin.txt").write_bytes("élève".encode("latin-1"))
+    (tmp_path / "text.json").write_text("Bonjour.", encoding="utf-8")
+    (tmp_path / "object.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "turns.json").write_text('[{"role": "system", "content": ""}]', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "settings", lambda: pytest.fail("it went on to the model"))
+    with pytest.raises(BadInput, match=said):
+        scripts.code("predict", *arguments)
 
 
 def test_a_class_gets_no_stand_in_from_a_machine_with_a_gpu(settings: Settings, tmp_path: Path) -> None:

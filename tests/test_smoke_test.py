@@ -10,6 +10,7 @@ import pydantic
 import pytest
 from openai.types.chat import completion_create_params
 
+from snb.philosophers import names
 from snb.settings import ROOT
 from tests import scripts
 from tests.cog_double import FRENCH, Double
@@ -29,7 +30,7 @@ ENGLISH = (
 )
 KEY = "une-cle-de-la-classe"
 TOKEN = "r8_test"
-ASKED = ["ready", "bergson", "kant", "spinoza", "stream", "times"]
+ASKED = ["ready", *names(), "stream", "times"]
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snb.philosophers import persona
+from snb.philosophers import names, persona
 from snb.prompt import QUESTION as OWN_QUESTION
 from snb.prompt import SOURCES as OWN_CONTEXT
 from tests.space_page import SPACE
@@ -74,28 +74,25 @@ def check(variant: str, name: str, passages: str, question: str) -> None:
         assert unpacked(packed("", passages, question, short, heading, line)) == expected
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", WHO)
-def test_each_version_s_message_is_taken_apart(variant: str, name: str) -> None:
-    for length in (0, 1_000, 4_500):
-        check(variant, name, ("[1] Éthique, III\nUn extrait : PlutÃ´t.\n\n" * 120)[:length], "Vraiment ?")
-
-
 def no_heading(passages: str) -> bool:
     """Whether none of its lines can be taken for the one before the question: the first such line is."""
     return "eleve" not in VARIANTS["no accents"](passages).lower()
 
 
-@given(st.sampled_from(list(VARIANTS)), PASSAGES.filter(no_heading), WORDS)
-def test_whatever_the_pupil_writes(variant: str, passages: str, question: str) -> None:
-    check(variant, "Henri Bergson", passages, question)
+@given(st.sampled_from(list(VARIANTS)), st.sampled_from(list(WHO)), PASSAGES.filter(no_heading), WORDS)
+@example("as it is", "Spinoza", "[1] Éthique, III\nUn extrait : PlutÃ´t.\n\n" * 120, "Vraiment ?")
+def test_each_version_s_message_is_taken_apart_whatever_the_pupil_writes(
+    variant: str, name: str, passages: str, question: str
+) -> None:
+    check(variant, name, passages, question)
 
 
-def test_the_message_of_this_project_s_client_is_taken_apart_too() -> None:
+@pytest.mark.parametrize("name", names())
+def test_the_message_of_this_project_s_client_is_taken_apart_too(name: str) -> None:
     for context in (f"\n\n{OWN_CONTEXT}\nUn extrait.\n\nUn autre.", ""):
-        inputs = unpacked(f"{persona('kant')}{context}\n\n{OWN_QUESTION}\nVraiment ?")
+        inputs = unpacked(f"{persona(name)}{context}\n\n{OWN_QUESTION}\nVraiment ?")
         passages = "Un extrait.\n\nUn autre." if context else ""
-        assert inputs == {"philosopher": "kant", "rag_context": passages, "user_message": "Vraiment ?"}
+        assert inputs == {"philosopher": name, "rag_context": passages, "user_message": "Vraiment ?"}
 
 
 @given(WORDS)

@@ -58,12 +58,3 @@ def sentences(file: Path) -> Iterator[str]:
 def test_a_line_cannot_break_before_punctuation(file: Path) -> None:
     wrong = [text for text in sentences(file) if FRENCH.search(text) and typeset(text) != text]
     assert not wrong, RULE
-
-
-@pytest.mark.parametrize(
-    "right",
-    ["Oui\u202f; non\u202f? Si\u202f!", "Il dit\u00a0: «\u00a0Oui\u00a0».", "à 10:30", "29,5\u00a0Go"],
-)
-def test_what_is_right_stays_and_what_is_wrong_is_mended(right: str) -> None:
-    assert typeset(right) == right
-    assert typeset(re.sub("[\u00a0\u202f]", " ", right)) == right

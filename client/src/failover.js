@@ -93,15 +93,14 @@ async function* ask(backend, inputs, others, state) {
   const stop = new AbortController();
   let status = "asked";
   const give = (code, message) => () => stop.abort(new SNBError(code, message));
-  const late = () =>
-    status === "starting"
-      ? give("COLD_START", "the model was still being loaded when the time was over")()
-      : give("TIMEOUT", "no text within the time")();
-  let first = setTimeout(late, share);
+  // Both timers ask, for with one backend they fire together, in either order.
+  const over = (message) =>
+    give(...(status === "starting" ? ["COLD_START", "the model was still being loaded when the time was over"] : ["TIMEOUT", message]))();
+  let first = setTimeout(over, share, "no text within the time");
   // A host that hangs in mid-answer: worth noticing only while somebody else could still answer whole.
   const silent = () => setTimeout(give("TIMEOUT", "the answer stopped coming"), Math.min(SILENCE, share));
   const replaceable = others > 1 && (!options.streaming || options.onRestart);
-  const last = setTimeout(give("TIMEOUT", "the answer was not finished within the time"), left());
+  const last = setTimeout(over, left(), "the answer was not finished within the time");
   const leave = () => stop.abort(caller.reason);
   caller?.addEventListener("abort", leave, { once: true });
 

@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { createServer, request } from "node:http";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -42,6 +42,17 @@ export async function host(handler, body) {
     server.closeAllConnections();
     server.close();
   }
+}
+
+/** Passes the head of a request on to another host, and the reply back; the body is for the caller to pipe into what is returned. */
+export function passOn(target, incoming, outgoing, { headers = incoming.headers, back = (reply) => reply.pipe(outgoing) } = {}) {
+  const upstream = request(target + incoming.url, { method: incoming.method, headers }, (reply) => {
+    outgoing.writeHead(reply.statusCode, reply.headers);
+    back(reply);
+  });
+  outgoing.on("close", () => upstream.destroy());
+  upstream.on("error", () => outgoing.destroy());
+  return upstream;
 }
 
 /** Sets the client's variables for one test, and no others. */

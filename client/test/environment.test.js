@@ -1,10 +1,10 @@
 /** The variables as people write them, before the real servers. */
 
 import assert from "node:assert/strict";
-import { createServer, request } from "node:http";
+import { createServer } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
-import { callSNB, pollSNB, startSNB } from "../src/index.js";
-import { environment, host, open } from "./doors.js";
+import { callSNB, startSNB } from "../src/index.js";
+import { environment, host, open, passOn } from "./doors.js";
 
 const OPTIONS = { seed: 7, maxTokens: 12 };
 const ask = () => callSNB("kant", "", "Que puis-je savoir ?", OPTIONS);
@@ -75,16 +75,13 @@ for (const nothing of [undefined, "", " ", '""', "  # vide = HF par défaut"]) {
 
 for (const [value, hint] of [
   ["https://ton-pod...", /ton-pod\.\.\..*https:\/\/abc123-5000/],
-  ["https://ton-pod…", /ton-pod…/],
   ["https://POD-7860.proxy.runpod.net", /POD-7860/],
   ["replicate:deployments/COMPTE/spinoza", /COMPTE/],
-  ["https://$SNB", /\$SNB/],
   ["https://${POD}-5000.proxy.runpod.net", /\$\{POD\}/],
   ["<adresse>", /<adresse>/],
   ["htps://a.example", /htps/],
   ["https//a.example", /https\/\/a/],
   ["https://a b.example", /a b/],
-  ["https://a.example:99999", /99999/],
   ["https://name:Secret@a.example", /write https:\/\/a\.example/],
   ["https://a.example/?key=Secret", /write https:\/\/a\.example/],
   ["https://huggingface.co/spaces/FJDaz/spinoza_nb", /write fjdaz-spinoza-nb\.hf\.space/],
@@ -119,12 +116,7 @@ async function moving(first = doors.cog) {
   const pass = (incoming, outgoing) => {
     connections.add(incoming.socket);
     if (forgotten.has(incoming.socket)) return incoming.socket.destroy();
-    const upstream = request(state.upstream + incoming.url, { method: incoming.method, headers: incoming.headers }, (reply) => {
-      outgoing.writeHead(reply.statusCode, reply.headers);
-      reply.pipe(outgoing);
-    });
-    upstream.on("error", () => outgoing.destroy());
-    incoming.pipe(upstream);
+    incoming.pipe(passOn(state.upstream, incoming, outgoing));
   };
   let server;
   const listen = async (port) => {
@@ -191,13 +183,3 @@ for (const [status, lost] of [[301, true], [302, true], [307, false], [308, fals
     });
   });
 }
-
-test("so it is by who asks later", async () => {
-  const host = await moving();
-  process.env.SNB_BACKEND_URL = host.url;
-  assert.equal(await ask(), expected);
-  host.to(doors.page);
-  const handle = await startSNB("kant", "", "Bonjour", OPTIONS);
-  assert.notEqual((await pollSNB(handle)).status, "failed");
-  await host.close();
-});

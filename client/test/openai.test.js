@@ -147,13 +147,11 @@ for (const [status, error, code] of [
   [400, { message: "This model's maximum context length is 4096 tokens." }, "BAD_INPUT"],
   [400, { code: "invalid_value", param: "seed" }, "BACKEND_FAILED"],
   [401, { code: "invalid_api_key" }, "UNAUTHORIZED"],
-  [402, {}, "BACKEND_FAILED"],
   [403, {}, "UNAUTHORIZED"],
   [404, { code: "model_not_found" }, "BACKEND_FAILED"],
   [422, {}, "BACKEND_FAILED"],
   [429, { code: "rate_limit_exceeded" }, "BUSY"],
   [429, { code: "insufficient_quota" }, "BACKEND_FAILED"],
-  [500, {}, "BACKEND_FAILED"],
   [503, {}, "COLD_START"],
 ]) {
   test(`${status} ${JSON.stringify(error)} is ${code}, and tells nothing that was said`, async () => {
@@ -190,7 +188,6 @@ for (const [name, body] of [
   ["cut before its end", event({ content: "Ou" })],
   ["broken off by an error", `${event({ content: "Ou" })}data: {"error": {"message": "Secret"}}\n\n`],
   ["without a word", `${event({ role: "assistant" })}${event({}, "stop")}data: [DONE]\n\n`],
-  ["that is a page of HTML", "<!doctype html><title>Secret</title>"],
 ]) {
   test(`an answer ${name} is a failed backend`, async () => {
     await host(streaming((outgoing) => outgoing.end(body)), async (url) => {
@@ -234,14 +231,5 @@ test("leaving, aborting and canceling end the provider's work", async () => {
     await until(() => left() === 2);
     await cancelSNB(await startSNB("kant", "", QUESTION));
     await until(() => left() === 3);
-  });
-});
-
-test("a short clock gives a short answer, not an error", async () => {
-  await host(endless().answer, async (url) => {
-    use(url);
-    const stream = streamSNB("kant", "", QUESTION, { timeoutMs: 1500 });
-    for await (const _ of stream);
-    assert.equal((await stream.result).metrics.finish_reason, "deadline");
   });
 });

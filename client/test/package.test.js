@@ -86,6 +86,8 @@ test("TypeScript finds the types from a CommonJS module and from an ES module", 
   assert.equal(code, 0, text);
 });
 
+test("both kinds of module have the same error class", () => assert.equal(cjs.SNBError, esm.SNBError));
+
 const REFUSED = [
   [{ max_tokens: 9 }, /no option max_tokens; there are .*maxTokens/],
   [{ timeoutMs: "9000" }, /timeoutMs must be a number from 1 to 2147483647/],
@@ -99,7 +101,10 @@ const REFUSED = [
   [{ backends: 3 }, /backends/],
   [{ signal: true }, /signal must be an AbortSignal/],
   [{ history: "x" }, /history/],
+  [{ history: [{ role: "system", content: "x" }] }, /history\[0\]/],
   [{ caller: 7 }, /caller/],
+  [{ caller: "" }, /caller must be a string of 1 to 256/],
+  [{ caller: "x".repeat(257) }, /caller must be a string of 1 to 256/],
   ["vite", /must be an object/],
 ];
 for (const [kind, snb] of Object.entries({ esm, cjs })) {

@@ -30,7 +30,7 @@ for (const [width, height] of SIZES) {
   test(`at ${width}×${height} the question is in sight and the page follows the answer`, { skip }, async () => {
     const page = await puppet({ viewport: { width, height } });
     for (const selector of ["#message", "#send"]) assert.ok((await below(page, selector)) <= 0, selector);
-    await ask(page, "Que puis-je savoir ?");
+    await ask(page, "x".repeat(300)); // no line breaks in it, and the page is no wider for it
     await page.say(text(LINES));
     await until(async () => Math.abs(await below(page, "main")) < 2);
     for (const selector of ["#message", "#stop"]) assert.ok((await below(page, selector)) <= 0, selector);
@@ -172,6 +172,8 @@ test("a silence is said and offers to ask again; a cold start shows the time tha
   const page = await puppet(DESK, (page) => page.clock.install());
   await ask(page, "Que puis-je savoir ?");
   await until(async () => (await jobs(page)).length === 1);
+  await page.say({ msg: "estimation", rank: 3 });
+  await state(page, /dans la file\s: 3 questions/);
   await page.say({ msg: "process_starts" }, text("Un dé"));
   await until(async () => (await answers(page))[0] === "Un dé");
   assert.ok(await page.isHidden("#retry"));
@@ -234,7 +236,7 @@ test("answers are added to the log and not built anew; the focus stays in sight"
   assert.deepEqual(await page.evaluate(() => changes), { added: 6, removed: 0 });
   });
 
-test("axe finds nothing: at the start, in a conversation with an error, in the dialog, by night", { skip }, async () => {
+test("axe finds nothing: at the start with each philosopher, in a conversation with an error, in the dialog, by night", { skip }, async () => {
   for (const options of [PHONE, { ...DESK, colorScheme: "dark" }]) {
     const page = await puppet(options);
     await page.evaluate(AXE);
@@ -242,7 +244,10 @@ test("axe finds nothing: at the start, in a conversation with an error, in the d
       const { violations } = await page.evaluate(() => axe.run());
       assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`), [], where);
     };
-    await sound("start");
+    for (const who of ["kant", "bergson", "spinoza"]) {
+      await page.click(`label:has([value=${who}])`);
+      await sound(`start with ${who}`);
+    }
     await join(page, COURSE);
     await page.exchange("Un ?", "1. Un\n2. Deux\n\n> Trois", "LENGTH");
     await ask(page, "Deux ?");
@@ -255,33 +260,19 @@ test("axe finds nothing: at the start, in a conversation with an error, in the d
   }
 });
 
-test("edges stand out 3 to 1, targets have 44 px, forced colours show who is chosen", { skip }, async () => {
+test("targets have 44 px, forced colours show who is chosen", { skip }, async () => {
   for (const options of [PHONE, { ...DESK, colorScheme: "dark" }]) {
     const page = await puppet(options);
     await page.exchange("Un ?", "Oui.", "LENGTH");
     const small = await page.evaluate(() => [...document.querySelectorAll("button, summary, textarea, #people label")]
       .filter((each) => each.checkVisibility() && each.getBoundingClientRect().height < 44).map((each) => each.id || each.textContent));
     assert.deepEqual(small, []);
-    for (const ratio of await page.evaluate(edges)) assert.ok(ratio >= 3, String(ratio));
   }
   const page = await visit({ ...DESK, forcedColors: "active" });
   const outlines = await page.locator("#people label").evaluateAll((labels) => labels.map((label) => getComputedStyle(label).outlineStyle));
   assert.deepEqual(outlines, ["solid", "none", "none"]);
   await shot(page, "forced-colors");
 });
-
-/** In the page: the contrast of each border with the ground outside it. */
-function edges() {
-  const light = (color) => {
-    const [r, g, b] = color.match(/[\d.]+/g).map((value) => value / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
-  };
-  const ground = light(getComputedStyle(document.body).backgroundColor);
-  return ["#context", "#people label", "#people label:has(:checked)", "#down"].map((selector) => {
-    const edge = light(getComputedStyle(document.querySelector(selector)).borderTopColor);
-    return Math.max(edge, ground) / Math.min(edge, ground);
-  });
-}
 
 const MARKDOWN = [
   ["Voici :\n1. un\n2. deux\n\nFin", "<p>Voici&nbsp;:</p><ol><li value=\"1\">un</li><li value=\"2\">deux</li></ol><p>Fin</p>"],

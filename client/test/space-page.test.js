@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { camera, skip } from "./browser.js";
 import { until } from "./doors.js";
-import { answers, ask, DESK, idle, notes, PHONE, refusal, visitors } from "./space-page.js";
+import { answers, ask, idle, notes, refusal, visitors } from "./space-page.js";
 
 const LONG = "Raconte-moi longuement l’histoire de la philosophie.";
 const SHORT = 24; // tokens of an answer that is waited for
@@ -54,16 +54,6 @@ for (const [key, name] of [["spinoza", "Spinoza"], ["bergson", "Bergson"], ["kan
   });
 }
 
-test("each philosopher has his own conversation", { skip }, async () => {
-  const page = await visit();
-  await ask(page, "À Spinoza seul.");
-  await idle(page);
-  await page.click("label:has([value=kant])");
-  assert.equal(await page.locator("article").count(), 0);
-  await page.click("label:has([value=spinoza])");
-  assert.equal(await page.locator("article").count(), 2);
-});
-
 test("the text grows before the eyes, until the stop button stops the decoding", { skip }, async () => {
   const page = await visit();
   const before_ = doors().canceled();
@@ -76,20 +66,6 @@ test("the text grows before the eyes, until the stop button stops the decoding",
   assert.match((await notes(page))[0], /Réponse interrompue/);
   assert.match(await page.textContent("#state"), /Réponse arrêtée/);
   await shot(page, "stopped");
-});
-
-test("a question that is stopped before the server has taken it is canceled too", { skip }, async () => {
-  const page = await visit();
-  let cancels = 0;
-  page.on("request", (request) => request.url().endsWith("/gradio_api/cancel") && cancels++);
-  await page.route("**/gradio_api/queue/join", async (route) => {
-    await page.keyboard.press("Escape");
-    await route.continue();
-  });
-  await ask(page, LONG);
-  await until(() => cancels === 1);
-  await idle(page);
-  assert.match(await page.textContent("#state"), /Réponse arrêtée/);
 });
 
 test("closing the tab stops the decoding", { skip }, async () => {
@@ -130,26 +106,6 @@ test("two visitors at once see each his own", { skip }, async () => {
   }
 });
 
-test("asking again replaces the answer, and a new conversation begins with nothing", { skip }, async () => {
-  const page = await visit();
-  const histories = [];
-  page.on("request", (request) => {
-    if (request.url().endsWith("/queue/join")) histories.push(request.postDataJSON().data[3]);
-  });
-  await ask(page, "Que puis-je savoir ?");
-  await idle(page);
-  await page.click("text=Reposer la question");
-  await idle(page);
-  assert.equal((await answers(page)).length, 1);
-  await ask(page, "Pourquoi ?");
-  await idle(page);
-  await page.click("#clear");
-  assert.equal(await page.locator("article").count(), 0);
-  await ask(page, "Que dois-je faire ?");
-  await idle(page);
-  assert.deepEqual(histories.map((turns) => turns.length), [0, 0, 2, 0]);
-});
-
 test("an answer can be copied", { skip }, async () => {
   const page = await visit();
   await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
@@ -159,64 +115,6 @@ test("an answer can be copied", { skip }, async () => {
   await until(async () => (await page.textContent("#state")) === "Réponse copiée.");
   assert.equal((await page.evaluate(() => navigator.clipboard.readText())).trim(), (await answers(page))[0].trim());
 });
-
-test("passages go along, and are said to", { skip }, async () => {
-  const page = await visit();
-  let sent;
-  page.on("request", (request) => request.url().endsWith("/queue/join") && (sent = request.postDataJSON().data));
-  await page.click("#joined");
-  await page.fill("#context", "Un extrait du cours.");
-  assert.equal(await page.textContent("#joined"), "1 passage joint pour Spinoza");
-  await shot(page, "passages", { fullPage: true });
-  await ask(page, "Que dit cet extrait ?");
-  await idle(page);
-  assert.equal(sent[2], "Un extrait du cours.");
-});
-
-test("nothing is wider than a phone, by day and by night", { skip }, async () => {
-  for (const colorScheme of ["light", "dark"]) {
-    const page = await visit({ ...PHONE, colorScheme });
-    await shot(page, `phone-${colorScheme}`, { fullPage: true });
-    await ask(page, "x".repeat(300));
-    await idle(page);
-    await shot(page, `phone-${colorScheme}-conversation`);
-    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
-  }
-});
-
-test("text can be read on its ground, by day and by night", { skip }, async () => {
-  for (const colorScheme of ["light", "dark"]) {
-    const page = await visit({ ...DESK, colorScheme });
-    for (const key of ["spinoza", "bergson", "kant"]) {
-      await page.click(`label:has([value=${key}])`);
-      const colors = (await page.evaluate(painted)).map(([name, ...pair]) => [name, contrast(...pair)]);
-      assert.ok(colors.length > 5);
-      for (const [name, ratio] of colors) assert.ok(ratio >= 4.5, `${colorScheme} ${key} ${name}: ${ratio.toFixed(2)}`);
-    }
-    await shot(page, `desk-${colorScheme}`, { fullPage: true });
-  }
-});
-
-/** In the page: what is shown, with its colour and the ground behind it. */
-function painted() {
-  const shown = ["h1", "header p", "#who", "#line", ".dates", ".name", "#questions button", "#send", "footer p", "footer button", "summary"];
-  return shown.map((selector) => {
-    const element = document.querySelector(selector);
-    let ground = element;
-    while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
-    return [selector, getComputedStyle(element).color, getComputedStyle(ground).backgroundColor];
-  });
-}
-
-/** https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio */
-function contrast(one, other) {
-  const luminance = (color) => {
-    const [r, g, b] = color.match(/[\d.]+/g).map((value) => value / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
-}
 
 test("the keyboard is enough", { skip }, async () => {
   const page = await visit();
@@ -338,19 +236,6 @@ test("a connection that breaks is told, and a question that is refused can be me
   await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed("BAD_INPUT") }));
   assert.match(await page.innerText("#error"), /Raccourcis-la/);
   assert.equal(await page.inputValue("#message"), "Que puis-je savoir ?");
-});
-
-test("waiting is told: the queue, and a model that wakes up", { skip }, async () => {
-  const page = await visit();
-  const states = new Set();
-  await page.exposeFunction("seen", (text) => states.add(text));
-  await page.evaluate(() => new MutationObserver(() => seen(document.querySelector("#state").textContent)).observe(document.querySelector("#state"), { childList: true }));
-  const log = "Le modèle se réveille.";
-  const messages = [{ msg: "estimation", rank: 3 }, { msg: "process_starts" }, { msg: "log", title: "COLD_START", log }, { msg: "process_completed", success: true, output: { data: ["Oui."] } }];
-  await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: messages.map((message) => `data: ${JSON.stringify(message)}\n\n`).join("") }));
-  assert.ok([...states].some((text) => /dans la file\s: 3 questions/.test(text)), [...states]);
-  assert.ok(states.has(log));
-  assert.deepEqual(await answers(page), ["Oui."]);
 });
 
 test("Gradio's own page documents every endpoint, and loads from here alone", { skip }, async () => {

@@ -11,6 +11,7 @@ from typing import Any
 
 from refusal import Refusal
 
+from snb.philosophers import names
 from snb.request import MAX_MESSAGE, MAX_PASSAGES, MAX_TURNS, ROLES
 
 SPACE = r"[^\S\r\n]"
@@ -27,7 +28,7 @@ def loosely(words: str) -> str:
 
 
 PERSONA = re.compile(
-    rf"\s*tu{SPACE}+es{SPACE}+(?:[\w-]+{SPACE}+){{0,2}}(spinoza|bergson|kant)\b", re.IGNORECASE
+    rf"\s*tu{SPACE}+es{SPACE}+(?:[\w-]+{SPACE}+){{0,2}}({'|'.join(names())})\b", re.IGNORECASE
 )
 """How a persona begins; it names who answers."""
 CONTEXT = re.compile(

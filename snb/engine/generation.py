@@ -31,8 +31,8 @@ class Generation:
     sampling: Sampling
     seed: int
     detokenizer: Detokenizer
-    alive: Callable[[], SNBError | None]
-    """Returns the engine's fault, if it has one, so that no caller waits for ever."""
+    engine_fault: Callable[[], SNBError | None]
+    """Asked while its caller waits for text, so that nobody waits for an engine that is down."""
     deadline: float = float("inf")
     """Monotonic seconds."""
     scores: list[Tensor] | None = None
@@ -80,7 +80,7 @@ class Generation:
             try:
                 return self._queue.get(timeout=POLL)
             except queue.Empty:
-                if fault := self.alive():
+                if fault := self.engine_fault():
                     return fault
 
     @property

@@ -274,7 +274,7 @@ class Engine:
         """Generates one token for every row whose prompt is in the cache."""
         ready = [row for row, owner in enumerate(self._rows) if owner and owner.decoding]
         if not ready:
-            self._read(0)
+            self._collect(0)  # a last token may be on its way
             return
         number, longest = ready[-1] + 1, max(self._owner(row).cached for row in ready)
         ids, positions = self.sampler.ids[:number], self.sampler.positions[:number]
@@ -289,7 +289,7 @@ class Engine:
         return owner
 
     def _choose(self, scores: Tensor, rows: list[int]) -> None:
-        """Draws the next token of each of the rows, and reads those that were drawn `lag` steps before."""
+        """Draws the next token of each of the rows, and collects those that were drawn `lag` steps before."""
         owners = [self._owner(row) for row in rows]
         kept = scores.clone() if any(owner.scores is not None for owner in owners) else None
         tokens = self.sampler.choose(scores, rows).to("cpu", non_blocking=True)
@@ -298,10 +298,10 @@ class Engine:
             arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             arrived.record()
         self._chosen.append(Chosen(owners, tokens, arrived, kept))
-        self._read(self._lag)
+        self._collect(self._lag)
 
-    def _read(self, behind: int) -> None:
-        """Takes the tokens of all steps but the newest, and frees the rows of requests that end."""
+    def _collect(self, behind: int) -> None:
+        """Takes the tokens of all steps but the `behind` newest, and frees the rows of requests that end."""
         while len(self._chosen) > behind:
             chosen = self._chosen.popleft()
             for index, (owner, token) in enumerate(zip(chosen.owners, chosen.read(), strict=True)):

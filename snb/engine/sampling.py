@@ -60,6 +60,7 @@ class Sampler:
         self.ids = torch.zeros(slots, 1, dtype=torch.int64, device=self._device)
         self.positions = torch.full_like(self.ids, context)
         self._state, self._answered = torch.zeros_like(self.ids), torch.zeros_like(self.ids)
+        # Each row's `Sampling`, in the order in which `choose_eagerly` takes it apart: integers, and floats.
         self._whole = self.ids.repeat(1, 4)
         self._real = torch.zeros(slots, 5, device=self._device)
         # Of each token: factors of negative and of positive scores, what is subtracted, whether it was said.

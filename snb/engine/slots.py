@@ -104,6 +104,10 @@ class SlotModel:
     """
 
     def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
+        # On Hopper and Blackwell torch 2.10 prefers the attention of cuDNN from 9.15.1 on (CUDA 13), and that
+        # plans each new shape anew, half a second on a B200 (modelscope/FunASR #3704), and prompts have any.
+        # Delete this when one plan serves them all.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.model = model
         self.layers = [Layer(layer) for layer in model.model.layers]  # first: the cache takes what is left
         self.cache = SlotCache(model, slots, context)

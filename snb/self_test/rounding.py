@@ -1,9 +1,9 @@
 """The arithmetic part of the self-test: is the engine's rounding error about that of transformers?
 
 No limit here was taken from one model or one card. The results of the engine, and those of transformers with
-the same weights, are compared with fp32 (`snb.reference`); the engine's error may be up to three times as
-large (FlashAttention's own tests allow twice). Each layer's attention and MLP is tested on the inputs that it
-had, so depth neither hides a fault nor accumulates rounding.
+the same weights, are compared with fp32 (`snb.self_test.reference`); the engine's error may be up to three
+times as large (FlashAttention's own tests allow twice). Each layer's attention and MLP is tested on the
+inputs that it had, so depth neither hides a fault nor accumulates rounding.
 """
 
 import math

@@ -20,7 +20,7 @@ from snb.weights.quantization import METHOD
 log = logging.getLogger(__name__)
 Role = Literal["base", "adapter", "prepared"]
 CARD = "snb.card.json"
-"""The description that prepared weights carry; see `snb.prepared`."""
+"""The description that prepared weights carry; see `snb.weights.prepared`."""
 REQUIRED: dict[Role, tuple[str, ...]] = {
     "base": ("config.json", "tokenizer.json", "tokenizer_config.json"),
     "adapter": ("adapter_config.json",),

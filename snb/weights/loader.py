@@ -44,7 +44,7 @@ def load(settings: Settings) -> Loaded:
     """Downloads what is absent, verifies it, and loads it; nothing is offloaded to the CPU or a disk.
 
     Raises:
-        SNBError: of the phase that failed; see `weights`, `prepared`, `precision`, `adapter` and `merge`.
+        SNBError: of what failed; see `fetch`, `prepared`, `adapter` and `merge` here, and `snb.card`.
     """
     seconds: Seconds = {}
     with phase("weights", seconds):
@@ -71,7 +71,7 @@ def load_prepared(merged: Prepared, settings: Settings) -> Loaded:
     """Loads weights that are merged and quantised already, whatever base and adapter the settings name.
 
     Raises:
-        SNBError: of `precision`, or of `merge` where a weight is absent.
+        SNBError: of `snb.card`, or of `merge` where a weight is absent.
     """
     card = merged.card
     log.info("weights: prepared %s; quality: %s", card, card.quality or UNMEASURED)

@@ -123,7 +123,9 @@ def answer(endpoint: Endpoint, name: str, replies: list[Reply]) -> str:
 def main() -> int:
     parser = command_line(__doc__)
     parser.add_argument("endpoint", help="a host, or a model or deployment, as in SNB_BACKEND_URL")
-    seconds = "to be ready in, and until then to be absent (default 600)"
+    seconds = (
+        "waits so long for one that does not answer yet (default: only for one that says it is starting, 600)"
+    )
     parser.add_argument("--boot", type=float, metavar="SECONDS", help=seconds)
     asked = parser.parse_args()
     failures = []

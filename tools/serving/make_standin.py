@@ -56,7 +56,7 @@ def make(output: Path) -> None:
     stamp = output / STAMP
     recipe = hashlib.sha256("".join([WHEEL_SHA256, *digests(SOURCES)]).encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == recipe:
-        say(f"{output} stands")
+        say(f"{output} is there already")
         return
     say(f"{output}: building …")
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:

@@ -7,19 +7,35 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from snb.errors import BadInput
+from snb.request import Request
 from snb.settings import ROOT
 from tools.endpoints.cog_endpoint import Cog
 from tools.serving import local, schema
 from tools.serving.server import Server
 
 TYPES = {"integer": int, "number": float, "string": str}
+TURNS = 'Write the turns as [{"role": "user", "content": "…"}, …]'
 
 
 def text(file: str) -> str:
-    return Path(file).read_text(encoding="utf-8")
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file} cannot be read as UTF-8: {error}", "Name a text file") from error
 
 
-FILES = {"rag_context": text, "system_prompt": text, "history": lambda file: json.loads(text(file))}
+def turns(file: str) -> list[Any]:
+    try:
+        found = json.loads(text(file))
+    except ValueError as error:
+        raise BadInput(f"{file} is not JSON: {error}", TURNS) from error
+    if not isinstance(found, list):
+        raise BadInput(f"{file} does not hold a list", TURNS)
+    return found
+
+
+FILES = {"rag_context": text, "system_prompt": text, "history": turns}
 
 
 def options() -> dict[str, Any]:
@@ -38,11 +54,14 @@ def options() -> dict[str, Any]:
 
 
 def main() -> int:
-    inputs, settings = options(), local.settings()
+    inputs = options()
+    Request.checked(**inputs)  # what the server refuses too, but only after its boot
+    settings = local.settings()
     print("Loading the model …", file=sys.stderr)
     with tempfile.TemporaryFile("w+") as log, Server(settings, log=log) as server:
         server.wait()
         for piece in Cog("here", server.url).ask(inputs):
             print(piece.text, end="", flush=True)
-        print(f"\n\n{json.dumps(piece.metrics, indent=2, ensure_ascii=False)}", file=sys.stderr)
+        print()
+        print(f"\n{json.dumps(piece.metrics, indent=2, ensure_ascii=False)}", file=sys.stderr)
     return 0

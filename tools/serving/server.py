@@ -1,5 +1,6 @@
 """The real Cog server as a child process on this machine, without Docker, alone or behind the front."""
 
+import contextlib
 import os
 import re
 import socket
@@ -10,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from snb.errors import BadSetting
 from snb.front import port as front_port
 from snb.front import process_group
+from snb.front.cog_server import setup_fault
 from snb.settings import ROOT
 from tools.endpoints import cog_endpoint
 from tools.endpoints.endpoint import Failed, Http
@@ -83,7 +86,7 @@ class Server:
         """Returns when the server takes predictions, as `look` tells.
 
         Raises:
-            SetupFailed: it never will, or does not after `limit` seconds; with the end of a readable log.
+            SetupFailed: it never will, or does not after `limit` seconds; with the reason, or the log's end.
         """
         until, state = time.monotonic() + limit, "STARTING"
         while state in ("STARTING", "DOWN"):
@@ -94,7 +97,13 @@ class Server:
             time.sleep(0.1)
             state = look(Http(self.url, silence=10))
         if state == "SETUP_FAILED":
-            raise SetupFailed(f"{self._tail()}setup() failed")
+            raise SetupFailed(self._setup_fault() or f"{self._tail()}setup() failed")
+
+    def _setup_fault(self) -> str:
+        """Why setup failed, where an error of this package says so: its log has it inside a line of JSON."""
+        with contextlib.suppress(Failed, ValueError, AttributeError):
+            return setup_fault(Http(self.url, silence=10).look("/health-check").json())
+        return ""
 
     def _tail(self) -> str:
         if not self._log.readable():
@@ -135,11 +144,11 @@ def before(name: str, folder: Path) -> str:
 
 
 def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """As `snb.front.port.reserve`. Raises SetupFailed: nothing can listen there."""
+    """As `snb.front.port.reserve`. Raises BadSetting: nothing can listen there."""
     try:
         return front_port.reserve(host, port)
     except (OSError, OverflowError) as error:
-        raise SetupFailed(f"nothing can listen on {host}:{port}: {error}; choose another port") from error
+        raise BadSetting(f"nothing can listen on {host}:{port}: {error}", "Choose another port") from error
 
 
 def free_port() -> int:
