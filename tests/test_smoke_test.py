@@ -118,8 +118,8 @@ def test_the_hub_s_token_goes_to_the_hub_alone(monkeypatch: pytest.MonkeyPatch) 
     assert not any(map(hub_token, ("https://hf.space.example", "https://a-hf.space", "http://127.0.0.1:9")))
 
 
-def checked(server: Double) -> dict[str, Verdict]:
-    return {verdict.subject: verdict for verdict in smoke_test.verdicts(server.url)}
+def checked(server: Double, subject: str) -> Verdict:
+    return next(verdict for verdict in smoke_test.verdicts(server.url) if verdict.subject == subject)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def checked(server: Double) -> dict[str, Verdict]:
     [
         ("setup failed", "reach", "SETUP_FAILED: WEIGHTS_MISSING: no such folder"),
         ("cut", "spinoza", "stream ended before the answer"),
-        ("stalls", "spinoza", "no end within 0.5 s"),
+        ("stalls", "spinoza", "no end within 3 s"),
         ("health is a number", "reach", "neither Cog nor Gradio"),
         ("ignores cancel", "cancel", "went on to its end"),
         ("accepts anything", "bad input", "an unknown philosopher answered"),
@@ -138,9 +138,9 @@ def test_a_broken_server_fails_the_check_that_is_for_it(
     fault: str, subject: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault == "stalls":
-        monkeypatch.setattr(smoke_test, "LIMIT", 0.5)
+        monkeypatch.setattr(smoke_test, "LIMIT", 3.0)
     with Double(fault) as server:
-        verdict = checked(server)[subject]
+        verdict = checked(server, subject)
     assert (verdict.state, words in verdict.seen) == (FAILED, True), verdict
 
 
@@ -152,7 +152,7 @@ def test_a_server_with_a_key_is_asked_with_it_and_lets_no_other_in(
         *_, count, last = capsys.readouterr().out.splitlines()
         assert (count, "UNAUTHORIZED: set SNB_API_KEY" in last) == ("1 failed:", True)
         monkeypatch.setenv("SNB_API_KEY", f"{KEY}-d-hier")
-        assert "UNAUTHORIZED: SNB_API_KEY here is not" in checked(server)["reach"].seen
+        assert "UNAUTHORIZED: SNB_API_KEY here is not" in checked(server, "reach").seen
         monkeypatch.setenv("SNB_API_KEY", KEY)
         assert scripts.code("smoke-test", server.url) == 0
         shown = capsys.readouterr().out
@@ -166,7 +166,7 @@ def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set_and_is_a_warning
         verdicts = list(smoke_test.verdicts(f"http://127.1:{server.server_port}"))
         assert subjects(verdicts, WARNING) == ["key"]
         monkeypatch.setenv("SNB_API_KEY", KEY)
-        assert "who has no key was answered" in checked(server)["key"].seen
+        assert "who has no key was answered" in checked(server, "key").seen
 
 
 @pytest.mark.parametrize(
