@@ -36,6 +36,7 @@ COLUMNS = {
     "options": ("$/h", "$ a day", "$ a month", "$ of 1,000 answers"),
     "demonstration": ("$", "last answer s", "boot s"),
 }
+MOST = 10**6
 
 
 class Host(BaseModel):
@@ -118,7 +119,10 @@ def arguments() -> argparse.Namespace:
     add("--pupils", type=int, default=30, help="who ask at once (default 30)")
     add("--questions", type=int, default=5, help="of each pupil (default 5)")
     add("--prepared", action="store_true", help="boots load weights that are quantised already")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if not all(0 < given <= MOST for given in (asked.hours, asked.pupils, asked.questions)):
+        parser.error(f"numbers are above 0 and at most {MOST:,}")
+    return asked
 
 
 def main() -> int:
