@@ -2,8 +2,9 @@
 
 A block runs alone, as in a new terminal, with stand-ins on PATH that write down how they were called. Each of
 these calls is then given to its tool, installed from its registry, without a network: `hf`, `vastai`, `sky`,
-`netlify`, `docker`, Compose, `curl` and our own scripts. Requests are held against the schema in RunPod's own
-MCP server and the types of Replicate's own client. What goes to `cog`, `git`, `npm` and `pip` nobody reads.
+`netlify`, `docker`, Compose, `curl`, `git`, `npm`, `pip` and our own scripts. Requests are held against the
+schema in RunPod's own MCP server and the types of Replicate's own client. What goes to `cog` nobody reads
+here: its program is in no registry.
 """
 
 import json
@@ -420,3 +421,20 @@ def test_runpods_own_schema_takes_what_is_sent(calls: list[Call], desk: Path) ->
             text = json.dumps([schemas[tool], [body | extra for body in sent]])
             code, output = alone(tools() / "python", "-c", validate, desk=desk, given=text)
             assert (code == 0) is known, output
+
+
+def test_git_npm_pip_and_python_understand_their_commands(calls: list[Call], desk: Path) -> None:
+    assert all(alone("git", *arguments, desk=desk)[0] == 128 for arguments in of(calls, "git"))  # 129: usage
+    for arguments in of(calls, "python3"):
+        assert alone("python3", *arguments, "--help", desk=desk)[0] == 0
+    for arguments in of(calls, "pip"):
+        code, output = alone(
+            sys.executable, "-m", "pip", *arguments, "--dry-run", "--retries", "0", desk=desk
+        )
+        assert code != 2, output
+        assert "Invalid requirement" not in output
+    if shutil.which("npm"):
+        for arguments in {" ".join(line): line for line in of(calls, "npm")}.values():
+            assert (
+                "Unknown cli config" not in alone("npm", *arguments, "--dry-run", "--offline", desk=desk)[1]
+            )
