@@ -496,7 +496,7 @@ def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
         (folder / "go-on").touch()
         asks.join()
         assert told[-1][0] == "completed"
-        assert server.status() == "READY"
+        until(lambda: server.status() == "READY")  # a moment later, too
 
 
 def test_a_temporary_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
