@@ -64,7 +64,7 @@ export class Cog {
    * be seen: when it fell between two looks, the same question with the same seed is asked again.
    */
   async look(id, inputs, { patience, caller }) {
-    const signal = AbortSignal.timeout(patience);
+    const signal = AbortSignal.timeout(Math.ceil(patience)); // a fraction is left after a wait with jitter
     let text = "";
     try {
       await this.#put(id, inputs, caller, signal);

@@ -30,7 +30,7 @@ for (const [name, [tokens, backend, kept]] of Object.entries(BACKENDS)) {
     const id = await host.start(inputs);
     let look = { text: "" };
     await until(async () => {
-      const next = await host.look(id, inputs, { patience: 3000 });
+      const next = await host.look(id, inputs, { patience: 3000.5 }); // as after a wait with jitter
       assert.ok(next.text.startsWith(look.text));
       look = next;
       return look.status === "succeeded";
