@@ -150,3 +150,4 @@ def test_recorded_choices_are_those_of_every_row_alone_and_others_are_made_as_be
         assert torch.equal(own, replayed)
         assert torch.equal(plain.positions, recorded.positions)
     assert len(calls) == 4
+    assert sorted(recorded.recorded) == list(range(1, 9))
