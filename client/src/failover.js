@@ -94,8 +94,8 @@ async function* ask(backend, inputs, others, state) {
   let status = "asked";
   const give = (code, message) => () => stop.abort(new SNBError(code, message));
   // Both timers ask, for with one backend they fire together, in either order.
-  const over = (message) =>
-    give(...(status === "starting" ? ["COLD_START", "the model was still being loaded when the time was over"] : ["TIMEOUT", message]))();
+  const cold = give("COLD_START", "the model was still being loaded when the time was over");
+  const over = (message) => (status === "starting" ? cold() : give("TIMEOUT", message)());
   let first = setTimeout(over, share, "no text within the time");
   // A host that hangs in mid-answer: worth noticing only while somebody else could still answer whole.
   const silent = () => setTimeout(give("TIMEOUT", "the answer stopped coming"), Math.min(SILENCE, share));

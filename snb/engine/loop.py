@@ -101,7 +101,7 @@ class Engine:
         self._pieces = pieces(tokenizer, self._vocabulary)
         self._end_tokens = end_tokens(model, tokenizer)
         self.sampler = Sampler(slots, context, Script(self._pieces, self._end_tokens, model.device))
-        if record := getattr(self.step, "record", None):  # and choices
+        if record := getattr(self.step, "record", None):  # where it records draws
             self.sampler.record(record)
         self._device = model.device
         self._lag = int(model.device.type == "cuda") if lag is None else lag

@@ -31,7 +31,7 @@ class Prefills:
 
     Args:
         model: whose cache the passes write to.
-        record: of graphs.
+        record: records each pass.
     """
 
     def __init__(self, model: SlotModel, record: Record) -> None:
