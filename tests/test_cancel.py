@@ -42,7 +42,7 @@ def by_dropping_a_plain_request(server: Server, log: Path) -> None:
     path, body = f"/predictions/{uuid.uuid4().hex}", {"input": LONG}
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
         connection.request("PUT", path, json.dumps(body), {"Content-Type": "application/json"})
-        until(lambda: path.rpartition("/")[2] in log.read_text())
+        until(lambda: path.rpartition("/")[2] in log.read_text(), log=log)
         # Who asks again sees what there is. Who leaves before that may not be noticed (coglet 0.23.1).
         until(lambda: httpx.put(server.url + path, json=body, timeout=600).json().get("output"))
 
@@ -70,7 +70,7 @@ def test_it_stops_decoding_and_its_neighbour_gives_what_it_gives_alone(
     stop(cog, cog_log)
     neighbour.join()
     assert neighbours == [alone]
-    until(lambda: "canceled after" in cog_log.read_text()[written:])
+    until(lambda: "canceled after" in cog_log.read_text()[written:], log=cog_log)
     tokens = int(cog_log.read_text()[written:].split("canceled after ")[1].split()[0])
     assert tokens < 2048
     assert direct(cog.url, GREEDY) == alone

@@ -68,7 +68,7 @@ def wreck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wreck]:
             streamed.append(next(stream))
         for thread in threads:
             thread.start()
-        until(lambda: log.read_text().count("Starting prediction") == 3)
+        until(lambda: log.read_text().count("Starting prediction") == 3, log=log)
         (folder / "message").write_text(SECRET)
         (folder / "message").rename(folder / "fault")
         streamed.extend(stream)

@@ -62,7 +62,7 @@ def test_a_cancel_stops_the_model_and_the_stream(
     prediction.cancel()
     *_, last = stream
     assert (last.event.value, json.loads(last.data)) == ("done", {"reason": "canceled"})
-    until(lambda: logged(cog_log, prediction.id, "Prediction cancelled"))
+    until(lambda: logged(cog_log, prediction.id, "Prediction cancelled"), log=cog_log)
 
 
 def test_what_the_model_refuses_is_the_models_error(client: Client, server: ReplicateServer) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def until(true: Callable[[], object], patience: float = 120.0) -> None:
-    """Returns once something is true; fails after `patience` seconds."""
+def until(true: Callable[[], object], patience: float = 120.0, log: Path | None = None) -> None:
+    """Returns once something is true; fails after `patience` seconds, with the end of a server's log."""
     deadline = time.monotonic() + patience
     while not true():
-        assert time.monotonic() < deadline, "it did not become true"
+        assert time.monotonic() < deadline, f"it did not become true\n{log.read_text()[-4000:] if log else ''}"
         time.sleep(0.05)
 
 
