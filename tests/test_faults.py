@@ -2,8 +2,9 @@
 
 import asyncio
 import shutil
-import threading
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ from snb.errors import RequestFailed
 from snb.parameters import Sampling
 from snb.settings import ROOT
 from tests.tiny import save_tiny
-from tests.waiting import until
+from tests.waiting import logged, until
 from tools.serving.server import Server
 
 pytestmark = pytest.mark.slow  # every test lets other answers run to their end beside the fault
@@ -36,7 +37,7 @@ class Wreck:
     log: Path
     streamed: list[tuple[str, Any]]
     plain: list[dict[str, Any]]
-    """The reply of a running request and of one that waited for a place, in either order."""
+    """The reply of a request that ran and of one that waited for a place, in either order."""
 
 
 @pytest.fixture(scope="module")
@@ -60,26 +61,24 @@ def wreck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wreck]:
     with log.open("w") as file, Server(environment, log=file, directory=folder) as server:
         server.wait()
         assert server.status() == "READY"
-        plain: list[dict[str, Any]] = []
-        threads = [threading.Thread(target=lambda: plain.append(ask(server))) for _ in range(2)]
+        names = [uuid.uuid4().hex, uuid.uuid4().hex]
         stream = server.stream(**LONG)
         streamed = [next(stream)]
         while streamed[-1][0] != "output":
             streamed.append(next(stream))
-        for thread in threads:
-            thread.start()
-        until(lambda: log.read_text().count("Starting prediction") == 3, log=log)
-        (folder / "message").write_text(SECRET)
-        (folder / "message").rename(folder / "fault")
-        streamed.extend(stream)
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor() as pool:
+            asked = [pool.submit(ask, server, name) for name in names]
+            until(lambda: all(logged(log, name, "Starting prediction") for name in names), log=log)
+            (folder / "message").write_text(SECRET)
+            (folder / "message").rename(folder / "fault")
+            streamed.extend(stream)
+            plain = [one.result() for one in asked]
         yield Wreck(server, log, streamed, plain)
 
 
-def ask(server: Server) -> dict[str, Any]:
+def ask(server: Server, name: str) -> dict[str, Any]:
     """A long request without streaming: the whole reply."""
-    reply = httpx.post(f"{server.url}/predictions", json={"input": LONG}, timeout=60)
+    reply = httpx.put(f"{server.url}/predictions/{name}", json={"input": LONG}, timeout=60)
     return reply.json()  # type: ignore[no-any-return]
 
 
@@ -100,7 +99,7 @@ def test_what_ran_or_waited_fails_with_the_code_of_a_dead_engine(wreck: Wreck) -
 def test_afterwards_the_server_is_unhealthy_and_refuses_at_once_with_that_code(wreck: Wreck) -> None:
     """Not queued first: an accepted request has its seed among the metrics."""
     until(lambda: wreck.server.status() == "UNHEALTHY")
-    reply, events = ask(wreck.server), list(wreck.server.stream(**LONG))
+    reply, events = ask(wreck.server, uuid.uuid4().hex), list(wreck.server.stream(**LONG))
     assert failed(reply)
     assert "seed" not in reply["metrics"]
     assert failed(events[-1][1])

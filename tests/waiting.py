@@ -9,7 +9,8 @@ def until(true: Callable[[], object], patience: float = 120.0, log: Path | None 
     """Returns once something is true; fails after `patience` seconds, with the end of a server's log."""
     deadline = time.monotonic() + patience
     while not true():
-        assert time.monotonic() < deadline, f"it did not become true\n{log.read_text()[-4000:] if log else ''}"
+        # In one line, since pytest's summary shows no more.
+        assert time.monotonic() < deadline, f"not yet true; {log and log.read_text()[-2000:]!r}"
         time.sleep(0.05)
 
 
