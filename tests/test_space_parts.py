@@ -31,12 +31,12 @@ sys.path.insert(0, str(SPACE))
 
 import visitor
 from backend import Backend, Backends, configured
-from chat import answer_of, with_beats
+from chat import CUTS, answer_of, with_beats
 from cog_backend import Cog
 from engine_inside import EngineInside
 from page import SESSIONS, gradio_app
 from refusal import Refusal, of_response
-from words import ERRORS, PHILOSOPHERS, STATES, WAITING
+from words import ERRORS, NOTES, PHILOSOPHERS, STATES, WAITING
 
 
 # A program that loads gradio.
@@ -144,12 +144,13 @@ def test_a_deadline_counts_what_a_question_has_waited_in_gradios_queue() -> None
     assert 0 < asked.asked[0]["deadline_seconds"] <= 10
 
 
+@pytest.mark.parametrize("cut", CUTS)
 def test_metrics_come_with_the_end_of_an_answer_and_the_page_is_told_what_limits_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
     notes: list[str] = []
     monkeypatch.setattr("gradio.Info", lambda *_, title, **__: notes.append(title))
-    metrics = {"notice": "?", "seed": 0, "rag_context_truncated_tokens": 5, "finish_reason": "length"}
+    metrics = {"notice": "?", "seed": 0, "rag_context_truncated_tokens": 5, "finish_reason": cut}
 
     async def run() -> list[Any]:
         endpoint = answer_of(Backends([Scripted(["Oui.", *metrics.items()])]))
@@ -158,7 +159,8 @@ def test_metrics_come_with_the_end_of_an_answer_and_the_page_is_told_what_limits
     *before, last = asyncio.run(run())
     assert before == [("Oui.", {})]
     assert last == ("Oui.", metrics)
-    assert notes == ["STANDIN", "UNREAD 5", "LENGTH"]
+    assert notes == ["STANDIN", "UNREAD 5", cut.upper()]
+    assert cut.upper() in NOTES
 
 
 @pytest.mark.parametrize("turn", [[Refusal("BAD_INPUT", "no")], ["a", Refusal("BACKEND_FAILED", "cut")]])

@@ -53,7 +53,7 @@ test("leaving the stream, or aborting, stops the decoding", async () => {
 });
 
 test("who asks how an answer ended is told that it was cut", async () => {
-  for (const [options, reason] of [[{ ...LONG, timeoutMs: 3000 }, "deadline"], [{ maxTokens: 4, seed: 3 }, "length"]]) {
+  for (const [options, reason] of [[{ ...LONG, timeoutMs: 1500 }, "deadline"], [{ maxTokens: 4, seed: 3 }, "length"]]) {
     let result;
     const text = await callSNB("spinoza", "", QUESTION, { ...options, onResult: (value) => (result = value) });
     assert.equal(result.text, text);
