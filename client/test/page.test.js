@@ -177,7 +177,7 @@ test("each philosopher has his own conversation, begun with a question of his, a
   const notice = "135M stand-in, not the philosopher";
   const asked = await scripted({ text: "Une " }, { text: "**cause**.\n\n- <img src=x>" }, { done: true, notice });
   await shot(page, "first");
-  const [first] = await page.locator("#questions button").allInnerTexts();
+  const first = await page.locator("#questions button").first().innerText();
   await page.click("#questions button >> nth=0");
   await idle();
   await ask("Et Kant ?");
