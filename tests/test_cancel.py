@@ -18,7 +18,7 @@ from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
 LONG = {"user_message": "Bonjour", "max_tokens": 2048, "min_tokens": 2048, "seed": 7}
-GREEDY = {"user_message": "Bonsoir", "max_tokens": 60, "min_tokens": 60, "temperature": 0}
+GREEDY = {"user_message": "Bonsoir", "max_tokens": 300, "min_tokens": 300, "temperature": 0}
 
 
 def by_post(server: Server, log: Path) -> None:
@@ -67,6 +67,7 @@ def test_it_stops_decoding_and_its_neighbour_gives_what_it_gives_alone(
     neighbours: list[str] = []
     neighbour = threading.Thread(target=lambda: neighbours.append(direct(cog.url, GREEDY)))
     neighbour.start()
+    until(lambda: "Starting prediction" in cog_log.read_text()[written:], log=cog_log)
     stop(cog, cog_log)
     neighbour.join()
     assert neighbours == [alone]

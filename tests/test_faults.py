@@ -20,7 +20,7 @@ from snb.errors import RequestFailed
 from snb.parameters import Sampling
 from snb.settings import ROOT
 from tests.tiny import save_tiny
-from tests.waiting import logged, until
+from tests.waiting import accepted, logged, until
 from tools.serving.server import Server
 
 pytestmark = pytest.mark.slow  # every test lets other answers run to their end beside the fault
@@ -68,7 +68,7 @@ def wreck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wreck]:
             streamed.append(next(stream))
         with ThreadPoolExecutor() as pool:
             asked = [pool.submit(ask, server, name) for name in names]
-            until(lambda: all(logged(log, name, "Starting prediction") for name in names), log=log)
+            until(lambda: all(begun(server, log, name) for name in names), log=log)
             (folder / "message").write_text(SECRET)
             (folder / "message").rename(folder / "fault")
             streamed.extend(stream)
@@ -78,8 +78,14 @@ def wreck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wreck]:
 
 def ask(server: Server, name: str) -> dict[str, Any]:
     """A long request without streaming: the whole reply."""
-    reply = httpx.put(f"{server.url}/predictions/{name}", json={"input": LONG}, timeout=60)
+    url = f"{server.url}/predictions/{name}"
+    reply = accepted(lambda: httpx.put(url, json={"input": LONG}, timeout=60))
     return reply.json()  # type: ignore[no-any-return]
+
+
+def begun(server: Server, log: Path, name: str) -> bool:
+    """Whether the service has taken a request: it has a seed. Who asks again is shown what there is."""
+    return logged(log, name, "Starting prediction") > 0 and "seed" in ask(server, name)["metrics"]
 
 
 def failed(reply: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.waiting import accepted
 from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
@@ -31,7 +32,7 @@ KINDS: list[dict[str, Any]] = [
 
 
 def ask(cog: Server, inputs: dict[str, Any]) -> dict[str, Any]:
-    reply = httpx.post(f"{cog.url}/predictions", json={"input": inputs}, timeout=600)
+    reply = accepted(lambda: httpx.post(f"{cog.url}/predictions", json={"input": inputs}, timeout=600))
     assert reply.raise_for_status().json()["status"] == "succeeded"
     return reply.json()  # type: ignore[no-any-return]
 

@@ -20,7 +20,8 @@ GRACE = 1.0
 CANCEL = 5.0
 """Seconds for which a caller waits for the end of what it cancels."""
 FREED = 5.0
-"""Seconds within which Cog's server has the place of an answer back that has ended."""
+"""Seconds within which Cog's server has the place of an answer back that has ended. Until then it says that
+it is full; so does coglet 0.23.1 to one of two that come at once, since it tries a lock and does not wait."""
 KEPT, KEPT_SECONDS = 1000, 1800.0
 """Answers that ended and can still be read: at most so many, for as long as a handle of the client lives."""
 FOLDERS = Path("/tmp/coglet/predictions")
