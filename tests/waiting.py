@@ -17,12 +17,13 @@ def until(true: Callable[[], object], patience: float = 120.0, log: Path | None 
 
 
 def accepted(send: Callable[[], httpx.Response]) -> httpx.Response:
-    """The reply to a request, put again while Cog's server says that it is full.
+    """The reply to a request, put again while Cog's server says that it is full, for two minutes.
 
     coglet 0.23.1 says so to one of two that come at once, however many places are free: its pool's
     `try_acquire` tries a lock and does not wait for it. Delete this when it does.
     """
-    while (reply := send()).status_code == 409:
+    deadline = time.monotonic() + 120
+    while (reply := send()).status_code == 409 and time.monotonic() < deadline:
         time.sleep(0.05)
     return reply
 
