@@ -6,6 +6,9 @@ import { createServer, request } from "node:http";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
+/** Of an answer that is still going on when something happens to it. */
+export const LONG = { maxTokens: 2048, minTokens: 2048 };
+
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
 /** Starts Python in the project's folder, until its standard input ends. */

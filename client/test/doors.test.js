@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import Client from "replicate";
 import { callSNB, cancelSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
-import { environment, open, until } from "./doors.js";
+import { LONG, environment, open, until } from "./doors.js";
 
 const QUESTION = "Faut-il se méfier de ses désirs ?";
 const OPTIONS = { seed: 7, maxTokens: 24, systemPrompt: "Réponds en français." };
@@ -203,10 +203,10 @@ for (const [status, code] of [[401, "UNAUTHORIZED"], [402, "BACKEND_FAILED"], [4
 
 test("aborting cancels the prediction, and a second cancel is harmless", async () => {
   const stop = new AbortController();
-  const call = callSNB("kant", "", QUESTION, { maxTokens: 2048, signal: stop.signal, onToken: () => stop.abort() });
+  const call = callSNB("kant", "", QUESTION, { ...LONG, signal: stop.signal, onToken: () => stop.abort() });
   await assert.rejects(call, { code: "CANCELED" });
   assert.match((await log()).at(-1).path, /cancel$/);
-  const handle = await startSNB("kant", "", QUESTION, { maxTokens: 2048 });
+  const handle = await startSNB("kant", "", QUESTION, LONG);
   await cancelSNB(handle);
   await cancelSNB(handle);
   assert.equal((await pollSNB(handle)).status, "failed");

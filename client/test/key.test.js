@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { callSNB, cancelSNB, pollSNB, startSNB } from "../src/index.js";
-import { environment, open } from "./doors.js";
+import { LONG, environment, open } from "./doors.js";
 
 let doors;
 before(async () => (doors = await open()));
@@ -25,7 +25,7 @@ test("another key, or none, is UNAUTHORIZED, and is not asked for again", async 
 test("one caller leaves places for another, and only a hash of its name is sent", async (t) => {
   process.env.SNB_API_KEY = doors.key;
   const fetch = t.mock.method(globalThis, "fetch").mock;
-  const ask = (caller) => startSNB("kant", "", "Bonjour", { maxTokens: 2048, temperature: 2, seed: 4, caller });
+  const ask = (caller) => startSNB("kant", "", "Bonjour", { ...LONG, caller });
   const handles = [];
   for (let number = 0; number < 17; number++) handles.push(await ask("192.0.2.1"));
   const names = new Set(fetch.calls.map(({ arguments: [, init] }) => init.headers["X-Caller"]).filter(Boolean));
