@@ -126,7 +126,7 @@ for (const [kind, snb] of Object.entries({ esm, cjs })) {
   test(`${kind}: a stream that nobody watches is no unhandled rejection`, async () => {
     const load = kind === "esm" ? 'const snb = await import("snb-client")' : 'const snb = require("snb-client")';
     const file = kind === "esm" ? "lost.mjs" : "lost.cjs";
-    const body = `const { result } = snb.streamSNB("descartes", "", "x"); const stream = snb.streamSNB("kant", "", "x", { timeoutMs: 300 });
+    const body = `const { result } = snb.streamSNB("descartes", "", "x"); const stream = snb.streamSNB("kant", "", "x", { timeoutMs: 5000 });
       setTimeout(async () => { try { for await (const _ of stream); } catch (error) { console.log("caught", error.code); } }, 100);`;
     writeFileSync(join(site, file), `${load};\n${body}`);
     const { code, text } = await run(process.execPath, [file], { env: { SNB_BACKEND_URL: "http://127.0.0.1:1" } });
