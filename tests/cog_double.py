@@ -13,7 +13,7 @@ FRENCH = (
     "La liberté n’est pas de faire tout ce que l’on désire, car le désir a lui-même des causes ; elle est de "
     "comprendre ces causes, et d’agir selon la raison plutôt que selon la crainte."
 )
-STEP = 0.001
+STEP = 0.004
 """Seconds for a token, so that an answer takes time to write."""
 
 

@@ -41,11 +41,18 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "offline", lambda: False)  # conftest.py refuses every way out
 
 
+@pytest.fixture
+def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that take a tiny model a while, so that a client on a busy machine sees them come."""
+    monkeypatch.setattr(smoke_test, "SAMPLE", {**smoke_test.SAMPLE, "min_tokens": 512, "max_tokens": 512})
+
+
 def subjects(verdicts: list[Verdict], state: str) -> list[str]:
     return [verdict.subject for verdict in verdicts if verdict.state == state]
 
 
 @pytest.mark.server
+@pytest.mark.usefixtures("lasting")
 def test_the_real_server_passes_and_every_check_has_its_line(cog: Server) -> None:
     verdicts = list(smoke_test.verdicts(cog.url))
     assert subjects(verdicts, OK) == [*ASKED, "metrics", "cancel", "bad input"], verdicts
@@ -54,6 +61,7 @@ def test_the_real_server_passes_and_every_check_has_its_line(cog: Server) -> Non
 
 
 @pytest.mark.server
+@pytest.mark.usefixtures("lasting")
 def test_a_deployment_on_replicate_passes(cog: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with ReplicateServer(cog.url, TOKEN) as api:
         for name, value in {"API_TOKEN": TOKEN, "BASE_URL": api.url}.items():
@@ -87,7 +95,7 @@ class French:
     def stream(self, **_: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         text = f"Erreur : {FRENCH}"  # an answer like any other
         for word in text.split():
-            threading.Event().wait(0.002)
+            threading.Event().wait(0.02)
             yield "output", {"chunk": f"{word} "}
         yield "completed", {"status": "succeeded"}
 

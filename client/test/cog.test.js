@@ -27,7 +27,7 @@ test("a look shows what there is so far", async () => {
   const before_ = doors.canceled();
   let look = { handle: await startSNB("kant", "", QUESTION, LONG) };
   await until(async () => {
-    look = await pollSNB(look.handle, { patienceMs: 300 });
+    look = await pollSNB(look.handle, { patienceMs: 1000 });
     return look.text;
   });
   assert.equal(look.status, "processing");

@@ -241,6 +241,16 @@ test("after text was shown nobody else is asked, unless told to", async () => {
   });
 });
 
+test("a reply that stops in its middle is told as the time that is over", async () => {
+  const stops = (incoming, outgoing) => outgoing.writeHead(200, { "content-type": "application/json" }).write("{");
+  await host(stops, async (url) => {
+    environment({ REPLICATE_API_TOKEN: "r8_test", REPLICATE_API_BASE_URL: url });
+    for (const backend of ["replicate:owner/spinoza", url]) {
+      await assert.rejects(callSNB("kant", "", QUESTION, { backends: [backend], timeoutMs: 1000 }), { code: "TIMEOUT" }, backend);
+    }
+  });
+});
+
 test("a host that hangs in mid-answer is left for the next", async () => {
   const hangs = (event, outgoing, said) => said < 4 && outgoing.write(event); // and the connection stays
   await host(relay(hangs), async (url) => {

@@ -50,7 +50,7 @@ for (const [door, backend] of Object.entries(DOORS)) {
         (code === "DEADLINE" ? [""] : ["", " late"]).map((late) =>
           t.test(`${code}${late}, ${way}`, async () => {
             if (`${door} ${code} ${way}` === "the page DEADLINE polled") return goesOnAsking(backend);
-            const timeoutMs = code === "DEADLINE" ? 4000 : 60_000; // a full server is asked until the end
+            const timeoutMs = code === "DEADLINE" ? 6000 : 60_000; // a full server is asked until the end
             const error = await ask("kant", "", `${code}${late}`, { backends: [backend], timeoutMs });
             assert.equal(error.code, OWN[code] ?? "BACKEND_FAILED", error.message);
             if (error.code === "BAD_INPUT") assert.equal(error.message, `BAD_INPUT: ${sentence.slice(code.length + 2)}`);
