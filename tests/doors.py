@@ -21,7 +21,7 @@ from tools.serving.server import FRONT, Server
 def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        sizes = {"num_hidden_layers": 8, "max_position_embeddings": 8192}
+        sizes = {"num_hidden_layers": 16, "max_position_embeddings": 8192}
         base = save_tiny(folder / "base", **sizes, snb_notice="a random model")
         settings = {
             "SNB_BASE_MODEL": str(base),

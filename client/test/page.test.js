@@ -151,7 +151,7 @@ test("stopping an answer stops the decoding", { skip }, async () => {
   const before_ = doors.canceled();
   await ask("Que dois-je faire ?");
   await until(async () => (await answer()).length > 0);
-  await page.click("text=Arrêter");
+  await page.press("text=Arrêter", "Enter");
   await until(() => doors.canceled() > before_);
 });
 
