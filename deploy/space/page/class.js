@@ -7,6 +7,7 @@ import { typeset } from "./typography.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const QUIET = 4; // modules of white around a code
+let updates = 0;
 const field = (name) => find(`class-${name}`);
 
 /** Opens it with what is on the page. `given` is {philosopher, question, passages}. */
@@ -32,7 +33,9 @@ async function update() {
   const lesson = { philosopher: field("philosopher").value, question: field("question").value, passages: field("passages").value };
   const { message, passages } = site.bounds;
   const long = lesson.question.length > message || lesson.passages.length > passages;
+  const mine = ++updates;
   const link = long ? "" : await linkOf(lesson);
+  if (mine !== updates) return; // something else was written meanwhile
   const code = link && qr(link);
   field("link").value = link;
   field("copy").disabled = !link;
