@@ -6,8 +6,9 @@ import { createServer, request } from "node:http";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-/** Of an answer that is still going on when something happens to it. */
-export const LONG = { maxTokens: 2048, minTokens: 2048 };
+/** Tokens of an answer that is still going on when something happens to it. */
+export const ENDLESS = 2048;
+export const LONG = { maxTokens: ENDLESS, minTokens: ENDLESS };
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 

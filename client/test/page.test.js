@@ -6,12 +6,11 @@ import { pipeline } from "node:stream";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { events } from "../src/events.js";
 import { camera, launch, skip } from "./browser.js";
-import { environment, open, passOn, until } from "./doors.js";
+import { ENDLESS, environment, open, passOn, until } from "./doors.js";
 import { serve } from "./site.js";
 
 const shot = camera("client");
 const SHORT = 24; // tokens of an answer that is waited for
-const ENDLESS = 2048; // of one that is still going on when something happens to it
 const hosts = [];
 let browser;
 let doors;

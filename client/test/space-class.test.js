@@ -332,12 +332,12 @@ test("QR codes have the size that the standard says, and somebody else's reader 
 
 test("a teacher's link and its code carry philosopher, question and passages, and no server sees them", { skip }, async () => {
   const page = await visit();
-  await page.click("#prepare");
-  await page.selectOption("#class-philosopher", "kant");
-  await page.fill("#class-question", "Faut-il toujours dire la vérité ?");
-  await page.fill("#class-passages", COURSE);
-  const link = () => page.inputValue("#class-link");
   const given = { philosopher: "kant", question: "Faut-il toujours dire la vérité ?", passages: COURSE };
+  await page.click("#prepare");
+  await page.selectOption("#class-philosopher", given.philosopher);
+  await page.fill("#class-question", given.question);
+  await page.fill("#class-passages", given.passages);
+  const link = () => page.inputValue("#class-link");
   const linkOf = (lesson) => page.evaluate(async (all) => (await import("/page/link.js")).linkOf(all), lesson);
   const whole = await linkOf(given);
   await until(async () => (await link()) === whole);

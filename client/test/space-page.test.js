@@ -3,12 +3,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { camera, skip } from "./browser.js";
-import { until } from "./doors.js";
+import { ENDLESS, until } from "./doors.js";
 import { answers, ask, idle, notes, refusal, visitors } from "./space-page.js";
 
 const LONG = "Raconte-moi longuement l’histoire de la philosophie.";
 const SHORT = 24; // tokens of an answer that is waited for
-const ENDLESS = 2048; // of one that is still going on when something happens to it
 const { visit: arrive, doors, elsewhere } = visitors();
 const shot = camera("screenshots");
 
