@@ -35,6 +35,7 @@ def question(**inputs: object) -> dict[str, dict[str, object]]:
     return {"input": {"user_message": "Bonjour", "max_tokens": 1, **inputs}}
 
 
+@pytest.mark.slow  # in a new clone Caddy is downloaded first
 def test_caddy_finds_it_valid_and_well_formatted(tmp_path: Path) -> None:
     def caddy(*arguments: str) -> str:
         command, home = [str(tools() / "caddy"), *arguments], environment(tmp_path)

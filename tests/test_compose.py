@@ -13,6 +13,8 @@ from snb.settings import ROOT, Settings
 from tests.hosts import GIVEN, compose, composed, environment, tools
 from tests.tiny import save_tiny
 
+pytestmark = pytest.mark.slow  # the first test in a new clone downloads the hosts' own tools
+
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -77,8 +79,6 @@ def test_every_setting_in_the_file_is_passed_on_and_an_unknown_one_stops_the_boo
     assert services["model"]["stop_grace_period"] == services["door"]["stop_grace_period"] == "10m10s"
 
 
-# A program that loads torch.
-@pytest.mark.slow
 def test_the_download_is_done_by_the_package(services: dict[str, Any], tmp_path: Path) -> None:
     python, *command = services["download"]["command"]
     assert python == "python"

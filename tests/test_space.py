@@ -10,6 +10,8 @@ from snb.settings import Settings
 from tests.hosts import DEPLOY
 from tests.image_root import dockerfile
 
+pytestmark = pytest.mark.slow  # the first test in a new clone downloads the hosts' own tools
+
 SPACE = DEPLOY / "huggingface"
 
 
