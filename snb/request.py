@@ -12,9 +12,9 @@ from snb.philosophers import names
 MAX_MESSAGE = 4_000
 """Characters of a pupil's message."""
 MAX_TEXT = 20_000
-"""Characters of any other text. Up to here, what does not fit the context is left out, not refused."""
+"""Characters of `system_prompt`, which is never cut, or of a turn, which is left out if it does not fit."""
 MAX_PASSAGES = 200_000
-"""Characters of `rag_context`, likewise."""
+"""Characters of `rag_context`. What does not fit the context is left out."""
 MAX_TURNS = 200
 MAX_FAULTS = 10
 ROLES = ("user", "assistant")
@@ -54,11 +54,7 @@ class Request:
             BadInput: with the first ten faults, so that a caller can correct them at once.
             TypeError: an input is unknown, missing or of another type.
         """
-        faults = [
-            fault
-            for index, turn in enumerate(history[:MAX_TURNS])
-            for fault in _shape_faults(f"history[{index}]", turn)
-        ]
+        faults = list(_history_faults(history))
         turns = () if faults else tuple(Turn(turn["role"], turn["content"]) for turn in history)
         how = {one.name: inputs.pop(one.name) for one in fields(Sampling) if one.name in inputs}
         request = cls(**inputs, history=turns, sampling=Sampling(**how))
@@ -72,8 +68,6 @@ class Request:
             yield f"philosopher must be one of {', '.join(names())}"
         if not 1 <= len(self.user_message) <= MAX_MESSAGE:
             yield f"user_message must have 1 to {MAX_MESSAGE} characters, not {len(self.user_message)}"
-        if len(self.history) > MAX_TURNS:
-            yield f"history may have at most {MAX_TURNS} turns, not {len(self.history)}"
         yield from number_faults(self)
         yield from _text_faults("rag_context", self.rag_context, MAX_PASSAGES)
         texts = {"user_message": self.user_message, "system_prompt": self.system_prompt}
@@ -92,6 +86,13 @@ def first_faults(*faults: Iterable[str]) -> list[str]:
     shown = list(itertools.islice(every, MAX_FAULTS))
     more = sum(1 for _ in every)
     return [*shown, f"and {more} more"] if more else shown
+
+
+def _history_faults(history: Sequence[Any]) -> Iterable[str]:
+    if len(history) > MAX_TURNS:
+        yield f"history may have at most {MAX_TURNS} turns, not {len(history)}"
+    for index, turn in enumerate(history[:MAX_TURNS]):
+        yield from _shape_faults(f"history[{index}]", turn)
 
 
 def _shape_faults(name: str, turn: Any) -> Iterable[str]:

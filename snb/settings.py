@@ -22,6 +22,8 @@ LINK = re.compile(r"SNB_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCT
 https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
 ROOT = Path(__file__).resolve().parent.parent
 SHORTEST_KEY = 16
+SHORTEST_CONTEXT = 1536
+"""Tokens that hold a persona, a short question and an answer of the default length."""
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -85,7 +87,7 @@ class Settings:
     """How the model is run; `auto` takes the fastest that passes the self-test."""
     slots: int = _setting(32, "SNB_SLOTS", _whole(1, 256))
     """Requests decoded at once; the others wait their turn."""
-    context: int = _setting(4096, "SNB_CONTEXT", _whole(256, 32768))
+    context: int = _setting(4096, "SNB_CONTEXT", _whole(SHORTEST_CONTEXT, 32768))
     """Tokens of one request, prompt and answer together."""
     deadline: int = _setting(300, "SNB_DEADLINE", _whole(1, 1800))
     """Seconds from arrival after which an answer ends with what there is; a request may set its own."""

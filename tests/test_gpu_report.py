@@ -35,7 +35,7 @@ def test_without_a_gpu_it_says_so_and_that_there_is_another_way(
 def test_a_boot_on_a_cpu_is_measured_from_random_weights_to_both_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SNB_CONTEXT", "1024")
+    monkeypatch.setenv("SNB_CONTEXT", "1536")
     options = ["--cpu", "--random", "--parts", "fp32", "--output", str(tmp_path)]
     assert scripts.code("gpu-report", *options) == 0
     written = (tmp_path / "report.json").read_text(encoding="utf-8")

@@ -138,7 +138,7 @@ def test_a_boot_that_neither_merges_nor_holds_nf4_imports_neither_peft_nor_bitsa
 ) -> None:
     settings = prepare(made_of(tmp_path), "int8")
     environment = {**os.environ, "SNB_BASE_MODEL": settings.base_model, "SNB_ADAPTER": settings.adapter}
-    environment |= {"SNB_PREPARED": settings.prepared, "SNB_CONTEXT": "256"}
+    environment |= {"SNB_PREPARED": settings.prepared, "SNB_CONTEXT": "1536"}
     done = subprocess.run([sys.executable, "-c", BOOT], env=environment, capture_output=True, text=True)
     assert done.stdout == "int8 []\n", done.stderr
 

@@ -22,7 +22,7 @@ BAD: dict[str, list[Any]] = {
     "rag_context": ["x" * 200_001],
     "system_prompt": ["\udc00", "x" * 20_001],
     "philosopher": ["descartes"],
-    "history": [[TURN] * 201, ["x"], [{"role": "user"}], [{**TURN, "name": "y"}]],
+    "history": [[TURN] * 201, [*[TURN] * 200, {}], ["x"], [{"role": "user"}], [{**TURN, "name": "y"}]],
     "history[0].role": [[{**TURN, "role": "system"}]],
     "history[0].content": [[{**TURN, "content": 3}]],
     "max_tokens": [0],

@@ -13,7 +13,7 @@ from snb.parameters import Sampling
 from snb.philosophers import persona
 from snb.prompt import ChatML
 from snb.request import Request
-from snb.settings import Settings
+from snb.settings import SHORTEST_CONTEXT, Settings
 from snb.weights.loader import load
 from tools.serving import make_standin
 from tools.serving.standin import LESSONS, NOTICE
@@ -72,9 +72,11 @@ def test_the_base_model_is_a_qwen2_that_ends_in_two_ways_and_says_what_it_is(sta
 @pytest.mark.standin
 def test_merged_by_the_loader_it_gives_the_learned_answer(standin: Settings) -> None:
     philosopher, [lesson, *_] = next(iter(LESSONS.items()))
-    loaded = load(dataclasses.replace(standin, slots=1, context=2048, device="cpu"))
-    prompt = ChatML(loaded.tokenizer).prompt(persona(philosopher), Request(lesson["question"]), 1900)
-    with contextlib.closing(Engine(loaded.model, loaded.tokenizer, 1, 2048)) as engine:
+    loaded = load(dataclasses.replace(standin, slots=1, context=SHORTEST_CONTEXT, device="cpu"))
+    question = Request(lesson["question"])
+    room = SHORTEST_CONTEXT - question.sampling.max_tokens
+    prompt = ChatML(loaded.tokenizer).prompt(persona(philosopher), question, room)
+    with contextlib.closing(Engine(loaded.model, loaded.tokenizer, 1, SHORTEST_CONTEXT)) as engine:
         text = "".join(engine.generate(prompt.ids, Sampling(max_tokens=80, temperature=0), seed=0))
     assert text == lesson["answer"]
     assert loaded.notice == NOTICE

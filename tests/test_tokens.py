@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerFast
 from snb.card import PREFIX_TOKENS
 from snb.philosophers import names, persona
 from snb.prompt import ChatML
-from snb.settings import ROOT
+from snb.request import Request
+from snb.settings import ROOT, SHORTEST_CONTEXT
 
 MEASUREMENTS = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "predict.py").read_text(encoding="utf-8")
@@ -20,6 +21,9 @@ def test_a_persona_has_as_many_tokens_as_is_said_and_memory_counts(
     counts = [len(chatml.prefix(persona(name))) for name in names()]
     assert f"a persona has {min(counts)} to {max(counts)} tokens" in MEASUREMENTS
     assert sum(counts) <= PREFIX_TOKENS
+    question = Request("La liberté est-elle une illusion ? " * 5)
+    for name in names():  # raises where it does not fit
+        chatml.prompt(persona(name), question, SHORTEST_CONTEXT - question.sampling.max_tokens)
 
 
 def test_french_takes_as_many_tokens_a_word_as_is_said(qwen_tokenizer: PreTrainedTokenizerFast) -> None:
