@@ -17,6 +17,7 @@ from tools.pricing.costs import FILE, SECONDS, Machine, machines, read
 from tools.pricing.minutes import minutes, sizes, verdict, ways
 
 PAGE = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8")
+RUNBOOK = (ROOT / "docs" / "repli.md").read_text(encoding="utf-8")
 BOUNDS = Bounds(QWEN_14B)
 HEAD, LAYERS = 152064 * 5120, 48 * (5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 * 13824 * 3)
 """Weights of the output embedding; of query and output, keys and values, gate, up and down in all layers."""
@@ -113,6 +114,16 @@ def test_steps_are_bound_by_memory_or_by_the_tensor_cores() -> None:
     assert BOUNDS.decode(weak, "bf16", 8, 100) == pytest.approx((16 * (LAYERS + HEAD) + 800 * pair) / 1e12)
     flops = 600 * LAYERS + (300 * 301 / 2) * pair + 2 * HEAD
     assert BOUNDS.prefill(weak, "nf4", 300) == pytest.approx(flops / 1e12)
+
+
+def test_the_runbook_s_table_of_cards_is_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNB_PRECISION", "nf4")
+    computed = {one.card.name.split(" 80GB")[0]: one for one in machines(read())}
+    rows = re.findall(r"^\| (?:nf4|Questions à|Trente élèves)[^|]* \| (.*) \|$", RUNBOOK, re.MULTILINE)
+    names, slots_of, seconds_of = (row.split(" | ") for row in rows)
+    for name, slots, seconds in zip(names, slots_of, seconds_of, strict=True):
+        assert slots == str(computed[name].choice.slots), name
+        assert seconds == f"{computed[name].wait(30):.0f}\N{NO-BREAK SPACE}s", name
 
 
 def test_the_page_shows_what_its_commands_print(
