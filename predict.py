@@ -26,7 +26,7 @@ class Predictor(BasePredictor):
             default="spinoza",
         ),
         user_message: str = Input(
-            description="What the pupil says (message de l'élève), preferably in French. 1 to 4,000 characters.",
+            description="What the pupil says (message de l’élève), preferably in French. 1 to 4,000 characters.",
             min_length=1,
             max_length=4000,
         ),

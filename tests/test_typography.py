@@ -1,4 +1,4 @@
-"""Non-breaking spaces in every French text that a pupil or a teacher reads."""
+"""Apostrophes, and non-breaking spaces, in every French text that a pupil or a teacher reads."""
 
 import ast
 import html
@@ -10,7 +10,7 @@ import pytest
 
 from snb.settings import ROOT
 
-RULE = "U+202F stands before ; ! ?, and U+00A0 before : and a unit and inside « »"
+RULE = "U+202F stands before ; ! ?, and U+00A0 before : and a unit and inside « »; an apostrophe is ’"
 FOLDERS = (
     "snb/philosophers",
     "deploy/space",
@@ -21,8 +21,8 @@ FOLDERS = (
 )
 KINDS = (".py", ".js", ".mjs", ".html", ".json", ".txt")
 FILES = [file for name in FOLDERS for file in (ROOT / name).rglob("*") if file.suffix in KINDS]
-FILES += [ROOT / "snb" / "prompt.py", ROOT / "docs" / "repli.md"]
-FRENCH = re.compile(r"[àâçèéêëîïôùûœ]|\w’\w|« |\w [;!?]$", re.IGNORECASE)
+FILES += [ROOT / "snb" / "prompt.py", ROOT / "predict.py", ROOT / "docs" / "repli.md"]
+FRENCH = re.compile(r"[àâçèéêëîïôùûœ]|\w’\w|« |\w [;!?]$|0\s(?:s|min)$", re.IGNORECASE)
 """No English has any of these."""
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`]*`|<[^>]*>|https?:\S+)", re.MULTILINE | re.DOTALL)
 """What a page of Markdown has that is no prose."""
@@ -32,7 +32,8 @@ def typeset(text: str) -> str:
     """French prose with the spaces of RULE."""
     text = re.sub(r"(?<!\s)\s?([;!?]+)(?!\w)", "\u202f\\1", text)
     text = re.sub(r"(?<!\s)[ \u00a0\u202f]?:(?=[\s*]|$)", "\u00a0:", text)
-    text = re.sub(r"(?<=\d) (?=(?:Go|Mo|s|h|€|[$%])(?!\w))", "\u00a0", text)
+    text = re.sub(r"(?<=\d)\s(?=(?:Go|Mo|s|min|h|€|[$%])(?!\w))", "\u00a0", text)
+    text = re.sub(r"(?<=\w)'(?=[aeéèêhiou])", "’", text)
     return re.sub(r"«\s?", "«\u00a0", re.sub(r"\s?»", "\u00a0»", text))
 
 
@@ -48,8 +49,9 @@ def sentences(file: Path) -> Iterator[str]:
         yield from (node.value for node in constants if isinstance(node.value, str))
     else:
         program = re.sub(r"/\*[\s\S]*?\*/|//.*", "", source)
+        program = re.sub(r"\\u(\w{4})", lambda escape: chr(int(escape[1], 16)), program)
         for plain, template in re.findall(r'"((?:[^"\\\n]|\\.)*)"|`([^`]*)`', program):
-            yield plain or re.sub(r"\$\{[^}]*\}", "x", template)
+            yield plain or re.sub(r"\$\{[^}]*\}", "0", template)
         if file.suffix == ".html":
             yield from map(html.unescape, re.split(r"<[^>]*>", source))
 

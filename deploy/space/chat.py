@@ -61,7 +61,7 @@ def answer_of(backends: Backends) -> Endpoint:
         """Un philosophe répond à un élève de Terminale. Streams the whole text so far; metrics at the end.
 
         Args:
-            user_message: What the pupil says (message de l'élève), preferably in French; 1-4,000 characters.
+            user_message: What the pupil says (message de l’élève), preferably in French; 1-4,000 characters.
             philosopher: Who answers: spinoza, bergson or kant. Ignored when system_prompt is given.
             rag_context: Passages to draw on (extraits, cours), between blank lines; up to 200,000 characters.
             history: Earlier turns, oldest first, each {'role': 'user' or 'assistant', 'content': '…'}.

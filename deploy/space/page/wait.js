@@ -62,5 +62,5 @@ export class Wait {
 /** @param {number} seconds */
 export function duration(seconds) {
   const minutes = Math.floor(seconds / 60);
-  return minutes ? `${minutes}\u202fmin\u00a0${String(seconds % 60).padStart(2, "0")}` : `${seconds}\u202fs`;
+  return minutes ? `${minutes}\u00a0min\u00a0${String(seconds % 60).padStart(2, "0")}` : `${seconds}\u00a0s`;
 }

@@ -73,7 +73,7 @@ async function ask(message) {
   reveal();
   wait("thinking");
   const since = Date.now();
-  const ticking = setInterval(() => (clock.textContent = state.textContent && `${Math.round((Date.now() - since) / 1000)} s`), 1000);
+  const ticking = setInterval(() => (clock.textContent = state.textContent && `${Math.round((Date.now() - since) / 1000)}\u00a0s`), 1000);
   try {
     await streamed(question, exchange, signal).catch((error) => {
       if (exchange.answer || signal.aborted || !LATER.includes(error.message)) throw error;
