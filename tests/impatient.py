@@ -5,7 +5,7 @@ import sys
 from snb.front import __main__ as front
 from snb.front import cog_server
 
-cog_server.SILENCE, cog_server.HUNG, front.LAST = 4.0, 10.0, 2.0
+cog_server.SILENCE, cog_server.HUNG, front.SHUTDOWN = 4.0, 10.0, 2.0
 
 if __name__ == "__main__":
     sys.exit(front.main())

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -250,7 +250,7 @@ def test_a_refusal_names_what_is_allowed(caller: httpx.Client) -> None:
 def test_a_refusal_does_not_grow_with_what_was_sent(caller: httpx.Client) -> None:
     reply = caller.post("/predictions", json=asked(history=[{}] * 100_000)).json()
     assert reply["status"] == "failed"
-    assert re.search(r"BAD_INPUT: history\[0\].* and 190 more", reply["error"])
+    assert re.search(r"BAD_INPUT: history may have at most 200.*history\[0\].* and 191 more", reply["error"])
     assert len(reply["error"]) < 2000
 
 
@@ -433,7 +433,7 @@ def code_after(server: Server, fault: str) -> int:
     return code
 
 
-# It stays for LAST seconds, so that whoever waits sees why.
+# It stays for SHUTDOWN seconds, so that whoever waits sees why.
 @pytest.mark.server
 def test_it_ends_itself_when_setup_fails_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -448,18 +448,56 @@ def test_it_ends_itself_when_setup_fails_and_says_why(
     assert re.search(why, (folder / "log").read_text())
 
 
+@contextlib.asynccontextmanager
+async def answering(name: str, ends_after: float = 0) -> AsyncIterator[answers.Answers]:
+    """The one answer of that id is there at once; its stream goes on for some seconds after that."""
+
+    async def events() -> AsyncIterator[bytes]:
+        yield b'event: start\ndata: {}\n\nevent: completed\ndata: {"status": "succeeded"}\n\n'
+        await asyncio.sleep(ends_after)
+
+    def reply(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, content=events(), headers={"Content-Type": "text/event-stream"})
+
+    async with httpx2.AsyncClient(base_url="http://cog", transport=httpx2.MockTransport(reply)) as cog:
+        made = answers.Answers(cog, places=1)
+        await made.get(name, b"", "")
+        yield made
+
+
 @pytest.mark.parametrize("bound", ["KEPT", "KEPT_SECONDS"])
 def test_an_answer_that_ended_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
     async def end_and_look() -> None:
-        async with httpx2.AsyncClient(base_url="http://127.0.0.1:1", trust_env=False) as nobody:
-            made = answers.Answers(nobody, places=1)
-            with pytest.raises(answers.Refused):
-                await made.get("a" * 32, b"", "")
-        assert made.known("a" * 32)
-        monkeypatch.setattr(answers, bound, 0)
-        assert not made.known("a" * 32)
+        async with answering(name := "a" * 32) as made:
+            await made.finish(patience=60)
+            assert made.known(name)
+            monkeypatch.setattr(answers, bound, 0)
+            assert not made.known(name)
 
     asyncio.run(end_and_look())
+
+
+def test_a_cancel_returns_when_the_place_is_free() -> None:
+    async def cancel_and_look() -> None:
+        async with answering(name := "a" * 32, ends_after=0.5) as made:
+            answer = made.known(name)
+            assert answer
+            assert made.full
+            await made.cancel(answer)
+            assert not made.full
+
+    asyncio.run(cancel_and_look())
+
+
+def test_an_id_whose_question_was_never_taken_is_free_again() -> None:
+    async def ask() -> None:
+        async with httpx2.AsyncClient(base_url="http://127.0.0.1:1", trust_env=False) as nobody:
+            made = answers.Answers(nobody, places=1)
+            with pytest.raises(answers.Refused, match="dropped the answer"):
+                await made.get("a" * 32, b"", "")
+            assert not made.known("a" * 32)
+
+    asyncio.run(ask())
 
 
 def lose_a_place(server: Server, name: str) -> None:

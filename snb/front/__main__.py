@@ -24,13 +24,13 @@ from snb.front.cog_server import CogServer, disk_full
 from snb.front.connection import HEAD, Connection
 from snb.settings import Settings
 
-LOOK = 2.0
+POLL = 2.0
 """Seconds between two looks at Cog's server."""
-STRIKES = 3
-"""Looks in a row at which it has no place although it should."""
-LAST = 12.0
-"""Seconds that answers have for their end when the server ends itself, and that whoever waits for it has to
-see why setup failed; Compose looks every ten."""
+BUSY_POLLS = 3
+"""Looks in a row at which it says BUSY while the front has free places: then it has lost one."""
+SHUTDOWN = 12.0
+"""Seconds between a fault and the end: answers may finish, and /health-check still says why setup failed, for
+whoever waits; Compose looks every ten."""
 log = logging.getLogger("snb.front")
 
 
@@ -70,10 +70,10 @@ async def serve(listening: socket.socket, settings: Settings) -> str:
         if reason:
             log.error("%s; ending, to be restarted", reason)
             if cog.state == "SETUP_FAILED":
-                await asyncio.wait({serving}, timeout=LAST)
+                await asyncio.wait({serving}, timeout=SHUTDOWN)
             else:
                 cog.state = "UNHEALTHY"
-                await answers.finish(LAST)
+                await answers.finish(SHUTDOWN)
             server.should_exit = True
         watching.cancel()
         await serving
@@ -82,15 +82,15 @@ async def serve(listening: socket.socket, settings: Settings) -> str:
 
 async def failure(cog: CogServer, answers: Answers) -> str:
     """Returns the reason once Cog's server has something from which it does not come back by itself."""
-    strikes = 0
+    busy = 0
     while True:
         if reason := await cog.look() or disk_full():
             return reason
         full = answers.peak() == cog.places
-        strikes = strikes + 1 if cog.state == "BUSY" and not full else 0
-        if answers.lost or strikes == STRIKES:
-            return f"Cog's server has lost a place: {answers.lost or 'it is busy, and not with answers'}"
-        await asyncio.sleep(LOOK)
+        busy = busy + 1 if cog.state == "BUSY" and not full else 0
+        if answers.lost or busy == BUSY_POLLS:
+            return f"Cog's server has lost a place: {answers.lost or 'it says BUSY while places are free'}"
+        await asyncio.sleep(POLL)
 
 
 def check_public(host: str, key: str | None) -> None:

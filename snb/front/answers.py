@@ -159,7 +159,7 @@ class Answers:
             self._tasks[answer] = asyncio.create_task(self._make(answer, question))
             self._peak = max(self._peak, len(self._tasks))
         elif answer.question != digest:
-            raise Refused(409, "another question has this id")
+            raise Refused(409, "this id belongs to another question")
         await asyncio.shield(answer.accepted)
         return answer
 
@@ -168,7 +168,7 @@ class Answers:
             raise Refused(409, f"all {self._places} places are taken")
         free = self._places - len(self._tasks)
         if caller and sum(one.caller == caller for one in self._tasks) >= max(OF_ONE_CALLER, free):
-            raise Refused(429, "the places that are free are for other callers")
+            raise Refused(429, "this caller has as many answers as it may have at once")
 
     async def _make(self, answer: Answer, question: bytes) -> None:
         try:
@@ -181,14 +181,14 @@ class Answers:
         except httpx2.HTTPError:
             answer.end("failed", "Cog's server dropped the answer")
         except Refused as refusal:
-            self._all.pop(answer.id, None)
             answer.end("failed")
             answer.accepted.set_exception(refusal)
         finally:
             answer.end("canceled")
             if not answer.accepted.done():
                 answer.accepted.set_exception(Refused(503, answer.error or "the server is ending"))
-            answer.accepted.exception()  # nobody may have asked
+            if answer.accepted.exception():
+                self._all.pop(answer.id, None)  # who asks again under this id is heard anew
             del self._tasks[answer]
             shutil.rmtree(FOLDERS / answer.id, ignore_errors=True)
 
@@ -215,7 +215,7 @@ class Answers:
             return Refused(503, "Setup has not finished")
         if status < 500 and status != 409:
             return Refused(400, "Cog's server does not take this")
-        # There was a place by our own count, so one is lost, or Cog's server is beside itself.
+        # There was a place by our own count, so one is lost, or something is wrong with Cog's server.
         self.lost = f"HTTP {status} where {len(self._tasks)} of {self._places} answers are being made"
         return Refused(503, "the server has lost a place and restarts")
 
@@ -244,7 +244,8 @@ class Answers:
 
     async def cancel(self, answer: Answer) -> None:
         """Ends an answer; returns when its place is free, or after a few seconds, before it is."""
-        await asyncio.wait([self._begin_cancel(answer)], timeout=CANCEL)
+        making = [self._tasks[answer]] if answer in self._tasks else []
+        await asyncio.wait([self._begin_cancel(answer), *making], timeout=CANCEL)
 
     def _begin_cancel(self, answer: Answer) -> asyncio.Task[None]:
         answer.canceling = answer.canceling or asyncio.create_task(self._cancel(answer))

@@ -85,7 +85,7 @@ class Front:
         return KeyCheck(app, key) if key else app
 
     async def health(self, _: Request) -> Response:
-        """200 if a new question is answered, or queued; else 503. Of the boot's log, only why it failed."""
+        """200 once setup is done, places free or not; else 503. Of the boot's log, only why it failed."""
         well, fault = self._cog.state in ("READY", "BUSY"), self._cog.fault
         why = {"setup": {"logs": f"Setup failed: {fault}"}} if fault else {}
         return Reply({"status": self._cog.state, **why}, 200 if well else 503)
@@ -131,7 +131,7 @@ class Front:
         """Ends an answer."""
         answer = self._named(request)
         if answer.ended.is_set():
-            raise HTTPException(404, "it is over already")
+            raise HTTPException(404, "this prediction has ended")
         await self._answers.cancel(answer)
         return Reply({})
 
