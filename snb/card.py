@@ -38,7 +38,7 @@ PREFIX_TOKENS = 2500
 """Tokens of the personas' saved prefixes: 809, 817 and 826 by Qwen2.5's tokenizer, and a reserve."""
 SAMPLING_COPIES = 24
 """Arrays of 4 bytes a slot and vocabulary entry that sampling holds at once, at most: scores, penalties,
-counts, and, with no top_k, the whole vocabulary sorted (values, 8-byte order) with its noise in fp64."""
+and, with no top_k, the whole vocabulary sorted (values, 8-byte order) with its noise in fp64."""
 NF4_BLOCK, ABSMAX_BLOCK = 64, 256
 """Weights that share one absmax, and absmaxes that share one second-level absmax: bitsandbytes' defaults."""
 
@@ -325,7 +325,7 @@ def _refuse_accidental_cpu(footprint: Footprint, settings: Settings, device: Dev
         billions = f"{footprint.parameters / 1e9:.1f} billion parameters"
         raise DeviceUnusable(
             f"no GPU was found, and {billions} are too slow on a CPU",
-            "Take a machine with an NVIDIA GPU, or say SNB_DEVICE=cpu if a CPU is meant",
+            "Take a machine with an NVIDIA GPU, or set SNB_DEVICE=cpu to run it on the CPU all the same",
         )
 
 

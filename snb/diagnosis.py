@@ -69,7 +69,7 @@ def _faults(evidence: Evidence) -> Iterator[tuple[str, str]]:
     elif not evidence.devices_visible:
         yield "this machine shows no NVIDIA driver and no GPU", "Take a machine with an NVIDIA GPU"
     elif evidence.torch_cuda:
-        fault = f"{driver} does not serve this torch, built for CUDA {evidence.torch_cuda}"
+        fault = f"{driver} does not support this torch, built for CUDA {evidence.torch_cuda}"
         yield f"{fault}: {evidence.torch_error}", "Update the driver, or install a torch for its CUDA"
 
 

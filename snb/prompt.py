@@ -25,9 +25,9 @@ PASSAGE_END = "\n>\n"
 LEAD = len(f"user\n{SOURCES}\n")
 """Characters of the last turn before its sources."""
 SENTENCE = re.compile(rf"[.!?…](?:\s?[»”’\"')\]])*(?=\s)|.(?={PASSAGE_END})")
-"""The end of one, or of a passage."""
+"""The end of a sentence or of a passage."""
 WORD = re.compile(r"(?!>\s)\S{1,100}")
-"""A word of a quotation; what is longer is none, and may be cut."""
+"""A word of a quotation; a run of more than 100 characters may be cut anywhere."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ def with_sources(sources: str, message: str) -> str:
 
 
 def beginning(sources: str, length: int) -> str:
-    """At most `length` characters of quoted passages, to the end of a passage or a sentence, else of a word.
+    """At most `length` characters of quoted passages, to the last end of a passage or a sentence.
 
-    To that of a word, too, where a sentence would be less than a quarter of it: lists have few full stops.
+    To the last end of a word where that would keep less than a quarter of them: lists have few full stops.
     """
     length = max(length, 0)
     start = max(sources.rfind(PASSAGE_END, 0, length), 0)
@@ -156,5 +156,6 @@ def beginning(sources: str, length: int) -> str:
 
 
 def _too_long(room: int, system: int, message: int) -> PromptTooLong:
+    room = max(room, 0)  # max_tokens may be more than the context
     fault = f"the prompt may have {room} tokens; the system prompt has {system} and the message {message}"
     return PromptTooLong(fault, "Shorten the message or the system prompt, or lower max_tokens")

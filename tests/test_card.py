@@ -197,8 +197,8 @@ def test_a_usable_device_is_taken_as_asked() -> None:
 @pytest.mark.parametrize(
     ("evidence", "wanted", "fault"),
     [
-        (OLD_DRIVER, "auto", r"driver 535.104.05 does not serve this torch, built for CUDA 13.0: .* too old"),
-        (replace(OLD_DRIVER, driver_version=None), "auto", "driver of unknown version does not serve"),
+        (OLD_DRIVER, "auto", r"driver 535.104.05 does not support this torch, built for CUDA 13.0: .* old"),
+        (replace(OLD_DRIVER, driver_version=None), "auto", "driver of unknown version does not support"),
         (NOT_PASSED, "auto", r"driver 570.86.15, but no GPU is passed to this process\. .*--gpus all"),
         (replace(CPU_TORCH, devices_visible=False), "auto", "a CPU-only build.*no GPU is passed"),
         (NO_GPU, "cuda", "this machine shows no NVIDIA driver and no GPU"),

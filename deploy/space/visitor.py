@@ -50,7 +50,7 @@ def turn() -> Iterator[None]:
     """
     who = visitor()
     if _answers[who] >= max(OF_ONE_VISITOR, VISITORS - _answers.total()):
-        raise Refusal("BUSY", "the places that are free are for other visitors")
+        raise Refusal("BUSY", "this visitor has as many answers as they may have at once")
     _answers[who] += 1
     try:
         yield

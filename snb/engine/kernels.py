@@ -41,7 +41,7 @@ class Quantised(NamedTuple):
     """Of what was quantised, and of the product."""
 
     def cpu(self) -> Tensor:
-        """The numbers that are meant, which the self-test compares."""
+        """The dequantised numbers, which the self-test compares."""
         return (self.values.float() * self.scales).to("cpu", self.dtype)
 
 
@@ -185,11 +185,12 @@ def _rotate_and_store(
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-    """Attention of one new token a row to the columns up to its position, of which no other is read.
+    """Attention of one new token a row, which reads no other columns than those up to its position.
 
     The columns are split over programs, whose results are combined by their softmax sums (Flash-Decoding,
-    Dao et al., 2023); where, depends on the context alone. Heads that share keys are the rows of one matrix.
-    A row whose position is the last column, which takes the writes of padding, reads none and gives zeros.
+    Dao et al., 2023). Where they are split depends on the context alone, never on the other rows. Heads that
+    share keys are the rows of one matrix. A row whose position is the last column, which takes the writes of
+    padding, reads none and gives zeros.
 
     Args:
         queries: `[n, heads, 1, head_dim]`.

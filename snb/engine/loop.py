@@ -218,7 +218,7 @@ class Engine:
         with self._wake:
             self._down = self._down or fault
             for generation in itertools.chain(self._waiting, filter(None, self._rows)):
-                generation.fail(fault)
+                generation.fail(self._down)
 
     def _end_overdue(self) -> None:
         """Ends requests that were canceled or are past their deadline, and frees their rows."""

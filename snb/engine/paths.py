@@ -54,7 +54,7 @@ def packed(model: SlotModel) -> Step:
 
 
 FIXED_ROWS = 32
-"""Most rows of which as many are computed for one."""
+"""With at most this many slots a decode step always computes all of them, so that one graph is enough."""
 
 
 class Recorded(NamedTuple):

@@ -21,11 +21,11 @@ LARGEST = {INT8: 127, FP8: 448}
 
 
 class Rowwise(nn.Module):
-    """A linear layer. Weight and scales are buffers, since no change of a model's dtype is meant for them.
+    """A linear layer. Weight and scales are buffers: `loader._compute_in` sets the dtype of parameters alone.
 
     Attributes:
         weight: int8 or float8_e4m3fn `[out, in]`.
-        scales: fp32 `[out]`; the weight times these is the one that is meant.
+        scales: fp32 `[out]`; `weight * scales[:, None]` is the dequantised weight.
         bias: `[out]`, in the dtype of inputs and outputs, or None.
     """
 
@@ -72,7 +72,7 @@ class Rowwise(nn.Module):
         return result.view(*values.shape[:-1], self.out_features)
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The weight that is meant, `[out, in]`, rounded once."""
+        """`[out, in]`, rounded once."""
         if self.weight.dtype == FP8:
             return (self.weight.float() * self.scales[:, None]).to(dtype)
         result = torch.empty_like(self.weight, dtype=dtype)

@@ -89,7 +89,7 @@ class Sampler:
         self.positions[row], self._answered[row] = self._context, 0
         self._state[row] = 0 if how.french else ANY
         self._factor[row], self._inverse[row], self._minus[row], self._said[row] = 1, 1, 0, False
-        # To set by index from a number of Python's would copy it from the host and wait for the device.
+        # Assigning a Python number by index would copy it from the host and wait for the device.
         seen = sent(prompt, self._device)
         self._factor[row].index_fill_(0, seen, how.repetition_penalty)
         self._inverse[row].index_fill_(0, seen, 1 / how.repetition_penalty)
@@ -169,7 +169,7 @@ def draw(scores: Tensor, how: Draw, candidates: int) -> Tensor:
     """
     size = min(candidates or scores.shape[-1], scores.shape[-1])
     kept, tokens = scores.topk(size, dim=-1)
-    # Of scores that are no numbers the last token, for a GPU would not survive an id beyond it.
+    # If all scores are NaN, the last token: an id beyond it would be a device-side assert on a GPU.
     likeliest = tokens.where(kept == kept[:, :1], scores.shape[-1] - 1).amin(-1, keepdim=True)
     lowest = kept.gather(-1, torch.where(how.top_k > 0, how.top_k, size).clamp_max(size) - 1)
     kept = kept.masked_fill(kept < lowest, -torch.inf) / how.temperature.where(how.temperature > 0, 1)

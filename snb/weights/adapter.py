@@ -309,7 +309,7 @@ def _unbounded(stored: Mapping[str, Any]) -> Iterator[str]:
     entries = {name: _entries(stored.get(name)) for name in (*SEARCHED, *NAMED)}
     for name, texts in entries.items():
         if len(texts) > MOST_LISTED or not all(isinstance(text, str) for text in texts):
-            yield f"{name} is no list of at most {MOST_LISTED:,} names"
+            yield f"{name} is not a list of at most {MOST_LISTED:,} names"
         elif any(len(text) > LONGEST for text in texts):
             yield f"{name} has an entry of more than {LONGEST:,} characters"
         elif name in NAMED and not all(map(NAME.fullmatch, texts)):
@@ -318,7 +318,7 @@ def _unbounded(stored: Mapping[str, Any]) -> Iterator[str]:
         yield f"{', '.join(NAMED)} have more than {MOST_NAMED} entries"
     layers = _entries(stored.get("layers_to_transform"))
     if len(layers) > MOST_LISTED or not all(isinstance(layer, int) for layer in layers):
-        yield f"layers_to_transform is no list of at most {MOST_LISTED:,} numbers"
+        yield f"layers_to_transform is not a list of at most {MOST_LISTED:,} numbers"
 
 
 def _entries(value: Any) -> list[Any]:

@@ -220,7 +220,7 @@ def _tokenizer_faults(path: Path, vocabulary: int) -> list[str]:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
-        return [f"tokenizer.json is no tokenizer: {error}"]
+        return [f"tokenizer.json is not a tokenizer: {error}"]
     tokens = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     faults = []
     if absent := [token for token in (START, END) if token not in tokens]:

@@ -125,7 +125,7 @@ def check(source: Source, settings: Settings) -> Path:
         return source.folder
     if not source.fetchable:
         raise WeightsMissing(
-            f"{source.name} is no folder, and no repository either",
+            f"{source.name} is neither a folder nor the name of a repository",
             "Name a folder that exists, or owner/name",
         )
     folder = stored(source, settings.weights_dir)

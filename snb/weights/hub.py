@@ -103,7 +103,7 @@ class Hub:
                 return _listing(repository, info)
             except (ValueError, TypeError, LookupError) as error:  # the library parses any 200
                 start = f": {error.doc[:SHOWN]!r}" if isinstance(error, json.JSONDecodeError) else ""
-                raise Foreign(f"what answered is no listing of a repository{start}") from error
+                raise Foreign(f"what answered does not list a repository{start}") from error
 
         return self._patiently(f"{repository} at {revision}", ask)
 
@@ -160,15 +160,17 @@ class Hub:
         if isinstance(error, RevisionNotFoundError):
             cure = "Check SNB_BASE_REVISION and SNB_ADAPTER_REVISION"
         elif status(error) in (401, 403, 404):
-            held = "is set and does not open it" if self.token else "is not set"
-            cure = f"If the name is right, it is private or gated and wants HF_TOKEN, which {held}"
+            held = "has no access to it" if self.token else "is not set"
+            cure = f"If the name is right, it is private or gated, and HF_TOKEN {held}"
         elif foreign(error):
-            cure = "A login page, a proxy or a partial mirror answers for the hub: see it, and HF_ENDPOINT"
+            cure = (
+                "A login page, a proxy or a partial mirror answered: see it in a browser, check HF_ENDPOINT"
+            )
         else:
             cure = "Run scripts/download-weights again: the files that are whole are kept"
             if any(isinstance(link, httpx2.ConnectError) for link in _chain(error)):
                 what = f"no network to the hub; {what}"
-                cure += ", and with all of them here HF_HUB_OFFLINE=1 serves without it"
+                cure += "; if all of them are here, set HF_HUB_OFFLINE=1"
         return DownloadFailed(f"{what}: {reason(error)}", cure)
 
 
@@ -257,7 +259,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, Passing | Foreign):
         return str(error)
     if foreign(error):
-        return "what answered has not the headers of a hub"
+        return "what answered lacks the headers of a hub"
     for link in _chain(error):
         if isinstance(link, httpx2.NetworkError | httpx2.TimeoutException):
             return str(link) or type(link).__name__
