@@ -282,8 +282,8 @@ def asleep(started: Start) -> Iterator[tuple[Engine, threading.Event]]:
 def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(
     asleep: tuple[Engine, threading.Event], caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine, _ = asleep
-    stuck, waiting = (engine.generate([5], GREEDY, seed=0) for _ in range(2))
+    engine, awake = asleep
+    stuck, waiting, later = (engine.generate([5], GREEDY, seed=0) for _ in range(3))
     engine._stall = 0.5
     with pytest.raises(EngineDown, match="no decode step"):
         list(stuck)
@@ -293,6 +293,10 @@ def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(
     with pytest.raises(EngineDown):
         engine.generate([5], GREEDY, seed=0)
     assert caplog.text.count("the decode loop is stuck") == 1
+    awake.set()
+    engine.close()
+    with pytest.raises(EngineDown, match="no decode step"):
+        list(later)
 
 
 def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(

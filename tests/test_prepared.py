@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from snb.card import Footprint, choose
-from snb.errors import DiskFull, PreparedMismatch, WeightsMissing
+from snb.card import CARDS, Device, Footprint, choose
+from snb.errors import DeviceUnusable, DiskFull, PreparedMismatch, WeightsMissing
 from snb.request import Request
 from snb.service import Service
 from snb.settings import Settings
@@ -141,6 +141,17 @@ def test_a_boot_that_neither_merges_nor_holds_nf4_imports_neither_peft_nor_bitsa
     environment |= {"SNB_PREPARED": settings.prepared, "SNB_CONTEXT": "1536"}
     done = subprocess.run([sys.executable, "-c", BOOT], env=environment, capture_output=True, text=True)
     assert done.stdout == "int8 []\n", done.stderr
+
+
+def test_a_card_that_does_not_run_their_precision_is_refused_with_the_way_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = prepare(made_of(tmp_path), "bf16")
+    monkeypatch.setattr(Device, "find", lambda _: CARDS[0])
+    with pytest.raises(
+        DeviceUnusable, match=r"prepared in bf16; .*scripts/prepare-weights.*SNB_PREPARED=none"
+    ):
+        loader.load(settings)
 
 
 def test_a_gpu_without_bf16_computes_in_fp16_from_the_same_prepared_weights(

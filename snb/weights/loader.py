@@ -12,6 +12,7 @@ from transformers import Qwen2ForCausalLM
 
 from snb.card import Choice, Device, budget, choose
 from snb.diagnosis import out_of_memory_named
+from snb.errors import DeviceUnusable, OutOfMemory
 from snb.phase import Seconds, phase
 from snb.settings import Settings
 from snb.weights import prepared
@@ -76,7 +77,11 @@ def load_prepared(merged: Prepared, settings: Settings) -> Loaded:
     card = merged.card
     log.info("weights: prepared %s; quality: %s", card, card.quality or UNMEASURED)
     config = read_config(merged.folder, settings.context)
-    choice = choose(config, replace(settings, precision=card.precision), Device.find(settings.device))
+    try:
+        choice = choose(config, replace(settings, precision=card.precision), Device.find(settings.device))
+    except (DeviceUnusable, OutOfMemory) as failure:
+        held = f"these weights are prepared in {card.precision}; for another precision: {prepared.CURE}"
+        raise type(failure)(failure.faults, f"{failure.cure}; {held}") from failure
     with out_of_memory_named(f"loading in {choice.precision}, {choice.need}"):
         model = load_merged(merged.folder, None, **_options(choice, settings))
         _compute_in(model, choice.compute_dtype)
