@@ -206,13 +206,13 @@ def test_prompts_in_fixed_shapes_and_choices_are_faults_where_they_are_not_what_
 
 
 class InFixedShapes:
-    """A path that reads prompts and chooses as if it recorded both; adds something to scores of prompts."""
+    """A path that prefills and chooses as if it recorded both; adds something to scores of prompts."""
 
     record = staticmethod(lambda run: run)
 
     def __init__(self, model: SlotModel, wrong: int) -> None:
         self._model = model
-        self.read = Prefills(model, lambda run: lambda: run() + wrong)
+        self.prefill_pass = Prefills(model, lambda run: lambda: run() + wrong)
 
     def __call__(self, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
         return self._model.step(ids, positions, columns)

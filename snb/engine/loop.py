@@ -30,7 +30,7 @@ from snb.engine.generation import POLL, Generation
 from snb.engine.sampling import Sampler
 from snb.engine.script import Script
 from snb.engine.shared import Prefix
-from snb.engine.slots import Read, SlotModel, Step, sent
+from snb.engine.slots import PrefillPass, SlotModel, Step, sent
 from snb.errors import BadInput, EngineDown, RequestFailed
 from snb.parameters import Sampling
 from snb.prompt import ENDS
@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 STALL = 60.0
 """Seconds after which a turn of the loop counts as stuck; a turn normally takes well under one second."""
 BESIDE = 128
-"""Most tokens of one prompt that are read between two decode steps of others: on a CPU about two steps' time.
-On a GPU such a pass takes as long as one of PREFILL_TOKENS, since launching its kernels does."""
+"""Most tokens of each prompt in a chunk of prefill while others decode, on a CPU: of one prompt these take
+about two steps' time. On a GPU they take as long as PREFILL_TOKENS, since launching the kernels does."""
 PAUSED = 10 * POLL
 """Waiting callers check the engine every POLL seconds. If none has for this many seconds, the whole process
 was suspended, and the loop is not stuck."""
@@ -96,7 +96,7 @@ class Engine:
         self.context = context
         self.model = SlotModel(model, slots, context)
         self.step = path(self.model) if path else self.model.step
-        self.read: Read | None = getattr(self.step, "read", None)  # where a path records passes over prompts
+        self.prefill_pass: PrefillPass | None = getattr(self.step, "prefill_pass", None)  # if it is recorded
         self._vocabulary: int = model.config.vocab_size
         self._pieces = pieces(tokenizer, self._vocabulary)
         self._end_tokens = end_tokens(model, tokenizer)
@@ -188,7 +188,7 @@ class Engine:
         self._thread.join()
         # Freed here, not with the last reference: the next engine may need this memory while a traceback
         # still refers to this one.
-        del self.model, self.step, self.read, self.sampler, self._chosen, self.prefixes
+        del self.model, self.step, self.prefill_pass, self.sampler, self._chosen, self.prefixes
 
     def _warm(self, ids: list[int]) -> Prefix:
         for start in range(0, len(ids), PREFILL_TOKENS):
@@ -263,7 +263,7 @@ class Engine:
         owners = [self._owner(row) for row in rows]
         ids = [owner.prompt[owner.cached : owner.cached + width] for owner in owners]
         starts = [owner.cached for owner in owners]
-        scores = self.model.prefill(rows, ids, starts, self.read)
+        scores = self.model.prefill(rows, ids, starts, self.prefill_pass)
         for owner, chunk in zip(owners, ids, strict=True):
             owner.cached += len(chunk)
         ready = [index for index, owner in enumerate(owners) if owner.prefilled]

@@ -19,7 +19,7 @@ from snb.engine.loop import Engine
 from snb.engine.packed import pack
 from snb.engine.prefills import Prefills
 from snb.engine.recording import Record, Recorder, doublings, quarters
-from snb.engine.slots import Read, SlotModel, Step
+from snb.engine.slots import PrefillPass, SlotModel, Step
 from snb.errors import DeviceUnusable
 
 log = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class Graphs:
         RuntimeError: a kernel cannot be recorded.
     """
 
-    read: Read | None = None
-    """Passes over prompts, if they are recorded too."""
+    prefill_pass: PrefillPass | None = None
+    """If prefill is recorded too."""
     record: Record | None = None
     """Records the choices of tokens, if they are to be."""
 
@@ -134,7 +134,7 @@ def fused(model: SlotModel) -> Step:
     plain = model.layers[0].mlp.projections.whole is not None
     rows = [slots] if plain and slots <= FIXED_ROWS else doublings(1, slots)
     graphs = Graphs(model, Fused(model), [(number, model.cache.context) for number in rows])
-    graphs.read, graphs.record = Prefills(model, graphs.recorder), graphs.recorder
+    graphs.prefill_pass, graphs.record = Prefills(model, graphs.recorder), graphs.recorder
     return graphs
 
 

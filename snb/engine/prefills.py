@@ -1,4 +1,4 @@
-"""Prompts read in a few fixed shapes, so that graphs can record the passes.
+"""Prefill in a few fixed shapes, so that CUDA graphs can record it.
 
 On a fast card, launching a chunk's kernels takes longer than their work: 42 to 51 ms for 64 to 512 tokens, of
 which 17 are arithmetic at 512 (measured on an H200, 2026-11-26).
@@ -16,7 +16,7 @@ from snb.engine.slots import ALIGNMENT, SlotModel
 
 
 class Inputs(NamedTuple):
-    """What a recorded pass reads, as `SlotModel.read` names them."""
+    """What a recorded pass reads, as `SlotModel.prefill_pass` names them."""
 
     rows: Tensor
     ids: Tensor
@@ -25,7 +25,7 @@ class Inputs(NamedTuple):
 
 
 class Prefills:
-    """Passes over 64 tokens, and doublings of it, of one prompt or of as many as make a chunk.
+    """Prefill of 64, 128, … tokens of one prompt, or of as many prompts as make a chunk.
 
     What is smaller is padded: with tokens for the column past the context, and with rows that have no others.
 
@@ -38,10 +38,10 @@ class Prefills:
         self._model, self._idle, most = model, model.cache.context, min(PREFILL_TOKENS, model.cache.context)
         self._widths = doublings(min(ALIGNMENT, most), most)
         self.sizes = [
-            (rows, width, read)
+            (rows, width, columns)
             for width in self._widths
             for rows in sorted({1, min(most // width, model.cache.slots)})
-            for read in quarters(model.cache.context)
+            for columns in quarters(model.cache.context)
         ]
         """Rows, tokens of each, and columns."""
         # The largest first, so that the others reuse the memory of its pool.
@@ -49,7 +49,7 @@ class Prefills:
 
     @torch.inference_mode()
     def __call__(self, rows: Tensor, ids: Tensor, positions: Tensor, last: Tensor, columns: int) -> Tensor:
-        """As `SlotModel.read`."""
+        """As `SlotModel.prefill_pass`."""
         inputs = Inputs(rows, ids, positions, last)
         parts = zip(*(torch.split(one, self._together(ids.shape[1])) for one in inputs), strict=True)
         return torch.cat([self._replay(Inputs(*part), columns) for part in parts])
@@ -78,4 +78,4 @@ class Prefills:
     ) -> tuple[Inputs, Callable[[], Tensor]]:
         ids = torch.zeros(rows, width, dtype=torch.int64, device=self._model.model.device)
         inputs = Inputs(ids[:, 0].clone(), ids, torch.full_like(ids, self._idle), ids[:, 0].clone())
-        return inputs, record(lambda: self._model.read(*inputs, columns))
+        return inputs, record(lambda: self._model.prefill_pass(*inputs, columns))

@@ -23,8 +23,8 @@ def sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """A decode step: what `SlotModel.step` does."""
-Read = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
-"""A pass over prompts: what `SlotModel.read` does."""
+PrefillPass = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+"""One chunk of prefill: what `SlotModel.prefill_pass` does."""
 
 
 class SlotCache:
@@ -127,7 +127,7 @@ class SlotModel:
 
     @torch.inference_mode()
     def prefill(
-        self, rows: list[int], ids: list[list[int]], starts: list[int], read: Read | None = None
+        self, rows: list[int], ids: list[list[int]], starts: list[int], run: PrefillPass | None = None
     ) -> Tensor:
         """Scores of the token after the last of each row, fp32 `[n, vocabulary]`.
 
@@ -135,7 +135,7 @@ class SlotModel:
             rows: the rows of the cache, each at most once.
             ids: the new tokens of each row, at least one.
             starts: how many tokens of each row are in the cache already.
-            read: a recorded pass; by default this model's own, which runs eagerly.
+            run: a recorded pass; by default this model's own, which runs eagerly.
         """
         width = max(map(len, ids))
         padded = self._tensor([row + [0] * (width - len(row)) for row in ids])
@@ -143,11 +143,13 @@ class SlotModel:
         positions = self._tensor(starts)[:, None] + offsets
         positions = torch.where(offsets < lengths[:, None], positions, self.cache.context)
         longest = max(start + len(row) for start, row in zip(starts, ids, strict=True))
-        run = read or self.read
+        run = run or self.prefill_pass
         return run(self._tensor(rows), padded, positions, lengths - 1, self.aligned(longest))
 
     @torch.inference_mode()
-    def read(self, rows: Tensor, ids: Tensor, positions: Tensor, last: Tensor, columns: int) -> Tensor:
+    def prefill_pass(
+        self, rows: Tensor, ids: Tensor, positions: Tensor, last: Tensor, columns: int
+    ) -> Tensor:
         """One pass over new tokens; as in `step`, all its work is on the device.
 
         Args:

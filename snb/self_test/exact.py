@@ -39,13 +39,13 @@ def replays(model: SlotModel, step: Step) -> Iterator[Finding]:
         positions = torch.arange(rows, device=device)[:, None].neg() % columns
         size = f"{rows} rows over {columns} columns"
         yield from _replayed(model, size, positions, recorded, step, (ids, positions, columns))
-    read: Any = getattr(step, "read", None)
-    for rows, width, columns in getattr(read, "sizes", []):
+    prefill: Any = getattr(step, "prefill_pass", None)
+    for rows, width, columns in getattr(prefill, "sizes", []):
         number, places = torch.arange(rows, device=device), torch.arange(width, device=device)
         positions = torch.where(places < columns, places, context).expand(rows, -1)
         given = number, positions % 300 + 5 + number[:, None], positions, number * 0, columns
         size = f"{rows} times {width} tokens over {columns} columns"
-        yield from _replayed(model, size, positions, model.read, read, given)
+        yield from _replayed(model, size, positions, model.prefill_pass, prefill, given)
 
 
 def _replayed(

@@ -131,7 +131,7 @@ class Measures:
     def prefill(self) -> Iterator[Row]:
         """New tokens of one prompt, read at once; and the least time for them at the rates measured here."""
         for tokens in (size for size in (64, 256, PREFILL_TOKENS) if size < self.context):
-            own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0], self.engine.read)
+            own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0], self.engine.prefill_pass)
             bound = 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
             yield {"tokens": tokens, "measured_ms": own, "bound_ms": bound}
 
@@ -208,7 +208,7 @@ class Measures:
         body = len(ids) - FORCED
         for start in range(0, body, PREFILL_TOKENS):
             chunk = ids[start : min(body, start + PREFILL_TOKENS)]
-            read = self.model.prefill([0], [chunk], [start], self.engine.read)
+            read = self.model.prefill([0], [chunk], [start], self.engine.prefill_pass)
         decode, step = self.model.decode, self.engine.step
         steps = [decode([ids[at]], [at], step)[0].clone() for at in range(body, len(ids))]
         return torch.stack([read[0], *steps])
