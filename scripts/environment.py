@@ -21,23 +21,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project m
 from tools.machine import has_gpu, pins
 from tools.network import offline
 
-SCRIPTS = Path(__file__).resolve().parent
-ROOT = SCRIPTS.parent
+ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PROJECT = "spinoza-niveau-b"
 
 
-def lock() -> Path:
-    """The pins for this machine: with torch for CUDA where an NVIDIA driver is present."""
-    return SCRIPTS / ("packages-gpu.txt" if has_gpu() else "packages-cpu.txt")
+def wanted() -> dict[str, str]:
+    """Each package and its pinned version: the image's, the tools', and without a GPU a CPU's instead."""
+    files = ["requirements.txt", "scripts/packages.txt"]
+    if not has_gpu():
+        files.append("scripts/packages-cpu.txt")
+    return dict(pin.split("==") for file in files for pin in pins(ROOT / file))
 
 
 def differing() -> list[str]:
     """Each pin that the running interpreter does not satisfy, with what it has instead."""
     faults = []
-    for pin in pins(lock()):
-        name, version = pin.split("==")
+    for name, version in wanted().items():
         present = installed(name)
         if present.split("+")[0] != version:
             faults.append(f"{name} {present or 'absent'}, pinned {version}")
@@ -45,9 +46,9 @@ def differing() -> list[str]:
 
 
 def installed(name: str) -> str:
-    """The version of a package, whatever extras are wanted of it; empty where it is absent."""
+    """The version of a package; empty where it is absent."""
     try:
-        return metadata.version(name.split("[")[0])
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
 
@@ -59,7 +60,7 @@ def build() -> None:
         if subprocess.run([python, "-m", "venv", str(VENV)], stdout=sys.stderr).returncode:
             sys.exit("venv wrote the reason above; on Debian and Ubuntu, install python3-venv")
     print("Installing the pinned packages into .venv …", file=sys.stderr)
-    install("--requirement", str(lock()))
+    install(*(f"{name}=={version}" for name, version in wanted().items()))
     install("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
 
 
@@ -67,7 +68,7 @@ def install(*what: str) -> None:
     """Installs into `.venv`; ends the script where that fails."""
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
     if uv := shutil.which("uv"):
-        backend = "cpu" if "cpu" in lock().name else "auto"
+        backend = "auto" if has_gpu() else "cpu"
         command = [uv, "pip", "install", "--python", str(PYTHON), "--torch-backend", backend]
     pipe = subprocess.PIPE
     done = subprocess.run([*command, "--quiet", *what], stdout=pipe, stderr=subprocess.STDOUT, text=True)

@@ -53,8 +53,8 @@ def script(folder: Path, pins: str, source: str) -> Path:
     """A script of a project whose one command has this source."""
     (folder / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "environment.py", folder / "scripts")
-    for name in ("cpu", "gpu"):
-        (folder / "scripts" / f"packages-{name}.txt").write_text(pins)
+    for name in ("requirements.txt", "scripts/packages.txt", "scripts/packages-cpu.txt"):
+        (folder / name).write_text(pins)
     (folder / "tools").mkdir()
     for name in ("__init__.py", "machine.py", "network.py"):
         shutil.copy(ROOT / "tools" / name, folder / "tools")

@@ -155,12 +155,10 @@ def test_folders_hosts_and_tokens_are_left_out_and_units_are_not() -> None:
 
 
 def test_as_is_goes_on_and_names_each_version_that_differs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pinned = environment.installed("tokenizers")
-    lock = tmp_path / "packages.txt"
-    lock.write_text(f"pytest==0.1\nabsent-package==2  # via nothing\ntokenizers[testing]=={pinned}\n")
-    monkeypatch.setattr(environment, "lock", lambda: lock)
+    wanted = {"pytest": "0.1", "absent-package": "2", "tokenizers": environment.installed("tokenizers")}
+    monkeypatch.setattr(environment, "wanted", lambda: wanted)
     monkeypatch.setenv("AS_IS", "1")
     environment.enter()
     stated = f"AS_IS: pytest {pytest.__version__}, pinned 0.1; absent-package absent, pinned 2\n"

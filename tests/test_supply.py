@@ -5,11 +5,13 @@ import json
 import re
 import socket
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import environment
 import httpx2
 import pytest
 import yaml
@@ -33,18 +35,31 @@ def test_every_package_is_pinned_and_every_one_that_was_chosen_has_its_reason() 
         assert re.search(rf'"{re.escape(pin)}",\s*# \S', text), f"{pin} has no reason"
 
 
-def test_the_files_of_pins_are_those_of_pyproject() -> None:
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for name, extras in pin_packages.FILES.items():
-        wanted = sum((groups["optional-dependencies"][extra] for extra in extras), groups["dependencies"])
-        chosen = {normal(pin) for pin in wanted if "==" in pin}
-        assert chosen <= {*map(normal, pins(ROOT / name))}, f"run scripts/pin-packages: {name}"
+def test_the_files_of_pins_are_those_of_pyproject(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen("gpu") <= {*pins(ROOT / "requirements.txt")}, "run scripts/pin-packages"
+    for name in ("gpu", "cpu"):
+        monkeypatch.setattr(environment, "has_gpu", lambda name=name: name == "gpu")
+        wanted = {f"{package}=={version}" for package, version in environment.wanted().items()}
+        assert chosen(name, "tools", "dev") <= wanted, f"run scripts/pin-packages: {name}"
+
+
+def test_a_package_is_pinned_once_but_for_those_of_the_group_cpu() -> None:
+    names = Counter(pin.split("==")[0] for file in pin_packages.FILES for pin in pins(ROOT / file))
+    assert [name for name, count in names.items() if count > 1] == ["torch"]
+    assert {*pins(ROOT / "scripts" / "packages-cpu.txt")} == chosen("cpu") - chosen()
 
 
 def test_the_pins_of_the_image_are_the_versions_that_are_tested() -> None:
     """All but torch, whose build for the CPU is another release."""
     pinned = [pin.split("==") for pin in pins(ROOT / "requirements.txt") if not pin.startswith("torch==")]
     assert pinned == [[name, metadata.version(name)] for name, _ in pinned]
+
+
+def chosen(*extras: str) -> set[str]:
+    """What pyproject.toml pins itself, for everything and for these groups."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    return {normal(pin) for group in groups for pin in group if "==" in pin}
 
 
 def normal(pin: str) -> str:

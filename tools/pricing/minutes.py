@@ -13,7 +13,7 @@ from tools.table import number, table
 HERE, HOST = (100e6, 1e9), (1e9, 2e9)
 """Bits a second of a school's line, and of a host's to registries and hubs: slow and fast; assumptions."""
 PACKAGES = 4.1e9
-"""Bytes of the large wheels of scripts/packages-gpu.txt, CUDA's and torch's above all; PyPI, 2026-11-27."""
+"""Bytes of the large wheels that a GPU's machine installs, CUDA's and torch's above all; PyPI, 2026-11-27."""
 START, MERGE = 34, 9.5 + 3 * 2.0
 """Seconds from the process's start to the first text over HTTP; and to merge and quantise to nf4, and to hash
 three times the bytes of prepared weights. Of the 14B's shape, from memory, on one H200, 2026-11-26."""

@@ -1,10 +1,10 @@
 """Resolves the dependencies of pyproject.toml into the three files of pins; what is pinned already stays.
 
 requirements.txt            what the image installs
-scripts/packages-cpu.txt    what a machine without an NVIDIA GPU installs, for the tools and the tests too
-scripts/packages-gpu.txt    what one with a GPU installs
+scripts/packages.txt        what the tools and the tests need besides
+scripts/packages-cpu.txt    what a machine without an NVIDIA GPU installs instead
 
-Delete a line, or a file, to have its newest version. Needs uv 0.9 or later, and the network.
+Delete a line to have its newest version. Needs uv 0.9 or later, and the network.
 """
 
 import re
@@ -17,11 +17,11 @@ from snb.settings import ROOT
 from tools.command import Fault, command_line
 
 FILES = {
-    "scripts/packages-cpu.txt": ("cpu", "tools", "dev"),
-    "scripts/packages-gpu.txt": ("gpu", "tools", "dev"),
     "requirements.txt": ("gpu",),
+    "scripts/packages.txt": ("gpu", "tools", "dev"),
+    "scripts/packages-cpu.txt": ("cpu", "tools", "dev"),
 }
-"""Each with its groups of pyproject.toml; the others start from the versions of the first."""
+"""Each with its groups of pyproject.toml, and without the pins that a file before it has."""
 TARGET = ("--python-version=3.11", "--python-platform=x86_64-unknown-linux-gnu")
 OPTIONS = (*TARGET, "--quiet", "--no-header", "--annotation-style=line")
 HEADER = "# Written by scripts/pin-packages from pyproject.toml, where the reasons are.\n"
@@ -50,11 +50,14 @@ def resolve(groups: Sequence[str], preferred: str) -> str:
 
 def main() -> int:
     command_line(__doc__).parse_args()
-    preferred = (ROOT / next(iter(FILES))).read_text(encoding="utf-8")
-    pins = {}
-    for name, groups in FILES.items():
-        pins[name] = resolve(groups, preferred)
-        preferred = re.sub(r"(?m)^torch==.*\n", "", pins[name])
-    for name, text in pins.items():
-        (ROOT / name).write_text(HEADER + text.removeprefix(HEADER), encoding="utf-8")
+    preferred = "".join((ROOT / name).read_text(encoding="utf-8") for name in FILES)
+    resolved = {}
+    for name, groups in reversed(FILES.items()):  # the largest first: what suits them all suits the image
+        resolved[name] = preferred = resolve(groups, preferred)
+    written = set[str]()
+    for name in FILES:
+        lines = {line.partition(" ")[0]: line for line in resolved[name].splitlines(keepends=True)}
+        new = "".join(line for pin, line in lines.items() if pin not in written)
+        (ROOT / name).write_text(HEADER + new, encoding="utf-8")
+        written |= lines.keys()
     return 0
