@@ -23,7 +23,7 @@ class Handler(BaseHTTPRequestHandler):
     server: "Double"
 
     def do_GET(self) -> None:
-        """One answer for `/`, /health-check and /openapi.json; /page is a page."""
+        """One answer for `/` and /health-check; /page is a page."""
         if self.path.startswith("/page"):
             self.send_error(404)
             return
@@ -31,9 +31,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         broken = "setup failed" in self.server.faults
         logs = "loading\nSetup failed: setup failed: WeightsMissing: WEIGHTS_MISSING: no such folder"
-        inputs = dict.fromkeys(("philosopher", "user_message", "max_tokens", "min_tokens", "seed"))
-        document = {"components": {"schemas": {"Input": {"properties": inputs}}}, "cog_version": "0.23.1"}
-        whole = {**document, "status": "SETUP_FAILED" if broken else "READY", "setup": {"logs": logs}}
+        status = "SETUP_FAILED" if broken else "READY"
+        whole = {"cog_version": "0.23.1", "status": status, "setup": {"logs": logs}}
         self._json(5 if "health is a number" in self.server.faults else whole)
 
     def do_POST(self) -> None:
@@ -49,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
         """A prediction, streamed."""
         faults = self.server.faults
         inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+        if self._refused():
+            return
         if inputs.get("philosopher") == "descartes" and "accepts anything" not in faults:
             self._json({"detail": "no" if "vague" in faults else "philosopher"}, 422)
             return

@@ -20,7 +20,6 @@ from tools.benchmarking import benchmark as tool
 from tools.benchmarking import workload
 from tools.benchmarking.classroom import Answer, Run, gather
 from tools.benchmarking.figures import between, figures, rows
-from tools.endpoints import dialect
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Busy, Failed, check
 from tools.endpoints.openai_endpoint import ChatCompletions
@@ -29,7 +28,6 @@ from tools.serving import local
 from tools.serving.server import Server
 
 INPUTS = workload.inputs("chat", 0)
-PROPERTIES: dict[str, Any] = {"user_message": {}, "max_tokens": {}}
 Reply = tuple[int, str, str]
 """Status, content type, content."""
 
@@ -46,9 +44,6 @@ def replying(*replies: Reply) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
         def do_PUT(self) -> None:
             self.do_POST()
-
-        def do_GET(self) -> None:
-            self.reply(*as_json({"components": {"schemas": {"Input": {"properties": PROPERTIES}}}}))
 
         def reply(self, status: int, kind: str, content: str) -> None:
             self.send_response(status)
@@ -125,16 +120,6 @@ def test_passages_are_as_long_as_the_callers_and_never_the_same_three() -> None:
 def test_no_pupil_asks_what_another_did_and_each_begins_differently() -> None:
     questions = [workload.inputs("chat", number)["user_message"] for number in range(300)]
     assert len({question.partition(". ")[0] for question in questions}) == 300
-
-
-def test_a_model_is_asked_in_its_own_words() -> None:
-    rag = workload.inputs("rag", 0)
-    known = {"user_message", "rag_context", "philosopher", "max_tokens", "min_tokens"}
-    assert dialect.adapt(rag, known) == {key: rag[key] for key in known}
-    reference = dialect.adapt(rag, {"user_message", "max_tokens"})
-    assert set(reference) == {"user_message", "max_tokens"}
-    assert "> **" in reference["user_message"]
-    assert reference["user_message"].endswith(rag["user_message"])
 
 
 def test_a_full_server_is_asked_again_and_the_wait_counts() -> None:

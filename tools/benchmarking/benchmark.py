@@ -1,4 +1,4 @@
-"""Measures answers under load: of any Cog server, of a model on Replicate, or of this package, started here.
+"""Measures answers under load: of a Cog server, of a model on Replicate, or of this package, started here.
 
 scripts/benchmark https://host                   a server that speaks Cog's HTTP
 scripts/benchmark replicate:owner/name           with REPLICATE_API_TOKEN; also owner/name:version and

@@ -5,8 +5,7 @@ import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from tools.endpoints import dialect
-from tools.endpoints.endpoint import Failed, Http, Piece, end, faults
+from tools.endpoints.endpoint import Failed, Http, Piece, end
 
 
 def own_key() -> str:
@@ -19,21 +18,15 @@ def own_key() -> str:
 
 
 class Cog:
-    """Reads once which inputs the model has.
+    """This package at `url`.
 
     Args:
         key: sent as `Authorization: Bearer`; SNB_API_KEY unless given.
-
-    Raises:
-        Failed: nothing that speaks Cog's HTTP answers at `url`.
     """
 
     def __init__(self, name: str, url: str, key: str | None = None) -> None:
         self.name, self.url = name, url
         self._http = Http(url, key=own_key() if key is None else key)
-        with faults():
-            schemas = self._http.json("GET", "/openapi.json")["components"]["schemas"]
-            self.known = frozenset(schemas["Input"]["properties"])
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
         return self.begin(inputs)[0]
@@ -44,8 +37,7 @@ class Cog:
         return self._pieces(path, inputs), lambda: self._http.json("POST", f"{path}/cancel")
 
     def _pieces(self, path: str, inputs: Mapping[str, Any]) -> Generator[Piece]:
-        body = {"input": dialect.adapt(inputs, self.known)}
-        with self._http.events("PUT", path, body) as events:
+        with self._http.events("PUT", path, {"input": dict(inputs)}) as events:
             for event in events:
                 data: Any = event.json()
                 if event.event == "output":

@@ -1,6 +1,6 @@
 """The same question in the words of different servers."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from snb.philosophers import persona
@@ -14,11 +14,3 @@ def system(inputs: Mapping[str, Any]) -> str:
 def message(inputs: Mapping[str, Any]) -> str:
     """The user turn, passages included, exactly as this package writes it."""
     return user_text(split_passages(inputs.get("rag_context", "")), inputs["user_message"])
-
-
-def adapt(inputs: Mapping[str, Any], known: Set[str]) -> dict[str, Any]:
-    """What a Cog model is sent whose inputs are `known`, and nothing else."""
-    wanted = dict(inputs)
-    if "rag_context" not in known:
-        wanted["user_message"] = message(inputs)
-    return {name: value for name, value in wanted.items() if name in known}

@@ -18,8 +18,6 @@ class ChatCompletions:
         key: sent as `Authorization: Bearer`; empty for none.
     """
 
-    known = frozenset({"philosopher", "user_message", "system_prompt", *SHARED})
-
     def __init__(self, name: str, url: str, model: str, extra: Mapping[str, Any], key: str = "") -> None:
         self.name, self._http = name, Http(url, key=key)
         self._fixed = {"model": model, "stream": True, **extra}

@@ -60,7 +60,7 @@ def reached(address: str) -> Cog | Gradio | Replicate | ChatCompletions:
     SNB_OPENAI_TOKEN.
 
     Raises:
-        Failed: it does not answer, the address is none of these, or there is no token.
+        Failed: Replicate does not answer, the address is none of these, or there is no token.
     """
     if url := url_of(address):
         return Gradio(url, url) if is_gradio(Http(url, key=hub_token(url))) else Cog(url, url)
