@@ -19,7 +19,7 @@ from tests import scripts
 from tools.benchmarking import benchmark as tool
 from tools.benchmarking import workload
 from tools.benchmarking.classroom import Answer, Run, gather
-from tools.benchmarking.figures import between, figures, rows
+from tools.benchmarking.figures import figures, rows
 from tools.endpoints.cog_endpoint import Cog
 from tools.endpoints.endpoint import Busy, Failed, check
 from tools.endpoints.openai_endpoint import ChatCompletions
@@ -84,21 +84,17 @@ def test_figures_are_those_computed_by_hand() -> None:
         "ttft_p50_s": 1,
         "ttft_p95_s": 2,
         "last_first_text_s": 3,
-        "between_tokens_p50_ms": 1000,
-        "between_tokens_p95_ms": 3000,
-        "tokens_per_second_of_a_request": 4 / 7,  # of 4 / 4 and 4 / 7
         "tokens_per_second_in_all": 8 / 8,
         "failed": 0,
         "other_length": 0,
     }
-    assert between(answer(1, 2)) == [0.5]  # two pieces of two tokens each
 
 
 def test_a_failed_request_stays_in_the_percentiles_as_one_that_never_answers() -> None:
     shown = figures([answer(1, 2), answer(failure="HTTP 500")])
     waits = shown["ttft_p50_s"], shown["ttft_p95_s"], shown["last_first_text_s"]
     assert waits == (1, math.inf, math.inf)
-    assert (shown["failed"], shown["tokens_per_second_of_a_request"]) == (1, 0)
+    assert shown["failed"] == 1
     assert shown["tokens_per_second_in_all"] == 4 / 9  # the failure took nine seconds of the server
     assert figures([answer(failure="HTTP 500")])["tokens_per_second_in_all"] == 0
 

@@ -1,4 +1,4 @@
-"""Figures of a run: percentiles and rates.
+"""Figures of a run: waits, their percentiles, and the rate.
 
 A request that failed stays in: it never got its first text (infinite), and its tokens count for nothing.
 """
@@ -6,7 +6,6 @@ A request that failed stays in: it never got its first text (infinite), and its 
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 from tools.benchmarking.classroom import Answer, Run
 from tools.benchmarking.report import Row
@@ -16,15 +15,10 @@ def figures(answers: Sequence[Answer]) -> dict[str, float]:
     """What a run shows; infinite where there was nothing to time."""
     whole = [answer for answer in answers if not answer.failure]
     waits = [math.inf if a.failure else a.times[0] - a.asked for a in answers]
-    rates = [0.0 if a.failure else a.tokens / (a.last - a.asked) for a in answers]
-    gaps = [1000 * gap for answer in whole for gap in between(answer)]
     return {
         "ttft_p50_s": percentile(waits, 0.5),
         "ttft_p95_s": percentile(waits, 0.95),
         "last_first_text_s": max(math.inf if a.failure else a.times[0] for a in answers),
-        "between_tokens_p50_ms": percentile(gaps, 0.5),
-        "between_tokens_p95_ms": percentile(gaps, 0.95),
-        "tokens_per_second_of_a_request": percentile(rates, 0.5),
         "tokens_per_second_in_all": sum(a.tokens for a in whole) / max(a.last for a in answers),
         "failed": len(answers) - len(whole),
         "other_length": sum(a.reported != a.wanted for a in whole),  # than was asked for, or not told
@@ -32,15 +26,9 @@ def figures(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The smallest of `values` that at least `share` of them do not exceed (nearest rank); inf of none."""
+    """The smallest of `values` that at least `share` of them do not exceed (nearest rank)."""
     ordered = sorted(values)
-    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.inf
-
-
-def between(answer: Answer) -> list[float]:
-    """Seconds for a token, at each piece after the first, as if all pieces had equally many tokens."""
-    share = answer.tokens / len(answer.times)
-    return [(now - before) / share for before, now in pairwise(answer.times)]
+    return ordered[math.ceil(share * len(ordered)) - 1]
 
 
 def rows(runs: Iterable[Run]) -> list[Row]:
