@@ -1,32 +1,28 @@
 /**
- * A class that asks through the project's own client, for scripts/drill. Its one argument is JSON: `{pupils, quiet,
+ * A class that asks through the project's own client, for scripts/drill. Its one argument is JSON: `{pupils,
  * questions: [{philosopher, message, maxTokens}]}`. It goes on until it is ended. The backends are those of the environment.
  * Neighbours ask different questions. Each line that it prints is an answer as JSON; times are in seconds.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { configuredBackends } from "../../client/src/backends.js";
-import { answer } from "../../client/src/failover.js";
-import { checkedInputs } from "../../client/src/inputs.js";
+import { callSNB } from "../../client/src/index.js";
 
 const PAUSE = 500; // ms between two questions of a pupil
-const { questions, pupils, quiet } = JSON.parse(process.argv[2]);
-const backends = configuredBackends();
-console.info = () => {}; // the client logs a line for each question
-if (quiet) console.warn = () => {}; // it warns of SNB_API_PREFIX, which the drill itself sets as the plan does
+const { questions, pupils } = JSON.parse(process.argv[2]);
+const names = configuredBackends().map(({ name }) => name);
+// The client logs each question, and that SNB_API_PREFIX, which the plan sets, does not fit both backends.
+console.info = console.warn = () => {};
 
-// callSNB, except that it also says who answered.
-async function ask(pupil, { philosopher, message, ...inputs }) {
+async function ask(pupil, { philosopher, message, ...options }) {
   const asked = Date.now() / 1000;
   let failure = "";
   let backend = null;
   try {
-    const task = answer(checkedInputs(philosopher, "", message, inputs), backends, {});
-    let step;
-    do step = await task.next();
-    while (!step.done);
-    if (!step.value.text) throw new Error("an answer without text");
-    backend = backends.findIndex(({ name }) => name === step.value.backend);
+    let result;
+    await callSNB(philosopher, "", message, { ...options, onResult: (given) => (result = given) });
+    if (!result.text) throw new Error("an answer without text");
+    backend = names.indexOf(result.backend);
   } catch (error) {
     failure = String(error?.message ?? error);
   }

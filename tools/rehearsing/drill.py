@@ -98,8 +98,7 @@ def questions() -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def asking(backends: Backends, pupils: int) -> Iterator[Iterator[Answer]]:
     """The answers to a class, as they come: a Node program, which ends with the block."""
-    quiet = "SNB_API_PREFIX" in backends.settings
-    asked = json.dumps({"pupils": pupils, "quiet": quiet, "questions": questions()})
+    asked = json.dumps({"pupils": pupils, "questions": questions()})
     environment = {**os.environ, **backends.settings, "SNB_BACKEND_URL": ",".join(backends.urls)}
     program = ["node", str(Path(__file__).with_name("drill.mjs")), asked]
     process = process_group.start(program, stdout=subprocess.PIPE, text=True, env=environment)
