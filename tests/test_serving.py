@@ -73,10 +73,10 @@ def test_a_mistyped_setting_is_named_before_anything_is_built(monkeypatch: pytes
     ("arguments", "said"),
     [
         (["--philosopher", "inconnu", "Bonjour"], "philosopher must be one of bergson"),
-        (["--rag-context", "absent.md", "Bonjour"], "absent.md cannot be read as UTF-8"),
-        (["--history", "latin.txt", "Bonjour"], "latin.txt cannot be read as UTF-8"),
-        (["--history", "text.json", "Bonjour"], "text.json is not JSON"),
-        (["--history", "object.json", "Bonjour"], "object.json does not hold a list"),
+        (["--rag-context", "absent.md", "Bonjour"], "rag_context cannot be read from absent.md: .*No such"),
+        (["--history", "latin.txt", "Bonjour"], "history cannot be read from latin.txt: 'utf-8' codec"),
+        (["--history", "text.json", "Bonjour"], "history cannot be read from text.json: Expecting value"),
+        (["--history", "object.json", "Bonjour"], "history cannot be read from object.json: it holds no"),
         (["--history", "turns.json", "Bonjour"], r"history\[0\].role must be one of user, assistant"),
     ],
 )

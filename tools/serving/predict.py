@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,24 @@ from tools.serving import local, schema
 from tools.serving.server import Server
 
 TYPES = {"integer": int, "number": float, "string": str}
-TURNS = 'Write the turns as [{"role": "user", "content": "…"}, …]'
+FILES = ("rag_context", "system_prompt", "history")
+"""Inputs that are read from files."""
 
 
-def text(file: str) -> str:
+def content(name: str, file: str) -> Any:
+    """What the file of an input holds: text, or for `history` a list in JSON."""
     try:
-        return Path(file).read_text(encoding="utf-8")
+        text = Path(file).read_text(encoding="utf-8")
+        return turns(text) if name == "history" else text
     except (OSError, ValueError) as error:
-        raise BadInput(f"{file} cannot be read as UTF-8: {error}", "Name a text file") from error
+        raise BadInput(f"{name} cannot be read from {file}: {error}", "--help says what it holds") from error
 
 
-def turns(file: str) -> list[Any]:
-    try:
-        found = json.loads(text(file))
-    except ValueError as error:
-        raise BadInput(f"{file} is not JSON: {error}", TURNS) from error
+def turns(text: str) -> list[Any]:
+    found = json.loads(text)
     if not isinstance(found, list):
-        raise BadInput(f"{file} does not hold a list", TURNS)
+        raise ValueError("it holds no list")
     return found
-
-
-FILES = {"rag_context": text, "system_prompt": text, "history": turns}
 
 
 def options() -> dict[str, Any]:
@@ -46,7 +44,7 @@ def options() -> dict[str, Any]:
         option = name if name == "user_message" else "--" + name.replace("_", "-")
         reading: dict[str, Any] = {"type": TYPES.get(field.get("type", "string"))}
         if name in FILES:
-            reading = {"type": FILES[name], "metavar": "FILE"}
+            reading = {"type": partial(content, name), "metavar": "FILE"}
         elif field.get("type") == "array":
             reading = {"nargs": "+", "metavar": "TEXT"}
         parser.add_argument(option, help=field["description"].replace("%", "%%"), **reading)
