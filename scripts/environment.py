@@ -46,9 +46,9 @@ def differing() -> list[str]:
 
 
 def installed(name: str) -> str:
-    """The version of a package; empty where it is absent."""
+    """The version of a package, whatever extras are wanted of it; empty where it is absent."""
     try:
-        return metadata.version(name)
+        return metadata.version(name.split("[")[0])
     except metadata.PackageNotFoundError:
         return ""
 
