@@ -73,7 +73,7 @@ def test_help_needs_no_package_and_installs_none(tmp_path: Path) -> None:
 
 
 OFFLINE = [
-    ("download-weights", "DOWNLOAD_FAILED: no network", "HF_HUB_OFFLINE=1 serves"),
+    ("download-weights", "DOWNLOAD_FAILED: no network", "set HF_HUB_OFFLINE=1"),
     ("make-standin", "DOWNLOAD_FAILED: ", "no network, SNB_BASE_MODEL=FOLDER"),
     ("pin-packages", "NOT_PINNED: ", "still install"),
 ]
