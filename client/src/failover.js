@@ -28,7 +28,7 @@ export async function* answer(inputs, backends, options) {
   const end = Date.now() + (options.timeoutMs ?? configuredTimeout(TIMEOUT));
   const attempts = [];
   const due = new Map(); // name of a backend that did not answer → { at, tries, waiting }
-  const state = { attempts, due, options, left: () => end - Date.now(), shown: false };
+  const state = { attempts, due, options, left: () => end - Date.now(), shown: false, stale: false };
   try {
     for (;;) {
       const { candidates, well } = inOrder(backends);
@@ -69,8 +69,7 @@ async function* attempt(backend, inputs, others, state) {
       Object.assign(entry, { code: error.code, reason: error.message });
       if (FINAL.includes(error.code)) throw error;
       if (state.shown && !options.onRestart) throw error;
-      if (state.shown) await options.onRestart();
-      state.shown = false;
+      state.stale = state.shown;
       if (error.code !== "BUSY") rest(backend.name);
       const waiting = error.code in WAITING;
       const tries = due.get(backend.name)?.tries ?? 0;
@@ -131,6 +130,8 @@ async function* ask(backend, inputs, others, state) {
       clearTimeout(first);
       text += value;
       if (options.streaming) {
+        if (state.stale) await options.onRestart();
+        state.stale = false;
         state.shown = true;
         yield value;
       }

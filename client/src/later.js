@@ -39,7 +39,7 @@ export async function pollSNB(text, options) {
     if (!current.id) return seen(current, { status: current.waiting, text: "" });
     const backend = await opened(current, options);
     const look = await backend.look(current.id, current.inputs, { ...current, patience: patience - pause });
-    if (look.status === "starting" && overdue(current, options)) return seen(await moved(current, options), WAKING);
+    if (look.status === "starting" && overdue(current, options)) return await replaced(current, backend, look, options);
     return seen({ ...current, next: look.next, waiting: look.status }, look);
   } catch (error) {
     return lost(handle, error, options);
@@ -85,6 +85,16 @@ function moved(handle, options, error) {
   const entry = { backend: handle.backend, code: error?.code ?? "COLD_START", reason: error?.message ?? "COLD_START: too long" };
   const attempts = [...(handle.attempts ?? []), entry];
   return begun({ ...handle, attempts, tried: [...handle.tried, handle.backend], id: null }, options);
+}
+
+/** After a long cold start: another backend that takes the question, and the first is left; if none does, it is waited for. */
+async function replaced(handle, backend, look, options) {
+  const next = await moved(handle, options).catch((error) => {
+    if (!(error instanceof SNBError)) throw error;
+  });
+  if (!next?.id) return seen({ ...handle, since: Date.now() }, look);
+  await backend.cancel(handle.id).catch(() => {});
+  return seen(next, WAKING);
 }
 
 /** Starts the question on the first backend that takes it; one that is waking up or full is waited for. */

@@ -98,7 +98,7 @@ export class Replicate {
       next = began + (error.retryAfter ?? 0);
     }
     const text = textOf(prediction);
-    if (!ended(prediction)) return { status: prediction.status, text, next };
+    if (!ended(prediction) || prediction.status === "canceled") return { status: prediction.status, text, next };
     return { status: "succeeded", text, metrics: kept(prediction).metrics };
   }
 

@@ -40,13 +40,13 @@ export class Started {
     let timer;
     await Promise.race([answer.ended, new Promise((resolve) => (timer = setTimeout(resolve, patience)))]);
     clearTimeout(timer);
-    const { text, metrics, error } = answer;
+    const { text, metrics, error, stop } = answer;
+    if (stop.signal.aborted) return { status: "canceled", text };
     if (error) throw error;
     return metrics ? { status: "succeeded", text, metrics } : { status: "processing", text };
   }
 
   cancel(id) {
     this.#answers.get(id)?.stop.abort(new SNBError("CANCELED", "the caller left"));
-    this.#answers.delete(id);
   }
 }

@@ -209,5 +209,24 @@ test("aborting cancels the prediction, and a second cancel is harmless", async (
   const handle = await startSNB("kant", "", QUESTION, LONG);
   await cancelSNB(handle);
   await cancelSNB(handle);
-  assert.equal((await pollSNB(handle)).status, "failed");
+  for (const backends of [MODEL, [MODEL, doors.cog]]) {
+    const look = await pollSNB(handle, { backends }); // nobody else is asked what was canceled
+    assert.deepEqual([look.status, look.backend], ["canceled", MODEL]);
+  }
+});
+
+test("after a long cold start another backend is asked and the first is left; if none takes the question, it is waited for", async () => {
+  const [backends, options] = [[MODEL, doors.cog], { coldStartMs: 0 }];
+  await fault({ method: "POST", cold: 60, path: "/v1/predictions" });
+  let look = { handle: await startSNB("kant", "", QUESTION, { ...OPTIONS, backends }) };
+  look = await pollSNB(look.handle, { backends, ...options });
+  assert.deepEqual([look.status, look.backend], ["starting", new URL(doors.cog).host]);
+  assert.match((await log()).at(-1).path, /cancel$/);
+  const dead = [MODEL, "http://nowhere.invalid"];
+  const before_ = (await created()).length;
+  await fault({ method: "POST", cold: 3, path: "/v1/predictions" });
+  look = { handle: await startSNB("kant", "", QUESTION, { ...OPTIONS, backends: dead }) };
+  await until(async () => (look = await pollSNB(look.handle, { backends: dead, ...options })).status !== "starting");
+  await until(async () => (look = await pollSNB(look.handle, { backends: dead, ...options })).status === "succeeded");
+  assert.equal((await created()).length, before_ + 1);
 });

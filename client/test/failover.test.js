@@ -228,6 +228,15 @@ test("after text was shown nobody else is asked, unless told to", async () => {
   });
   await host(relay(cut), async (url) => {
     first = undefined;
+    text = "";
+    const onRestart = () => assert.fail("nothing begins anew");
+    const options = { ...OPTIONS, backends: [url, "http://nowhere.invalid"], timeoutMs: 3000, onToken, onRestart };
+    await assert.rejects(callSNB("kant", "", QUESTION, options), { code: "ALL_BACKENDS_FAILED" });
+    assert.ok(text);
+  });
+  await host(relay(cut), async (url) => {
+    first = undefined;
+    text = "";
     const onRestart = () => (text = "");
     const options = { ...OPTIONS, backends: [url, doors.cog], onToken, onRestart };
     assert.equal(await callSNB("kant", "", QUESTION, options), expected);

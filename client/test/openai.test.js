@@ -102,7 +102,7 @@ real("an answer is started, read later, and canceled", async () => {
   await until(async () => (await pollSNB(long, { patienceMs: 50 })).text);
   await cancelSNB(long);
   await cancelSNB(long);
-  assert.equal((await pollSNB(long)).status, "failed");
+  assert.equal((await pollSNB(long)).status, "canceled");
 });
 
 real("a model that the provider does not have is no fault of the question", async () => {

@@ -145,6 +145,43 @@ for (const [address, told] of [["http://nowhere.invalid", /ne répond pas/], ["h
   });
 }
 
+test("Enter asks nothing while an answer is written, and what was said stays in its place", { skip }, async () => {
+  await visit({ SNB_BACKEND_URL: await answering(SHORT, 50) });
+  let asked = 0;
+  await page.route("**/api/ask", (route) => (asked++, route.continue()));
+  await ask("Que dois-je faire ?");
+  await until(async () => (await answer()).length > 0);
+  const first = await page.$("article.question");
+  await page.fill("textarea", "Pourquoi ?");
+  await page.press("textarea", "Enter");
+  await idle();
+  assert.deepEqual([asked, await page.inputValue("textarea"), (await said()).length], [1, "Pourquoi ?", 2]);
+  await page.press("textarea", "Enter");
+  await idle();
+  assert.deepEqual([asked, (await said()).length], [2, 4]);
+  assert.ok(await first.evaluate((article) => article.isConnected), "a screen reader would read it again");
+});
+
+test("a look that is lost does not lose the answer, and what is started for a pupil who leaves is stopped", { skip }, async () => {
+  await visit({ SNB_BACKEND_URL: await answering(SHORT) });
+  await page.route("**/api/ask", (route) => route.fulfill({ status: 504, body: "<html>" }));
+  const broken = [(route) => route.abort(), (route) => route.fulfill({ status: 502, body: "<html>" })];
+  const calls = [];
+  await page.route("**/api/poll", (route) => (calls.push(route.request().method()), (broken.pop() ?? ((one) => one.continue()))(route)));
+  await ask("Que puis-je savoir ?");
+  await idle();
+  assert.ok((await answer()).length > 5);
+  let start;
+  await page.route("**/api/start", (route) => (start = () => route.continue()));
+  await ask("Que puis-je espérer ?");
+  await until(() => start);
+  await page.click("text=Arrêter");
+  await idle();
+  assert.ok(!calls.includes("DELETE"));
+  await start();
+  await until(() => calls.includes("DELETE"));
+});
+
 test("stopping an answer stops the decoding", { skip }, async () => {
   await visit({ SNB_BACKEND_URL: await answering(ENDLESS) });
   const before_ = doors.canceled();

@@ -25,6 +25,7 @@ const NOTICES = {
   "135M stand-in, not the philosopher": "Modèle d’essai : il montre que le site fonctionne, non comment le philosophe parle.",
 };
 const KEY = "conversations";
+const LOOKS = 5; // that may fail in a row: a connection that breaks does not end an answer
 
 const find = (selector) => document.querySelector(selector);
 const [form, conversation, state, clock, stop] = ["#question", "#conversation", "#state", "#clock", "#stop"].map(find);
@@ -51,17 +52,21 @@ form.message.addEventListener("keydown", (event) => {
 });
 form.addEventListener("submit", (event) => {
   event.preventDefault();
+  if (leaving) return; // Enter submits also while the button is disabled
   const message = form.message.value.trim();
   form.message.value = "";
   if (message) ask(message);
 });
 stop.addEventListener("click", () => leaving?.abort());
-addEventListener("pagehide", save);
+addEventListener("pagehide", () => {
+  save();
+  leaving?.abort();
+});
 
 /** Asks and shows what comes. What had no answer goes back into the box. */
 async function ask(message) {
   const { philosopher } = kept;
-  const history = thread().flatMap(({ question, answer }) => [{ role: "user", content: question }, { role: "assistant", content: answer }]);
+  const history = thread().filter(({ answer }) => answer).flatMap(({ question, answer }) => [{ role: "user", content: question }, { role: "assistant", content: answer }]);
   const exchange = { question: message, answer: "", cut: true };
   const question = { philosopher, userMessage: message, history: history.slice(-80) };
   thread().push(exchange);
@@ -84,9 +89,9 @@ async function ask(message) {
   } catch (error) {
     state.textContent = signal.aborted ? "Réponse arrêtée." : "";
     if (!signal.aborted) find("#error").textContent = ERRORS[error.message] ?? UNKNOWN;
-    if (!exchange.answer) {
+    if (!exchange.answer && !form.message.value) {
       thread().pop();
-      form.message.value ||= message;
+      form.message.value = message;
     }
   }
   clearInterval(ticking);
@@ -116,21 +121,34 @@ async function streamed(question, exchange, signal) {
 
 async function later(question, exchange, signal, status) {
   wait(status);
-  const { handle, error } = await (await post("/api/start", question, signal)).json();
-  if (error) throw new Error(error);
-  let look = { handle };
+  const started = post("/api/start", question).then((response) => response.json()); // goes on without its reader, to be stopped
+  let look;
   try {
+    look = await unlessLeft(started, signal);
+    if (look.error) throw new Error(look.error);
     do {
-      look = await (await post("/api/poll", { handle: look.handle }, signal)).json();
+      look = await looked(look.handle, signal);
       if (look.status === "failed" || look.status === "canceled") throw new Error(look.error);
       if (look.text) write(exchange, look.text);
       else wait(look.status);
       if (look.status === "starting" || look.status === "queued") await pause(1000, signal);
     } while (look.status !== "succeeded");
     exchange.notice = look.metrics?.notice;
-  } catch (error_) {
-    if (signal.aborted) post("/api/poll", { handle: look.handle }, undefined, "DELETE");
-    throw error_;
+  } catch (error) {
+    started.then(({ handle }) => handle && post("/api/poll", { handle: look?.handle ?? handle }, undefined, "DELETE")).catch(() => {});
+    throw error;
+  }
+}
+
+/** One look at an answer. */
+async function looked(handle, signal) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await (await post("/api/poll", { handle }, signal)).json();
+    } catch (error) {
+      if (signal.aborted || tries === LOOKS) throw error;
+      await pause(tries * 1000, signal);
+    }
   }
 }
 
@@ -140,14 +158,13 @@ async function* chunks(stream) {
   for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
 }
 
-const pause = (ms, signal) =>
-  new Promise((resolve, reject) => {
-    setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-  });
+const unlessLeft = (promise, signal) =>
+  Promise.race([promise, new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true }))]);
+
+const pause = (ms, signal) => unlessLeft(new Promise((resolve) => setTimeout(resolve, ms)), signal);
 
 const post = (path, body, signal, method = "POST") =>
-  fetch(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
+  fetch(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal, keepalive: method === "DELETE" });
 
 function wait(status) {
   state.textContent = WAITS[status]?.(NAMES[kept.philosopher]) ?? "";
@@ -177,7 +194,7 @@ function show() {
   const busy = Boolean(leaving);
   find("#start").hidden = exchanges.length > 0;
   offer();
-  conversation.replaceChildren(...exchanges.flatMap(({ question, answer, notice, cut }, index) => {
+  const articles = exchanges.flatMap(({ question, answer, notice, cut }, index) => {
     const written = busy && index === exchanges.length - 1;
     const text = element("div", "text");
     render(text, answer);
@@ -185,9 +202,15 @@ function show() {
     if (cut && !written) reply.append(element("p", "note", "Réponse interrompue."));
     if (notice) reply.append(element("p", "note", NOTICES[notice] ?? notice));
     return [spoken("question", "Toi", element("p", "text", question)), reply];
-  }));
+  });
+  // Only what differs: whatever is put into a log anew, a screen reader reads again.
+  const same = articles.findIndex((article, index) => !conversation.children[index]?.isEqualNode(article));
+  for (const old of [...conversation.children].slice(same < 0 ? articles.length : same)) old.remove();
+  if (same >= 0) conversation.append(...articles.slice(same));
   conversation.setAttribute("aria-busy", String(busy));
-  form.querySelector("[type=submit]").disabled = form.philosopher.disabled = busy;
+  const submit = form.querySelector("[type=submit]");
+  submit.disabled = form.philosopher.disabled = busy;
+  if (!busy && document.activeElement === stop) submit.focus();
   stop.hidden = !busy;
 }
 
