@@ -55,6 +55,19 @@ def test_each_philosopher_answers_by_his_own_persona(cog: Server) -> None:
     assert len(lengths) == 3
 
 
+def test_zero_is_a_seed_and_without_one_the_metric_gives_the_text_again(cog: Server) -> None:
+    """So nearly uniform, whatever the model, that two seeds cannot agree on 50 tokens."""
+    how = {"max_tokens": 50, "min_tokens": 50, "temperature": 2, "top_p": 1, "top_k": 0}
+    zero, other, drawn = (ask(cog, **how, **seed) for seed in ({"seed": 0}, {"seed": 1}, {}))
+    assert zero["metrics"]["seed"] == 0
+    texts = ["".join(reply["output"]) for reply in (zero, other, drawn)]
+    assert len({*texts}) == 3
+    for seed, text in ((0, texts[0]), (drawn["metrics"]["seed"], texts[2])):
+        assert "".join(ask(cog, **how, seed=seed)["output"]) == text
+    stopped = ask(cog, **how, seed=0, stop_sequences=[texts[0][-40:-30]])
+    assert stopped["metrics"]["finish_reason"] == "stop_sequence"
+
+
 def test_the_log_has_no_word_of_a_caller_and_no_stack_trace(cog: Server, cog_log: Path) -> None:
     told = {"user_message": SECRET, "rag_context": SECRET, "system_prompt": SECRET}
     answer = "".join(ask(cog, **told, max_tokens=40, min_tokens=40)["output"])
