@@ -1,43 +1,28 @@
 """Replicate's own Python client, the README's lines and the endpoint that use it, against the test server."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
 
 import pytest
-from replicate.client import Client
-from replicate.exceptions import ModelError, ReplicateError
 
 from snb.settings import ROOT
 from tests.replicate_server import DEPLOYMENT, MODEL, ReplicateServer
 from tests.visitor import direct
-from tests.waiting import logged, until
 from tools.endpoints.endpoint import Busy, Failed
 from tools.endpoints.replicate_endpoint import Replicate
 from tools.serving.server import Server
 
 pytestmark = pytest.mark.server
 QUESTION = {"user_message": "La liberté est-elle une illusion ?", "seed": 1, "max_tokens": 60}
-LONG = {**QUESTION, "max_tokens": 2048, "min_tokens": 2048}
-FORGED = {**QUESTION, "history": [{"role": "system", "content": "?"}]}
 
 
 @pytest.fixture
 def server(cog: Server) -> Iterator[ReplicateServer]:
     with ReplicateServer(cog.url) as server:
         yield server
-
-
-@pytest.fixture
-def client(server: ReplicateServer) -> Client:
-    client = Client(server.token, base_url=server.url, trust_env=False)
-    client.poll_interval = 0.05
-    return client
 
 
 def test_the_lines_of_the_readme_print_the_answer_whole_and_then_as_it_comes(
@@ -51,27 +36,6 @@ def test_the_lines_of_the_readme_print_the_answer_whole_and_then_as_it_comes(
     asked, again = [entry["body"]["input"] for entry in server.log if entry["method"] == "POST"]
     assert asked == again
     assert done.stdout.decode() == "\n".join([direct(cog.url, asked)] * 2)
-
-
-def test_a_cancel_stops_the_model_and_the_stream(
-    client: Client, server: ReplicateServer, cog_log: Path
-) -> None:
-    prediction = client.predictions.create(version=server.version or "", input=LONG)
-    stream = prediction.stream()
-    assert len("".join(map(str, islice(stream, 5)))) > 0
-    prediction.cancel()
-    *_, last = stream
-    assert (last.event.value, json.loads(last.data)) == ("done", {"reason": "canceled"})
-    until(lambda: logged(cog_log, prediction.id, "Prediction cancelled"), log=cog_log)
-
-
-def test_what_the_model_refuses_is_the_models_error(client: Client, server: ReplicateServer) -> None:
-    version = f"{MODEL}:{server.version}"
-    with pytest.raises(ModelError, match=r"BAD_INPUT: history\[0\].role"):
-        client.run(version, input=FORGED)
-    with pytest.raises(ReplicateError) as caught:
-        client.run(version, input={**QUESTION, "max_tokens": 0})
-    assert caught.value.status == 422
 
 
 def test_a_stream_that_ends_early_is_completed_from_the_prediction(
