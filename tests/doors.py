@@ -1,7 +1,6 @@
-"""Starts what the client's tests talk to, prints where as a line of JSON, and ends with its standard input.
+"""Starts servers for the client's tests, prints where as a line of JSON, and ends with its standard input.
 
-Behind every door is one real Cog server on a tiny random model, which says, as the stand-in does, that it is
-no philosopher. The front before it, which asks for a key, is one of the doors.
+They are those of `doors`, or, with the argument "refusing", those of `refusing`.
 """
 
 import contextlib
@@ -10,42 +9,66 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from tests.hosts import KEY, behind
+from tests.hosts import KEY, behind, puppet, puppet_server
+from tests.puppet import ERRORS, error
 from tests.replicate_server import ReplicateServer
 from tests.space_page import SpacePage
-from tests.tiny import save_tiny
-from tools.serving.server import FRONT, Server
+from tools.serving.server import COG, FRONT, Server
 
 
-def main() -> None:
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        sizes = {"num_hidden_layers": 16, "max_position_embeddings": 8192}
-        base = save_tiny(folder / "base", **sizes, snb_notice="a random model")
-        settings = {
-            "SNB_BASE_MODEL": str(base),
-            "SNB_ADAPTER": "none",
-            "SNB_SLOTS": "32",
-            "SNB_PIECE_MS": "0",  # else the number of pieces would depend on who is faster
-            "SNB_API_KEY": KEY,
-            "OMP_NUM_THREADS": "1",
-        }
-        log = stack.enter_context((folder / "log").open("w"))
-        locked = stack.enter_context(Server(settings, log=log, module=FRONT))
-        from tools.rehearsing.old_space import old_space  # takes seconds to import
+def doors(stack: contextlib.ExitStack, folder: Path) -> dict[str, Any]:
+    """Behind every door is one real Cog server on a tiny random model; it says that it is no philosopher.
 
-        locked.wait()
-        cog = behind(locked)
-        replicate = stack.enter_context(ReplicateServer(cog.url))
-        space = stack.enter_context(old_space(cog))
-        page = stack.enter_context(SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log"))
-        urls = {"cog": cog.url, "locked": locked.url, "key": KEY, "log": log.name}
-        urls |= {"replicate": replicate.url, "page": page.url, "space": space}
-        print(json.dumps(urls), flush=True)
-        sys.stdin.read()
+    The front before it, which asks for a key, is one of the doors.
+    """
+    from tests.tiny import save_tiny  # takes seconds to import
+
+    sizes = {"num_hidden_layers": 16, "max_position_embeddings": 8192}
+    base = save_tiny(folder / "base", **sizes, snb_notice="a random model")
+    settings = {
+        "SNB_BASE_MODEL": str(base),
+        "SNB_ADAPTER": "none",
+        "SNB_SLOTS": "32",
+        "SNB_PIECE_MS": "0",  # else the number of pieces would depend on who is faster
+        "SNB_API_KEY": KEY,
+        "OMP_NUM_THREADS": "1",
+    }
+    log = stack.enter_context((folder / "log").open("w"))
+    locked = stack.enter_context(Server(settings, log=log, module=FRONT))
+    from tools.rehearsing.old_space import old_space  # takes seconds too, while the server boots
+
+    locked.wait()
+    cog = behind(locked)
+    replicate = stack.enter_context(ReplicateServer(cog.url))
+    space = stack.enter_context(old_space(cog))
+    page = stack.enter_context(SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log"))
+    urls = {"cog": cog.url, "locked": locked.url, "replicate": replicate.url, "page": page.url}
+    return {**urls, "space": space, "key": KEY, "log": log.name}
+
+
+def refusing(stack: contextlib.ExitStack, folder: Path) -> dict[str, Any]:
+    """Servers that say what a test wants them to, and what each error says.
+
+    The contract is predict.py's own, before the service of tests/puppet.py.
+    """
+    puppet(folder, "set-up", "go-on", places=32)
+    contract = folder / "predict.py"  # a server of another version than the client's
+    contract.write_text(contract.read_text("utf-8").replace("le=2048", "le=1024"), "utf-8")
+    cog = stack.enter_context(puppet_server(folder, COG))
+    front = stack.enter_context(puppet_server(folder, SNB_API_KEY=KEY))
+    page = stack.enter_context(SpacePage({"SNB_BACKEND_URL": cog.url}, folder / "page.log"))
+    replicate = stack.enter_context(ReplicateServer(cog.url))
+    front.wait()
+    urls = {"cog": cog.url, "front": front.url, "page": page.url, "replicate": replicate.url}
+    return {**urls, "key": KEY, "sentences": {code: str(error(code)) for code in ERRORS}}
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was started ends too
-    main()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        start = refusing if sys.argv[1:] == ["refusing"] else doors
+        print(json.dumps(start(stack, folder)), flush=True)
+        sys.stdin.read()

@@ -18,9 +18,9 @@ export function python(args, options) {
   return spawn(program, args, { cwd: ROOT, stdio: ["pipe", "pipe", "inherit"], ...options });
 }
 
-/** Starts all servers; resolves to their addresses, and to `close()`, which ends them. */
-export async function start(module = "tests.doors") {
-  const child = python(["-m", module]);
+/** Starts all servers, or those of another name; resolves to their addresses, and to `close()`, which ends them. */
+export async function start(...which) {
+  const child = python(["-m", "tests.doors", ...which]);
   const close = () => new Promise((resolve) => child.once("exit", resolve).stdin.end());
   for await (const line of createInterface({ input: child.stdout })) {
     if (line.startsWith("{")) return { urls: JSON.parse(line), close };

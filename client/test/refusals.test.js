@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import { callSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
 import { environment, start, until } from "./doors.js";
 
-const { urls, close } = await start("tests.refusing");
+const { urls, close } = await start("refusing");
 const MODEL = "replicate:owner/spinoza";
 const DOORS = { "Cog's server": urls.cog, "the front": urls.front, "the page": urls.page, Replicate: MODEL };
 const OWN = { BAD_INPUT: "BAD_INPUT", PROMPT_TOO_LONG: "BAD_INPUT", DEADLINE: "BUSY" }; // any other is the backend's fault
