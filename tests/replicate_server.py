@@ -56,8 +56,7 @@ class Fault:
         status: the reply, with `headers` and `body` (a text is sent as a page), in place of the API's.
         cold: the prediction that is created waits so many seconds for its instance.
         setup_failed: that instance's `setup()` fails.
-        cut: `{"after": count, "inside": "" | "event" | "character"}` ends a stream after so many events, or
-            after that inside the next event, or in the next character of several bytes.
+        cut: ends a stream within the event after so many.
     """
 
     method: str
@@ -68,7 +67,7 @@ class Fault:
     body: Any = None
     cold: float = 0
     setup_failed: bool = False
-    cut: dict[str, Any] = field(default_factory=dict)
+    cut: int | None = None
 
     def takes(self, request: Request) -> bool:
         """Whether a request meets it; uses it once if so."""
@@ -87,20 +86,11 @@ class Fault:
         """A stream, cut."""
         count = 0
         async for event in events:
-            if self.cut and count >= self.cut["after"]:
-                part = part_of(event, self.cut["inside"])
-                if part is not None:
-                    yield part
-                    return
+            if count == self.cut:
+                yield event[: event.index(b"data:") + 3]
+                return
             yield event
             count += 1
-
-
-def part_of(event: bytes, inside: str) -> bytes | None:
-    """What is sent of the event in which a stream ends; None if it does not end there."""
-    if inside == "character":
-        return next((event[: index + 1] for index, byte in enumerate(event) if byte >= 0xC0), None)
-    return event[: event.index(b"data:") + 3] if inside else b""
 
 
 def problem(status: int, detail: str, title: str = "") -> JSONResponse:
@@ -246,7 +236,6 @@ class ReplicateServer:
             route("/v1/predictions/{id}/cancel", self._cancel, "POST"),
             route("/v1/streams/{id}", self._stream),
             route(f"/v1/models/{MODEL}", self._model),
-            route(f"/v1/models/{MODEL}/versions/{{id}}", self._version),
             route(f"/v1/deployments/{DEPLOYMENT}/predictions", self._create, "POST"),
             Route("/_test/log", self._show_log),
             Route("/_test/faults", self._change_faults, methods=["POST", "DELETE"]),
@@ -360,10 +349,6 @@ class ReplicateServer:
         url, latest = f"https://replicate.com/{MODEL}", self._shown_version() if self.version else None
         described = {"url": url, "owner": owner, "name": name, "description": "", "visibility": "public"}
         return JSONResponse(described | {"run_count": 0, "latest_version": latest} | dict.fromkeys(ABSENT))
-
-    async def _version(self, *_: object) -> Response:
-        """https://replicate.com/docs/reference/http#models.versions.get"""
-        return JSONResponse(self._shown_version())
 
     def _shown_version(self) -> dict[str, Any]:
         cog = {"cog_version": metadata.version("cog"), "openapi_schema": self._schema}

@@ -41,7 +41,7 @@ def test_the_lines_of_the_readme_print_the_answer_whole_and_then_as_it_comes(
 def test_a_stream_that_ends_early_is_completed_from_the_prediction(
     cog: Server, server: ReplicateServer
 ) -> None:
-    server.fail("GET", "/v1/streams", cut={"after": 3, "inside": "event"})
+    server.fail("GET", "/v1/streams", cut=3)
     pieces = list(Replicate(MODEL, server.token, server.url).ask(QUESTION))
     assert len(pieces) == 4
     assert "".join(piece.text for piece in pieces) == direct(cog.url, QUESTION)

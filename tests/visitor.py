@@ -35,7 +35,6 @@ class Visitor:
             if message["msg"] == "log":
                 yield "log", message["title"]
             elif message["msg"] == "process_generating" and message["output"]["data"][0]:
-                self.event = message["event_id"]
                 yield "text", message["output"]["data"][0]
             elif message["msg"] == "process_completed":
                 output = message["output"]
@@ -52,11 +51,6 @@ class Visitor:
         while next(answer)[0] != "text":
             pass
         return answer
-
-    def stop(self) -> None:
-        """Presses the stop button."""
-        job = {"session_hash": self.session, "fn_index": self.endpoint["number"], "event_id": self.event}
-        self.client.post("/gradio_api/cancel", json=job).raise_for_status()
 
 
 def direct(url: str, inputs: dict[str, Any]) -> str:

@@ -161,7 +161,7 @@ test("a throttled look waits, and the prediction goes on", async () => {
 
 test("a prediction outlives errors of the looks at it", async () => {
   const text = await asked(MODEL);
-  await fault({ method: "GET", path: "/v1/streams", cut: { after: 1 } });
+  await fault({ method: "GET", path: "/v1/streams", cut: 1 });
   await fault({ method: "GET", path: "/v1/predictions", status: 500, times: 2 });
   assert.equal(await asked(MODEL), text);
 });
