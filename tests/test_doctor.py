@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from snb.settings import ROOT
 from snb.weights.checkpoint import CARD
 from snb.weights.lock import NAME
+from tests import scripts
 from tests.hub import Fault
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, LOGIN, Sound, sound
@@ -142,13 +143,12 @@ def test_each_broken_project_is_named_by_its_own_code(
 
 
 def test_the_command_prints_a_line_for_each_finding_and_ends_with_the_worst(
-    made: Sound, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Sound, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["doctor", MODEL, "--hardware", "t4"])
-    assert doctor.main() == 0
+    assert scripts.code("doctor", MODEL, "--hardware", "t4") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "error: 0, not checked: 0, warning: 0, ok: 13"
     lose_private_adapter(made)
-    assert doctor.main() == 1
+    assert scripts.code("doctor", MODEL, "--hardware", "t4") == 1
     assert "error        WEIGHTS_PRIVATE: adapter school/adapter" in capsys.readouterr().out
 
 

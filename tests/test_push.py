@@ -5,16 +5,16 @@ server, whose model has a new version once the stand-in has "pushed".
 """
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from snb.errors import WeightsMissing
+from tests import scripts
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, NEW, OLD, TOKEN, Sound, sound
-from tools.publishing import build_context, image, push
+from tools.publishing import build_context, push
 from tools.publishing.image import NotBuilt
 from tools.publishing.published import ApiSilent
 from tools.publishing.push import NotPublished
@@ -65,23 +65,19 @@ def test_a_version_that_fails_the_smoke_test_is_named_with_the_way_back(made: So
     assert f"call {MODEL}:{OLD}" in failure.value.cure
 
 
-def test_a_push_that_fails_leaves_the_version_that_was_there(made: Sound) -> None:
+@pytest.mark.parametrize(
+    ("body", "said"), [("sys.exit(3)", "cog push ended with 3; the"), ("", "after 1 s the")]
+)
+def test_a_push_that_fails_or_brings_no_version_leaves_the_one_that_was_there(
+    made: Sound, monkeypatch: pytest.MonkeyPatch, body: str, said: str
+) -> None:
     made.api.second = OLD
-    made.program("cog", "sys.exit(3)")
-    with pytest.raises(NotPublished, match=f"cog push ended with 3; the latest version is still {OLD}"):
+    made.program("cog", body)
+    monkeypatch.setattr(push, "WAIT", 1.0)
+    with pytest.raises(NotPublished, match=f"{said} latest version is still {OLD}"):
         publish(made)
     assert made.calls("smoke-test") == []
     assert list((made.root / build_context.STAGE).iterdir()) == []
-
-
-def test_a_version_that_does_not_come_is_not_waited_for_for_ever(
-    made: Sound, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made.api.second = OLD
-    monkeypatch.setattr(push, "WAIT", 1.0)
-    with pytest.raises(NotPublished, match=f"after 1 s the latest version is still {OLD}"):
-        publish(made)
-    assert made.calls("smoke-test") == []
 
 
 @pytest.mark.parametrize("token", ["", "r8_another", "r8_é", "r8_a\n"])
@@ -107,16 +103,11 @@ def test_what_an_interrupted_push_left_goes_and_cogs_cache_stays(made: Sound) ->
     assert (made.root / "predict.py").exists()
 
 
-def command(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["push", MODEL, "--hardware", "l40s"])
-    return push.main()
-
-
 def test_the_command_prints_the_version_alone_and_warnings_do_not_stop_it(
-    made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    made: Sound, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made.write("corpus.txt", "Nous ne désirons pas une chose parce qu’elle est bonne.\n" * 20_000)
-    assert command(monkeypatch) == 0
+    assert scripts.code("push", MODEL, "--hardware", "l40s") == 0
     written = capfd.readouterr()
     assert written.out == f"{NEW}\n"
     assert "SECRETS_SKIMMED" in written.err
@@ -131,7 +122,7 @@ def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
         made.write("essai.ipynb", "hf_" + "a1B2" * 8)
     else:
         monkeypatch.setenv("REPLICATE_API_TOKEN", "r8_another")
-    assert command(monkeypatch) == 1
+    assert scripts.code("push", MODEL, "--hardware", "l40s") == 1
     written = capfd.readouterr()
     assert written.out == ""
     assert f"\n{fault:<11}  " in written.err
@@ -142,17 +133,16 @@ def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
 # scripts/image
 
 
-def built(made: Sound, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[int, list[list[str]]]:
-    monkeypatch.setattr("sys.argv", ["image", IMAGE, *options])
-    code = image.main()
+def built(made: Sound, *options: str) -> tuple[int, list[list[str]]]:
+    code = scripts.code("image", IMAGE, *options)
     return code, [call["words"][1:] for call in made.calls("docker") if call["words"][0] == "build"]
 
 
 def test_an_image_is_built_of_the_code_then_of_prepared_weights_then_its_door(
-    made: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    made: Sound, capfd: pytest.CaptureFixture[str]
 ) -> None:
     weights, deploy = made.prepare("nf4"), made.root / "deploy"
-    code, commands = built(made, monkeypatch)
+    code, commands = built(made)
     out, said = capfd.readouterr()
     assert (code, out.split()) == (0, [IMAGE, f"{IMAGE}-porte"])
     assert "BUILD: computed" in said
@@ -166,19 +156,19 @@ def test_an_image_is_built_of_the_code_then_of_prepared_weights_then_its_door(
     ]
 
 
-def test_an_image_without_weights_is_asked_for_by_name(made: Sound, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_without_weights_is_asked_for_by_name(made: Sound) -> None:
     with pytest.raises(WeightsMissing, match="there are none"):
-        built(made, monkeypatch)
-    code, [whole, _] = built(made, monkeypatch, "--without-weights")
+        built(made)
+    code, [whole, _] = built(made, "--without-weights")
     assert code == 0
     assert whole[-3:-1] == ["--target", "code"]
 
 
-def test_nothing_is_built_of_a_project_with_a_fault(made: Sound, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_built_of_a_project_with_a_fault(made: Sound) -> None:
     made.prepare("nf4")
     made.write(".env", "A=1\n")
-    assert built(made, monkeypatch) == (1, [])
+    assert built(made) == (1, [])
     (made.root / ".env").unlink()
     made.program("docker", "sys.exit(sys.argv[1] == 'build' and 4 or print('28.0.0'))")
     with pytest.raises(NotBuilt, match="docker build ended with 4"):
-        built(made, monkeypatch)
+        built(made)
