@@ -25,6 +25,7 @@ from tools.serving.server import FRONT, Server, free_port
 
 DEPLOY = ROOT / "deploy"
 KEY = "a-key-of-the-operator"
+AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 GIVEN = {"SNB_IMAGE": "registry.example.org/owner/spinoza:1", "SNB_API_KEY": KEY}
 """What compose.yaml cannot do without."""
 SKYPILOT = """
@@ -146,6 +147,13 @@ def status_code(url: str) -> int:
         return httpx.get(url, timeout=120).status_code
     except httpx.TransportError:
         return 0
+
+
+def answers(url: str) -> None:
+    """Fails unless the puppet there takes a question, with the key, and answers it."""
+    question = {"input": {"user_message": "Bonjour", "max_tokens": 1}}
+    reply = httpx.post(f"{url}/predictions", json=question, headers=AUTHORIZED, timeout=600)
+    assert reply.json()["output"] == ["0 "]
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

@@ -8,14 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.hosts import DEPLOY, KEY, door, environment, puppet, puppet_server, status_code, tools
+from tests.hosts import AUTHORIZED, DEPLOY, KEY, door, environment, puppet, puppet_server, status_code, tools
 from tests.waiting import until
 from tools.serving.server import free_port
 
 SECRET = "prénom-du-pupille"
 EVENTS = {"Accept": "text/event-stream"}
 LONG = {"max_tokens": 2}
-AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from snb.front import process_group
 from snb.settings import ROOT
-from tests.hosts import KEY, puppet, status_code
+from tests.hosts import KEY, answers, puppet, status_code
 from tests.waiting import running, until
 from tools.serving import schema
 from tools.serving.server import free_port
 
 pytestmark = pytest.mark.server
-QUESTION = {"input": {"user_message": "a", "max_tokens": 1}}
 RESTARTS = 'while :; do "$@"; done'
 """For sh: what `restart: always` does with a command."""
 SMALL_DISK = 'mount --bind . /mnt && mount -t tmpfs -o size=1m none /tmp && cd /mnt && exec "$@"'
@@ -41,17 +39,6 @@ class Container:
 
     def well(self) -> bool:
         return status_code(f"{self.url}/health-check") == 200
-
-    def answers(self) -> None:
-        """Fails unless it takes a question and answers it."""
-        headers = {"Authorization": f"Bearer {KEY}"}
-        reply = httpx.post(
-            f"{self.url}/predictions",
-            json=QUESTION,
-            headers=headers,
-            timeout=600,
-        )
-        assert reply.json()["output"] == ["0 "]
 
 
 @contextlib.contextmanager
@@ -86,7 +73,7 @@ def test_whichever_process_is_killed_all_end_and_are_started_again(tmp_path: Pat
             before[number].kill()
             until(functools.partial(gone, before))
             until(here.well)
-            here.answers()
+            answers(here.url)
 
 
 @pytest.mark.skipif(ROOT.is_relative_to("/tmp"), reason="the small disk would hide the project")
@@ -96,7 +83,7 @@ def test_whichever_process_is_killed_all_end_and_are_started_again(tmp_path: Pat
 )
 def test_a_full_disk_ends_it_and_it_is_back_when_there_is_room(tmp_path: Path) -> None:
     with container(tmp_path, "unshare", "-m", "sh", "-c", SMALL_DISK, "sh") as here:
-        here.answers()
+        answers(here.url)
         before = here.processes()
         full = Path(f"/proc/{before[0].pid}/root/tmp/full")
         with contextlib.suppress(OSError), full.open("wb", buffering=0) as file:
@@ -107,7 +94,7 @@ def test_a_full_disk_ends_it_and_it_is_back_when_there_is_room(tmp_path: Path) -
         assert "No space left on device" in (tmp_path / "log").read_text()
         until(lambda: remove(here))
         until(here.well)
-        here.answers()
+        answers(here.url)
 
 
 def gone(processes: list[psutil.Process]) -> bool:

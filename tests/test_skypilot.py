@@ -11,7 +11,7 @@ import pytest
 
 from snb.front.process_group import end, start
 from snb.settings import ROOT, Settings
-from tests.hosts import KEY, composed, door, puppet, puppet_server, skypilot, status_code
+from tests.hosts import KEY, answers, composed, door, puppet, puppet_server, skypilot, status_code
 from tests.waiting import until
 from tools.endpoints.cog_endpoint import status
 from tools.endpoints.endpoint import Http
@@ -20,7 +20,6 @@ from tools.serving.server import free_port
 
 pytestmark = pytest.mark.slow  # SkyPilot takes seconds to import
 HELD = {"input": {"user_message": "Bonjour"}}
-QUESTION = {"input": {"user_message": "Bonjour", "max_tokens": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +70,7 @@ def test_the_job_serves_and_ends_as_failed_where_the_server_never_would(
         until(lambda: state() == "STARTING")
         (folder / "set-up").touch()
         until(lambda: state() == "READY")
-        headers = {"Authorization": f"Bearer {KEY}"}
-        answer = httpx.post(f"{url}/predictions", json=QUESTION, headers=headers, timeout=600)
-        assert answer.json()["output"] == ["0 "]
+        answers(url)
         assert process.poll() is None
         (folder / "sick").touch()
         assert process.wait(timeout=600) == 1
