@@ -5,7 +5,6 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from backend import Backends, configured
 from gradio_client import Client  # type: ignore[import-untyped]
+from guard import MAX_BODY
+from refusal import Refusal
 
 from snb.front.connection import HURRY
 from snb.front.port import reserve
@@ -23,17 +25,11 @@ from snb.settings import ROOT
 from tests.conftest import NOTICE
 from tests.hosts import puppet, puppet_server
 from tests.replicate_server import ReplicateServer
-from tests.space_page import SPACE, SpacePage
+from tests.space_page import SpacePage
 from tests.tiny import save_tiny
 from tests.visitor import Visitor, direct
 from tests.waiting import until
 from tools.serving.server import Server
-
-sys.path.insert(0, str(SPACE))
-
-from backend import Backends, configured
-from guard import MAX_BODY
-from refusal import Refusal
 
 SECRET = "secretissime"
 TURNED_AWAY = """

@@ -1,28 +1,23 @@
 """What the existing front end sends to deploy/space, in each of its versions, and each Gradio's histories."""
 
 import asyncio
-import sys
 import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from backend import Backends
+from chat import chat_function_of
 from hypothesis import example, given
 from hypothesis import strategies as st
+from message import answered, continued, turns, unpacked
+from refusal import Refusal
+from routes import CHATS, by_whom, prefixed
 
 from snb.philosophers import names, persona
 from snb.prompt import QUESTION as OWN_QUESTION
 from snb.prompt import SOURCES as OWN_CONTEXT
-from tests.space_page import SPACE
 from tests.test_space_parts import Scripted
-
-sys.path.insert(0, str(SPACE))
-
-from backend import Backends
-from chat import chat_function_of
-from message import answered, continued, turns, unpacked
-from refusal import Refusal
-from routes import CHATS, by_whom, prefixed
 
 WHO = {"Henri Bergson": "bergson", "Emmanuel Kant": "kant", "Spinoza": "spinoza"}
 PARAGRAPHS = (

@@ -17,26 +17,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import visitor
+from backend import Backend, Backends, configured
+from chat import answer_of, with_beats
+from cog_backend import Cog
+from engine_inside import EngineInside
 from gradio.context import LocalContext
 from httpx2 import Response
 from huggingface_hub import SpaceCard
+from page import SESSIONS, gradio_app
+from refusal import Refusal, of_response
+from words import ERRORS, NOTES, PHILOSOPHERS, STATES, WAITING
 
 from snb.philosophers import names
 from snb.service import Service
 from snb.settings import ROOT
 from tests.space_page import SPACE
 from tools.serving import schema
-
-sys.path.insert(0, str(SPACE))
-
-import visitor
-from backend import Backend, Backends, configured
-from chat import answer_of, with_beats
-from cog_backend import Cog
-from engine_inside import EngineInside
-from page import SESSIONS, gradio_app
-from refusal import Refusal, of_response
-from words import ERRORS, NOTES, PHILOSOPHERS, STATES, WAITING
 
 
 # A program that loads gradio.
