@@ -6,6 +6,7 @@ What the real server does, the tests ask the real server.
 import json
 import threading
 import time
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,6 +16,8 @@ FRENCH = (
 )
 STEP = 0.004
 """Seconds for a token, so that an answer takes time to write."""
+Reply = tuple[int, str, str]
+"""Status, content type, content."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,6 +40,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """A cancel, or a question in OpenAI's form."""
+        if self._replied():
+            return
         if self.path == "/v1/chat/completions":
             self._complete()
             return
@@ -46,16 +51,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """A prediction, streamed."""
-        faults = self.server.faults
-        inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+        if self._replied():
+            return
+        faults, inputs = self.server.faults, self._body()["input"]
         if self._refused():
             return
         if inputs.get("philosopher") == "descartes" and "accepts anything" not in faults:
             self._json({"detail": "no" if "vague" in faults else "philosopher"}, 422)
             return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
+        self._send(200, "text/event-stream")
         if "stalls" in faults:
             self.server.over.wait()
         words, count = FRENCH.split(), max(inputs.get("min_tokens", 0), 48)
@@ -71,16 +75,22 @@ class Handler(BaseHTTPRequestHandler):
             self._event("completed", {"status": "succeeded", "metrics": metrics})
 
     def _complete(self) -> None:
-        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.server.asked.append(self._body())
         if self._refused():
             return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
+        self._send(200, "text/event-stream")
         chunks = [json.dumps({"choices": [{"delta": {"content": f"{word} "}}]}) for word in FRENCH.split()]
         for chunk in (*chunks, "[DONE]"):
             self.wfile.write(f"data: {chunk}\n\n".encode())
             time.sleep(STEP)
+
+    def _replied(self) -> bool:
+        """Whether there are replies that a test has given, of which the next is sent."""
+        replies, asked = self.server.replies, self.server.asked
+        if replies:
+            asked.append(self._body())
+            self._send(*replies[min(len(asked), len(replies)) - 1])
+        return bool(replies)
 
     def _refused(self) -> bool:
         """Whether a key is wanted and has not come, which is answered."""
@@ -92,10 +102,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"event: {event}\ndata: {json.dumps(data)}\n\n".encode())
 
     def _json(self, value: Any, status: int = 200) -> None:
+        self._send(status, "application/json", json.dumps(value))
+
+    def _send(self, status: int, kind: str, content: str = "") -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
+        if status == 429:
+            self.send_header("Retry-After", "1")
         self.end_headers()
-        self.wfile.write(json.dumps(value).encode())
+        self.wfile.write(content.encode())
+
+    def _body(self) -> Any:
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
 
     def log_message(self, *_: object) -> None:
         """Nothing: the test says what was wrong."""
@@ -107,15 +125,16 @@ class Double(ThreadingHTTPServer):
     Args:
         faults: what is broken.
         key: what it wants as `Authorization: Bearer`; without one it lets everybody in.
+        replies: what it says to each question instead, and the last from then on.
     """
 
     daemon_threads = True
     block_on_close = False  # a stalled answer ends with the process
 
-    def __init__(self, *faults: str, key: str = "") -> None:
+    def __init__(self, *faults: str, key: str = "", replies: Sequence[Reply] = ()) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.faults, self.key = set(faults), key
+        self.faults, self.key, self.replies = set(faults), key, replies
         self.canceled: set[str] = set()
         self.asked: list[dict[str, Any]] = []
         self.over = threading.Event()

@@ -3,10 +3,7 @@
 import contextlib
 import json
 import math
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import pytest
 
 from snb.philosophers import persona
 from tests import scripts
+from tests.cog_double import Double, Reply
 from tools.benchmarking import benchmark as tool
 from tools.benchmarking import workload
 from tools.benchmarking.classroom import Answer, Run, gather
@@ -28,34 +26,6 @@ from tools.serving import local
 from tools.serving.server import Server
 
 INPUTS = workload.inputs("chat", 0)
-Reply = tuple[int, str, str]
-"""Status, content type, content."""
-
-
-@contextlib.contextmanager
-def replying(*replies: Reply) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A server on loopback that gives each reply once, and the last from then on; and what it was asked."""
-    asked: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.reply(*replies[min(len(asked), len(replies)) - 1])
-
-        def do_PUT(self) -> None:
-            self.do_POST()
-
-        def reply(self, status: int, kind: str, content: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Retry-After", "1" if status == 429 else "")
-            self.end_headers()
-            self.wfile.write(content.encode())
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
 
 
 def as_json(value: Any, status: int = 200) -> Reply:
@@ -120,9 +90,9 @@ def test_no_pupil_asks_what_another_did_and_each_begins_differently() -> None:
 
 def test_a_full_server_is_asked_again_and_the_wait_counts() -> None:
     full = [as_json({"detail": "full"}, status) for status in (429, 409, 503)]
-    with replying(*full, cog_answer()) as (url, asked):
-        [heard] = gather(Cog("cog", url), [INPUTS])
-    assert (heard.failure, heard.reported, len(heard.times), len(asked)) == ("", 64, 2, 4)
+    with Double(replies=[*full, cog_answer()]) as server:
+        [heard] = gather(Cog("cog", server.url), [INPUTS])
+    assert (heard.failure, heard.reported, len(heard.times), len(server.asked)) == ("", 64, 2, 4)
     assert heard.times[0] >= 1  # as the 429 wanted
 
 
@@ -145,8 +115,8 @@ def test_a_wait_that_no_clock_can_keep_is_none(wait: str, seconds: float) -> Non
     ],
 )
 def test_a_request_that_fails_says_why(broken: Reply, reason: str) -> None:
-    with replying(broken) as (url, _):
-        [heard] = gather(Cog("cog", url), [INPUTS])
+    with Double(replies=[broken]) as server:
+        [heard] = gather(Cog("cog", server.url), [INPUTS])
     assert reason in heard.failure
 
 
@@ -160,15 +130,16 @@ def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
     vllm = as_events(chunk("Bon", 1), chunk("jour", 3, "length"), "data: [DONE]")
     transformers = as_events(chunk("Bonjour"), chunk("", 3, "length"))
     broken = [as_events(chunk("Bon")), as_events('data: {"error": "out of memory"}')]
-    with replying(vllm, transformers, *broken) as (url, asked):
-        endpoint = ChatCompletions("peer", f"{url}/v1", "model", {"top_k": 20})
+    with Double(replies=[vllm, transformers, *broken]) as server:
+        endpoint = ChatCompletions("peer", f"{server.url}/v1", "model", {"top_k": 20})
         for pieces in ([("Bon", 1), ("jour", 3)], [("Bonjour", None), ("", 3)]):
             assert [(piece.text, piece.tokens) for piece in endpoint.ask(INPUTS)] == pieces
         for reason in ("ended before", "out of memory"):
             with pytest.raises(Failed, match=reason):
                 list(endpoint.ask(INPUTS))
-    assert asked[0]["messages"][0] == {"role": "system", "content": persona("spinoza")}
-    assert [asked[0][name] for name in ("max_tokens", "top_k", "stream")] == [64, 20, True]
+    asked = server.asked[0]
+    assert asked["messages"][0] == {"role": "system", "content": persona("spinoza")}
+    assert [asked[name] for name in ("max_tokens", "top_k", "stream")] == [64, 20, True]
 
 
 @pytest.mark.server
@@ -195,8 +166,8 @@ def test_the_tool_reports_a_request_that_fails_and_ends_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--concurrency", "2", "--rounds", "1", "--output", str(tmp_path)]
-    with replying(cog_answer(), cog_answer(), as_json({"detail": "no"}, 500)) as (url, _):
-        assert scripts.code("benchmark", url, *options) == 1
+    with Double(replies=[cog_answer(), cog_answer(), as_json({"detail": "no"}, 500)]) as server:
+        assert scripts.code("benchmark", server.url, *options) == 1
     assert "1 failed: HTTP 500" in capsys.readouterr().err
     [shown] = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["tables"]["figures"]
     assert (shown["failed"], shown["ttft_p95_s"]) == (1, None)
