@@ -27,11 +27,10 @@ from safetensors.torch import save
 from snb.settings import ROOT, Settings
 from snb.weights import fetch, prepared
 from snb.weights.hub import Hub
-from snb.weights.lock import NAME, Entry, Lock, digests
-from snb.weights.prepared import Card, Origin
 from tests.hub import LoopbackHub, loopback_hub
 from tests.replicate_server import MODEL, ReplicateServer
 from tests.tiny import save_tiny
+from tools.preparing import preparation
 from tools.publishing import doctor, image, layers, secret_scan
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
@@ -118,16 +117,10 @@ class Sound:
         file.chmod(0o755)
 
     def prepare(self, precision: str) -> Path:
-        """Prepared weights in form: the base's files, with a card and a lock of their own."""
+        """Weights prepared of base and adapter."""
         folder = self.root / "weights" / prepared.FOLDER
-        shutil.copytree(self.weights(BASE), folder, ignore=shutil.ignore_patterns(".cache", NAME))
-        base, adapter = (Origin(n, "main", self.hub.commits[n, "main"], "") for n in (BASE, ADAPTER))
-        Card(precision, base, adapter, tools={}, device="cpu").write(folder)
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        shas = zip(files, digests(files), strict=True)
-        Lock("prepared", precision, "", {p.name: Entry(p.stat().st_size, sha) for p, sha in shas}).write(
-            folder
-        )
+        settings = Settings(base_model=BASE, adapter=ADAPTER, weights_dir=folder.parent, device="cpu")
+        preparation.prepare(preparation.Recipe.of(settings, precision), folder)
         self.configure({"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": ADAPTER})
         return folder
 
