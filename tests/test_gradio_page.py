@@ -289,6 +289,11 @@ def test_replicate_is_asked_waited_for_and_canceled(cog: Server) -> None:
     async def asked(backends: Backends) -> str:
         return "".join([piece async for piece in backends.ask(HOW, print)])
 
+    async def asked_before_and_after_a_push() -> None:
+        same = backends("owner/spinoza")
+        for replicate._id in ("1" * 64, "2" * 64):  # another version is refused
+            assert await asked(same) == direct(cog.url, HOW)
+
     async def left(backends: Backends) -> None:
         """Goes away while the model wakes up."""
         told = asyncio.Event()
@@ -301,6 +306,7 @@ def test_replicate_is_asked_waited_for_and_canceled(cog: Server) -> None:
     with ReplicateServer(cog.url) as replicate:
         for model in ("owner/spinoza", "deployments/owner/classe"):
             assert asyncio.run(asked(backends(model))) == direct(cog.url, HOW)
+        asyncio.run(asked_before_and_after_a_push())
         with pytest.raises(Refusal, match="UNAUTHORIZED: "):
             asyncio.run(asked(backends("owner/spinoza", REPLICATE_API_TOKEN="wrong")))
         replicate.fail("POST", "/v1/predictions", cold=600)

@@ -216,15 +216,16 @@ test("aborting cancels the prediction, and a second cancel is harmless", async (
 });
 
 test("after a long cold start another backend is asked and the first is left; if none takes the question, it is waited for", async () => {
-  const [backends, options] = [[MODEL, doors.cog], { coldStartMs: 0 }];
-  await fault({ method: "POST", cold: 60, path: "/v1/predictions" });
+  const [slow, options] = ["replicate:deployments/owner/classe", { coldStartMs: 0 }]; // no other test has made it rest
+  const backends = [slow, doors.cog];
+  await fault({ method: "POST", cold: 60, path: "/v1/deployments/owner/classe/predictions" });
   let look = { handle: await startSNB("kant", "", QUESTION, { ...OPTIONS, backends }) };
   look = await pollSNB(look.handle, { backends, ...options });
   assert.deepEqual([look.status, look.backend], ["starting", new URL(doors.cog).host]);
   assert.match((await log()).at(-1).path, /cancel$/);
-  const dead = [MODEL, "http://nowhere.invalid"];
+  const dead = [slow, "http://nowhere.invalid"];
   const before_ = (await created()).length;
-  await fault({ method: "POST", cold: 3, path: "/v1/predictions" });
+  await fault({ method: "POST", cold: 3, path: "/v1/deployments/owner/classe/predictions" });
   look = { handle: await startSNB("kant", "", QUESTION, { ...OPTIONS, backends: dead }) };
   await until(async () => (look = await pollSNB(look.handle, { backends: dead, ...options })).status !== "starting");
   await until(async () => (look = await pollSNB(look.handle, { backends: dead, ...options })).status === "succeeded");

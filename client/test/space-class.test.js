@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import { test } from "node:test";
 import jsQR from "jsqr";
 import { camera, skip } from "./browser.js";
-import { until } from "./doors.js";
+import { python, until } from "./doors.js";
 import { answers, ask, DESK, end, idle, notes, PHONE, refusal, state, text, visitors } from "./space-page.js";
 
 const { visit, puppet, doors } = visitors();
@@ -330,8 +330,19 @@ test("QR codes have the size that the standard says, and somebody else's reader 
   codes.forEach(({ given, rows }, index) => assert.equal(decoded(rows), given, `version ${READ[index]}`));
 });
 
+test("passages are taken apart as the server takes them apart", { skip }, async () => {
+  const texts = [COURSE, "Un.\n---\nDeux.", "***\nUn.\n \t\n\n _ \nDeux.\r\n\r\nTrois.", "Un -\n- - -\nencore.", "\n\n", "-"];
+  const program = "import json, sys; from snb.prompt import split_passages as split; print(json.dumps([*map(split, sys.argv[1:])]))";
+  let split = "";
+  for await (const chunk of python(["-c", program, ...texts]).stdout) split += chunk;
+  const page = await puppet();
+  const own = await page.evaluate(async (all) => all.map((await import("/page/passages.js")).passagesOf), texts);
+  assert.deepEqual(own, JSON.parse(split));
+});
+
 test("a teacher's link and its code carry philosopher, question and passages, and no server sees them", { skip }, async () => {
   const page = await visit();
+  await page.evaluate(() => history.replaceState(null, "", "?__sign=of-the-teacher")); // as in a private Space
   const given = { philosopher: "kant", question: "Faut-il toujours dire la vérité ?", passages: COURSE };
   await page.click("#prepare");
   await page.selectOption("#class-philosopher", given.philosopher);
@@ -341,6 +352,7 @@ test("a teacher's link and its code carry philosopher, question and passages, an
   const linkOf = (lesson) => page.evaluate(async (all) => (await import("/page/link.js")).linkOf(all), lesson);
   const whole = await linkOf(given);
   await until(async () => (await link()) === whole);
+  assert.equal(new URL(whole).search, "");
   await shot(page, "class");
   const image = (await page.locator("#class-code svg").screenshot()).toString("base64");
   const [dots, width] = await page.evaluate(async (bytes) => {
@@ -373,8 +385,21 @@ test("a teacher's link and its code carry philosopher, question and passages, an
     }
   }, texts);
   await linkOf({ ...given, passages: texts[0] });
-  await page.getByText("20000 pour les passages").waitFor();
+  await page.getByText("20\u202f000 pour les passages").waitFor();
   assert.equal(await link(), "");
+});
+
+test("Escape in the dialog for teachers closes it alone, and stops the answer else", { skip }, async () => {
+  const page = await puppet();
+  await ask(page, "Qu’est-ce que la vérité ?");
+  await page.say(text("Elle"));
+  await page.click("#prepare");
+  await page.waitForSelector("dialog[open]");
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("dialog", { state: "hidden" });
+  assert.ok(await page.isVisible("#stop"));
+  await page.keyboard.press("Escape");
+  await idle(page);
 });
 
 test("a link that somebody has forged does no harm", { skip }, async () => {

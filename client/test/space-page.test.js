@@ -229,7 +229,7 @@ test("a connection that breaks is told, and a question that is refused can be me
   await page.unroute("**/gradio_api/queue/data*");
   await page.fill("#message", "x".repeat(4001));
   await page.click("#send");
-  assert.match(await page.innerText("#error"), /trop longue\s: 4000 caractères au plus/);
+  assert.match(await page.innerText("#error"), /trop longue\s: 4\u202f000 caractères au plus/);
   assert.equal(await page.getAttribute("#message", "aria-invalid"), "true");
   assert.equal(await page.locator("article.question").count(), 1);
   await failing(page, (route) => route.fulfill({ contentType: "text/event-stream", body: completed("BAD_INPUT") }));

@@ -16,7 +16,7 @@ class Refusal(Exception):
     """There will be no answer, or not the rest of it.
 
     Args:
-        code: BAD_INPUT, UNAUTHORIZED, BUSY, COLD_START, TIMEOUT or BACKEND_FAILED.
+        code: BAD_INPUT, UNAUTHORIZED, BUSY, COLD_START or BACKEND_FAILED.
         fault: one sentence for the caller's developer; no prompt, key or address.
         retry_after: seconds that a server asks to be left alone.
     """

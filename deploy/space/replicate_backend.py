@@ -72,15 +72,18 @@ class Replicate:
         await self._http.close()
 
     async def _created(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        if self._by_version and not self._version:
-            found = await self._http.json("GET", f"/models/{self._model}")
-            if not found.get("latest_version"):
-                raise Refusal("BACKEND_FAILED", "the model on Replicate has no version")
-            self._version = str(found["latest_version"]["id"])
         body: dict[str, Any] = {"input": inputs, "stream": True}
-        body |= {"version": self._version} if self._by_version else {}
+        if self._by_version:
+            body["version"] = self._version or await self._latest_version()
         created = await self._http.json("POST", self._path, json=body, headers={"Cancel-After": LIFE})
         return dict(created)
+
+    async def _latest_version(self) -> str:
+        """Looked up for each question, for it moves."""
+        found = await self._http.json("GET", f"/models/{self._model}")
+        if not found.get("latest_version"):
+            raise Refusal("BACKEND_FAILED", "the model on Replicate has no version")
+        return str(found["latest_version"]["id"])
 
     async def _seen(self, prediction: dict[str, Any]) -> dict[str, Any]:
         """How a prediction stands now; a look that fails is made again, for the answer goes on."""

@@ -29,7 +29,6 @@ STATES = {
     "thinking": "{name} réfléchit…",
     "slow": "{name} réfléchit encore : il répond aussi à d’autres élèves.",
     "queued": "Tu es dans la file : {rank} avant toi.",
-    "next": "Tu es dans la file : c’est bientôt ton tour.",
     "writing": "{name} répond…",
     "done": "{name} a répondu.",
     "stopped": "Réponse arrêtée. Tu peux reposer ta question, ou en poser une autre.",
@@ -53,6 +52,8 @@ STATES = {
     "with_same_one": "Avec le même passage joint",
     "unread": "Tes passages n’ont pas été lus : ils sont trop longs. Garde l’essentiel, puis repose ta "
     "question.",
+    "unread_but_one": "Tes passages n’ont pas tous été lus : à peu près le premier sur {count}. Garde "
+    "l’essentiel, puis repose ta question.",
     "unread_some": "Tes passages n’ont pas tous été lus : à peu près les {read} premiers sur {count}. Garde "
     "l’essentiel, puis repose ta question.",
     "passages_too_long": "Tes passages sont trop longs : {limit} caractères au plus, {count} de trop.",

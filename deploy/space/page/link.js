@@ -11,7 +11,8 @@ export async function linkOf({ philosopher, question, passages }) {
   const text = JSON.stringify([philosopher, question.trim(), passagesOf(passages).join("\n\n")]);
   const bytes = await through(new CompressionStream("deflate-raw"), new TextEncoder().encode(text));
   const code = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-  return location.href.split("#")[0] + LESSON + code.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+  // Without the query, where a private Space has its owner's signature.
+  return location.origin + location.pathname + LESSON + code.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
 
 /** What the address says; null where it says nothing that can be used. Anybody may have written it. */

@@ -67,7 +67,7 @@ function controls(focused = document.activeElement) {
   find("stop").hidden = !course.busy;
   find("clear").disabled = find("people").disabled = course.busy;
   find("room").hidden = room > 500 || room < 0;
-  find("room").textContent = sentence("room", { count: room });
+  find("room").textContent = find("room").hidden ? "" : sentence("room", { count: room }); // hidden, it would still describe the field
   find("joined").textContent = sentence(count ? "joined" : "join", { count, name: name() });
   if (!focused?.isConnected || focused.disabled || !focused.checkVisibility()) refocus();
 }
@@ -185,7 +185,7 @@ context.addEventListener("input", () => {
   memory.save();
   controls();
 });
-// Not the second click of who pressed « Demander » twice, in whose place it is.
+// Not at the second click of a double click on « Demander », whose place it has just taken.
 find("stop").addEventListener("click", (event) => event.detail < 2 && course.stop());
 find("retry").addEventListener("click", async () => {
   course.stop();
@@ -216,5 +216,7 @@ find("prepare").addEventListener("click", async () => {
   await open({ philosopher: kept.philosopher, question: message.value || memory.thread[0]?.question || "", passages: context.value });
 });
 addEventListener("hashchange", () => location.hash.startsWith(LESSON) && location.reload());
-addEventListener("keydown", (event) => event.key === "Escape" && course.stop());
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing && !document.querySelector("dialog[open]")) course.stop();
+});
 addEventListener("pagehide", () => memory.save());

@@ -3,7 +3,7 @@
 const LETTERS = 3.4; // characters of French a token of Qwen2.5's, measured on the personas
 
 export function passagesOf(text) {
-  return text.split(/\n\s*\n/).map((passage) => passage.trim()).filter(Boolean);
+  return text.split(/^(?:[^\S\n]*[-*_]+)?[^\S\n]*$/m).map((passage) => passage.trim()).filter(Boolean);
 }
 
 /** How many of the passages were read, about: whole ones are left out, the last first, `tokens` in all. */

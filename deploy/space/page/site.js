@@ -23,7 +23,7 @@ async function settings() {
 /** A sentence of `site.states` with the values that it names; with a `count` of 1 its form for one. */
 export function sentence(key, values = {}) {
   const text = (values.count === 1 && site.states[`${key}_one`]) || site.states[key];
-  return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name].toLocaleString("fr-FR"));
 }
 
 export function element(name, className = "", text = "") {

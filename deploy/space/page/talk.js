@@ -93,7 +93,7 @@ function* about({ answer, state, notes, passages }, before) {
 
 function unread(passages, tokens) {
   const amount = read(passages, tokens);
-  return sentence(amount.read ? "unread_some" : "unread", amount);
+  return sentence(["unread", "unread_but_one"][amount.read] ?? "unread_some", amount);
 }
 
 const note = (text) => element("p", "note", text);
