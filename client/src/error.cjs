@@ -19,7 +19,7 @@ class SNBError extends Error {
   }
 }
 
-/** The error of a variable that cannot work: who runs the site reads of it in the log, for pupils are not told. */
+/** The error of a variable that cannot work: its message is in the log, for the site's owner; pupils are not told. */
 function badSetting(message) {
   console.error(`snb: ${message}`);
   return new SNBError("BAD_SETTING", message);

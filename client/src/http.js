@@ -2,7 +2,7 @@
 
 import { SNBError } from "./error.cjs";
 
-/** For hosts who are paid by the question: a connection of its own, for who was lost on an idle one would ask again. */
+/** For hosts who are paid by the question: a connection of its own, since a question lost on a stale one would have to be sent, and paid, twice. */
 export const ALONE = { Connection: "close" };
 
 /**

@@ -8,6 +8,7 @@ import { hashed, key, sealed, unsealed } from "./seal.js";
 import { backoff, limit, sleep } from "./wait.js";
 
 const PATIENCE = 5000; // ms that a look may take
+const LEAST = 100; // ms of it that are left when its backend was slow to say what it is
 const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
 
 /** Resolves to a sealed handle, a text that may pass through a browser. */
@@ -25,6 +26,7 @@ export async function startSNB(philosopher, ragContext, userMessage, options) {
 export async function pollSNB(text, options) {
   options = checkedOptions(options);
   const patience = options.patienceMs ?? PATIENCE;
+  const end = Date.now() + patience;
   let handle;
   try {
     handle = unsealed(text);
@@ -38,7 +40,7 @@ export async function pollSNB(text, options) {
     const current = handle.id ? handle : await begun(handle, options);
     if (!current.id) return seen(current, { status: current.waiting, text: "" });
     const backend = await opened(current, options);
-    const look = await backend.look(current.id, current.inputs, { ...current, patience: patience - pause });
+    const look = await backend.look(current.id, current.inputs, { ...current, patience: Math.max(LEAST, end - Date.now()) });
     if (look.status === "starting" && overdue(current, options)) return await replaced(current, backend, look, options);
     return seen({ ...current, next: look.next, waiting: look.status }, look);
   } catch (error) {

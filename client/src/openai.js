@@ -49,7 +49,7 @@ export class OpenAI {
 
   #asked(inputs, signal) {
     const { history, max_tokens = 256, temperature = 0.7, seed, stop_sequences: stop } = inputs;
-    const { top_p, presence_penalty, frequency_penalty } = inputs; // it has no others
+    const { top_p, presence_penalty, frequency_penalty } = inputs; // the API has no top_k, repetition_penalty or min_tokens
     const user = { role: "user", content: message(inputs) };
     const messages = [{ role: "system", content: persona(inputs) }, ...history, user];
     const options = { max_tokens, temperature, seed, top_p, presence_penalty, frequency_penalty, ...(stop?.length && { stop }) };

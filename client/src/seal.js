@@ -8,8 +8,7 @@ import { SNBError, badSetting } from "./error.cjs";
 
 const LIFE = 30 * 60_000; // ms from the first seal
 const CIPHER = "aes-256-gcm";
-const IV = 12; // bytes, as is the tag below what NIST SP 800-38D recommends for GCM
-const TAG = 16;
+const [IV, TAG] = [12, 16]; // bytes, as NIST SP 800-38D recommends for GCM
 const LONGEST_CALLER = 256; // characters
 const UNSET = randomBytes(32); // hashes callers where nothing is set, until this process ends
 const SECRETS = ["SNB_HANDLE_SECRET", "SNB_API_KEY", "REPLICATE_API_TOKEN", "HF_TOKEN", "SNB_OPENAI_TOKEN"]; // the first that is set

@@ -70,5 +70,5 @@ def check(prediction: Any, say: Callable[..., None]) -> None:
     if prediction.get("status") != "succeeded":
         raise of_prediction(prediction)
     for name, value in (prediction.get("metrics") or {}).items():
-        if value is not None:  # alone, a name is the code of something that is told
+        if value is not None:  # say(name) alone would announce the name as a code
             say(name, value)

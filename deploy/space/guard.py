@@ -28,7 +28,7 @@ MAX_QUERY = 200
 PATIENCE = 15.0
 """Seconds for a body to arrive."""
 NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
-"""What a session or an event may be called: Gradio keeps the names of those that nobody reads."""
+"""What a session or an event may be called; bounded, since Gradio keeps the names that nobody reads."""
 FIELDS = {"data": list, "fn_index": int, "session_hash": str, "event_id": str}
 """What Gradio is told of a request; what else it knows is for other apps."""
 

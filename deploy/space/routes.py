@@ -31,7 +31,7 @@ CALL = re.compile(r"/gradio_api/call/(chat_\w+?)/?")
 FOLLOWED = "followed_"
 """Before the name of an event whose reader waits for `process_completed`."""
 GRACE = 1.0
-"""Seconds between `process_completed` and the end: a reader who meets both at once asks a second time."""
+"""Seconds between `process_completed` and the end: a reader who gets both in one read repeats the request."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -23,7 +23,7 @@ WAITING = {
     "BUSY": "Tu es dans la file : beaucoup d’élèves posent une question. La tienne partira toute seule.",
     "STANDIN": "Modèle d’essai : il montre que la page fonctionne, non comment le philosophe parle.",
 }
-"""By the code of what passes by itself, and of a model that is none of the philosophers'."""
+"""By the code of what passes by itself, and of the stand-in."""
 
 STATES = {
     "thinking": "{name} réfléchit…",
