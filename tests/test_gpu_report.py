@@ -102,7 +102,8 @@ def test_bars_hold_each_figure_of_a_boot_in_bf16_against_what_it_should_be() -> 
         "server": [
             {**served, "part": part, "pupils": n, "tokens_per_second_in_all": 46.0 * n}
             for part, n in (("server", 1), ("server", 16), ("server fp8", 32))
-        ],
+        ]
+        + [{**served, "part": "server", "kind": "class", "last_first_text_s": None}],
     }
     assert [(row["measured"], row["wanted"], row["met"]) for row in bars(tables)] == [
         *[(1.2, "at most 1.25", "yes")] * 2,
@@ -112,6 +113,7 @@ def test_bars_hold_each_figure_of_a_boot_in_bf16_against_what_it_should_be() -> 
         (9.0, "at most 25", "yes"),
         (46.0, "at least 100", "no"),
         (0.92, "at least 0.9", "yes"),
+        (None, "at most 0.8", "no"),  # of one pupil the text never came
         (1472.0, "at least 3200", "no"),
     ]
     assert len({row["bar"] for row in bars(tables)}) == len(list(bars(tables)))

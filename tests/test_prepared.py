@@ -396,7 +396,7 @@ def test_a_disk_that_is_too_small_is_known_before_anything_is_written(
     recipe = preparation.Recipe.of(kept, "nf4")
     needed = Footprint(recipe.config).weights("nf4")
     monkeypatch.setattr(preparation, "free_bytes", lambda folder: MARGIN + needed - 1)
-    with pytest.raises(DiskFull, match=f"{needed:,} bytes to write"):
+    with pytest.raises(DiskFull, match=f"{needed:,} bytes to write.*--output DISK/prepared, a new folder"):
         preparation.prepare(recipe, tmp_path / "one")
     assert not list(tmp_path.rglob("*.safetensors"))
     monkeypatch.setattr(preparation, "free_bytes", lambda folder: MARGIN + needed)
@@ -458,6 +458,27 @@ def test_the_script_prepares_and_rates_what_a_boot_takes(
     assert found.card.quality
     assert found.card.quality.divergence > 0
     assert found.card.quality.tokens == 2 * quality.TOKENS
+
+
+@pytest.mark.usefixtures("chosen")
+def test_a_folder_of_the_users_own_is_refused_before_any_work_and_an_empty_one_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "models" / "own.gguf"
+    own.parent.mkdir()
+    own.touch()
+    with monkeypatch.context() as patch:
+        patch.chdir(own.parent)
+        patch.setattr(preparation.Recipe, "of", lambda *_: pytest.fail("it went to work"))
+        for output in (".", str(own.parent)):
+            with pytest.raises(preparation.OutputTaken, match=f"--output {own.parent / 'prepared'}"):
+                scripts.code("prepare-weights", "--precision", "nf4", "--output", output)
+    assert own.exists()
+    own.unlink()
+    options = ("--precision", "nf4", "--skip-quality", "--output", str(own.parent))
+    for _ in range(2):  # the second time it is whole
+        assert scripts.code("prepare-weights", *options) == 0
+        assert capsys.readouterr().out == f"{own.parent}\n"
 
 
 @pytest.mark.usefixtures("chosen")

@@ -16,8 +16,19 @@ from snb.weights.lock import Entry, Lock
 from tests import scripts
 from tests.waiting import running, until
 from tools.command import Fault
-from tools.serving import local, serve
+from tools.serving import local, schema, serve
 from tools.serving.server import Server
+
+READY = """if True:
+    import os, sys
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"status": "READY"}')
+    HTTPServer((sys.argv[2], int(os.environ["PORT"])), Ready).serve_forever()
+"""
 
 
 def test_one_that_does_not_listen_is_ended_by_force_with_what_it_started() -> None:
@@ -36,6 +47,19 @@ def test_where_nothing_can_listen_is_said_before_a_server_starts() -> None:
         for wrong, reason in ((port, "in use"), (-1, "0-65535"), (65536, "0-65535")):
             with pytest.raises(BadSetting, match=reason):
                 Server({}, port=wrong)
+
+
+def test_a_server_on_every_address_is_looked_at_past_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # where nothing listens
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(schema, "write", lambda _: None)
+    (tmp_path / "predict.py").touch()
+    (tmp_path / "ready.py").write_text(READY)
+    with Server({}, host="0.0.0.0", directory=tmp_path, module="ready") as server:
+        server.wait(30)
 
 
 # Which weights

@@ -24,7 +24,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.quantizers import AutoHfQuantizer
 
 from snb.card import Device, Footprint
-from snb.errors import DiskFull, WeightsMissing
+from snb.errors import DiskFull, SNBError, WeightsMissing
 from snb.settings import Settings
 from snb.weights import document
 from snb.weights.adapter import EMBEDDING, HEAD, Adapter
@@ -33,7 +33,7 @@ from snb.weights.fetch import PINS, ensure, sources
 from snb.weights.hub import MARGIN, RemoteFile, free_bytes, right
 from snb.weights.lock import NAME, Entry, Lock, digests, verify
 from snb.weights.merge import AGAIN, TRIM_EVERY, give_back_freed_memory, unties
-from snb.weights.prepared import Card, Origin, Quality, tools
+from snb.weights.prepared import FOLDER, Card, Origin, Quality, tools
 from snb.weights.quantization import quantization
 from tools.command import say
 from tools.preparing.quality import NAME as TEXTS
@@ -43,6 +43,12 @@ KINDS = ("nf4", "int8", "fp8", "bf16")
 CAST = torch.bfloat16
 """What a tensor is cast to before the merge, and what is not quantised is written in. A boot that merges
 takes the same, but on a GPU without bf16, where it takes fp16."""
+
+
+class OutputTaken(SNBError):
+    """The folder for prepared weights holds something else, which they would replace."""
+
+    code = "OUTPUT_TAKEN"
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,13 @@ class Recipe:
         """The lock of a folder that was begun by this recipe."""
         lock = Lock.read(folder)
         return lock if lock and lock.commit == self.card.recipe else None
+
+
+def check_free(output: Path) -> None:
+    """Raises OutputTaken unless `output` is absent, empty, or holds prepared weights."""
+    if output.exists() and any(output.iterdir()) and not (output / CARD).exists():
+        text = f"{output} holds something else than prepared weights, which would be deleted"
+        raise OutputTaken(text, f"Take a new folder, --output {output / FOLDER}, or move away what is there")
 
 
 def prepare(recipe: Recipe, output: Path) -> None:
@@ -133,7 +146,7 @@ def _write_shards(recipe: Recipe, draft: Path) -> Lock:
     if (free := free_bytes(draft)) < left + MARGIN:
         raise DiskFull(
             f"{left:,} bytes to write and a margin of {MARGIN:,} do not fit the {free:,} free at {draft}",
-            "Free some, or take --output on a larger disk; what is written already is kept",
+            "Free some, and what is written is kept; or take --output DISK/prepared, a new folder on a larger disk",
         )
     lock = Lock("prepared", recipe.card.precision, recipe.card.recipe, files)
     for number, (name, source) in enumerate(names.items(), 1):

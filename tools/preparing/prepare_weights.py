@@ -34,7 +34,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request
     settings = Settings.from_environment()
-    output = asked.output or settings.weights_dir / FOLDER
+    output = (asked.output or settings.weights_dir / FOLDER).resolve()
+    preparation.check_free(output)
     recipe = preparation.Recipe.of(settings, asked.precision)
     with alone(output.with_name(f"{output.name}.lock")):
         try:

@@ -56,7 +56,8 @@ class Server:
         # take the other for it.
         self._reserved = reserve(host, port)
         self.port, self._log = int(self._reserved.getsockname()[1]), log
-        self.url = f"http://{host}:{self.port}"
+        # 0.0.0.0 is no address to look at: a proxy of the environment would be asked for it.
+        self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{self.port}"
         # `cog build` bakes the decorator's limit into the image; without it the server takes one at a time.
         limit = re.search(r"@concurrent\(max=(\d+)\)", (directory / "predict.py").read_text())
         self._process = process_group.start(
