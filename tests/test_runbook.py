@@ -48,6 +48,7 @@ FILL = f"""#!{sys.executable}
 import pathlib, re, sys
 file = pathlib.Path(sys.argv[1])
 text = file.read_text().replace("IMAGE= ", "IMAGE=ghcr.io/owner/spinoza:1 ")
+text = text.replace("IMAGE_PUBLIQUE= ", "IMAGE_PUBLIQUE=ghcr.io/owner/code:1 ")
 file.write_text(re.sub(r"=(?= |$)", "=owner", text, flags=re.MULTILINE))
 """
 """The reader's editor: it gives every empty name a value."""
@@ -328,6 +329,21 @@ def test_docker_and_compose_understand_their_commands(calls: list[Call], desk: P
         code, output = alone(command, *rest, "--help", desk=desk)
         assert code == 0, (arguments, output)
         assert alone(command, *rest, UNKNOWN, "--help", desk=desk)[0], arguments
+
+
+def test_what_is_public_has_a_repository_of_its_own_and_curl_reads_the_registrys_token(
+    calls: list[Call],
+) -> None:
+    assert "IMAGE=${IMAGE_PUBLIQUE:?}" in TEXT
+    assert TEXT.count("jamais public le dépôt de `IMAGE`") == 2
+    images = [arguments for arguments in of(calls, "scripts/image") if "--without-weights" in arguments]
+    assert images == [["--without-weights", "ghcr.io/owner/code:1"]]
+    assert not re.search(r"^ *curl .*REGISTRE_JETON", TEXT, re.MULTILINE)
+
+
+def test_a_machine_may_pull_the_private_image_before_compose_does() -> None:
+    [up] = [block for block in blocks() if "up --detach" in block]
+    assert up.index("docker login") < up.index("up --detach")
 
 
 def test_the_settings_that_the_page_writes_are_those_that_compose_reads(

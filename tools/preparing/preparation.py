@@ -146,7 +146,7 @@ def _write_shards(recipe: Recipe, draft: Path) -> Lock:
     if (free := free_bytes(draft)) < left + MARGIN:
         raise DiskFull(
             f"{left:,} bytes to write and a margin of {MARGIN:,} do not fit the {free:,} free at {draft}",
-            "Free some, and what is written is kept; or take --output DISK/prepared, a new folder on a larger disk",
+            "Free some to go on, or take --output DISK/prepared, a new folder on a larger disk",
         )
     lock = Lock("prepared", recipe.card.precision, recipe.card.recipe, files)
     for number, (name, source) in enumerate(names.items(), 1):
