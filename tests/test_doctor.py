@@ -291,6 +291,8 @@ def test_the_14b_on_each_card(made: Sound, hardware: str | None, precision: str,
         (f"netlify deploy --auth {'a1B2c3D4' * 5}", True),
         (f"export AWS_SECRET_ACCESS_KEY={'a1B2/c3+' * 5}", True),
         ("SNB_API_KEY=une-autre-classe scripts/serve", True),
+        ("export REGISTRE_JETON=une-autre-classe", True),
+        ("the registry's token of this shell: la-cle-du-registre", True),
         ("curl -H 'Authorization: Bearer une-autre-classe'", True),
         ('curl -H "Authorization: Bearer ${SNB_API_KEY:?}"', False),
         ("export SNB_API_KEY=$(openssl rand -hex 24)", False),
@@ -303,6 +305,7 @@ def test_a_secret_is_found_in_its_line_and_what_only_speaks_of_one_is_none(
     made: Sound, line: str, secret: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SNB_API_KEY", "lettre-de-la-classe")
+    monkeypatch.setenv("REGISTRE_JETON", "la-cle-du-registre")
     made.write("notes.py", f"x = 1\n{line}\n")
     texts = [finding.text for finding in secret_scan.check(made.project()) if finding.level == "error"]
     assert [text.partition(":")[0] for text in texts] == ["notes.py, line 2"] * secret

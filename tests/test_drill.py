@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.waiting import started_with
 from tools.endpoints.endpoint import Failed
 from tools.rehearsing import drill
 from tools.rehearsing.course import Answer, Course
+from tools.serving import local
 
 needs_node = pytest.mark.skipif(
     not shutil.which("node") or not (ROOT / "client" / "node_modules").exists(),
@@ -47,6 +50,20 @@ def test_a_class_loses_nothing_when_the_first_backend_is_killed(tmp_path: Path) 
     assert asked == first + second
     assert min(first, second) >= 2
     assert not started_with(tmp_path)
+
+
+def test_of_a_card_with_room_for_one_14b_two_servers_take_the_stand_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, answers in (("has_gpu", True), ("present", True), ("build_standin", None)):
+        monkeypatch.setattr(local, name, lambda *_, answers=answers: answers)
+    monkeypatch.delenv("SNB_BASE_MODEL", raising=False)
+    server = MagicMock()
+    monkeypatch.setattr(drill, "Server", server)
+    with ExitStack() as stack, (tmp_path / "log").open("w+") as log:
+        drill.here(stack, log)
+    bases = [call.args[0]["SNB_BASE_MODEL"] for call in server.call_args_list]
+    assert bases == [str(local.STANDIN / "base")] * 2
 
 
 @needs_node

@@ -156,8 +156,9 @@ def test_an_image_is_built_of_the_code_then_of_prepared_weights_then_its_door(
     ]
 
 
-def test_an_image_without_weights_is_asked_for_by_name(made: Sound) -> None:
-    with pytest.raises(WeightsMissing, match="there are none"):
+def test_an_image_without_weights_is_asked_for_by_name(made: Sound, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNB_WEIGHTS_DIR", "/elsewhere")
+    with pytest.raises(WeightsMissing, match=f"--output {made.root}/weights/prepared.*SNB_WEIGHTS_DIR"):
         built(made)
     code, [whole, _] = built(made, "--without-weights")
     assert code == 0

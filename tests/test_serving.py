@@ -82,6 +82,12 @@ def test_weights_that_are_here_are_served_and_a_boot_alone_reads_them_all(
     settings: Settings, tmp_path: Path
 ) -> None:
     assert local.settings() == {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "build_standin", lambda: None)
+        patch.delenv("SNB_BASE_MODEL", raising=False)
+        assert local.settings(real=False)["SNB_PREPARED"] == "none"
+        patch.setenv("SNB_BASE_MODEL", "owner/name")
+        assert local.settings(real=False) == {}
     (tmp_path / prepared.FOLDER).rename(tmp_path / "elsewhere")
     assert not local.present(settings)
 

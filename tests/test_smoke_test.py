@@ -209,7 +209,7 @@ def test_without_a_network_one_line_says_so_and_what_still_works(
     monkeypatch.setenv("REPLICATE_BASE_URL", "http://a.invalid")
     verdict = list(smoke_test.verdicts(address, boot=30))[-1]
     assert verdict.seen.startswith("NO_NETWORK: "), verdict
-    assert "Still to be had: scripts/serve" in verdict.seen
+    assert "These still work: scripts/serve" in verdict.seen
 
 
 def test_a_machine_is_offline_where_the_kernel_has_no_route() -> None:

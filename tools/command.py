@@ -14,7 +14,7 @@ class Fault(Exception):
 
 
 ERRORS = (Fault, SNBError, OSError, ModuleNotFoundError, subprocess.CalledProcessError)
-"""No bugs: one line says all that there is to say."""
+"""Faults that a user can act on, shown as one line; anything else is a bug and keeps its traceback."""
 
 
 WIDTH = 300

@@ -65,7 +65,7 @@ def run(command: Sequence[str], name: str) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode and offline():
         works = f"scripts/benchmark without {name}"
-        raise Failed(f"NO_NETWORK: {name} is absent, and nothing can be fetched. Still to be had: {works}")
+        raise Failed(f"NO_NETWORK: {name} is absent, and nothing can be fetched. These still work: {works}")
     say(done.stdout)
     if done.returncode:
         raise Failed(f"NOT_INSTALLED: {name}; the reason is above")

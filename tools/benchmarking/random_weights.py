@@ -30,8 +30,8 @@ TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 RESERVED = 421
 """Rows of Qwen's embedding from the first of TOKENS on."""
 LEARNT = 1000
-"""Tokens that the tokenizer learns from the personas; the rest of its vocabulary is filler. So they have 720
-to 795 tokens, where the real one finds 725 to 784."""
+"""Tokens that the tokenizer learns from the personas; the rest of its vocabulary is filler. So they have
+about as many tokens as the real one finds."""
 SMALL = {"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4, "num_key_value_heads": 2}
 SMALL |= {"num_hidden_layers": 2, "vocab_size": LEARNT + RESERVED}
 """Sizes that a CPU runs at once."""

@@ -70,7 +70,9 @@ def filled(text: str, section: Callable[[], str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if they are not")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if a table is out of date"
+    )
     check, outdated = parser.parse_args().check, False
     for file, sections in PLACES.items():
         text = (ROOT / file).read_text(encoding="utf-8")

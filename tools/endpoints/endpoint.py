@@ -46,7 +46,9 @@ class NoNetwork(Failed):
 
     def __init__(self) -> None:
         works = "scripts/serve, scripts/drill and scripts/smoke-test http://127.0.0.1:PORT"
-        super().__init__(f"NO_NETWORK: nothing outside this machine can be reached. Still to be had: {works}")
+        super().__init__(
+            f"NO_NETWORK: nothing outside this machine can be reached. These still work: {works}"
+        )
 
 
 class Refused(Failed):

@@ -38,8 +38,10 @@ def main() -> int:
     project = Project(ROOT, bare=True)
     found = None if asked.without_weights else prepared.find(project.settings, download=False)
     if found is None and not asked.without_weights:
-        cure = "Run scripts/prepare-weights --precision nf4, or take --without-weights"
-        raise WeightsMissing("an image carries prepared weights, and there are none", cure)
+        folder = project.settings.weights_dir / prepared.FOLDER
+        text = f"an image carries prepared weights, and none are in {folder}, where cog.yaml's settings look"
+        cure = f"Run scripts/prepare-weights --precision nf4 --output {folder} (SNB_WEIGHTS_DIR of this shell"
+        raise WeightsMissing(text, f"{cure} does not count), or take --without-weights")
     weights = found.folder if found else None
     sizes = layers.of_weights(weights) if weights else []
     checks = (*CHECKS, lambda _: layers.build(sizes), lambda _: layers.registry(sizes))

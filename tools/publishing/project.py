@@ -21,7 +21,7 @@ from tools.publishing.weights import Held, survey
 from tools.serving import schema
 
 WEIGHTS = re.compile(r"weights/(?!pins\.json$)")
-"""Begins the names of what is sent only where a boot reads it: git holds the exception."""
+"""Matches files below weights/, which are sent only if a boot reads them; pins.json always is."""
 PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([0-9][A-Za-z0-9.]*)")
 
 

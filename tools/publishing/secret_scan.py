@@ -31,11 +31,10 @@ FORMS = {
     r"(?<![^\W_])(?:nf[bcopu]_\w{36}|github_pat_\w{40}|sk-[\w-]{20})": "a token of Netlify, GitHub or OpenAI",
     r"(?i)(?:--?auth|api-?key)[ =:\"']+(?=\S*\d)[\w-]{20,}": "a key that a command is given",
     r"Bearer +(?=\S*[-\d])[^\s\"'$`{<(…]{8,}(?=[\s\"']|$)": "a key in a header",
-    r"\b[A-Z_]*(?:TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|KEY)[A-Z_]*=(\"?'?)[^\s\"'$`{<(…*]{8,}(?=\1(?:\s|$))": (
-        "a variable's secret value"
-    ),
+    r"\b[A-Z_]*(?:TOKEN(?!IZ)|JETON|SECRET|PASSW|CREDENTIAL|KEY)[A-Z_]*="
+    r"(\"?'?)[^\s\"'$`{<(…*]{8,}(?=\1(?:\s|$))": "a variable's secret value",
 }
-VARIABLE = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|(API|PRIVATE|ACCESS)_?KEY", re.IGNORECASE)
+VARIABLE = re.compile(r"TOKEN(?!IZ)|JETON|SECRET|PASSW|CREDENTIAL|(API|PRIVATE|ACCESS)_?KEY", re.IGNORECASE)
 SHORTEST = 8
 """Characters of a value of this shell that is looked for: a shorter one is in many files by chance."""
 GUESSES = {"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"}

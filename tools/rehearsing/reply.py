@@ -47,7 +47,7 @@ def hear(endpoint: Endpoint, inputs: Mapping[str, Any]) -> Reply:
 def within(seconds: float) -> Iterator[None]:
     """Raises Failed in the block after so many seconds, for a server can also stall, drip, or stay full.
 
-    And each second from then on, since the first may be taken for an answer that failed.
+    Repeated every second: a handler may take the first exception for a failed request.
     """
 
     def expire(*_: object) -> None:

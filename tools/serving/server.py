@@ -52,8 +52,7 @@ class Server:
         module: str = COG,
     ) -> None:
         schema.write(directory)
-        # Kept until the end: of two servers that were given one port, one ends, and who waits for it would
-        # take the other for it.
+        # Held so that no other server here is given this port: whoever waits would take one for the other.
         self._reserved = reserve(host, port)
         self.port, self._log = int(self._reserved.getsockname()[1]), log
         # 0.0.0.0 is no address to look at: a proxy of the environment would be asked for it.
