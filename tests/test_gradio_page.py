@@ -136,6 +136,8 @@ def test_only_the_page_s_own_files_and_requests_within_the_bound_are_let_through
     assert client.post("/gradio_api/upload", files={"files": ("a.txt", b"a")}).status_code == 404
     for path in TURNED_AWAY.split():
         assert client.get(path).status_code == 404, path
+    signed = [client.get(f"/?__sign={'a' * length}").status_code for length in (1_000, 3_000)]
+    assert signed == [200, 404]  # the first as in a private Space
     assert client.get("/page/main.js").status_code == 200
     body = json.dumps({"data": ["x" * MAX_BODY]}).encode()
     for path in ("/gradio_api/call/answer", "/call/chat_kant", "/run/predict", "/predict/chat_function"):

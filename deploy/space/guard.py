@@ -23,8 +23,8 @@ MAX_BODY = 512 * 1024
 MAX_VALUES = 5_000
 """Values in its JSON; 200 turns as Gradio 6 writes them have 2,000. The three bytes of an empty list take 64
 in memory, and Gradio makes copies, which wait in its queue."""
-MAX_QUERY = 200
-"""Bytes."""
+MAX_QUERY = 2_000
+"""Bytes: in a private Space a page's address has a signature."""
 PATIENCE = 15.0
 """Seconds for a body to arrive."""
 NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
