@@ -61,7 +61,7 @@ def test_zero_is_a_seed_and_without_one_the_metric_gives_the_text_again(cog: Ser
     assert stopped["metrics"]["finish_reason"] == "stop_sequence"
 
 
-def test_the_log_says_what_the_boot_chose_and_proved_and_no_word_of_a_caller(
+def test_the_log_has_no_word_of_a_caller_and_says_what_the_boot_chose_and_proved(
     cog: Server, cog_log: Path
 ) -> None:
     told = {"user_message": SECRET, "rag_context": SECRET, "system_prompt": SECRET}
