@@ -7,7 +7,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import MagicMock
+from typing import Any, NoReturn
 
 import pytest
 
@@ -52,18 +52,20 @@ def test_a_class_loses_nothing_when_the_first_backend_is_killed(tmp_path: Path) 
     assert not started_with(tmp_path)
 
 
-def test_of_a_card_with_room_for_one_14b_two_servers_take_the_stand_in(
+def test_its_own_servers_take_the_stand_in_where_the_14b_would_fit_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, answers in (("has_gpu", True), ("present", True), ("build_standin", None)):
         monkeypatch.setattr(local, name, lambda *_, answers=answers: answers)
     monkeypatch.delenv("SNB_BASE_MODEL", raising=False)
-    server = MagicMock()
-    monkeypatch.setattr(drill, "Server", server)
-    with ExitStack() as stack, (tmp_path / "log").open("w+") as log:
+
+    def start(settings: dict[str, str], **_: Any) -> NoReturn:
+        raise Failed(settings["SNB_BASE_MODEL"])
+
+    monkeypatch.setattr(drill, "Server", start)
+    served = pytest.raises(Failed, match=str(local.STANDIN / "base"))
+    with served, ExitStack() as stack, (tmp_path / "log").open("w") as log:
         drill.here(stack, log)
-    bases = [call.args[0]["SNB_BASE_MODEL"] for call in server.call_args_list]
-    assert bases == [str(local.STANDIN / "base")] * 2
 
 
 @needs_node
