@@ -36,12 +36,24 @@ export async function open() {
   return { ...urls, canceled, made, close };
 }
 
+const ports = new Set(); // that were given
+
+/** A server's port on loopback, which no other of this process has had: a backend that has failed rests by its address. */
+export async function listen(server) {
+  for (;;) {
+    await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address();
+    if (!ports.has(port)) return ports.add(port), port;
+    await new Promise((resolve) => server.close(resolve));
+  }
+}
+
 /** A host on a free port for as long as `body` runs. */
 export async function host(handler, body) {
-  const server = createServer(handler).listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
+  const server = createServer(handler);
+  const port = await listen(server);
   try {
-    return await body(`http://127.0.0.1:${server.address().port}`);
+    return await body(`http://127.0.0.1:${port}`);
   } finally {
     server.closeAllConnections();
     server.close();

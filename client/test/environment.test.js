@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
 import { callSNB, startSNB } from "../src/index.js";
-import { environment, host, open, passOn } from "./doors.js";
+import { environment, host, listen, open, passOn } from "./doors.js";
 
 const OPTIONS = { seed: 7, maxTokens: 12 };
 const ask = () => callSNB("kant", "", "Que puis-je savoir ?", OPTIONS);
@@ -118,17 +118,13 @@ async function moving(first = doors.cog) {
     if (forgotten.has(incoming.socket)) return incoming.socket.destroy();
     incoming.pipe(passOn(state.upstream, incoming, outgoing));
   };
-  let server;
-  const listen = async (port) => {
-    server = createServer(pass).listen(port, "127.0.0.1");
-    await new Promise((resolve) => server.once("listening", resolve));
-    return server.address().port;
-  };
-  const port = await listen(0);
+  const server = createServer(pass);
+  const port = await listen(server);
+  const reopen = () => new Promise((resolve) => server.listen(port, "127.0.0.1", resolve));
   const close = () => new Promise((resolve) => (server.close(resolve), server.closeAllConnections()));
   const forget = () => connections.forEach((socket) => forgotten.add(socket));
   const to = (upstream) => (state.upstream = upstream);
-  return { url: `http://127.0.0.1:${port}`, to, close, forget, reopen: () => listen(port) };
+  return { url: `http://127.0.0.1:${port}`, to, close, forget, reopen };
 }
 
 const thirty = (question) => Promise.all(Array.from({ length: 30 }, question));

@@ -6,7 +6,7 @@ import { pipeline } from "node:stream";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { events } from "../src/events.js";
 import { camera, launch, skip } from "./browser.js";
-import { ENDLESS, environment, open, passOn, until } from "./doors.js";
+import { ENDLESS, environment, listen, open, passOn, until } from "./doors.js";
 import { serve } from "./site.js";
 
 const shot = camera("client");
@@ -75,10 +75,9 @@ async function answering(tokens, pace) {
       const back = (reply) => pipeline(pace && streamed ? paced(reply, pace) : reply, outgoing, () => {});
       passOn(doors.cog, incoming, outgoing, { headers, back }).end(question && JSON.stringify(question));
     });
-  }).listen(0, "127.0.0.1");
+  });
   hosts.push(host);
-  await new Promise((resolve) => host.once("listening", resolve));
-  return `http://127.0.0.1:${host.address().port}`;
+  return `http://127.0.0.1:${await listen(host)}`;
 }
 
 /** The events of a stream with so many ms between two. */
