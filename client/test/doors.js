@@ -31,8 +31,13 @@ export async function start(...which) {
 /** The servers that all.js has started for every file, or some of this file's own. */
 export async function open() {
   const { urls, close } = process.env.TEST_DOORS ? { urls: JSON.parse(process.env.TEST_DOORS), close() {} } : await start();
-  const canceled = () => readFileSync(urls.log, "utf8").split("canceled after").length - 1; // answers, so far
-  const made = (tokens) => readFileSync(urls.log, "utf8").split(`length after ${tokens} tokens`).length - 1; // whole ones
+  const logged = (words) => readFileSync(urls.log, "utf8").split(words).length - 1;
+  const canceled = () => logged("canceled after"); // answers, so far
+  const made = async (tokens) => {
+    const whole = `length after ${tokens} tokens`;
+    await until(() => logged(whole)); // its line may come after the answer
+    return logged(whole);
+  };
   return { ...urls, canceled, made, close };
 }
 

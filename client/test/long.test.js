@@ -39,7 +39,7 @@ for (const [name, [tokens, backend, kept]] of Object.entries(BACKENDS)) {
     assert.ok(look.text.length > tokens);
     if (!kept) return;
     assert.deepEqual(await host.look(id, inputs, { patience: 3000 }), look);
-    assert.equal(doors.made(tokens), 1);
+    assert.equal(await doors.made(tokens), 1);
   });
 }
 
@@ -69,6 +69,6 @@ for (const [name, tokens, backend] of [["the front", 303, BACKENDS["the front"][
     for await (const piece of backend().ask(long(tokens), options)) text += piece;
     assert.ok(broke());
     assert.ok(text.length > tokens);
-    assert.equal(doors.made(tokens), 1);
+    assert.equal(await doors.made(tokens), 1);
   });
 }
