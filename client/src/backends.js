@@ -28,7 +28,7 @@ const known = new Map();
  */
 export function configuredBackends({ backends } = {}) {
   const { SNB_BACKEND_URL: urls, SNB_API_PREFIX } = process.env;
-  const specs = listed(backends ?? urls ?? "");
+  const specs = listed(backends || urls || "");
   if (!specs.length && backends) throw badSetting("the option backends names no backend");
   const path = plain(SNB_API_PREFIX ?? "").replace(/^\/+|\/+$/g, "");
   const prefix = path ? `/${path}` : undefined;

@@ -36,13 +36,15 @@ export class Cog {
       try {
         let text = "";
         for await (const { event, data } of this.#stream(id, inputs, { signal, caller })) {
-          if (event === "output") text += parsed(data).chunk;
+          if (event === "output") text += parsed(data).chunk ?? "";
           if (text.length > sent.length) {
             if (!text.startsWith(sent)) break;
             yield text.slice(sent.length);
             sent = text;
           }
-          if (ENDS.includes(event)) return finished(parsed(data)).metrics;
+          const end = ENDS.includes(event) && finished(parsed(data));
+          if (end && text !== sent) break; // what was asked for again ended earlier
+          if (end) return end.metrics;
         }
         throw new SNBError("BACKEND_FAILED", "the stream ended before the answer", { lost: true });
       } catch (error) {
@@ -53,9 +55,9 @@ export class Cog {
   }
 
   /** Starts a prediction that goes on by itself; resolves to its id. */
-  async start(inputs, { caller } = {}) {
+  async start(inputs, { caller, signal } = {}) {
     const id = newId();
-    await this.#put(id, inputs, caller);
+    await this.#put(id, inputs, caller, signal);
     return id;
   }
 
@@ -69,7 +71,7 @@ export class Cog {
     try {
       await this.#put(id, inputs, caller, signal);
       for await (const { event, data } of this.#stream(id, inputs, { signal, caller })) {
-        if (event === "output") text += parsed(data).chunk;
+        if (event === "output") text += parsed(data).chunk ?? "";
         if (ENDS.includes(event)) return { status: "succeeded", text, metrics: finished(parsed(data)).metrics };
       }
     } catch (error) {
@@ -86,7 +88,7 @@ export class Cog {
 
   #put(id, inputs, caller, signal) {
     const request = this.#request(inputs, caller, { Prefer: "respond-async" });
-    return json(`${this.#url}/predictions/${id}`, { ...request, signal });
+    return json(`${this.#url}/predictions/${id}`, { ...request, signal }, { free: true }); // one with our id joins what runs
   }
 
   async *#stream(id, inputs, { signal, caller }) {

@@ -2,11 +2,11 @@
 
 import { SNBError } from "./error.cjs";
 import { configuredTimeout } from "./inputs.js";
-import { backoff, sleep } from "./wait.js";
+import { backoff, bounded, sleep } from "./wait.js";
 
 const TIMEOUT = 55_000; // ms; a Netlify function has 60 s
 const BUSY_BUDGET = 4000; // ms of asking a full server again while another backend could answer
-const FINAL = ["BAD_INPUT", "CANCELED"]; // another backend would not help
+export const FINAL = ["BAD_INPUT", "CANCELED"]; // another backend would not help
 export const WAITING = { COLD_START: "starting", BUSY: "queued" }; // the same backend may answer later; and what it is until then
 const REST = { first: 10_000, longest: 60_000 }; // ms that a failed backend is left alone
 const SILENCE = 10_000; // ms between two pieces of an answer after which another backend is asked instead
@@ -28,7 +28,8 @@ export async function* answer(inputs, backends, options) {
   const end = Date.now() + (options.timeoutMs ?? configuredTimeout(TIMEOUT));
   const attempts = [];
   const due = new Map(); // name of a backend that did not answer → { at, tries, waiting }
-  const state = { attempts, due, options, left: () => end - Date.now(), shown: false, stale: false };
+  const caller = bounded(options.signal);
+  const state = { attempts, due, options, caller: caller.signal, left: () => end - Date.now(), shown: false, stale: false };
   try {
     for (;;) {
       const { candidates, well } = inOrder(backends);
@@ -41,12 +42,13 @@ export async function* answer(inputs, backends, options) {
       }
       const pause = Math.min(...[...due.values()].map(({ waiting, at }) => (waiting ? at - Date.now() : Infinity)));
       if (state.left() < pause + LEAST) throw failed(attempts, backends);
-      await sleep(pause, aborted(options.signal));
+      await sleep(pause, state.caller);
     }
   } catch (error) {
     if (error instanceof SNBError) error.attempts = attempts; // else it is of the caller's own callback
     throw error;
   } finally {
+    caller.release();
     report(attempts);
   }
 }
@@ -76,7 +78,7 @@ async function* attempt(backend, inputs, others, state) {
       const at = Date.now() + (waiting ? backoff(tries, error.retryAfter) : REST.first);
       due.set(backend.name, { at, tries: tries + 1, waiting });
       if (error.code !== "BUSY" || others === 1 || at > patience) return undefined;
-      await sleep(at - Date.now(), aborted(options.signal));
+      await sleep(at - Date.now(), state.caller);
     } finally {
       entry.ms = Date.now() - began;
     }
@@ -85,10 +87,9 @@ async function* attempt(backend, inputs, others, state) {
 
 /** One try: bounded by its share of the time until the first text, by the time left, and by the caller's signal. */
 async function* ask(backend, inputs, others, state) {
-  const { options, left } = state;
+  const { options, caller, left } = state;
   const share = left() / others;
-  const caller = aborted(options.signal);
-  if (caller?.aborted) throw caller.reason;
+  if (caller.aborted) throw caller.reason;
   const stop = new AbortController();
   let status = "asked";
   const give = (code, message) => () => stop.abort(new SNBError(code, message));
@@ -101,7 +102,7 @@ async function* ask(backend, inputs, others, state) {
   const replaceable = others > 1 && (!options.streaming || options.onRestart);
   const last = setTimeout(over, left(), "the answer was not finished within the time");
   const leave = () => stop.abort(caller.reason);
-  caller?.addEventListener("abort", leave, { once: true });
+  caller.addEventListener("abort", leave, { once: true });
 
   const began = Date.now();
   const margin = Math.min(MARGIN, left() / 5);
@@ -118,10 +119,8 @@ async function* ask(backend, inputs, others, state) {
       left,
       share: () => began + share - Date.now(),
       streaming: options.streaming,
-      progress: (now) => {
-        status = now;
-        if (!options.streaming && now === "processing") clearTimeout(first);
-      },
+      cancelable: Boolean(options.signal),
+      progress: (now) => (status = now),
     });
     for (;;) {
       if (text && replaceable) first = silent();
@@ -141,20 +140,10 @@ async function* ask(backend, inputs, others, state) {
   } finally {
     clearTimeout(first);
     clearTimeout(last);
-    caller?.removeEventListener("abort", leave);
+    caller.removeEventListener("abort", leave);
     stop.abort(new SNBError("CANCELED", "the caller left"));
     await source?.return().catch(() => {});
   }
-}
-
-/** The caller's signal, with a reason of ours. */
-function aborted(signal) {
-  if (!signal) return undefined;
-  const stop = new AbortController();
-  const leave = () => stop.abort(new SNBError("CANCELED", "the caller left"));
-  if (signal.aborted) leave();
-  else signal.addEventListener("abort", leave, { once: true });
-  return stop.signal;
 }
 
 /** The backends in the order to ask them, those that just failed last; `well` is how many did not. */

@@ -48,8 +48,8 @@ export class Gradio {
     return Boolean(endpoints);
   }
 
-  async start(inputs) {
-    const { endpoint, id } = await this.#join(inputs);
+  async start(inputs, { signal } = {}) {
+    const { endpoint, id } = await this.#join(inputs, signal);
     const stop = new AbortController();
     return this.#started.read(this.#answer(endpoint, id, stop.signal), stop);
   }
@@ -82,7 +82,7 @@ export class Gradio {
     for await (const { event, data } of events(bytes(response, signal))) {
       if (event === "error") throw refusal(parsed(data));
       if (event !== "generating" && event !== "complete") continue;
-      const outputs = parsed(data);
+      const outputs = [parsed(data)].flat();
       const whole = lastAnswer(outputs);
       if (endpoint === PLAIN && ERROR_TEXT.test(whole)) {
         throw new SNBError("BACKEND_FAILED", "the Space gave an error for an answer");

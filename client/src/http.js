@@ -39,7 +39,7 @@ export async function exchange(url, init) {
 export async function json(url, init = {}, options = {}) {
   const response = await send(url, init, options);
   try {
-    return await response.json();
+    return Object(await response.json());
   } catch (error) {
     if (init.signal?.aborted) throw init.signal.reason;
     throw new SNBError("BACKEND_FAILED", "the host answered with something that is not JSON", { lost: true });
@@ -49,7 +49,7 @@ export async function json(url, init = {}, options = {}) {
 /** What an event says; half an event of a host that broke down is a failed backend. */
 export function parsed(data) {
   try {
-    return JSON.parse(data);
+    return Object(JSON.parse(data));
   } catch {
     throw new SNBError("BACKEND_FAILED", "the host sent an event that is not JSON", { lost: true });
   }

@@ -2,12 +2,14 @@
 
 import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
-import { WAITING, failed, inOrder, rest } from "./failover.js";
+import { FINAL, WAITING, failed, inOrder, rest } from "./failover.js";
 import { checkedInputs, checkedOptions } from "./inputs.js";
 import { hashed, key, sealed, unsealed } from "./seal.js";
-import { backoff, limit, sleep } from "./wait.js";
+import { backoff, bounded, limit, sleep } from "./wait.js";
 
 const PATIENCE = 5000; // ms that a look may take
+const START = 9000; // ms that a start may take, of the 10 s of a function
+const MISSES = 3; // looks in a row that may not reach the backend of an answer before it is given up
 const LEAST = 100; // ms of it that are left when its backend was slow to say what it is
 const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
 
@@ -16,7 +18,7 @@ export async function startSNB(philosopher, ragContext, userMessage, options) {
   options = checkedOptions(options);
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
   key(); // before anything is asked and paid for
-  return sealed(await begun({ inputs, caller: hashed(options.caller), tried: [], attempts: [] }, options));
+  return sealed(await begun({ inputs, caller: hashed(options.caller), tried: [], attempts: [] }, options, options.timeoutMs ?? START));
 }
 
 /**
@@ -37,23 +39,35 @@ export async function pollSNB(text, options) {
     const pause = Math.max(0, (handle.next ?? 0) - Date.now());
     if (pause) await sleep(Math.min(patience, pause));
     if (pause > patience) return seen(handle, { status: handle.waiting, text: "" }); // its backend asked to be left alone
-    const current = handle.id ? handle : await begun(handle, options);
-    if (!current.id) return seen(current, { status: current.waiting, text: "" });
-    const backend = await opened(current, options);
-    const look = await backend.look(current.id, current.inputs, { ...current, patience: Math.max(LEAST, end - Date.now()) });
-    if (look.status === "starting" && overdue(current, options)) return await replaced(current, backend, look, options);
-    return seen({ ...current, next: look.next, waiting: look.status }, look);
+    if (!handle.id) handle = await begun(handle, options);
+    if (!handle.id) return seen(handle, { status: handle.waiting, text: "" });
+    let backend;
+    try {
+      backend = await opened(handle, options);
+    } catch (error) {
+      return missed(handle, error);
+    }
+    const look = await backend.look(handle.id, handle.inputs, { ...handle, patience: Math.max(LEAST, end - Date.now()) });
+    if (look.status === "starting" && overdue(handle, options)) return await replaced(handle, backend, look, options);
+    return seen({ ...handle, next: look.next, waiting: look.status, misses: 0 }, look);
   } catch (error) {
     return lost(handle, error, options);
   }
 }
-const WAKING = { status: "starting", text: "" };
 
 /** Stops an answer. To cancel one that is over is no error. */
 export async function cancelSNB(text, options) {
   options = checkedOptions(options);
   const handle = unsealed(text);
   if (handle.id) await (await opened(handle, options)).cancel(handle.id);
+}
+
+/** A look that did not reach its backend: the answer may be going on there, so it is looked for some more. */
+function missed(handle, error) {
+  const misses = (handle.misses ?? 0) + 1;
+  if (!(error.code in WAITING || ["BACKEND_FAILED", "TIMEOUT"].includes(error.code)) || misses > MISSES) throw error;
+  const next = Date.now() + backoff(misses, error.retryAfter);
+  return seen({ ...handle, misses, next, waiting: "processing" }, { status: "processing", text: "" });
 }
 
 /** A failure that another backend may mend moves the question there; any other is the status `failed`. */
@@ -96,26 +110,30 @@ async function replaced(handle, backend, look, options) {
   });
   if (!next?.id) return seen({ ...handle, since: Date.now() }, look);
   await backend.cancel(handle.id).catch(() => {});
-  return seen(next, WAKING);
+  return seen(next, { status: "starting", text: "" });
 }
 
 /** Starts the question on the first backend that takes it; one that is waking up or full is waited for. */
-async function begun(handle, options) {
+async function begun(handle, options, patience = PATIENCE) {
   const { inputs, caller } = handle;
   const all = configuredBackends(options);
+  const end = Date.now() + patience;
   const { candidates } = inOrder(all.filter(({ name }) => !handle.tried.includes(name)));
   const attempts = [...handle.attempts];
   let waiting;
-  for (const { name, open } of candidates) {
+  for (const [index, { name, open }] of candidates.entries()) {
+    const { signal, release } = bounded(options.signal, (end - Date.now()) / (candidates.length - index));
     const current = { ...handle, backend: name, since: Date.now(), attempts };
     try {
-      const id = await (await open(limit(PATIENCE))).start(inputs, { caller });
+      const id = await (await open(signal)).start(inputs, { caller, signal });
       return { ...current, id, next: undefined, tries: 0 };
     } catch (error) {
-      if (!(error instanceof SNBError) || error.code === "BAD_INPUT") throw error;
+      if (!(error instanceof SNBError) || FINAL.includes(error.code)) throw error;
       if (error.code in WAITING) waiting ??= pausing({ ...current, id: null }, error);
       else rest(name);
       attempts.push({ backend: name, code: error.code, reason: error.message });
+    } finally {
+      release();
     }
   }
   if (waiting) return { ...waiting, attempts: handle.attempts };

@@ -12,6 +12,7 @@ import { Started } from "./started.js";
 
 const NOTICE = "Un modèle général joue ici le philosophe : ce n’est pas celui que le professeur a entraîné.";
 const TOO_LONG = /^\s*\{[^]*(?:context[ _](?:length|window|size)|too long|too many tokens)/i; // in JSON: a proxy's page has its own limits
+const MOST_STOPS = 4; // that the API takes
 
 export class OpenAI {
   /**
@@ -34,8 +35,9 @@ export class OpenAI {
     return yield* this.#answer(await this.#asked(inputs, signal), signal, deadline);
   }
 
-  async start(inputs) {
+  async start(inputs, { signal } = {}) {
     const stop = new AbortController();
+    signal?.addEventListener("abort", () => stop.abort(signal.reason), { once: true }); // never after the start
     return this.#started.read(this.#answer(await this.#asked(inputs, stop.signal), stop.signal), stop);
   }
 
@@ -48,7 +50,8 @@ export class OpenAI {
   }
 
   #asked(inputs, signal) {
-    const { history, max_tokens = 256, temperature = 0.7, seed, stop_sequences: stop } = inputs;
+    const { history, max_tokens = 256, temperature = 0.7, seed } = inputs;
+    const stop = inputs.stop_sequences?.slice(0, MOST_STOPS);
     const { top_p, presence_penalty, frequency_penalty } = inputs; // the API has no top_k, repetition_penalty or min_tokens
     const user = { role: "user", content: message(inputs) };
     const messages = [{ role: "system", content: persona(inputs) }, ...history, user];

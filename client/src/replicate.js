@@ -47,9 +47,10 @@ export class Replicate {
   #token;
 
   /** Yields the answer's text and returns its metrics; a prediction that is left is canceled. */
-  async *ask(inputs, { signal, left, share, streaming, progress }) {
-    // The reply must be here before the share is over, for it brings the id, without which nothing can be canceled.
-    const wait = streaming ? undefined : Math.min(LONGEST_WAIT, Math.floor(share() / 1000) - 1);
+  async *ask(inputs, { signal, left, share, streaming, cancelable, progress }) {
+    // The reply brings the id, without which nothing can be canceled: it is here before the share is over, and at once for a
+    // caller who may leave.
+    const wait = streaming || cancelable ? undefined : Math.min(LONGEST_WAIT, Math.floor(share() / 1000) - 1);
     let prediction = await this.#create(inputs, { wait, life: left() / 1000, signal });
     let sent = "";
     try {
@@ -64,7 +65,8 @@ export class Replicate {
         if (!ended(prediction) || streaming) prediction = await this.#get(prediction.id, signal);
         progress(prediction.status);
         const text = textOf(prediction);
-        if (!text.startsWith(sent) && text) throw new SNBError("BACKEND_FAILED", "the stream and the answer differ");
+        const differs = !text.startsWith(sent) && (ended(prediction) || !sent.startsWith(text)); // it may lag behind the stream
+        if (text && differs) throw new SNBError("BACKEND_FAILED", "the stream and the answer differ");
         if (text.length > sent.length) {
           yield text.slice(sent.length);
           sent = text;
@@ -78,8 +80,8 @@ export class Replicate {
   }
 
   /** Starts a prediction; resolves to its id. */
-  async start(inputs) {
-    return (await this.#create(inputs, { life: LIFE })).id;
+  async start(inputs, { signal } = {}) {
+    return (await this.#create(inputs, { life: LIFE, signal })).id;
   }
 
   /** What there is of a prediction at its end, or after `patience` ms; of one that is starting, a while later. */
@@ -136,7 +138,7 @@ export class Replicate {
     try {
       const response = await send(url, { headers, signal });
       for await (const { event, data } of events(bytes(response, signal))) {
-        if (event === "output") yield data;
+        if (event === "output" && data) yield data;
         if (event === "done" || event === "error") return;
       }
     } catch (error) {

@@ -7,10 +7,21 @@ const LONGEST = 4000; // ms between two
 const SPREAD = 2000; // ms at most within which a class comes back that was sent away together
 
 /** A signal that ends what takes longer than `ms`. */
-export function limit(ms) {
+export const limit = (ms) => bounded(undefined, ms).signal;
+
+/** A signal, with reasons of ours, that is aborted when the caller's is, or after `ms`; `release` lets go of both. */
+export function bounded(caller, ms) {
   const stop = new AbortController();
-  setTimeout(() => stop.abort(new SNBError("TIMEOUT", "no answer within the time")), ms).unref();
-  return stop.signal;
+  const leave = () => stop.abort(new SNBError("CANCELED", "the caller left"));
+  const over = () => stop.abort(new SNBError("TIMEOUT", "no answer within the time"));
+  const timer = ms === undefined ? undefined : setTimeout(over, ms).unref();
+  caller?.addEventListener("abort", leave, { once: true });
+  if (caller?.aborted) leave();
+  const release = () => {
+    clearTimeout(timer);
+    caller?.removeEventListener("abort", leave);
+  };
+  return { signal: stop.signal, release };
 }
 
 /** Resolves after `ms`; rejects with the signal's reason when it is aborted. */

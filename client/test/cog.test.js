@@ -1,6 +1,7 @@
 /** The client before the real Cog server. */
 
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { after, before, beforeEach, test } from "node:test";
 import { callSNB, cancelSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
 import { LONG, environment, open, until } from "./doors.js";
@@ -54,7 +55,9 @@ test("leaving the stream, or aborting, stops the decoding", async () => {
 test("who asks how an answer ended is told that it was cut", async () => {
   for (const [options, reason] of [[{ ...LONG, timeoutMs: 1500 }, "deadline"], [{ maxTokens: 4, seed: 3 }, "length"]]) {
     let result;
-    const text = await callSNB("spinoza", "", QUESTION, { ...options, onResult: (value) => (result = value) });
+    const { signal } = new AbortController();
+    const text = await callSNB("spinoza", "", QUESTION, { ...options, signal, onResult: (value) => (result = value) });
+    assert.equal(getEventListeners(signal, "abort").length, 0);
     assert.equal(result.text, text);
     assert.equal(result.metrics.finish_reason, reason);
   }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import Client from "replicate";
 import { callSNB, cancelSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
-import { LONG, environment, open, until } from "./doors.js";
+import { LONG, environment, host, open, until } from "./doors.js";
 
 const QUESTION = "Faut-il se méfier de ses désirs ?";
 const OPTIONS = { seed: 7, maxTokens: 24, systemPrompt: "Réponds en français." };
@@ -166,6 +166,35 @@ test("a prediction outlives errors of the looks at it", async () => {
   assert.equal(await asked(MODEL), text);
 });
 
+test("a prediction that lags behind its stream is looked at again", async (t) => {
+  const text = await asked(MODEL);
+  const { fetch } = globalThis;
+  let late = true;
+  t.mock.method(globalThis, "fetch", async (url, init) => {
+    const response = await fetch(url, init);
+    if (!late || !/predictions\/\w+$/.test(url)) return response;
+    late = false;
+    const prediction = await response.json();
+    return Response.json({ ...prediction, status: "processing", output: prediction.output.slice(0, 1) });
+  });
+  assert.equal(await asked(MODEL), text);
+  assert.ok(!late);
+});
+
+test("a prediction without text has its share of the time, and no more", async () => {
+  const empty = (_, outgoing) => outgoing.writeHead(200, { "content-type": "text/event-stream" }).end("event: output\ndata: \n\n");
+  await host(empty, async (stream) => {
+    for (const [index, onToken] of [undefined, () => {}].entries()) {
+      const body = { id: "p", status: "processing", output: [], urls: { stream } };
+      await fault({ method: "POST", path: "/v1/predictions", status: 201, body });
+      await fault({ method: "GET", path: "/v1/predictions/p", status: 200, body, times: 99 });
+      const backends = [`${MODEL}:${String(index).repeat(64)}`, doors.cog]; // a name of its own, which rests then
+      assert.ok(await callSNB("kant", "", QUESTION, { ...OPTIONS, backends, onToken, timeoutMs: 8000 }));
+      await fetch(`${doors.replicate}/_test/faults`, { method: "DELETE" });
+    }
+  });
+});
+
 test("a cold start is waited for, and seen by who asks later", async () => {
   await fault({ method: "POST", cold: 4, path: "/v1/predictions" });
   let look = { handle: await startSNB("kant", "", QUESTION, OPTIONS) };
@@ -206,6 +235,14 @@ test("aborting cancels the prediction, and a second cancel is harmless", async (
   const call = callSNB("kant", "", QUESTION, { ...LONG, signal: stop.signal, onToken: () => stop.abort() });
   await assert.rejects(call, { code: "CANCELED" });
   assert.match((await log()).at(-1).path, /cancel$/);
+  const began = (await log()).length;
+  const held = new AbortController();
+  const whole = callSNB("kant", "", QUESTION, { ...LONG, signal: held.signal });
+  await until(async () => (await log()).slice(began).some(({ method, path }) => method === "GET" && /predictions/.test(path)));
+  held.abort();
+  await assert.rejects(whole, { code: "CANCELED" });
+  assert.match((await log()).at(-1).path, /cancel$/);
+  assert.equal((await created()).at(-1).headers.prefer, undefined, "a held reply would bring the id too late");
   const handle = await startSNB("kant", "", QUESTION, LONG);
   await cancelSNB(handle);
   await cancelSNB(handle);

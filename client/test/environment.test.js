@@ -25,6 +25,7 @@ test("quotation marks, spaces, capitals and a slash round an address do no harm"
     process.env.SNB_BACKEND_URL = url;
     assert.equal(await ask(), expected, url);
   }
+  assert.equal(await callSNB("kant", "", "Que puis-je savoir ?", { ...OPTIONS, backends: "" }), expected, "no option is none");
 });
 
 test("a host's bare name and HTTPS:// are asked by https", async (t) => {

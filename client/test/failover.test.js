@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { callSNB, pollSNB, startSNB, streamSNB } from "../src/index.js";
+import example from "../examples/netlify/netlify/functions/ask.mjs";
 import { environment, host, open, passOn, until } from "./doors.js";
 
 const QUESTION = "Qu’est-ce que le temps ?";
@@ -195,6 +196,29 @@ test("all failing, each one's reason is told", async () => {
   });
 });
 
+test("JSON that is no object is a failed backend", async () => {
+  for (const body of ["null", '""', "[]"]) {
+    const json = (_, outgoing) => outgoing.setHeader("content-type", "application/json").end(body);
+    const said = (_, outgoing) => outgoing.writeHead(200, { "content-type": "text/event-stream" }).end(`event: output\ndata: ${body}\n\nevent: completed\ndata: ${body}\n\n`);
+    for (const answer of [json, cog(said), gradio("/answer", (send, outgoing) => outgoing.end(`event: complete\ndata: ${body}\n\n`))]) {
+      await host(answer, async (url) => {
+        assert.deepEqual((await attempts([url, doors.cog])).map(({ code }) => code), ["BACKEND_FAILED", "OK"]);
+      });
+    }
+  }
+});
+
+test("an answer that breaks, and when it is asked for again ends otherwise, is none", async () => {
+  let asked = 0;
+  const event = (name, data) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
+  const diverging = cog((_, outgoing) => {
+    outgoing.writeHead(200, { "content-type": "text/event-stream" });
+    if (!asked++) outgoing.end(event("output", { chunk: "La liberté est la néce" }));
+    else outgoing.end(event("output", { chunk: "La liberté est vertu." }) + event("completed", { status: "succeeded" }));
+  });
+  await host(diverging, (url) => assert.rejects(callSNB("kant", "", QUESTION, { backends: [url] }), { code: "BACKEND_FAILED" }));
+});
+
 test("a stream that is cut goes on where it stopped", async () => {
   let cut = false;
   const change = (event, outgoing, said) => {
@@ -260,6 +284,19 @@ test("a reply that stops in its middle is told as the time that is over", async 
   });
 });
 
+test("the example's answer that is canceled, which a platform may do instead of aborting the request, ends the question", async () => {
+  let [asked, left] = [false, false];
+  const silent = cog((_, outgoing) => (asked = outgoing.on("close", () => (left = true))));
+  await host(silent, async (url) => {
+    environment({ SNB_BACKEND_URL: url });
+    const body = JSON.stringify({ philosopher: "kant", userMessage: QUESTION });
+    const response = await example(new Request("http://site/api/ask", { method: "POST", body }));
+    await until(() => asked);
+    await response.body.cancel();
+    await until(() => left, 30_000); // before its time is over
+  });
+});
+
 test("a host that hangs in mid-answer is left for the next", async () => {
   const hangs = (event, outgoing, said) => said < 4 && outgoing.write(event); // and the connection stays
   await host(relay(hangs), async (url) => {
@@ -307,6 +344,36 @@ test("a full server is asked again for a while, then left", async () => {
     const seen = await attempts([url, doors.cog]);
     assert.deepEqual(seen.map(({ code }) => code), ["BUSY", "OK"]);
     await assert.rejects(callSNB("kant", "", QUESTION, { backends: [url], timeoutMs: 1500 }), { code: "BUSY" });
+  });
+});
+
+test("a start ends with its time and with its caller, and one whose reply is lost is sent again as the same prediction", async () => {
+  await host(cog(() => {}), async (url) => {
+    const start = (options) => startSNB("kant", "", QUESTION, { backends: [url], ...options });
+    await assert.rejects(start({ timeoutMs: 300 }), { code: "TIMEOUT" });
+    await assert.rejects(start({ signal: AbortSignal.abort() }), { code: "CANCELED" });
+  });
+  const [pass, asked] = [relay(() => {}), []];
+  const losing = (incoming, outgoing) => (incoming.method === "PUT" && asked.push(incoming.url) === 1 ? outgoing.destroy() : pass(incoming, outgoing));
+  await host(losing, (url) => startSNB("kant", "", QUESTION, { ...OPTIONS, backends: [url] }));
+  assert.deepEqual(asked, [asked[0], asked[0]]);
+});
+
+test("an answer outlives looks that do not reach its host, also one that has waited for a place", async () => {
+  const ids = new Set();
+  const pass = relay((event, outgoing) => outgoing.write(event));
+  let [full, missing] = [true, 0];
+  const shaky = (incoming, outgoing) => {
+    if (incoming.method === "GET" && missing-- > 0) return page(502)(incoming, outgoing);
+    if (incoming.method === "PUT" && full) return (full = false), outgoing.writeHead(409).end();
+    if (incoming.method === "PUT" && !ids.size) missing = 6;
+    if (incoming.method === "PUT") ids.add(incoming.url);
+    return pass(incoming, outgoing);
+  };
+  await host(shaky, async (url) => {
+    let look = { handle: await startSNB("kant", "", QUESTION, { ...OPTIONS, backends: [url] }) };
+    await until(async () => !["queued", "processing"].includes((look = await pollSNB(look.handle, { backends: [url] })).status));
+    assert.deepEqual([look.text, ids.size], [expected, 1]);
   });
 });
 

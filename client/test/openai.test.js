@@ -170,6 +170,19 @@ for (const [status, error, code] of [
   });
 }
 
+test("of the texts that end an answer the API gets as many as it takes", async () => {
+  let body = "";
+  const read = (incoming, outgoing) => {
+    incoming.setEncoding("utf8").on("data", (text) => (body += text));
+    incoming.on("end", () => streaming(() => outgoing.end(event({ content: "Oui." }, "stop")))(incoming, outgoing));
+  };
+  await host(read, async (url) => {
+    use(url);
+    assert.equal(await callSNB("kant", "", QUESTION, { stopSequences: ["a", "b", "c", "d", "e"] }), "Oui.");
+  });
+  assert.deepEqual(JSON.parse(body).stop, ["a", "b", "c", "d"]);
+});
+
 test("Retry-After is honoured", async () => {
   const times = [];
   const busy = (incoming, outgoing) => {

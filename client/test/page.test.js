@@ -125,12 +125,17 @@ test("nothing can be sent before the page listens, and first questions that do n
   await until(async () => (await said()).length === 2 && (await answer()).length > 5);
 });
 
-test("a function that the platform cut is gone round", { skip }, async () => {
+test("a function that the platform refuses, or cuts, is gone round", { skip }, async () => {
   await visit({ SNB_BACKEND_URL: await answering(SHORT) });
-  await page.route("**/api/ask", (route) => route.fulfill({ status: 504, body: "<html>" }));
-  await ask("Qu’est-ce que l’homme ?");
-  await until(() => page.isEnabled("text=Demander"));
-  assert.ok((await answer()).length > 5);
+  const cut = createServer((_, outgoing) => outgoing.writeHead(200).write("\n", () => outgoing.destroy()));
+  hosts.push(cut);
+  const url = `http://127.0.0.1:${await listen(cut)}/`;
+  for (const end of [(route) => route.fulfill({ status: 504, body: "<html>" }), (route) => route.continue({ url })]) {
+    await page.route("**/api/ask", end);
+    await ask("Qu’est-ce que l’homme ?");
+    await idle();
+    assert.ok((await page.innerText("article.answer:last-child .text")).length > 5);
+  }
 });
 
 for (const [address, told] of [["http://nowhere.invalid", /ne répond pas/], ["https://ton-pod...", /site est mal réglé/]]) {
@@ -166,7 +171,10 @@ test("a look that is lost does not lose the answer, and what is started for a pu
   await page.route("**/api/ask", (route) => route.fulfill({ status: 504, body: "<html>" }));
   const broken = [(route) => route.abort(), (route) => route.fulfill({ status: 502, body: "<html>" })];
   const calls = [];
-  await page.route("**/api/poll", (route) => (calls.push(route.request().method()), (broken.pop() ?? ((one) => one.continue()))(route)));
+  await page.route("**/api/poll", (route) => {
+    calls.push(route.request().method());
+    return (broken.pop() ?? ((one) => one.continue()))(route);
+  });
   await ask("Que puis-je savoir ?");
   await idle();
   assert.ok((await answer()).length > 5);
@@ -179,6 +187,20 @@ test("a look that is lost does not lose the answer, and what is started for a pu
   assert.ok(!calls.includes("DELETE"));
   await start();
   await until(() => calls.includes("DELETE"));
+  const stopped = [];
+  let look;
+  await page.route("**/api/poll", (route) => {
+    if (route.request().method() === "DELETE") stopped.push(route.request().postDataJSON().handle);
+    else look = () => route.fulfill({ json: { status: "starting", handle: "of the answer that this look has begun" } });
+    return route.request().method() === "DELETE" && route.fulfill({ json: {} });
+  });
+  await page.unroute("**/api/start");
+  await ask("Que puis-je croire ?");
+  await until(() => look);
+  await page.click("text=Arrêter");
+  await until(() => stopped.length === 1);
+  await look();
+  await until(() => stopped[1] === "of the answer that this look has begun");
 });
 
 test("stopping an answer stops the decoding", { skip }, async () => {

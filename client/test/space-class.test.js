@@ -176,6 +176,10 @@ test("a silence is said and offers to ask again; a cold start shows the time tha
   assert.ok(await page.isHidden("#retry"));
   await page.clock.runFor(21_000);
   await state(page, /se tait depuis plus de vingt secondes/);
+  await page.say({ msg: "log", title: "BUSY", log: "Beaucoup d’élèves parlent." });
+  await until(() => page.isHidden("#retry")); // who asks again loses the place
+  await page.clock.runFor(21_000);
+  await until(() => page.isVisible("#retry"));
   await page.click("#retry");
   await until(async () => (await jobs(page)).length === 2);
   assert.equal(await page.evaluate(() => server.cancels), 1);

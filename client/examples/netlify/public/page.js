@@ -25,6 +25,7 @@ const NOTICES = {
   "135M stand-in, not the philosopher": "Modèle d’essai : il montre que le site fonctionne, non comment le philosophe parle.",
 };
 const KEY = "conversations";
+const MOST_KEPT = 60_000; // characters of a request that outlives the page: browsers allow 64 KiB
 const LOOKS = 5; // that may fail in a row: a connection that breaks does not end an answer
 
 const find = (selector) => document.querySelector(selector);
@@ -121,13 +122,14 @@ async function streamed(question, exchange, signal) {
 
 async function later(question, exchange, signal, status) {
   wait(status);
-  const started = post("/api/start", question).then((response) => response.json()); // goes on without its reader, to be stopped
+  let reply = post("/api/start", question).then((response) => response.json());
   let look;
   try {
-    look = await unlessLeft(started, signal);
+    look = await unlessLeft(reply, signal);
     if (look.error) throw new Error(look.error);
     do {
-      look = await looked(look.handle, signal);
+      reply = looked(look.handle, signal);
+      look = await unlessLeft(reply, signal);
       if (look.status === "failed" || look.status === "canceled") throw new Error(look.error);
       if (look.text) write(exchange, look.text);
       else wait(look.status);
@@ -135,7 +137,9 @@ async function later(question, exchange, signal, status) {
     } while (look.status !== "succeeded");
     exchange.notice = look.metrics?.notice;
   } catch (error) {
-    started.then(({ handle }) => handle && post("/api/poll", { handle: look?.handle ?? handle }, undefined, "DELETE")).catch(() => {});
+    // At once, for the page may be closing; and what is still on its way, which may have started the answer elsewhere.
+    const canceled = ({ handle } = {}) => handle && post("/api/poll", { handle }, undefined, "DELETE");
+    Promise.allSettled([canceled(look), reply.then(canceled)]);
     throw error;
   }
 }
@@ -144,7 +148,7 @@ async function later(question, exchange, signal, status) {
 async function looked(handle, signal) {
   for (let tries = 1; ; tries++) {
     try {
-      return await (await post("/api/poll", { handle }, signal)).json();
+      return await (await post("/api/poll", { handle })).json();
     } catch (error) {
       if (signal.aborted || tries === LOOKS) throw error;
       await pause(tries * 1000, signal);
@@ -155,7 +159,8 @@ async function looked(handle, signal) {
 /** Browsers without async iteration of streams still have readers. */
 async function* chunks(stream) {
   const reader = stream.getReader();
-  for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
+  const read = () => reader.read().catch((error) => Promise.reject(error.name === "AbortError" ? error : new Error("CUT")));
+  for (let part = await read(); !part.done; part = await read()) yield part.value;
 }
 
 const unlessLeft = (promise, signal) =>
@@ -163,8 +168,11 @@ const unlessLeft = (promise, signal) =>
 
 const pause = (ms, signal) => unlessLeft(new Promise((resolve) => setTimeout(resolve, ms)), signal);
 
-const post = (path, body, signal, method = "POST") =>
-  fetch(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal, keepalive: method === "DELETE" });
+function post(path, value, signal, method = "POST") {
+  const body = JSON.stringify(value);
+  const keepalive = method === "DELETE" && body.length < MOST_KEPT;
+  return fetch(path, { method, headers: { "content-type": "application/json" }, body, signal, keepalive });
+}
 
 function wait(status) {
   state.textContent = WAITS[status]?.(NAMES[kept.philosopher]) ?? "";

@@ -8,12 +8,15 @@ import { streamSNB } from "snb-client";
 export default async (request) => {
   const caller = request.headers.get("x-nf-client-connection-ip"); // Netlify's own; only its hash goes on
   const { philosopher, ragContext = "", userMessage, history = [] } = await request.json();
+  const left = new AbortController();
+  request.signal.addEventListener("abort", () => left.abort());
   const lines = new ReadableStream({
+    cancel: () => left.abort(),
     async start(controller) {
       const line = (value) => controller.enqueue(new TextEncoder().encode(`${JSON.stringify(value)}\n`));
       try {
         const onRestart = () => line({ restart: true });
-        const options = { history, caller, signal: request.signal, onRestart };
+        const options = { history, caller, signal: left.signal, onRestart };
         const answer = streamSNB(philosopher, ragContext, userMessage, options);
         for await (const text of answer) line({ text });
         line({ done: true, notice: (await answer.result).metrics.notice });
