@@ -90,7 +90,7 @@ class Scripted:
     """A backend that says what it is told to, piece by piece; an exception is raised, a pair is a metric."""
 
     def __init__(self, *turns: list[Any]) -> None:
-        self.name, self.turns = "scripted", list(turns)
+        self.turns = list(turns)
         self.asked: list[dict[str, Any]] = []
 
     async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
@@ -258,4 +258,11 @@ def test_a_refusal_is_the_caller_s_fault_where_it_names_an_input_or_the_size(
 ) -> None:
     refusal = of_response(Response(status, text=body))
     assert refusal.code == code
+    assert refusal.retry_after == 0
     assert ("max_tokens" in refusal.fault) == ("max_tokens" in body)
+
+
+def test_the_wait_that_a_backend_asks_for_stands_in_a_header_or_in_replicate_s_body() -> None:
+    assert of_response(Response(429, json={"detail": "Throttled.", "retry_after": 7})).retry_after == 7
+    assert of_response(Response(503, headers={"retry-after": "2"})).retry_after == 2
+    assert of_response(Response(429, headers={"retry-after": "Wed, 21 Oct"}, text="<html>")).retry_after == 0

@@ -24,8 +24,6 @@ SHORTEST = 0.2
 class Backend(Protocol):
     """Something that answers; any number of answers at once."""
 
-    name: str
-
     def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
         """One answer, piece by piece; closing the iterator cancels it.
 

@@ -18,7 +18,6 @@ class Cog:
     """
 
     def __init__(self, url: str, key: str = "") -> None:
-        self.name = "cog"
         self._http = Http(url, {"Authorization": f"Bearer {key}"} if key else None)
 
     async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:

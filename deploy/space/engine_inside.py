@@ -28,7 +28,6 @@ class EngineInside:
     """
 
     def __init__(self, load: Callable[[], Service], visitors: int) -> None:
-        self.name = "engine"
         self._service: Service | None = None
         self._fault = ""
         self._threads = ThreadPoolExecutor(visitors, thread_name_prefix="answer")

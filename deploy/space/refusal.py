@@ -58,8 +58,7 @@ def of_prediction(prediction: dict[str, Any]) -> Refusal:
 def of_response(response: Response) -> Refusal:
     """What an HTTP status says; a body may repeat a prompt, so it is left out."""
     status = response.status_code
-    after = response.headers.get("retry-after", "")
-    wait = float(after) if after.isdigit() else 0.0
+    wait = wait_of(response)
     if status in (400, 422) and (names := named_in(response)):
         return Refusal("BAD_INPUT", f"the backend refuses the input {', '.join(names)}")
     if status == 413:
@@ -71,6 +70,14 @@ def of_response(response: Response) -> Refusal:
     if status == 503:  # during setup()
         return Refusal("COLD_START", "the model is being loaded", wait)
     return Refusal("BACKEND_FAILED", f"the backend answers {status}", wait)
+
+
+def wait_of(response: Response) -> float:
+    """Seconds that a refusal asks to be left alone, by `Retry-After` or, as Replicate says it, in its body."""
+    try:
+        return float(response.headers.get("retry-after") or response.json()["retry_after"])
+    except (ValueError, LookupError, TypeError):
+        return 0.0
 
 
 def named_in(response: Response) -> list[str]:

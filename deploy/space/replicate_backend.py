@@ -24,7 +24,7 @@ RUNNING = ("starting", "processing")
 
 
 class Replicate:
-    """Asks by version, as community models are; the latest is looked up once.
+    """Asks by version, as community models are; the latest is looked up for each question.
 
     Args:
         model: `owner/name`, `owner/name:version` or `deployments/owner/name`.
@@ -39,7 +39,6 @@ class Replicate:
         named = MODEL.fullmatch(model)
         if not named:
             raise ValueError("after replicate: owner/name[:version] or deployments/owner/name is expected")
-        self.name = "replicate"
         deployment, self._model, self._version = named[1], named[2], named[3]
         self._path = f"/deployments/{self._model}/predictions" if deployment else "/predictions"
         self._by_version = not deployment

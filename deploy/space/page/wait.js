@@ -28,6 +28,7 @@ export class Wait {
     this.reason = text;
     this.shown = "";
     say(text);
+    find("retry").hidden = true; // to ask again would lose the place in the queue
   }
 
   started() {
