@@ -1,5 +1,6 @@
 """Names the faults of a GPU: why torch cannot use it, and when its memory runs out."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ class Evidence:
     """Version of the kernel's NVIDIA driver, which a container sees even without a GPU."""
     torch_error: str
     """torch's error message when it tries to use a GPU; empty when that works."""
+    hidden: bool = False
+    """Whether CUDA_VISIBLE_DEVICES names no GPU."""
 
     @classmethod
     def gather(cls) -> "Evidence":
@@ -41,6 +44,7 @@ class Evidence:
             devices_visible=any(Path("/dev").glob("nvidia[0-9]*")),
             driver_version=version.group() if version else None,
             torch_error=message,
+            hidden=os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"),
         )
 
 
@@ -68,6 +72,8 @@ def _faults(evidence: Evidence) -> Iterator[tuple[str, str]]:
         yield fault, "Start the container with its GPU (docker run --gpus all)"
     elif not evidence.devices_visible:
         yield "this machine shows no NVIDIA driver and no GPU", "Take a machine with an NVIDIA GPU"
+    elif evidence.hidden:
+        yield "CUDA_VISIBLE_DEVICES hides every GPU from this process", "Unset CUDA_VISIBLE_DEVICES"
     elif evidence.torch_cuda:
         fault = f"{driver} does not support this torch, built for CUDA {evidence.torch_cuda}"
         yield f"{fault}: {evidence.torch_error}", "Update the driver, or install a torch for its CUDA"

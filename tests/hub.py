@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
@@ -30,6 +33,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     altered: bool = False
+    reset: bool = False
+    """Whether the connection is reset within the answer."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,12 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.next_fault(request) or Fault()
         asked = API.fullmatch(path) or FILE.fullmatch(path)
         commit = self.server.commits.get((asked["repository"], asked["revision"])) if asked else None
-        if fault.status != 200 or fault.body:
+        if fault.reset:
+            self.close_connection = True
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+            self.connection.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+            os.close(self.connection.detach())
+        elif fault.status != 200 or fault.body:
             self.reply(fault.status, fault.headers, fault.body)
         elif self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
             self.reply(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})

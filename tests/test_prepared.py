@@ -195,8 +195,12 @@ def test_weights_prepared_on_another_machine_are_served_without_base_or_adapter(
     metrics: dict[str, Any] = {}
     list(service.answer(Request.checked(user_message="Oui ?", max_tokens=1), metrics.__setitem__))
     assert metrics["output_token_count"] == 1
-    with pytest.raises(PreparedMismatch, match="is made with base the folder base, and the settings ask for"):
-        prepared.find(replace(asked, base_model=str(tmp_path / "other")))
+    for other in (
+        str(tmp_path / "other"),
+        "school/base",
+    ):  # a repository of the folder's name is another base
+        with pytest.raises(PreparedMismatch, match="with base the folder base, and the settings ask for"):
+            prepared.find(replace(asked, base_model=other))
 
 
 def test_prepared_weights_on_the_hub_are_fetched_whole_and_used_again_or_refused_before_a_shard(
@@ -470,9 +474,14 @@ def test_a_folder_of_the_users_own_is_refused_before_any_work_and_an_empty_one_t
     with monkeypatch.context() as patch:
         patch.chdir(own.parent)
         patch.setattr(preparation.Recipe, "of", lambda *_: pytest.fail("it went to work"))
-        for output in (".", str(own.parent)):
-            with pytest.raises(preparation.OutputTaken, match=f"--output {own.parent / 'prepared'}"):
-                scripts.code("prepare-weights", "--precision", "nf4", "--output", output)
+        (tmp_path / "new.part").mkdir()
+        (tmp_path / "new.part" / "own.gguf").touch()
+        taken = {".": "models/prepared", own.parent: "models/prepared", tmp_path / "new": "new/prepared"}
+        for output, place in taken.items():
+            with pytest.raises(preparation.OutputTaken, match=f"--output {tmp_path / place}"):
+                scripts.code("prepare-weights", "--precision", "nf4", "--output", str(output))
+        with pytest.raises(preparation.OutputTaken, match=r"mount point.*--output /prepared"):
+            scripts.code("prepare-weights", "--precision", "nf4", "--output", "/")
     assert own.exists()
     own.unlink()
     options = ("--precision", "nf4", "--skip-quality", "--output", str(own.parent))

@@ -148,10 +148,10 @@ def test_a_download_is_whole_holds_only_what_is_wanted_and_is_then_used_without_
 def test_a_busy_hub_is_asked_again_after_the_time_it_names(
     site: Site, headers: dict[str, str], least: float, most: float
 ) -> None:
-    site.server.fail("GET", LISTING, Fault(503), Fault(429, headers))
+    site.server.fail("GET", LISTING, Fault(503), Fault(429, headers), Fault(reset=True))
     site.server.fail("GET", SHARD, Fault(500))
     site.base()
-    assert len(site.naps) == 3
+    assert len(site.naps) == 4
     assert 0 < site.naps[0] <= 2
     assert least <= site.naps[1] <= most
 
@@ -236,7 +236,12 @@ def test_a_token_that_no_request_can_carry_is_refused_unquoted(site: Site) -> No
 LISTED = b'{"id": "a/b", "sha": %s, "siblings": [%s]}'
 REFUSALS = [
     ("GET", LISTING, [Fault(403, {"X-Error-Code": "GatedRepo"})], "answered 403"),
-    ("GET", LISTING, [Fault(404, {"X-Error-Code": "RevisionNotFound"})], "main: .* 404.*SNB_BASE_REVISION"),
+    (
+        "GET",
+        LISTING,
+        [Fault(404, {"X-Error-Code": "RevisionNotFound"})],
+        "main: .* 404.*SNB_PREPARED_REVISION",
+    ),
     ("HEAD", "/config.json", [Fault(403)] * 2, "answered 403"),  # behind an error of the library
     ("HEAD", SHARD, [PAGE], r"lacks the headers of a hub.*login page"),
     (
@@ -378,8 +383,9 @@ def test_offline_nothing_is_asked_and_the_faults_are_told(
     (folder / "config.json").unlink()
     with pytest.raises(WeightsMissing, match=r"config\.json is absent"):
         site.base()
-    with pytest.raises(WeightsMissing, match="school/adapter at main is not in"):
+    with pytest.raises(WeightsMissing, match=r"school/adapter at main is not in .* without it") as refused:
         site.adapter()
+    assert "HF_HUB_OFFLINE" in refused.value.cure
     assert site.server.requests == []
 
 

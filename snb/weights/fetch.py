@@ -98,8 +98,11 @@ def ensure(
     try:
         return check(source, settings)
     except WeightsMissing as missing:
-        if not source.fetchable or is_offline_mode():
+        if not source.fetchable:
             raise
+        if is_offline_mode():
+            cure = "HF_HUB_OFFLINE forbids to download: run scripts/download-weights without it"
+            raise WeightsMissing(missing.faults, cure) from missing
         logger.info("Downloading: %s", "; ".join(missing.faults))
     hub = hub or Hub(settings.hf_token)
     try:

@@ -158,7 +158,7 @@ class Hub:
 
     def _failure(self, what: str, error: BaseException) -> DownloadFailed:
         if isinstance(error, RevisionNotFoundError):
-            cure = "Check SNB_BASE_REVISION and SNB_ADAPTER_REVISION"
+            cure = "Check SNB_BASE_REVISION, SNB_ADAPTER_REVISION and SNB_PREPARED_REVISION"
         elif status(error) in (401, 403, 404):
             held = "has no access to it" if self.token else "is not set"
             cure = f"If the name is right, it is private or gated, and HF_TOKEN {held}"
@@ -228,7 +228,10 @@ def may_pass(error: BaseException) -> bool:
     answered = status(error)
     if answered is not None:
         return answered in (408, 429) or answered >= 500
-    return not any(isinstance(link, OSError) and link.errno for link in _chain(error))
+    chain = [*_chain(error)]
+    # A connection that was reset has an errno too, as a full disk has.
+    lost = any(isinstance(link, httpx2.TransportError) for link in chain)
+    return lost or not any(isinstance(link, OSError) and link.errno for link in chain)
 
 
 def status(error: BaseException) -> int | None:

@@ -52,10 +52,13 @@ class Origin:
         return cls(source.name, source.revision, lock.commit, sha256)
 
     def is_of(self, source: Source) -> bool:
-        """Whether a source is the same: a local folder is compared by content, anything else by name."""
+        """Whether a source is the same: a local folder is compared by content, anything else by name.
+
+        The name of a folder is not that of a repository: anybody's folder can be called so.
+        """
         if source.folder:
             return fingerprint(source.folder, source.role) == self.sha256
-        if source.fetchable and self.commit:
+        if source.fetchable:
             return source.name == self.name and source.revision in (self.revision, self.commit)
         return not self.commit and Path(source.name).name == self.name
 

@@ -83,10 +83,22 @@ class Recipe:
 
 
 def check_free(output: Path) -> None:
-    """Raises OutputTaken unless `output` is absent, empty, or holds prepared weights."""
-    if output.exists() and any(output.iterdir()) and not (output / CARD).exists():
-        text = f"{output} holds something else than prepared weights, which would be deleted"
-        raise OutputTaken(text, f"Take a new folder, --output {output / FOLDER}, or move away what is there")
+    """Raises OutputTaken unless `output` and its draft are absent, empty or ours, and no mount point."""
+    if output.is_mount():
+        text = f"{output} is a mount point, whose place no folder can take"
+        raise OutputTaken(text, f"Take --output {output / FOLDER}")
+    # Until its first shard is whole, a draft has no lock.
+    for folder, marks in ((output, (CARD,)), (draft_of(output), (NAME, "model-00001-of-*.safetensors.part"))):
+        ours = any(any(folder.glob(mark)) for mark in marks)
+        if folder.exists() and any(folder.iterdir()) and not ours:
+            text = f"{folder} holds something else than prepared weights, which would be deleted"
+            cure = f"Take a new folder, --output {output / FOLDER}, or move away what is there"
+            raise OutputTaken(text, cure)
+
+
+def draft_of(output: Path) -> Path:
+    """Where a folder is built, beside the place that it takes."""
+    return output.with_name(f"{output.name}.part")
 
 
 def prepare(recipe: Recipe, output: Path) -> None:
@@ -101,7 +113,7 @@ def prepare(recipe: Recipe, output: Path) -> None:
             verify(output)
             say(f"{output} is whole already")
             return
-    draft = output.with_name(f"{output.name}.part")
+    draft = draft_of(output)
     if not recipe.lock(draft):
         shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, exist_ok=True)
