@@ -271,11 +271,15 @@ def rented(name: str, capability: tuple[int, int], gibibytes: float) -> Device:
 
 CARDS = (
     rented("T4 (16 GB)", (7, 5), 14.6),
-    rented("L4 or A10G (24 GB)", (8, 6), 22.0),
-    rented("RTX 3090 or 4090 (24 GB)", (8, 6), 23.6),
+    rented("A10G (24 GB)", (8, 6), 22.0),
+    rented("L4 (24 GB)", (8, 9), 22.0),
+    rented("RTX 3090 (24 GB)", (8, 6), 23.6),
+    rented("RTX 4090 (24 GB)", (8, 9), 23.6),
     rented("A100 (40 GB)", (8, 0), 39.4),
-    rented("A40 or L40S (48 GB)", (8, 6), 44.4),
-    rented("A100 or H100 (80 GB)", (8, 0), 79.1),
+    rented("A40 (48 GB)", (8, 6), 44.4),
+    rented("L40S (48 GB)", (8, 9), 44.4),
+    rented("A100 (80 GB)", (8, 0), 79.1),
+    rented("H100 (80 GB)", (9, 0), 79.1),
 )
 """GPUs for rent, smallest first; total GiB as torch prints them in public out-of-memory reports."""
 

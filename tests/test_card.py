@@ -81,8 +81,8 @@ def test_a_precision_that_the_gpu_cannot_compute_in_is_refused() -> None:
     [
         (QWEN_14B, "auto", "T4 (16 GB)"),
         (QWEN_14B, "fp16", "A100 (40 GB)"),
-        (DEEP, "bf16", "none up to A100 or H100 (80 GB)"),
-        (SHALLOW, "bf16", "L4 or A10G (24 GB)"),  # a T4 has the memory, and does not compute in it
+        (DEEP, "bf16", "none up to H100 (80 GB)"),
+        (SHALLOW, "bf16", "A10G (24 GB)"),  # a T4 has the memory, and does not compute in it
     ],
 )
 def test_a_card_too_small_for_one_slot_is_told_the_smallest_that_would_do_which_then_does(
@@ -159,7 +159,7 @@ def test_the_cache_is_counted_to_the_byte() -> None:
     assert cache.keys.nbytes + cache.values.nbytes == Footprint(model.config).need("fp32", 3, 100).cache
 
 
-MEASURED = {"T4 (16 GB)": 3, "L4 or A10G (24 GB)": 11}
+MEASURED = {"T4 (16 GB)": 3, "A10G (24 GB)": 11, "L4 (24 GB)": 11}
 """Slots that a boot in nf4 kept, with 14.6 and 22.0 GiB free before it: an H200 with ballast, 2026-11-26."""
 
 
@@ -200,10 +200,11 @@ def test_a_usable_device_is_taken_as_asked() -> None:
         (OLD_DRIVER, "auto", r"driver 535.104.05 does not support this torch, built for CUDA 13.0: .* old"),
         (replace(OLD_DRIVER, driver_version=None), "auto", "driver of unknown version does not support"),
         (NOT_PASSED, "auto", r"driver 570.86.15, but no GPU is passed to this process\. .*--gpus all"),
+        (replace(WORKING, available=False, hidden=True), "auto", r"CUDA_VISIBLE_DEVICES hides .*\. Unset"),
         (replace(CPU_TORCH, devices_visible=False), "auto", "a CPU-only build.*no GPU is passed"),
         (NO_GPU, "cuda", "this machine shows no NVIDIA driver and no GPU"),
     ],
-    ids=["old driver", "hidden driver", "not passed", "CPU torch and not passed", "absent"],
+    ids=["old driver", "hidden driver", "not passed", "hidden", "CPU torch and not passed", "absent"],
 )
 def test_a_gpu_that_is_unusable_is_refused_with_every_reason(
     evidence: Evidence, wanted: str, fault: str

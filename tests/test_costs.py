@@ -126,6 +126,12 @@ def test_the_runbook_s_table_of_cards_is_what_is_computed(monkeypatch: pytest.Mo
         assert seconds == f"{computed[name].wait(30):.0f}\N{NO-BREAK SPACE}s", name
 
 
+def test_fp8_is_priced_on_every_card_that_has_it_and_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNB_PRECISION", "fp8")
+    priced = {one.card.name for one in machines(read())}
+    assert priced == {"L4", "RTX 4090", "L40S", "H100 SXM"}
+
+
 def test_the_page_shows_what_its_commands_print(
     chosen: list[Machine],
     tmp_path: Path,

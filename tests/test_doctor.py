@@ -263,6 +263,9 @@ def test_minutes_of_upload_and_disk_are_computed_from_the_layers(made: Sound) ->
     [
         ("t4", "int8", "CARD_TOO_SMALL"),
         ("l40s", "bf16", "CARD_FEWER_SLOTS"),
+        ("l40s", "fp8", "CARD_FEWER_SLOTS"),
+        ("h100", "fp8", "CARD"),
+        ("a100", "fp8", "CARD_CANNOT"),
         (None, "bf16", "CARD"),
     ],
 )

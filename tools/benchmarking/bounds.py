@@ -40,14 +40,14 @@ DEVICES = {device.name: device for device in RENTED}
 _CARDS = (
     Card("T4", DEVICES["T4 (16 GB)"], Rates(320e9, 65e12)),
     Card("RTX 4000 SFF Ada", rented("RTX 4000 SFF Ada (20 GB)", (8, 9), 18.6), Rates(280e9, 76.7e12)),
-    Card("L4", DEVICES["L4 or A10G (24 GB)"], Rates(300e9, 121e12)),
-    Card("A10G", DEVICES["L4 or A10G (24 GB)"], Rates(600e9, 70e12)),
-    Card("RTX 3090", DEVICES["RTX 3090 or 4090 (24 GB)"], Rates(936e9, 71e12)),
-    Card("RTX 4090", DEVICES["RTX 3090 or 4090 (24 GB)"], Rates(1008e9, 165.2e12)),
-    Card("A40", DEVICES["A40 or L40S (48 GB)"], Rates(696e9, 149.7e12)),
-    Card("L40S", DEVICES["A40 or L40S (48 GB)"], Rates(864e9, 362.05e12)),
-    Card("A100 80GB SXM", DEVICES["A100 or H100 (80 GB)"], Rates(2039e9, 312e12)),
-    Card("H100 SXM", DEVICES["A100 or H100 (80 GB)"], Rates(3350e9, 989.5e12)),
+    Card("L4", DEVICES["L4 (24 GB)"], Rates(300e9, 121e12)),
+    Card("A10G", DEVICES["A10G (24 GB)"], Rates(600e9, 70e12)),
+    Card("RTX 3090", DEVICES["RTX 3090 (24 GB)"], Rates(936e9, 71e12)),
+    Card("RTX 4090", DEVICES["RTX 4090 (24 GB)"], Rates(1008e9, 165.2e12)),
+    Card("A40", DEVICES["A40 (48 GB)"], Rates(696e9, 149.7e12)),
+    Card("L40S", DEVICES["L40S (48 GB)"], Rates(864e9, 362.05e12)),
+    Card("A100 80GB SXM", DEVICES["A100 (80 GB)"], Rates(2039e9, 312e12)),
+    Card("H100 SXM", DEVICES["H100 (80 GB)"], Rates(3350e9, 989.5e12)),
 )
 CARDS = {card.name: card for card in _CARDS}
 """Every card of prices.toml; docs/costs.md has the datasheets. Of A100 and H100 the faster kinds."""

@@ -16,8 +16,7 @@ RATE = 2e9 / 8
 """Bytes a second at which an image or weights arrive; an assumption."""
 SETUP = 600
 """Seconds after which Replicate gives up a boot: https://replicate.com/docs/topics/predictions/lifecycle"""
-_LARGE = "A100 or H100 (80 GB)"
-_NAMES = {"t4": "T4 (16 GB)", "l40s": "A40 or L40S (48 GB)", "a100": _LARGE, "h100": _LARGE}
+_NAMES = {"t4": "T4 (16 GB)", "l40s": "L40S (48 GB)", "a100": "A100 (80 GB)", "h100": "H100 (80 GB)"}
 HARDWARE = {key: next(card for card in CARDS if card.name == name) for key, name in _NAMES.items()}
 """What Replicate rents."""
 
