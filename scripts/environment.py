@@ -13,13 +13,12 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project may not be installed yet
 
-from tools.machine import has_gpu, pins
-from tools.network import offline
+from tools.machine import has_gpu, installed, offline, pins
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -43,14 +42,6 @@ def differing() -> list[str]:
         if present.split("+")[0] != version:
             faults.append(f"{name} {present or 'absent'}, pinned {version}")
     return faults if installed(PROJECT) else [*faults, f"{PROJECT} is not installed"]
-
-
-def installed(name: str) -> str:
-    """The version of a package, whatever extras are wanted of it; empty where it is absent."""
-    try:
-        return metadata.version(name.split("[")[0])
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def build() -> None:

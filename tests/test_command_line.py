@@ -56,7 +56,7 @@ def script(folder: Path, pins: str, source: str) -> Path:
     for name in ("requirements.txt", "scripts/packages.txt", "scripts/packages-cpu.txt"):
         (folder / name).write_text(pins)
     (folder / "tools").mkdir()
-    for name in ("__init__.py", "machine.py", "network.py"):
+    for name in ("__init__.py", "machine.py"):
         shutil.copy(ROOT / "tools" / name, folder / "tools")
     (folder / "tools" / "command.py").write_text(source)
     file = folder / "scripts" / "script"

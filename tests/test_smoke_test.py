@@ -213,7 +213,7 @@ def test_without_a_network_one_line_says_so_and_what_still_works(
 
 
 def test_a_machine_is_offline_where_the_kernel_has_no_route() -> None:
-    asks = [sys.executable, "-c", "from tools.network import offline; print(offline())"]
+    asks = [sys.executable, "-c", "from tools.machine import offline; print(offline())"]
     alone = ["unshare", "--map-root-user", "--net"]
     if subprocess.run([*alone, "true"]).returncode:
         pytest.skip("this machine has no `unshare --map-root-user --net`")

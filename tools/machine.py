@@ -1,7 +1,14 @@
-"""What this machine has: an NVIDIA card, and the packages that a file pins; standard library only."""
+"""What this machine has: a card, packages, programs, a network; standard library only: it runs first."""
 
+import os
 import shutil
+import socket
+import subprocess
+from importlib import metadata
 from pathlib import Path
+
+NOWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+"""Addresses for documentation (RFC 5737 and 3849). Nothing is sent to them."""
 
 
 def has_gpu() -> bool:
@@ -13,3 +20,36 @@ def pins(file: Path) -> list[str]:
     """Every `name==version` of a requirements file."""
     lines = (line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line]
+
+
+def installed(name: str) -> str:
+    """The version of a package, whatever extras are wanted of it; empty where it is absent."""
+    try:
+        return metadata.version(name.split("[")[0])
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def output(*command: str) -> str:
+    """What a program says; nothing where it is absent, fails or is silent."""
+    quiet = {**os.environ, "COG_NO_UPDATE_CHECK": "1"}  # cog would ask its release page first
+    try:
+        return subprocess.check_output(
+            command, env=quiet, stderr=subprocess.DEVNULL, text=True, timeout=30
+        ).strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def offline() -> bool:
+    """Whether there is no way out of this machine, by the system's own table of routes."""
+    return not any(_route(family, address) for family, address in NOWHERE)
+
+
+def _route(family: socket.AddressFamily, address: str) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+    except OSError:
+        return False
+    return True

@@ -2,13 +2,11 @@
 
 import os
 import platform
-import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from snb.settings import ROOT
-from tools.machine import has_gpu, pins
+from tools.machine import has_gpu, installed, output, pins
 
 
 def machine() -> dict[str, Any]:
@@ -30,13 +28,9 @@ def value(file: str, name: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
-def output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-
 def versions() -> dict[str, str]:
-    """Of this project, of Python, and of every package that is pinned."""
+    """Of this project, of Python, and of every package that is pinned; empty for an absent one."""
     names = [pin.partition("==")[0] for pin in pins(ROOT / "requirements.txt")]
     project = output("git", "-C", str(ROOT), "describe", "--always", "--dirty")
-    installed = {name: metadata.version(name) for name in names}
-    return {"project": project, "python": platform.python_version(), **installed}
+    packages = {name: installed(name) for name in names}
+    return {"project": project, "python": platform.python_version(), **packages}

@@ -1,16 +1,13 @@
 """Pupils who ask at the same time, and when each piece of each answer came."""
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.endpoints.endpoint import Busy, Endpoint, Failed, Piece
+from tools.endpoints.endpoint import Busy, Endpoint, Failed, Piece, patiently
 
-PATIENCE = 1800.0
-"""Seconds for which a full server is asked again."""
 AGAIN = 0.05
 """Seconds between two tries at a full server, of a whole class: more would take its cores."""
 
@@ -67,20 +64,6 @@ def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: fl
     for thread in threads:
         thread.join()
     return [answers[number] for number in range(len(requests))]
-
-
-def patiently(endpoint: Endpoint, inputs: Mapping[str, Any], pause: float) -> Iterator[Piece]:
-    """The pieces of an answer, once the server takes the question. Raises Busy when it never does."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            yield from endpoint.ask(inputs)
-            return
-        except Busy as busy:
-            if time.monotonic() > until:
-                raise
-            # Chance keeps those who were refused together from coming back together.
-            time.sleep(max(busy.seconds, random.uniform(0, pause)))
 
 
 def listen(pieces: Iterator[Piece], wanted: int, clock: Callable[[], float]) -> Answer:

@@ -20,7 +20,7 @@ from tools.command import say
 from tools.endpoints.endpoint import Failed, Http
 from tools.endpoints.openai_endpoint import ChatCompletions
 from tools.endpoints.started import Started
-from tools.network import offline
+from tools.machine import offline
 from tools.serving.server import SetupFailed, free_port
 
 VLLM = "vllm"

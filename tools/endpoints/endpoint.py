@@ -1,6 +1,8 @@
 """The small protocol that benchmark and smoke test speak, and HTTP under it."""
 
 import contextlib
+import random
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,12 +11,14 @@ from urllib.parse import urlsplit
 import httpx2
 
 from tools.command import Fault
-from tools.network import offline
+from tools.machine import offline
 
 FULL = (409, 429, 503)
 """Cog's full server, a rate limit, and what proxies and other servers answer when there is no room."""
 SILENCE = 600.0
 """Seconds; a queue of thirty in front of a slow server keeps the last one waiting for minutes."""
+PATIENCE = 1800.0
+"""Seconds for which a full server is asked again."""
 LONGEST = 3600.0
 """Seconds for which a full server can send a caller away: not every number is one that `time.sleep` takes."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -76,6 +80,20 @@ class Endpoint(Protocol):
             Failed: at any time.
         """
         ...
+
+
+def patiently(endpoint: Endpoint, inputs: Mapping[str, Any], pause: float) -> Iterator[Piece]:
+    """The pieces of an answer, once the server takes the question. Raises Busy when it never does."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            yield from endpoint.ask(inputs)
+            return
+        except Busy as busy:
+            if time.monotonic() > until:
+                raise
+            # Chance keeps those who were refused together from coming back together.
+            time.sleep(max(busy.seconds, random.uniform(0, pause)))
 
 
 class Http:

@@ -1,14 +1,13 @@
 """What a push needs of the machine: Cog, Docker's engine, and a login to Replicate's registry."""
 
 import contextlib
-import os
-import subprocess
 import warnings
 from collections.abc import Iterator
 
 from docker import auth
 from docker.errors import DockerException
 
+from tools.machine import output
 from tools.publishing.finding import Finding
 from tools.publishing.project import Project
 
@@ -41,14 +40,3 @@ def login(_: Project) -> Iterator[Finding]:
         yield Finding("ok", "LOGIN", f"Docker has a login to {REGISTRY}")
     else:
         yield Finding("error", "NOT_LOGGED_IN", f"Docker has no login to {REGISTRY}", "Run cog login")
-
-
-def output(*command: str) -> str:
-    """What a program says; nothing where it is absent, fails or is silent."""
-    quiet = {**os.environ, "COG_NO_UPDATE_CHECK": "1"}  # cog would ask its release page first
-    try:
-        return subprocess.check_output(
-            command, env=quiet, stderr=subprocess.DEVNULL, text=True, timeout=30
-        ).strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from snb.settings import ROOT
+from tools.machine import output
 from tools.publishing.finding import Finding
-from tools.publishing.installed import output
 
 CODE = (4.8e9, 4.2e9)
 """Bytes of the layers below the project's own files, packed as a registry keeps them: CUDA with its compilers

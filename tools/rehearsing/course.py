@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from tools.command import plain
+from tools.table import number
 
 NEVER = float("inf")
 
@@ -55,14 +56,9 @@ class Course:
 {f"**Failed:** {'; '.join(faults)}." if faults else "**Nothing was lost:** every question was answered."}
 
 - {len(self.answers)} questions: {self._by(0)} answered by the first backend, {self._by(1)} by the second.
-- From taking the first away to the first answer by the second: {seconds(self.switched - self.taken)}.
-- The longest wait from a question to its whole answer: {seconds(longest)}.
+- From taking the first away to the first answer by the second: {number(self.switched - self.taken, 1)} s.
+- The longest wait from a question to its whole answer: {number(longest, 1)} s.
 """
 
     def _by(self, place: int) -> int:
         return sum(answer.backend == place for answer in self.answers)
-
-
-def seconds(duration: float) -> str:
-    """A duration; what never happened has none (infinite, or not a number)."""
-    return f"{duration:.1f} s" if duration < NEVER else "never"

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tools.endpoints.endpoint import Busy, Endpoint, Failed
+from tools.endpoints.endpoint import Endpoint, Failed, patiently
 
 AGAIN = 0.5
-"""Seconds between two tries at a full server."""
+"""Seconds between two tries at a full server, at most."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,10 @@ class Reply:
 def hear(endpoint: Endpoint, inputs: Mapping[str, Any]) -> Reply:
     """One answer, heard to its end. A full server is asked again."""
     began, times, text = time.monotonic(), list[float](), ""
-    while True:
-        try:
-            for piece in endpoint.ask(inputs):
-                if piece.text:
-                    times.append(time.monotonic() - began)
-                    text += piece.text
-            break
-        except Busy as busy:
-            time.sleep(max(busy.seconds, AGAIN))
+    for piece in patiently(endpoint, inputs, AGAIN):
+        if piece.text:
+            times.append(time.monotonic() - began)
+            text += piece.text
     if not text:
         raise Failed("it ended without any text")
     return Reply(inputs, text, tuple(times), time.monotonic() - began, piece.metrics)
