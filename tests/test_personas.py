@@ -6,13 +6,15 @@ import pytest
 
 from snb.philosophers import names
 from tests import scripts
+from tests.cog_double import Double
 from tests.conftest import NOTICE
-from tools.preparing import personas
+from tools.endpoints.endpoint import Failed
+from tools.preparing import check_quality, personas
 from tools.preparing.personas import RULES, TURNS, verdicts
 from tools.serving.server import Server
 
 GOOD = {
-    "agrees": "Alors tirons-en la suite. Qu’est-ce qui te détermine quand tu dis oui ?",
+    "agrees": "Alors tirons-en la suite. Qu’est-ce donc que t’offrir un choix ?",
     "lost": "Prends une pierre qu’une main a lancée. Que croirait-elle, si tu lui prêtais la pensée ?",
     "resists": "Tu dis que c’est faux, et tu as tes raisons. D’où te viennent-elles ?",
     "recipe": "Je connais mieux les désirs que la cuisine. Demande-toi ce que tu cherches en t’éloignant.",
@@ -52,7 +54,8 @@ def turn(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [turn["turn"] for turn in TURNS])
 def test_a_good_answer_keeps_every_rule(name: str) -> None:
-    assert all(verdicts("spinoza", turn(name), GOOD[name]).values())
+    for answer in (GOOD[name], GOOD[name].replace("’", "'")):
+        assert all(verdicts("spinoza", turn(name), answer).values())
 
 
 @pytest.mark.parametrize(("rule", "name", "answer"), BROKEN)
@@ -63,6 +66,12 @@ def test_each_fault_breaks_its_own_rule_and_no_other(rule: str, name: str, answe
 
 def test_every_rule_is_broken_by_some_answer() -> None:
     assert {rule for rule, _, _ in BROKEN} == set(RULES)
+
+
+def test_an_endpoint_that_stays_full_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_quality, "LIMIT", 1.0)
+    with Double(replies=[(503, "text/plain", "")]) as server, pytest.raises(Failed, match="no end within"):
+        scripts.code("check-quality", "personas", server.url)
 
 
 @pytest.mark.server

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snb.errors import WeightsMissing
+from snb.errors import BadSetting, WeightsMissing
 from tests import scripts
 from tests.replicate_server import MODEL
 from tests.sound_project import ADAPTER, BASE, NEW, OLD, TOKEN, Sound, sound
@@ -163,6 +163,13 @@ def test_an_image_without_weights_is_asked_for_by_name(made: Sound, monkeypatch:
     code, [whole, _] = built(made, "--without-weights")
     assert code == 0
     assert whole[-3:-1] == ["--target", "code"]
+
+
+def test_weights_in_an_image_whose_boots_take_others_are_refused(made: Sound) -> None:
+    made.prepare("nf4").rename(made.root / "weights" / "others")
+    made.configure({"SNB_BASE_MODEL": BASE, "SNB_ADAPTER": ADAPTER, "SNB_PREPARED": "weights/others"})
+    with pytest.raises(BadSetting, match=r"SNB_PREPARED=weights/others.*--without-weights"):
+        built(made)
 
 
 def test_nothing_is_built_of_a_project_with_a_fault(made: Sound) -> None:

@@ -17,7 +17,7 @@ from tests import scripts
 from tests.waiting import running, until
 from tools.command import Fault
 from tools.serving import local, schema, serve
-from tools.serving.server import Server
+from tools.serving.server import FOLDERS, Server
 
 READY = """if True:
     import os, sys
@@ -60,6 +60,21 @@ def test_a_server_on_every_address_is_looked_at_past_a_proxy(
     (tmp_path / "ready.py").write_text(READY)
     with Server({}, host="0.0.0.0", directory=tmp_path, module="ready") as server:
         server.wait(30)
+
+
+def test_folders_of_a_server_are_those_of_its_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "write", lambda _: None)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "predict.py").touch()
+    (tmp_path / "elsewhere" / "told.py").write_text(f"import os\nprint(*map(os.getenv, {FOLDERS}))")
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = dict(zip(FOLDERS, ("new", "base", "owner/name", "none"), strict=True))
+    with (tmp_path / "log").open("w+") as log:
+        with Server(given, log=log, directory=tmp_path / "elsewhere", module="told") as server:
+            server.join(30)
+        log.seek(0)
+        assert log.read().split() == [f"{tmp_path}/new", f"{tmp_path}/base", "owner/name", "none"]
 
 
 # Which weights

@@ -26,6 +26,14 @@ SHIPPED = [ROOT / "predict.py", *sorted((ROOT / "snb").rglob("*.py"))]
 SCRIPTS = [ROOT / "scripts" / "environment.py", *sorted((ROOT / "tools").rglob("*.py"))]
 
 
+def test_every_file_that_names_the_license_names_the_one_in_license() -> None:
+    assert "Apache License\n" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    lock = json.loads((ROOT / "client" / "package-lock.json").read_text(encoding="utf-8"))
+    package = json.loads((ROOT / "client" / "package.json").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {one["license"] for one in (project, package, lock["packages"][""])} == {"Apache-2.0"}
+
+
 def test_every_package_is_pinned_and_every_one_that_was_chosen_has_its_reason() -> None:
     for file in [ROOT / "requirements.txt", *ROOT.glob("scripts/*.txt")]:
         assert not [pin for pin in pins(file) if not PIN.fullmatch(pin)], file.name

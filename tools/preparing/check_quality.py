@@ -15,20 +15,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from snb.settings import Settings
-from tools.command import command_line
-from tools.endpoints.started import reached
+from tools.command import command_line, say
+from tools.endpoints.readiness import await_ready
+from tools.endpoints.started import reached, url_of
 from tools.preparing import personas
 from tools.preparing.quality import NAME, compare
-from tools.rehearsing.reply import hear
+from tools.rehearsing.reply import hear, within
+from tools.rehearsing.smoke_test import BOOT, LIMIT
 from tools.serving import local
 
 
 def pupil(address: str) -> int:
     """Prints `personas.report` of an endpoint, whose address is one of those that the smoke test takes."""
+    if url := url_of(address):
+        await_ready(url, BOOT, say)
     endpoint, notices = reached(address), set[str]()
 
     def ask(inputs: Mapping[str, Any]) -> str:
-        reply = hear(endpoint, inputs)
+        with within(LIMIT):
+            reply = hear(endpoint, inputs)
         notices.add(str(reply.metrics.get("notice", "")))
         return reply.text
 

@@ -35,7 +35,8 @@ Ask = Callable[[Mapping[str, Any]], str]
 
 def verdicts(name: str, turn: Mapping[str, Any], answer: str) -> dict[str, bool]:
     """Whether an answer of the philosopher `name` keeps each rule that its turn has."""
-    text, own = spaced(answer), spaced(persona(name))
+    text, own = (" ".join(one.replace("'", "’").split()) for one in (answer, persona(name)))
+    folded = text.casefold()
     wanted = [words.format(name=name).split("|") for words in turn.get("with", [])]
     rules = {
         "length": len(END.findall(QUOTED.sub("", text))) in SENTENCES,
@@ -43,18 +44,10 @@ def verdicts(name: str, turn: Mapping[str, Any], answer: str) -> dict[str, bool]
         "no marks": not MARKS.search(answer),
         "no emoji": not any(unicodedata.category(character) == "So" for character in answer),
         "quotations": all(quotation in own for quotation in QUOTED.findall(text)),
-        "with": all(any(has(text, word) for word in words) for words in wanted),
-        "without": not any(has(text, word) for word in turn.get("without", [])),
+        "with": all(any(word.casefold() in folded for word in words) for words in wanted),
+        "without": not any(word.casefold() in folded for word in turn.get("without", [])),
     }
     return {**rules, "question": text.endswith("?")} if turn.get("asks") else rules
-
-
-def spaced(text: str) -> str:
-    return " ".join(text.split())
-
-
-def has(text: str, word: str) -> bool:
-    return word.casefold() in text.casefold()
 
 
 def report(ask: Ask) -> Iterator[str]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from snb.errors import SNBError, WeightsMissing
+from snb.errors import BadSetting, SNBError, WeightsMissing
 from snb.settings import ROOT
 from snb.weights import prepared
 from tools.command import command_line, say
@@ -42,6 +42,11 @@ def main() -> int:
         text = f"an image carries prepared weights, and none are in {folder}, where cog.yaml's settings look"
         cure = f"Run scripts/prepare-weights --precision nf4 --output {folder} (SNB_WEIGHTS_DIR of this shell"
         raise WeightsMissing(text, f"{cure} does not count), or take --without-weights")
+    own = project.root / "weights" / prepared.FOLDER
+    if found and project.settings.prepared not in ("auto", str(own)):
+        other = project.environment["SNB_PREPARED"]
+        text = f"cog.yaml sets SNB_PREPARED={other}, so no boot would take the weights in the image"
+        raise BadSetting(text, "Take the line out to send these, or take --without-weights")
     weights = found.folder if found else None
     sizes = layers.of_weights(weights) if weights else []
     checks = (*CHECKS, lambda _: layers.build(sizes), lambda _: layers.registry(sizes))

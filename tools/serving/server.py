@@ -21,6 +21,8 @@ from tools.endpoints.endpoint import Failed, Http
 from tools.serving import schema
 
 COG, FRONT = "cog.server.http", "snb.front"
+FOLDERS = ("SNB_WEIGHTS_DIR", "SNB_BASE_MODEL", "SNB_ADAPTER", "SNB_PREPARED")
+"""Settings that may name a folder; all but the first may also name something else."""
 TAIL = 2000
 """Characters that are shown of the log of a server that did not boot."""
 
@@ -72,6 +74,7 @@ class Server:
                 "PYTHONPATH": before("PYTHONPATH", ROOT),
                 "PORT": str(self.port),
                 **environment,
+                **folders({**os.environ, **environment}),
             },
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -136,6 +139,16 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def folders(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings that name folders, each as its whole path: the server is started elsewhere."""
+    paths = {name: Path(environment[name]).expanduser() for name in FOLDERS if environment.get(name)}
+    return {
+        name: str(path.absolute())
+        for name, path in paths.items()
+        if path.is_dir() or name == "SNB_WEIGHTS_DIR"
+    }
 
 
 def before(name: str, folder: Path) -> str:
