@@ -61,6 +61,7 @@ def test_every_setting_in_the_file_is_passed_on_and_an_unknown_one_stops_the_boo
         "HF_TOKEN": "hf_token",
         "SNB_DEADLINE": "600",
         "SNB_SLOTS": "4",
+        "SNB_WEIGHTS_DIR": "/home",  # of the shell, for scripts/
         "WEIGHTS": "/srv",
         "SNB_SLOT": "5",
     }
@@ -72,7 +73,7 @@ def test_every_setting_in_the_file_is_passed_on_and_an_unknown_one_stops_the_boo
             Settings.from_environment(passed)
         del passed["SNB_SLOT"]
         settings = Settings.from_environment(passed)
-        assert (settings.deadline, settings.slots) == (600, 4)
+        assert (settings.deadline, settings.slots, settings.weights_dir) == (600, 4, Path("/weights"))
         # The model has no way out, the download answers nobody.
         without = {"model": "HF_TOKEN", "download": "SNB_API_KEY"}[name]
         assert not passed[without]

@@ -232,9 +232,22 @@ def each(python: Path, module: str, lines: list[list[str]], desk: Path, **more: 
 
 def test_hugging_face_understands_its_commands(calls: list[Call], desk: Path) -> None:
     lines = [*of(calls, "hf")]
-    for code, output in each(Path(sys.executable), "huggingface_hub.cli.hf", lines, desk, HF_TOKEN="hf_x"):
+    keys = {"HF_TOKEN": "hf_x", "SNB_API_KEY": "key", "REPLICATE_API_TOKEN": "r8_x"}
+    for code, output in each(Path(sys.executable), "huggingface_hub.cli.hf", lines, desk, **keys):
         assert code == 1, output
         assert re.search("connect|resolve|network", output, re.IGNORECASE), output
+
+
+def test_no_command_line_of_hf_or_sky_has_a_key_and_what_is_handed_out_may_only_read(
+    calls: list[Call], desk: Path
+) -> None:
+    names = (desk / ".spinoza.env").read_text()
+    assert f":{desk}/.venv/bin:" in names  # its hf is the one that these tests ask
+    [key] = re.findall(r"^export SNB_API_KEY=(\w+)", names, re.MULTILINE)
+    assert not [words for name, words, _ in calls if name in ("hf", "sky") and key in " ".join(words)]
+    assert {*re.findall(r'HF_TOKEN(?:": "|=)\$\{(\w+)', TEXT)} == {"HF_LECTURE"}
+    assert "--secrets HF_TOKEN" not in TEXT
+    assert TEXT.count(" && sleep 30 && hf spaces wait") == 1  # a state of before would end the loop
 
 
 def test_vast_understands_its_commands(calls: list[Call], desk: Path) -> None:
@@ -305,7 +318,8 @@ def test_skypilot_understands_its_commands_and_ends_a_machine_by_itself(
     """
     given = list(of(calls, "sky"))
     assert any(arguments[0] == "launch" for arguments in given)
-    code, output = alone(tools() / "python", "-c", parse, json.dumps(given), UNKNOWN, desk=desk)
+    program = (tools() / "python", "-c", parse, json.dumps(given), UNKNOWN)
+    code, output = alone(*program, desk=desk, SNB_API_KEY="key")
     assert code == 0, output
 
 
