@@ -38,7 +38,7 @@ export interface Options {
   frequencyPenalty?: number;
   /** 0 to 4294967295: the same seed and inputs give the same answer; a random one unless given. */
   seed?: number;
-  /** At most 16 texts, of 1 to 200 characters, that end the answer just before they would appear. */
+  /** At most 16 texts, of 1 to 200 characters, that end the answer just before they would appear; `openai:` gets the first 4. */
   stopSequences?: string[];
   /** Replaces the philosopher's persona. */
   systemPrompt?: string;
@@ -115,7 +115,7 @@ export function streamSNB(
   options?: Options & { onRestart?: CallOptions["onRestart"] },
 ): AsyncIterable<string> & { result: Promise<Result> };
 
-/** Starts an answer and returns at once. */
+/** Starts an answer and returns at once: after `timeoutMs` at most, 9000 unless given. */
 export function startSNB(
   philosopher: Philosopher,
   ragContext: string,

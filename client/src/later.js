@@ -9,7 +9,7 @@ import { backoff, bounded, limit, sleep } from "./wait.js";
 
 const PATIENCE = 5000; // ms that a look may take
 const START = 9000; // ms that a start may take, of the 10 s of a function
-const MISSES = 3; // looks in a row that may not reach the backend of an answer before it is given up
+const MISSES = 3; // looks in a row that may fail to reach an answer's backend before it is given up
 const LEAST = 100; // ms of it that are left when its backend was slow to say what it is
 const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
 
@@ -18,7 +18,8 @@ export async function startSNB(philosopher, ragContext, userMessage, options) {
   options = checkedOptions(options);
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
   key(); // before anything is asked and paid for
-  return sealed(await begun({ inputs, caller: hashed(options.caller), tried: [], attempts: [] }, options, options.timeoutMs ?? START));
+  const question = { inputs, caller: hashed(options.caller), tried: [], attempts: [] };
+  return sealed(await begun(question, options, options.timeoutMs ?? START));
 }
 
 /**

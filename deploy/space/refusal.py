@@ -73,7 +73,7 @@ def of_response(response: Response) -> Refusal:
 
 
 def wait_of(response: Response) -> float:
-    """Seconds that a refusal asks to be left alone, by `Retry-After` or, as Replicate says it, in its body."""
+    """Seconds for which a refusal asks to be left alone: `Retry-After` or, at Replicate, in its body."""
     try:
         return float(response.headers.get("retry-after") or response.json()["retry_after"])
     except (ValueError, LookupError, TypeError):
