@@ -109,3 +109,7 @@ class EngineDown(SNBError):
     """The decode loop has died; the process must be restarted."""
 
     code = "ENGINE_DOWN"
+
+
+class EngineStuck(EngineDown):
+    """The device does not come back from a step, so no other engine can use it."""

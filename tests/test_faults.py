@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
+from torch import Tensor
 
 from snb import cancel
 from snb.engine.detokenizer import Detokenizer
@@ -154,6 +156,8 @@ def test_a_listener_that_comes_late_is_called_at_once() -> None:
 
 
 SAMPLED = Sampling(max_tokens=50, min_tokens=50, temperature=1.0, repetition_penalty=1.1, french=True)
+START = 1
+"""<|im_start|>, which is never drawn."""
 NEIGHBOURS = [([5, 6, 7], SAMPLED, 1), ([8] * 40, SAMPLED, 2), ([9, 10], SAMPLED, 3)]
 
 
@@ -166,8 +170,8 @@ def undisturbed(engine: Engine) -> Iterator[None]:
     assert ["".join(neighbour) for neighbour in neighbours] == alone
     assert engine.healthy
     until(lambda: not engine.busy)
-    heirs = [engine.generate(*request) for request in NEIGHBOURS]
-    assert ["".join(heir) for heir in heirs] == alone
+    heirs = [engine.generate(*request) for request in [*NEIGHBOURS, NEIGHBOURS[0]]]  # in every row
+    assert ["".join(heir) for heir in heirs] == [*alone, alone[0]]
 
 
 @pytest.mark.usefixtures("undisturbed")
@@ -188,6 +192,19 @@ def test_an_exception_in_the_steps_of_one_request_ends_that_request_alone(
     assert doomed.finish_reason == "error"
     assert len(doomed.tokens) < 50
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_scores_that_are_no_numbers_end_their_request_alone_and_spoil_no_later_owner_of_its_row(
+    engine: Engine,
+) -> None:
+    def spoil(_: object, given: tuple[Tensor], states: Tensor) -> Tensor:
+        return states.masked_fill((given[0] == START)[..., None], torch.nan)
+
+    hook = engine.model.model.get_input_embeddings().register_forward_hook(spoil)
+    with pytest.raises(RequestFailed):
+        list(engine.generate([70, *[START] * 30], SAMPLED, seed=4))
+    hook.remove()
 
 
 @pytest.mark.usefixtures("undisturbed")

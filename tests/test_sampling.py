@@ -106,9 +106,16 @@ def test_equals_are_drawn_by_no_seed_at_temperature_zero() -> None:
     assert set(choose(rows, [(Sampling(temperature=0), seed, seed) for seed in range(20)])) == {70}
 
 
-def test_scores_that_are_no_numbers_give_an_id_of_the_vocabulary() -> None:
-    tokens = choose(torch.full((2, 300), torch.nan), [(SETTINGS[0], 1, 1), (Sampling(temperature=0), 1, 1)])
-    assert all(0 <= token < 300 for token in tokens)
+def test_scores_that_are_no_numbers_choose_no_token_and_the_row_can_still_be_computed_on() -> None:
+    """Neither the first nor the last token may be drawn."""
+    sampler = Sampler(2, 64, Script([b"", *[b"e"] * 298, b""], [5], torch.device("cpu")))
+    for row, temperature in enumerate((0, 1)):
+        sampler.start(row, [5, 6], Sampling(temperature=temperature), seed=1)
+    for spoilt in (slice(None), slice(7, 8)):
+        scores = torch.zeros(2, 300)
+        scores[:, spoilt] = torch.nan
+        assert sampler.choose(scores, range(2)).tolist() == [-1, -1]
+    assert sampler.ids.tolist() == [[0], [0]]
 
 
 def test_a_row_that_needs_more_candidates_leaves_those_of_its_neighbours_few(

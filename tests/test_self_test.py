@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from snb.engine.generation import Generation
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS
 from snb.engine.prefills import Prefills
@@ -176,6 +177,19 @@ def test_scores_that_are_no_numbers_are_a_fault(plain: Loaded, monkeypatch: pyte
     monkeypatch.setattr(SlotModel, "step", lambda *args: STEP(*args) * torch.nan)
     with pytest.raises(SelfTestFailed, match="not finite"):
         proved(plain, PROMPT)
+
+
+def test_two_questions_of_which_one_ends_before_the_other_comes_are_no_fault(
+    plain: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = Engine.generate
+
+    def asked(*args: Any, **how: Any) -> Generation:
+        (generation := generate(*args, **how))._over.wait(1)
+        return generation
+
+    monkeypatch.setattr(Engine, "generate", asked)
+    assert not proved(plain, PROMPT).of("fault")
 
 
 def test_a_step_that_is_not_what_it_claims_to_replay_is_a_fault(plain: Loaded) -> None:

@@ -31,7 +31,7 @@ from snb.engine.sampling import Sampler
 from snb.engine.script import Script
 from snb.engine.shared import Prefix
 from snb.engine.slots import PrefillPass, SlotModel, Step, sent
-from snb.errors import BadInput, EngineDown, RequestFailed
+from snb.errors import BadInput, EngineDown, EngineStuck, RequestFailed
 from snb.parameters import Sampling
 from snb.prompt import ENDS
 
@@ -109,7 +109,9 @@ class Engine:
         self.prefixes = sorted(map(self._warm, prefixes), key=lambda prefix: -len(prefix.ids))
         self._waiting: deque[Generation] = deque()
         self._rows: list[Generation | None] = [None] * slots
-        self._wake = threading.Condition()
+        self.lock = threading.RLock()
+        """What is asked while a caller holds it is admitted together."""
+        self._wake = threading.Condition(self.lock)
         self._closed = False
         self._down: EngineDown | None = None
         self._stall, self._turned, self._looked = stall, time.monotonic(), time.monotonic()
@@ -179,13 +181,19 @@ class Engine:
         return bool(self._waiting) or any(self._rows)
 
     def close(self) -> None:
-        """Stops the loop and frees its memory; requests under way end with EngineDown."""
+        """Stops the loop and frees its memory; requests under way end with EngineDown.
+
+        Raises:
+            EngineStuck: the loop does not end.
+        """
         with self._wake:
             if self._closed:
                 return
             self._closed = True
             self._wake.notify()
-        self._thread.join()
+        self._thread.join(STALL)
+        if self._thread.is_alive():
+            raise EngineStuck(f"a step has not ended in {STALL:.0f} s", "Restart, or try another machine")
         # Freed here, not with the last reference: the next engine may need this memory while a traceback
         # still refers to this one.
         del self.model, self.step, self.prefill_pass, self.sampler, self._chosen, self.prefixes
@@ -211,6 +219,8 @@ class Engine:
 
     def _wait_for_work(self) -> bool:
         with self._wake:
+            if not self.busy:
+                self._chosen.clear()  # its owners have ended, and nothing is kept of them
             self._wake.wait_for(lambda: self._closed or self.busy)
             return not self._closed and self._down is None
 
@@ -310,9 +320,14 @@ class Engine:
                 if owner.scores is not None and chosen.scores is not None:
                     owner.scores.append(chosen.scores[index].cpu())
                 with _alone(owner):
+                    if token < 0:
+                        raise FloatingPointError("its scores are not finite")
                     owner.take(token, ends=token in self._end_tokens, full=self._fills(owner))
                 if owner.finish_reason:
-                    self._rows[self._rows.index(owner)] = None
+                    row = self._rows.index(owner)
+                    self._rows[row] = None
+                    if owner.finish_reason == "error":
+                        self.model.cache.clear(row)
 
     def _fills(self, owner: Generation) -> bool:
         """Whether one more token fills its row of the cache."""

@@ -20,7 +20,7 @@ from snb.engine.packed import pack
 from snb.engine.prefills import Prefills
 from snb.engine.recording import Record, Recorder, doublings, quarters
 from snb.engine.slots import PrefillPass, SlotModel, Step
-from snb.errors import DeviceUnusable
+from snb.errors import DeviceUnusable, EngineStuck
 
 log = logging.getLogger(__name__)
 
@@ -166,10 +166,13 @@ def fastest(names: Sequence[str], start: Callable[[str, bool], Engine]) -> Engin
 
     Raises:
         SNBError: the last of them failed too.
+        EngineStuck: of any of them; the next would wait for ever.
     """
     for name in names[:-1]:
         try:
             return _started(name, start, last=False)
+        except EngineStuck:
+            raise
         except Exception as error:
             log.warning("decode path %s fails here, the next is tried: %s", name, _reason(error))
         gc.collect()  # a traceback keeps the objects of its frames alive, in cycles

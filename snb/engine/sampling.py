@@ -103,7 +103,9 @@ class Sampler:
 
     @torch.inference_mode()
     def choose(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
-        """The next token of each of some rows, int64 `[n]`; nothing here waits for the device.
+        """The next token of each of some rows, int64 `[n]`, or -1; nothing here waits for the device.
+
+        -1 stands for scores of which the highest is no finite number. Such a row can still be computed on.
 
         Args:
             scores: fp32 `[n, vocabulary]`, changed in place.
@@ -128,17 +130,19 @@ class Sampler:
         self._mask(scores, after, answered < least)
         scores *= torch.where(scores > 0, self._inverse[where], self._factor[where])
         scores -= self._minus[where]
-        tokens = self._draw(scores, rows, Draw(temperature, top_k, top_p, seed, answered))
+        drawn = self._draw(scores, rows, Draw(temperature, top_k, top_p, seed, answered))
+        # On a GPU an id of -1, or the state FORBIDDEN, would be a device-side assert.
+        tokens = drawn.clamp_min(0)
 
         cells = self._rows[where], tokens[:, 0]
         again = self._said[cells][:, None]
         self._minus[cells] += (frequency + presence * ~again)[:, 0]
         self._said[cells] = torch.ones_like(again[:, 0])  # not True: see `start`
         self._factor[cells], self._inverse[cells] = repetition[:, 0], 1 / repetition[:, 0]
-        self._state[where] = after.gather(-1, tokens).long()
+        self._state[where] = after.gather(-1, tokens).long().clamp_max(ANY)
         self.ids[where], self.positions[where] = tokens, length + answered
         self._answered[where] = answered + 1
-        return tokens[:, 0]
+        return drawn[:, 0]
 
     def _mask(self, scores: Tensor, after: Tensor, early: Tensor) -> None:
         """Rules out what the script forbids, and the end of an answer that is too short yet."""
@@ -165,12 +169,13 @@ def draw(scores: Tensor, how: Draw, candidates: int) -> Tensor:
         candidates: the likeliest tokens, from which to draw; 0 for all.
 
     Returns:
-        Int64 `[n, 1]`. With temperature 0 the likeliest token, of equals the first.
+        Int64 `[n, 1]`. With temperature 0 the likeliest token, of equals the first. -1 where the highest
+        score is not finite.
     """
     size = min(candidates or scores.shape[-1], scores.shape[-1])
     kept, tokens = scores.topk(size, dim=-1)
-    # If all scores are NaN, the last token: an id beyond it would be a device-side assert on a GPU.
-    likeliest = tokens.where(kept == kept[:, :1], scores.shape[-1] - 1).amin(-1, keepdim=True)
+    finite = kept[:, :1].isfinite()  # NaN counts as the highest
+    likeliest = tokens.where(kept == kept[:, :1], scores.shape[-1]).amin(-1, keepdim=True)
     lowest = kept.gather(-1, torch.where(how.top_k > 0, how.top_k, size).clamp_max(size) - 1)
     kept = kept.masked_fill(kept < lowest, -torch.inf) / how.temperature.where(how.temperature > 0, 1)
     probability = kept.softmax(-1)
@@ -178,7 +183,7 @@ def draw(scores: Tensor, how: Draw, candidates: int) -> Tensor:
     higher[:, 0] = -torch.inf  # the likeliest stays, also with top_p 0
     kept = kept.masked_fill(higher >= how.top_p, -torch.inf)
     winner = (kept.double() + gumbel(_keys(how.seed, how.position), tokens)).argmax(-1, keepdim=True)
-    return tokens.gather(-1, winner).where(how.temperature > 0, likeliest)
+    return tokens.gather(-1, winner).where(how.temperature > 0, likeliest).where(finite, -1)
 
 
 def gumbel(keys: Tensor, tokens: Tensor) -> Tensor:

@@ -93,6 +93,11 @@ class SlotCache:
             self.keys[:, row, :, :tokens] = prefix.keys
             self.values[:, row, :, :tokens] = prefix.values
 
+    def clear(self, row: int) -> None:
+        """Zeroes a row: NaN in it would spoil the next owner's answer, though a mask hides it."""
+        self.keys[:, row].zero_()
+        self.values[:, row].zero_()
+
 
 class SlotModel:
     """A Qwen2 model over a slot cache: token ids of chosen rows in, scores of their next tokens out.

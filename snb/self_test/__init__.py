@@ -8,10 +8,11 @@ rounding explains, the next path is tried; where there is none, it is a warning.
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from snb.engine.loop import Engine
-from snb.errors import SelfTestFailed
+from snb.errors import RequestFailed, SelfTestFailed
 from snb.parameters import Sampling
 from snb.self_test import exact, rounding
 from snb.self_test.finding import Finding
@@ -72,10 +73,14 @@ def self_test(engine: Engine, prompt: Sequence[int], last: bool = True) -> Repor
 
 def _answers(engine: Engine, prompt: Sequence[int]) -> Iterator[Finding]:
     """Greedy answers to two requests at once, through `generate`, as callers ask."""
-    asked = [engine.generate(list(prompt), GREEDY, seed=0, keep_scores=True) for _ in range(2)]
+    with engine.lock:  # else the first may end before the second comes, which then takes its row
+        asked = [engine.generate(list(prompt), GREEDY, seed=0, keep_scores=True) for _ in range(2)]
     for generation in asked:
-        "".join(generation)
-        if not all(scores.isfinite().all() for scores in generation.scores or []):
+        with suppress(RequestFailed):
+            "".join(generation)
+        if generation.finish_reason == "error" or not all(
+            scores.isfinite().all() for scores in generation.scores or []
+        ):
             yield Finding("fault", "scores of an answer are not finite")
     rows = range(min(2, engine.model.cache.slots))
     yield from exact.prefixes(engine.model, engine.prefixes, prompt, rows)
