@@ -15,6 +15,7 @@ from snb.diagnosis import out_of_memory_named
 from snb.engine.generation import Generation
 from snb.engine.loop import Engine
 from snb.engine.paths import PATHS, candidates, fastest
+from snb.errors import SNBError
 from snb.phase import Seconds, phase
 from snb.philosophers import names, persona
 from snb.prompt import ChatML, Prompt
@@ -128,11 +129,16 @@ def joined(pieces: Iterator[str]) -> Iterator[str]:
     2,048 tokens become at most 700 pieces.
     """
     waiting: list[str] = []
-    for number, piece in enumerate(pieces):
-        waiting.append(piece)
-        if len(waiting) > number // 256:
+    try:
+        for number, piece in enumerate(pieces):
+            waiting.append(piece)
+            if len(waiting) > number // 256:
+                yield "".join(waiting)
+                waiting.clear()
+    except SNBError:
+        if waiting:
             yield "".join(waiting)
-            waiting.clear()
+        raise
     if waiting:
         yield "".join(waiting)
 

@@ -92,7 +92,8 @@ class Settings:
     deadline: int = _setting(300, "SNB_DEADLINE", _whole(1, 1800))
     """Seconds from arrival after which an answer ends with what there is; a request may set its own."""
     piece_ms: int = _setting(40, "SNB_PIECE_MS", _whole(0, 1000))
-    """Milliseconds between two pieces of a streamed answer; 0 sends each token's text at once."""
+    """Milliseconds between two pieces of a streamed answer; 0 sends each token's text at once,
+    but joins a few in a long answer; see `snb.service.joined`."""
     scripts: str = _setting("french", "SNB_SCRIPTS", _choice("french", "any"))
     """`french` keeps scripts that French is not written in out of answers; `any` lets them in."""
     api_key: str | None = _setting(None, "SNB_API_KEY", _key, secret=True)

@@ -14,13 +14,16 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from snb.card import PREFILL_TOKENS
+from snb.engine import loop
+from snb.engine.detokenizer import Detokenizer
 from snb.engine.generation import Generation
 from snb.engine.loop import BESIDE, Engine
+from snb.engine.paths import fastest
 from snb.engine.slots import SlotModel, Step
-from snb.errors import BadInput, DeadlinePassed, EngineDown
+from snb.errors import BadInput, DeadlinePassed, EngineDown, EngineStuck
 from snb.parameters import Sampling
 from snb.request import Request
-from snb.service import Service
+from snb.service import Service, joined
 from snb.settings import Settings
 from tests.tiny import save_tiny, talkative, tiny_model
 from tests.waiting import until
@@ -197,6 +200,7 @@ def test_a_loop_that_is_a_step_behind_gives_the_next_one_before_it_reads_and_nob
     assert len(cut.tokens) == len(cut.scores or []) < 24
     until(lambda: not engine.busy)
     assert events.count("read") == len(cut.tokens) == events.count("given") - 1
+    until(lambda: not engine._chosen)  # nor is it kept
     hook.remove()
 
 
@@ -220,6 +224,17 @@ def test_pieces_are_the_first_text_at_once_and_all_the_rest_at_the_end_where_the
     assert text.startswith(first)
     assert len(rest) <= 1
     assert first + "".join(rest) == text
+
+
+def test_pieces_that_are_still_to_be_joined_when_the_engine_dies_come_before_its_error() -> None:
+    def pieces() -> Iterator[str]:
+        yield from "a" * 257
+        raise EngineDown("the decode loop died")
+
+    sent: list[str] = []
+    with pytest.raises(EngineDown):
+        sent.extend(joined(pieces()))
+    assert "".join(sent) == "a" * 257
 
 
 @pytest.mark.parametrize(("interval", "number"), [(0, 24), (1, 1)])
@@ -249,6 +264,15 @@ def test_the_deadline_ends_an_answer_with_what_there_is_and_before_any_text_with
         list(late)
     until(lambda: not talker.busy)
     hook.remove()
+
+
+def test_what_is_held_back_when_the_deadline_passes_is_text() -> None:
+    how = Sampling(stop_sequences=("ab",))
+    generation = Generation([5], how, 0, Detokenizer([b"a"]), lambda: None, deadline=0)
+    generation.take(0, ends=False, full=False)
+    generation.overdue()
+    assert list(generation) == ["a"]
+    assert generation.finish_reason == "deadline"
 
 
 @pytest.mark.slow  # a boot
@@ -297,6 +321,25 @@ def test_a_stuck_loop_ends_waiting_requests_and_refuses_new_ones(
     engine.close()
     with pytest.raises(EngineDown, match="no decode step"):
         list(later)
+
+
+def test_a_loop_that_does_not_end_fails_the_boot_and_no_other_path_is_tried(
+    asleep: tuple[Engine, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, awake = asleep
+    engine.generate([5], GREEDY, seed=0)
+    until(lambda: not engine._waiting)  # it has begun
+    monkeypatch.setattr(loop, "STALL", 0.1)
+
+    def start(*_: object) -> Engine:
+        assert not engine._closed, "another path is tried"
+        engine.close()
+        return engine
+
+    with pytest.raises(EngineStuck):
+        fastest(["graphs", "eager"], start)
+    awake.set()
+    engine._thread.join()
 
 
 def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(

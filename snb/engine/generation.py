@@ -103,17 +103,20 @@ class Generation:
         self._queue.put(fault)
         self._over.set()
 
-    def overdue(self) -> bool:
-        """Ends it if it was canceled or its deadline has passed; returns whether it is over."""
+    def overdue(self) -> None:
+        """Ends it if it was canceled or its deadline has passed."""
         if self.finish_reason:
-            return True
+            return
         if self.canceled:
             self._end("canceled")
-        elif time.monotonic() >= self.deadline and self._spoke:
-            self._end("deadline")
         elif time.monotonic() >= self.deadline:
-            self.fail(DeadlinePassed("the deadline passed before the answer began", "Ask again, or later"))
-        return bool(self.finish_reason)
+            self._send(self._stops.flush())  # what may have become a stop string is text
+            if self._spoke:
+                self._end("deadline")
+            else:
+                self.fail(
+                    DeadlinePassed("the deadline passed before the answer began", "Ask again, or later")
+                )
 
     def take(self, token: int, ends: bool, full: bool) -> None:
         """Adds a chosen token and sends the text that it completes.
@@ -141,7 +144,7 @@ class Generation:
 
     def _end(self, reason: str) -> None:
         self._send(self._stops.flush())
-        self.finish_reason = "stop_sequence" if self._stops.hit else reason
+        self.finish_reason = reason
         self._queue.put(None)
         self._over.set()
 
