@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,11 +23,13 @@ import uvicorn
 from starlette.responses import Response
 
 from snb.errors import BadSetting
-from snb.front import answers
+from snb.front import __main__ as front_main
+from snb.front import answers, cog_server
 from snb.front import connection as front_connection
-from snb.front.__main__ import check_public, main
+from snb.front.__main__ import check_public, failure, main
 from snb.front.answers import FOLDERS
-from snb.front.cog_server import disk_full
+from snb.front.app import Front
+from snb.front.cog_server import CogServer, disk_full
 from snb.front.connection import Connection
 from snb.settings import Settings
 from tests.hosts import KEY, behind, cog_processes, puppet, puppet_server
@@ -53,27 +56,29 @@ def test_a_key_that_can_be_guessed_or_that_no_header_carries_stops_the_boot_and_
     assert KEY not in repr(Settings.from_environment({"SNB_API_KEY": KEY}))
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "spinoza.example"])
 def test_a_public_address_without_a_key_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["snb.front", "--host", host])
     monkeypatch.setenv("SNB_API_KEY", "")
     assert main() == 1
-    assert "SNB_API_KEY is not set" in capsys.readouterr().err
+    assert "BAD_SETTING: SNB_API_KEY is not set" in capsys.readouterr().err
     check_public(host, KEY)
     check_public("127.0.0.1", None)
 
 
-def test_a_port_that_is_taken_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
+def test_a_port_that_is_taken_and_a_host_that_is_elsewhere_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
 ) -> None:
+    monkeypatch.setenv("SNB_API_KEY", KEY)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        monkeypatch.setattr(sys, "argv", ["snb.front", "--port", port])
+        monkeypatch.setattr(sys, "argv", ["snb.front", "--host", host, "--port", port])
         assert main() == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert (port in line, "Choose another port" in line) == (True, True)
+    assert (f"{host}:{port}" in line, "Choose another host or port" in line) == (True, True)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +158,8 @@ def test_cog_s_own_server_listens_to_this_machine_alone(front: Server) -> None:
 def test_who_has_the_key_is_answered_in_every_form(caller: httpx.Client) -> None:
     assert caller.get("/").json()["cog_version"]
     assert caller.get("/openapi.json").json()["paths"]["/predictions"]
-    plain = caller.post("/predictions", json=asked(seed=1)).json()
+    assert caller.get("/", headers={"Authorization": f"bearer {KEY}"}).status_code == 200
+    plain = caller.post("/predictions", json={"id": None, **asked(seed=1)}).json()
     assert plain["status"] == "succeeded"
     assert "input" not in plain
     assert re.fullmatch("[0-9a-f]{32}", plain["id"])
@@ -191,7 +197,7 @@ def test_an_id_is_of_no_use_with_another_question(caller: httpx.Client) -> None:
     caller.put(f"/predictions/{name}", json=body, headers=ASYNCHRONOUS)
     assert caller.put(f"/predictions/{'0' * 32}", json={"id": name, **body}).status_code == 422
     other = caller.put(f"/predictions/{name}", json={"input": {}})
-    assert other.status_code == 409
+    assert (other.status_code, other.headers.get("Retry-After")) == (400, None)
     assert SECRET not in other.text
     assert caller.post(f"/predictions/{name}/cancel").status_code == 200
     until(lambda: caller.get(f"/predictions/{name}").json()["status"] == "canceled", 60)
@@ -449,11 +455,13 @@ def test_it_ends_itself_when_setup_fails_and_says_why(
 
 
 @contextlib.asynccontextmanager
-async def answering(name: str, ends_after: float = 0) -> AsyncIterator[answers.Answers]:
+async def answering(
+    name: str, ends_after: float = 0, last: bytes = b'event: completed\ndata: {"status": "succeeded"}'
+) -> AsyncIterator[answers.Answers]:
     """The one answer of that id is there at once; its stream goes on for some seconds after that."""
 
     async def events() -> AsyncIterator[bytes]:
-        yield b'event: start\ndata: {}\n\nevent: completed\ndata: {"status": "succeeded"}\n\n'
+        yield b"event: start\ndata: {}\n\n" + last + b"\n\n"
         await asyncio.sleep(ends_after)
 
     def reply(_: httpx2.Request) -> httpx2.Response:
@@ -475,6 +483,75 @@ def test_an_answer_that_ended_is_forgotten_after_a_while(monkeypatch: pytest.Mon
             assert not made.known(name)
 
     asyncio.run(end_and_look())
+
+
+BROKEN_EVENTS = [b"event: output\ndata: {", b"event: output\ndata: 1", b"event: output\ndata: {}"]
+
+
+@pytest.mark.parametrize("last", [*BROKEN_EVENTS, b"event: start\ndata: {}", b"event: error\ndata: []"])
+def test_an_event_that_is_not_cog_s_ends_the_answer_as_failed(last: bytes) -> None:
+    async def look() -> None:
+        async with answering(name := "a" * 32, last=last) as made:
+            await made.finish(patience=60)
+            answer = made.known(name)
+            assert answer
+            assert (answer.status, answer.error) == ("failed", "Cog's server dropped the answer")
+
+    asyncio.run(look())
+
+
+def test_an_empty_last_piece_ends_a_stream() -> None:
+    async def read() -> None:
+        answer = answers.Answer("a" * 32, b"", "")
+        answer.take("output", {"chunk": ""})
+        answer.end("succeeded")
+        assert await anext(answer.pieces(patience=0), None) is None
+
+    asyncio.run(read())
+
+
+def test_a_question_that_comes_when_the_server_has_failed_is_refused() -> None:
+    async def ask() -> None:
+        cog: Any = SimpleNamespace(state="READY", inputs={})
+
+        async def body() -> AsyncIterator[bytes]:
+            cog.state = "UNHEALTHY"
+            yield b'{"input": {}}'
+
+        async with answering("a" * 32) as made:
+            transport = httpx.ASGITransport(Front(cog, made).app(None))
+            async with httpx.AsyncClient(base_url="http://front", transport=transport) as client:
+                assert (await client.post("/predictions", content=body())).status_code == 503
+
+    asyncio.run(ask())
+
+
+@pytest.mark.server
+def test_silence_from_the_start_and_two_unhealthy_looks_are_the_end_and_answers_are_forgotten_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cog_server, "FIRST", -cog_server.HUNG)
+    monkeypatch.setattr(answers, "KEPT_SECONDS", 0)
+    monkeypatch.setattr(front_main, "POLL", 0)
+    states = iter(["", "READY", "UNHEALTHY", "READY", "UNHEALTHY", "UNHEALTHY"])
+
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path != "/health-check":
+            return httpx2.Response(200, json={"cog_version": ""})
+        if state := next(states):
+            return httpx2.Response(200, json={"status": state})
+        raise httpx2.ConnectError("nobody listens")
+
+    async def watch() -> None:
+        async with answering("a" * 32) as made, CogServer() as cog:
+            await made.finish(patience=60)
+            cog.client = httpx2.AsyncClient(base_url="http://cog", transport=httpx2.MockTransport(reply))
+            assert await failure(cog, made) == "Cog's server has been silent for 30 s"
+            assert await failure(cog, made) == "Cog's server is UNHEALTHY"
+            assert not list(states)
+            assert not made._all
+
+    asyncio.run(watch())
 
 
 def test_a_cancel_returns_when_the_place_is_free() -> None:

@@ -22,6 +22,7 @@ from snb.front.answers import Answers
 from snb.front.app import Front
 from snb.front.cog_server import CogServer, disk_full
 from snb.front.connection import HEAD, Connection
+from snb.front.port import fault_named
 from snb.settings import Settings
 
 POLL = 2.0
@@ -60,7 +61,7 @@ async def serve(listening: socket.socket, settings: Settings) -> str:
             log_level="error",  # a warning for each bad request would fill the log
             server_header=False,
             h11_max_incomplete_event_size=HEAD,
-            timeout_graceful_shutdown=int(settings.deadline) + 10,
+            timeout_graceful_shutdown=settings.deadline + 10,
         )
         server = Server(config)
         serving = asyncio.create_task(server.serve([listening]))
@@ -86,6 +87,7 @@ async def failure(cog: CogServer, answers: Answers) -> str:
     while True:
         if reason := await cog.look() or disk_full():
             return reason
+        answers.forget()
         full = answers.peak() == cog.places
         busy = busy + 1 if cog.state == "BUSY" and not full else 0
         if answers.lost or busy == BUSY_POLLS:
@@ -95,7 +97,11 @@ async def failure(cog: CogServer, answers: Answers) -> str:
 
 def check_public(host: str, key: str | None) -> None:
     """Raises BadSetting where strangers could ask."""
-    if not key and host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+    try:
+        alone = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        alone = False  # another name, which may be public
+    if not key and not alone:
         fault = f"SNB_API_KEY is not set, and {host} is not this machine alone"
         raise BadSetting(fault, "Set it to what callers have to send: openssl rand -hex 32")
 
@@ -103,10 +109,8 @@ def check_public(host: str, key: str | None) -> None:
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises BadSetting: it cannot, which uvicorn 0.54 tells with a traceback."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
+    with fault_named(host, port):
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise BadSetting(f"nothing can listen on {host}:{port}: {error}", "Choose another port") from error
 
 
 def main() -> int:

@@ -67,7 +67,8 @@ class Answer:
             self.status = "processing"
             self.accepted.set_result(None)
         elif event == "output":
-            self.text.append(data["chunk"])
+            if data["chunk"]:  # an empty one would never be read
+                self.text.append(data["chunk"])
             self.cancellable.set()
         elif event == "metric":
             self.metrics[data["name"]] = data["value"]
@@ -134,13 +135,17 @@ class Answers:
         return peak
 
     def known(self, name: str) -> Answer | None:
-        """An answer by its id. Forgets those that ended too long ago."""
+        """An answer by its id."""
+        self.forget()
+        return self._all.get(name)
+
+    def forget(self) -> None:
+        """Forgets the answers that ended too long ago."""
         ended = [answer for answer in self._all.values() if answer.ended.is_set()]
         oldest = time.monotonic() - KEPT_SECONDS
         for index, answer in enumerate(ended):
             if answer.ended_at < oldest or index < len(ended) - KEPT:
                 del self._all[answer.id]
-        return self._all.get(name)
 
     async def get(self, name: str, question: bytes, caller: str) -> Answer:
         """The answer of that id, which is begun if there is none yet: who asks twice pays once.
@@ -159,7 +164,7 @@ class Answers:
             self._tasks[answer] = asyncio.create_task(self._make(answer, question))
             self._peak = max(self._peak, len(self._tasks))
         elif answer.question != digest:
-            raise Refused(409, "this id belongs to another question")
+            raise Refused(400, "this id belongs to another question")
         await asyncio.shield(answer.accepted)
         return answer
 
@@ -178,11 +183,11 @@ class Answers:
             answer.end("failed", "the answer ended before its end")
             if answer.error.startswith(LOST):
                 self.lost = answer.error
-        except httpx2.HTTPError:
-            answer.end("failed", "Cog's server dropped the answer")
         except Refused as refusal:
             answer.end("failed")
             answer.accepted.set_exception(refusal)
+        except Exception:  # the connection broke, or an event is not Cog's
+            answer.end("failed", "Cog's server dropped the answer")
         finally:
             answer.end("canceled")
             if not answer.accepted.done():

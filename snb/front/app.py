@@ -43,17 +43,15 @@ class KeyCheck:
     """Lets in who sends `Authorization: Bearer` with the key; anybody may ask whether the server is well."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
-        self._app, self._expected = app, f"Bearer {key}".encode()
+        self._app, self._expected = app, key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI calls it."""
-        given = dict(scope.get("headers", ())).get(b"authorization", b"")
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, key = given.partition(b" ")
         # In constant time, so that timing does not reveal how much of a key is right.
-        if (
-            scope["type"] != "http"
-            or scope["path"] == "/health-check"
-            or hmac.compare_digest(given, self._expected)
-        ):
+        right = scheme.lower() == b"bearer" and hmac.compare_digest(key, self._expected)
+        if right or scope["path"] == "/health-check":
             return await self._app(scope, receive, send)
         fault = "Authorization is not the key of this endpoint" if given else "Authorization is missing"
         text = f"UNAUTHORIZED: {fault}. Send the header Authorization: Bearer SNB_API_KEY"
@@ -103,8 +101,9 @@ class Front:
         """A new answer, or the one that has this id, in the form that the caller wants."""
         self._check_ready()
         document = await body(request)
+        self._check_ready()  # a body may take long
         name = request.path_params.get("id") or document.get("id") or secrets.token_hex(16)
-        if not isinstance(name, str) or not ID.fullmatch(name) or document.get("id", name) != name:
+        if not isinstance(name, str) or not ID.fullmatch(name) or document.get("id") not in (None, name):
             raise HTTPException(422, "an id is 32 hexadecimal digits, the same in path and body")
         question = self._question(document.get("input"))
         try:

@@ -14,7 +14,10 @@ from snb.front import process_group
 from snb.front.port import reserve
 
 DEAD = ("SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
-"""States from which coglet 0.23.1 does not come back by itself: it never replaces a worker."""
+"""States from which coglet 0.23.1 does not come back by itself: it never replaces a worker. UNHEALTHY
+passes where only a health check came too late, so it counts when two looks in a row find it."""
+FIRST = 300.0
+"""Seconds more that its first answer may take, since a cold disk is slow; setup comes after it."""
 SILENCE = 10.0
 """Seconds without an answer to /health-check after which the server is not well."""
 HUNG = 30.0
@@ -30,8 +33,8 @@ class CogServer:
         """Why setup failed, in one line, where an error of this package says so."""
         self.version = ""
         self.schema: dict[str, Any] = {}
-        self._seen = 0.0
-        """When it last said how it is, in monotonic seconds."""
+        self._seen = time.monotonic() + FIRST
+        """When it last said how it is, in monotonic seconds; before that, when it should have."""
         self._reserved = reserve()
         port = self._reserved.getsockname()[1]
         # The worker does not need the callers' key.
@@ -66,13 +69,15 @@ class CogServer:
             if not self.schema and state in ("READY", "BUSY"):
                 self.version = (await self.client.get("/", timeout=SILENCE)).json()["cog_version"]
                 self.schema = (await self.client.get("/openapi.json", timeout=SILENCE)).json()
-            self.state, self._seen, self.fault = state, time.monotonic(), setup_fault(health)
+            last, self.state = self.state, state
+            self._seen, self.fault = time.monotonic(), setup_fault(health)
         except (httpx2.HTTPError, ValueError, KeyError, TypeError):
-            silent = time.monotonic() - self._seen if self._seen else 0.0
+            silent = time.monotonic() - self._seen
             if silent > SILENCE:
                 self.state = "UNHEALTHY"
             return f"Cog's server has been silent for {HUNG:.0f} s" if silent > HUNG else ""
-        return ": ".join(filter(None, [f"Cog's server is {state}", self.fault])) if state in DEAD else ""
+        dead = state in DEAD and (state != "UNHEALTHY" or state == last)
+        return ": ".join(filter(None, [f"Cog's server is {state}", self.fault])) if dead else ""
 
     async def close(self) -> None:
         """Ends it."""

@@ -1,6 +1,10 @@
-"""A TCP port for a server that is started next."""
+"""A TCP port for a server that is started next, and why there is none."""
 
+import contextlib
 import socket
+from collections.abc import Iterator
+
+from snb.errors import BadSetting
 
 
 def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -21,3 +25,13 @@ def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
         probe.close()
         raise
     return probe
+
+
+@contextlib.contextmanager
+def fault_named(host: str, port: int) -> Iterator[None]:
+    """Raises BadSetting in place of the error of a socket that cannot listen there."""
+    try:
+        yield
+    except (OSError, OverflowError) as error:
+        fault = f"nothing can listen on {host}:{port}: {error}"
+        raise BadSetting(fault, "Choose another host or port") from error

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from snb.errors import BadSetting
 from snb.front import port as front_port
 from snb.front import process_group
 from snb.front.cog_server import setup_fault
@@ -158,10 +157,8 @@ def before(name: str, folder: Path) -> str:
 
 def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     """As `snb.front.port.reserve`. Raises BadSetting: nothing can listen there."""
-    try:
+    with front_port.fault_named(host, port):
         return front_port.reserve(host, port)
-    except (OSError, OverflowError) as error:
-        raise BadSetting(f"nothing can listen on {host}:{port}: {error}", "Choose another port") from error
 
 
 def free_port() -> int:
