@@ -127,13 +127,15 @@ test("nothing can be sent before the page listens, and first questions that do n
 
 test("a function that the platform refuses, or cuts, is gone round", { skip }, async () => {
   await visit({ SNB_BACKEND_URL: await answering(SHORT) });
-  const cut = createServer((_, outgoing) => outgoing.writeHead(200).write("\n", () => outgoing.destroy()));
+  const cut = createServer((_, outgoing) => outgoing.writeHead(200).write('{"text":""}\n', () => outgoing.destroy()));
   hosts.push(cut);
   const url = `http://127.0.0.1:${await listen(cut)}/`;
-  for (const end of [(route) => route.fulfill({ status: 504, body: "<html>" }), (route) => route.continue({ url })]) {
+  const ends = [(route) => route.fulfill({ status: 504, body: "<html>" }), (route) => route.continue({ url })];
+  for (const [index, end] of ends.entries()) {
     await page.route("**/api/ask", end);
     await ask("Qu’est-ce que l’homme ?");
     await idle();
+    assert.equal(await page.locator("article.answer").count(), index + 1);
     assert.ok((await page.innerText("article.answer:last-child .text")).length > 5);
   }
 });
