@@ -72,6 +72,4 @@ def test_it_stops_decoding_and_its_neighbour_gives_what_it_gives_alone(
     neighbour.join()
     assert neighbours == [alone]
     until(lambda: "canceled after" in cog_log.read_text()[written:], log=cog_log)
-    tokens = int(cog_log.read_text()[written:].split("canceled after ")[1].split()[0])
-    assert tokens < 2048
     assert direct(cog.url, GREEDY) == alone

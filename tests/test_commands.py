@@ -1,5 +1,6 @@
 """The commands of the README, run as a user runs them, on a tiny model."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,8 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from snb.philosophers import persona
+from snb.prompt import ChatML
+from snb.request import Request
 from snb.settings import ROOT
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, tiny_tokenizer
 from tests.waiting import started_with, until
 from tools.serving.server import free_port
 
@@ -30,17 +34,22 @@ def predict(environment: dict[str, str], folder: Path, *words: str) -> subproces
 def test_predict_streams_an_answer_and_prints_its_metrics(  # a server boots
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    (tmp_path / "cours.md").write_text("La substance.\n\nLes modes.", encoding="utf-8")
-    (tmp_path / "history.json").write_text('[{"role": "assistant", "content": "Bonjour."}]', encoding="utf-8")
+    question, course = "La liberté est-elle une illusion ?", "La substance.\n\nLes modes."
+    history = [{"role": "assistant", "content": "Bonjour."}]
+    (tmp_path / "cours.md").write_text(course, encoding="utf-8")
+    (tmp_path / "history.json").write_text(json.dumps(history), encoding="utf-8")
     options = ["--philosopher", "kant", "--rag-context", "cours.md", "--history", "history.json"]
     options += ["--max-tokens", "12", "--min-tokens", "12", "--seed", "0"]
     options += ["--stop-sequences", "Élève :", "\n\n\n"]
-    done = predict(environment, tmp_path, "La liberté est-elle une illusion ?", *options)
+    done = predict(environment, tmp_path, question, *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert done.stdout.endswith("\n")
-    assert '"output_token_count": 12' in done.stderr
-    assert '"seed": 0' in done.stderr
+    metrics = json.loads(done.stderr[done.stderr.index("{") :])
+    request = Request.checked(user_message=question, rag_context=course, history=history)
+    prompt = ChatML(tiny_tokenizer().backend_tokenizer).prompt(persona("kant"), request, 4000)
+    asked = (metrics["input_token_count"], metrics["output_token_count"], metrics["seed"])
+    assert asked == (len(prompt.ids), 12, 0)
 
 
 def test_serve_says_when_it_is_ready_and_its_server_ends_with_it(  # a server boots

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import functools
+import io
 import json
 import re
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -274,11 +276,11 @@ def test_webhooks_are_not_passed_on(caller: httpx.Client) -> None:
 @pytest.mark.parametrize("how", ["plain", "stream"])
 def test_a_caller_who_leaves_ends_the_answer(front: Server, caller: httpx.Client, how: str) -> None:
     name = ("c" if how == "plain" else "d") * 32
-    with httpx.Client(headers=authorization(KEY), timeout=httpx.Timeout(600, read=1)) as hasty:
+    with httpx.Client(headers=authorization(KEY), timeout=600) as hasty:
         body, url = asked(**LONG), f"{front.url}/predictions/{name}"
         if how == "plain":
             with pytest.raises(httpx.ReadTimeout):
-                hasty.put(url, json=body)
+                hasty.put(url, json=body, timeout=httpx.Timeout(600, read=1))
         else:
             with hasty.stream("PUT", url, json=body, headers=EVENTS) as response:
                 next(events(response))
@@ -398,7 +400,14 @@ def test_no_log_has_a_word_of_a_caller(front: Server, caller: httpx.Client, log:
     assert not [word for word in words if word in log.read_text()]
 
 
-FAULTS = ["worker killed", "server killed", "server stopped", "place lost"]
+FAULTS = {
+    "worker killed": "Cog's server is (UNHEALTHY|DEFUNCT)",
+    "server killed": "Cog's server ended with code -9",
+    "server stopped": "Cog's server has been silent for 10 s",
+    "place lost": "Cog's server has lost a place: Slot dropped unexpectedly",
+    "place taken": "Cog's server has lost a place: it says BUSY while places are free",
+}
+"""What befalls it, and what the log says of it."""
 
 
 @pytest.mark.server
@@ -414,8 +423,8 @@ def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(tmp_path: Path
         started = (puppet_server(folder, "tests.impatient", SNB_API_KEY=KEY) for folder in folders)
         servers = [stack.enter_context(server) for server in started]
         assert list(pool.map(code_after, servers, FAULTS)) == [1] * len(FAULTS)
-    for folder in folders:
-        assert "ending, to be restarted" in (folder / "log").read_text(), folder
+    for folder, said in zip(folders, FAULTS.values(), strict=True):
+        assert re.search(f"{said}; ending, to be restarted", (folder / "log").read_text())
 
 
 def code_after(server: Server, fault: str) -> int:
@@ -428,6 +437,8 @@ def code_after(server: Server, fault: str) -> int:
     cog, worker = cog_processes(server)
     if fault == "place lost":
         lose_a_place(server, "e" * 32)
+    elif fault == "place taken":
+        take_a_place(server)
     else:
         which = worker if fault == "worker killed" else cog
         which.send_signal(signal.SIGSTOP if fault == "server stopped" else signal.SIGKILL)
@@ -577,6 +588,13 @@ def test_an_id_whose_question_was_never_taken_is_free_again() -> None:
     asyncio.run(ask())
 
 
+def take_a_place(server: Server) -> str:
+    """Has Cog's server answer what the front does not know of; the answer's URL."""
+    url = f"{behind(server).url}/predictions/{'1' * 32}"
+    assert httpx.put(url, json=asked(**LONG), headers=ASYNCHRONOUS).status_code == 202
+    return url
+
+
 def lose_a_place(server: Server, name: str) -> None:
     """Cog's own fault: it cannot make the folder of this prediction, and keeps its place for ever."""
     FOLDERS.mkdir(parents=True, exist_ok=True)
@@ -596,9 +614,7 @@ def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
     with puppet_server(folder) as server, httpx.Client(timeout=600) as client:
         server.wait()
         cog = behind(server)
-        # One of the two places is taken, and the front does not know.
-        taken, body = f"{cog.url}/predictions/{'1' * 32}", asked(**LONG)
-        assert client.put(taken, json=body, headers=ASYNCHRONOUS).status_code == 202
+        taken, body = take_a_place(server), asked(**LONG)
         assert client.post(f"{server.url}/predictions", json=body, headers=ASYNCHRONOUS).status_code == 202
         told: list[tuple[str, Any]] = []
         name = "f" * 32
@@ -614,9 +630,12 @@ def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
         until(lambda: server.status() == "READY")  # a moment later, too
 
 
-def test_a_temporary_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+def test_a_temporary_folder_that_cannot_be_written_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not disk_full(str(tmp_path))
-    assert disk_full("/dev/full").startswith("the temporary folder cannot be written to: ")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: io.FileIO("/dev/full", "w"))  # as a full disk
+    assert disk_full() == "the temporary folder cannot be written to: No space left on device"
 
 
 def listen(server: Server, body: dict[str, Any], told: list[tuple[str, Any]]) -> None:
