@@ -182,7 +182,7 @@ def test_a_door_that_lets_everybody_in_fails_where_a_key_is_set_and_is_a_warning
     ("address", "reason"),
     [
         ("http://127.0.0.1:9", "Connection refused; if a server is still booting there, add --boot"),
-        ("no-such-host.invalid", "Name or service not known"),
+        ("no-such-host.invalid", "Name or service not known|failure in name resolution"),
         ("owner/spinoza", "set REPLICATE_API_TOKEN"),
         ("http://[", "neither a host"),
         ("a/b/c", "neither a host"),
@@ -196,7 +196,8 @@ def test_what_cannot_be_asked_fails_at_once_and_says_why(
 ) -> None:
     with Double() as other:
         [verdict] = smoke_test.verdicts(address.replace("PORT", str(other.server_port)))
-    assert (verdict.state, reason in verdict.seen) == (FAILED, True), verdict
+    assert verdict.state == FAILED
+    assert any(words in verdict.seen for words in reason.split("|")), verdict
     assert not capsys.readouterr().err  # it has not waited
 
 
