@@ -75,10 +75,7 @@ class Image:
         schema.write(source)
         subprocess.run(["chmod", "--recursive", "go-rwx", source], check=True)
         image.environment = {"PATH": before("PATH", Path(sys.executable).parent), "PYTHONUNBUFFERED": "1"}
-        image.environment |= {
-            "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
-            "COG_MAX_CONCURRENCY": "32",
-        }
+        image.environment |= {"COG_PREDICT_TYPE_STUB": "predict.py:Predictor", "COG_MAX_CONCURRENCY": "32"}
         for step in yaml.safe_load((ROOT / "cog.yaml").read_text())["build"]["run"]:
             image.run(step)
         return image

@@ -8,16 +8,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from snb.card import (
-    CARDS,
-    GIB,
-    LEFT_BY_LOADING,
-    Device,
-    Footprint,
-    budget,
-    choose,
-    host_memory,
-)
+from snb.card import CARDS, GIB, LEFT_BY_LOADING, Device, Footprint, budget, choose, host_memory
 from snb.diagnosis import Evidence, diagnose, out_of_memory_named
 from snb.engine.slots import SlotCache
 from snb.errors import DeviceUnusable, OutOfMemory

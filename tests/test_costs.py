@@ -42,10 +42,7 @@ def test_a_class_waits_for_as_few_waves_as_can_be(chosen: list[Machine]) -> None
 
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
-    [
-        ("L4 = 621", "L5 = 621", r"OVHcloud, by the month, prices, L5.*match.*T4\|"),
-        ("= 621", "", "line "),
-    ],
+    [("L4 = 621", "L5 = 621", r"OVHcloud, by the month, prices, L5.*match.*T4\|"), ("= 621", "", "line ")],
 )
 def test_a_price_file_that_cannot_be_used_is_refused_in_one_line(
     tmp_path: Path, old: str, new: str, fault: str
@@ -133,10 +130,7 @@ def test_fp8_is_priced_on_every_card_that_has_it_and_room_for_it(monkeypatch: py
 
 
 def test_the_page_shows_what_its_commands_print(
-    chosen: list[Machine],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    chosen: list[Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(costs, "machines", lambda _: chosen)
     monkeypatch.setenv("SNB_WEIGHTS_DIR", str(tmp_path))

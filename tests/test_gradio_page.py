@@ -322,9 +322,7 @@ def test_replicate_is_asked_waited_for_and_canceled(cog: Server) -> None:
 
 
 @pytest.mark.server
-def test_with_the_engine_inside_an_exported_space_answers_refuses_and_cancels(
-    tmp_path: Path,
-) -> None:
+def test_with_the_engine_inside_an_exported_space_answers_refuses_and_cancels(tmp_path: Path) -> None:
     folder, base = tmp_path / "space", save_tiny(tmp_path / "tiny", max_position_embeddings=8192)
     command = [str(ROOT / "scripts" / "space"), "--export", str(folder), "--engine"]
     subprocess.run(command, check=True, capture_output=True)

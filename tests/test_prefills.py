@@ -58,15 +58,11 @@ class NothingCopied(TorchFunctionMode):
 def test_a_pass_a_step_and_a_choice_neither_read_back_from_the_device_nor_wait_for_it() -> None:
     """They run on torch's meta device, where nobody can: so a graph can record them, and no step waits."""
     with NothingCopied():
-        run_on_the_meta_device()
-
-
-def run_on_the_meta_device() -> None:
-    model = SlotModel(tiny_model().to("meta"), slots=3, context=CONTEXT)
-    sampler = Sampler(3, CONTEXT, Script([b"a"] * 391, [0], torch.device("meta")))
-    for row, top_k in enumerate((20, 0, 1000)):
-        sampler.start(row, [5, 6], Sampling(top_k=top_k), seed=7)
-    scores = model.prefill([2, 0], [[5, 6], [7]], [0, 0])
-    assert sampler.choose(scores, [0, 2]).shape == (2,)
-    scores = model.decode([5, 6, 7], [3, 4, 5])
-    assert sampler.choose(scores, [0, 1, 2]).is_meta
+        model = SlotModel(tiny_model().to("meta"), slots=3, context=CONTEXT)
+        sampler = Sampler(3, CONTEXT, Script([b"a"] * 391, [0], torch.device("meta")))
+        for row, top_k in enumerate((20, 0, 1000)):
+            sampler.start(row, [5, 6], Sampling(top_k=top_k), seed=7)
+        scores = model.prefill([2, 0], [[5, 6], [7]], [0, 0])
+        assert sampler.choose(scores, [0, 2]).shape == (2,)
+        scores = model.decode([5, 6, 7], [3, 4, 5])
+        assert sampler.choose(scores, [0, 1, 2]).is_meta

@@ -118,10 +118,7 @@ def test_rounding_of_random_weights_is_no_fault(layers: int, precision: str) -> 
 
 @pytest.mark.parametrize(
     ("fault", "layers", "precision"),
-    [
-        *(("heads exchanged in one layer", *size) for size in SIZES),
-        *((fault, 2, "fp32") for fault in EXACT),
-    ],
+    [*(("heads exchanged in one layer", *size) for size in SIZES), *((fault, 2, "fp32") for fault in EXACT)],
 )
 def test_each_fault_is_found_in_random_weights(
     fault: str, layers: int, precision: str, monkeypatch: pytest.MonkeyPatch
