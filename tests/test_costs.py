@@ -13,7 +13,7 @@ from tests.tiny import tiny_config
 from tools.benchmarking.bounds import QWEN_14B, Bounds, Rates
 from tools.command import Fault
 from tools.pricing import costs
-from tools.pricing.costs import FILE, SECONDS, Machine, machines, read
+from tools.pricing.costs import FILE, Machine, machines, read
 from tools.pricing.minutes import minutes, sizes, verdict, ways
 
 PAGE = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8")
@@ -26,18 +26,6 @@ HEAD, LAYERS = 152064 * 5120, 48 * (5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 * 1
 @pytest.fixture(scope="module")
 def chosen() -> list[Machine]:
     return list(machines(read()))
-
-
-def test_each_way_to_pay_charges_for_its_own_seconds(chosen: list[Machine]) -> None:
-    prices = {"active second": 0.001, "second": 0.001, "hour": 0.40, "month": 200.0}
-    bills = [chosen[0]._replace(unit=unit, price=prices[unit]).bill(390, 3 * 3600) for unit in SECONDS]
-    assert bills == pytest.approx([390 * 0.001, (3 * 3600 + 300) * 0.001, 1.20, 200])
-
-
-def test_a_class_waits_for_as_few_waves_as_can_be(chosen: list[Machine]) -> None:
-    [card] = [one for one in chosen if (one.host, one.card.name) == ("AWS", "T4")]
-    assert card.choice.slots == 3
-    assert card.wait(31) == pytest.approx(10 * card.wait(3) + card.wait(1))
 
 
 @pytest.mark.parametrize(
