@@ -61,7 +61,10 @@ def app(cog: Server) -> gr.Blocks:
 def old_space(cog: Server, port: int | None = None) -> Iterator[str]:
     """Serves the app; its URL."""
     blocks = app(cog)
-    _, url, _ = blocks.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    # With its _frontend Gradio 6.31.0 asks for its page, and gives up after 3 s, which a busy machine takes.
+    _, url, _ = blocks.launch(
+        server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, _frontend=False
+    )
     try:
         yield url.rstrip("/")
     finally:
