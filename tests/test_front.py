@@ -26,7 +26,7 @@ from starlette.responses import Response
 
 from snb.errors import BadSetting
 from snb.front import __main__ as front_main
-from snb.front import answers, cog_server
+from snb.front import answers, cog_server, process_group
 from snb.front import connection as front_connection
 from snb.front.__main__ import check_public, failure, main
 from snb.front.answers import FOLDERS
@@ -537,13 +537,14 @@ def test_a_question_that_comes_when_the_server_has_failed_is_refused() -> None:
     asyncio.run(ask())
 
 
-@pytest.mark.server
 def test_silence_from_the_start_and_two_unhealthy_looks_are_the_end_and_answers_are_forgotten_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cog_server, "FIRST", -cog_server.HUNG)
     monkeypatch.setattr(answers, "KEPT_SECONDS", 0)
     monkeypatch.setattr(front_main, "POLL", 0)
+    start = process_group.start  # Cog's server would end: it has no model here
+    monkeypatch.setattr(process_group, "start", lambda _, **more: start(["sleep", "infinity"], **more))
     states = iter(["", "READY", "UNHEALTHY", "READY", "UNHEALTHY", "UNHEALTHY"])
 
     def reply(request: httpx2.Request) -> httpx2.Response:
