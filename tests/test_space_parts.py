@@ -265,4 +265,5 @@ def test_a_refusal_is_the_caller_s_fault_where_it_names_an_input_or_the_size(
 def test_the_wait_that_a_backend_asks_for_stands_in_a_header_or_in_replicate_s_body() -> None:
     assert of_response(Response(429, json={"detail": "Throttled.", "retry_after": 7})).retry_after == 7
     assert of_response(Response(503, headers={"retry-after": "2"})).retry_after == 2
-    assert of_response(Response(429, headers={"retry-after": "Wed, 21 Oct"}, text="<html>")).retry_after == 0
+    for after in ("Wed, 21 Oct", "inf", "nan", "-1"):
+        assert of_response(Response(429, headers={"retry-after": after}, text="<html>")).retry_after == 0

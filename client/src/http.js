@@ -35,7 +35,7 @@ export async function exchange(url, init) {
   }
 }
 
-/** The JSON of a request's response; a page of HTML is a failed backend. */
+/** The JSON of a request's response, null being an object without properties; a page of HTML is a failed backend. */
 export async function json(url, init = {}, options = {}) {
   const response = await send(url, init, options);
   try {

@@ -75,9 +75,10 @@ def of_response(response: Response) -> Refusal:
 def wait_of(response: Response) -> float:
     """Seconds for which a refusal asks to be left alone: `Retry-After` or, at Replicate, in its body."""
     try:
-        return float(response.headers.get("retry-after") or response.json()["retry_after"])
+        after = str(response.headers.get("retry-after") or response.json()["retry_after"])
     except (ValueError, LookupError, TypeError):
         return 0.0
+    return float(after) if after.isdigit() else 0.0  # neither a date nor for ever
 
 
 def named_in(response: Response) -> list[str]:
