@@ -1,11 +1,11 @@
 """Makes the virtual environment and runs a command of `tools/` in it; standard library only: it runs first.
 
-Every Python script here is a call of `run`. Where the running interpreter has every pinned package and this
-project, the command runs at once; else `.venv` is built, with uv where it is installed and with pip where it
-is not, and the script starts again in it. Run as a program it makes the environment for a shell script.
+Every Python script here is a call of `run`. If the running interpreter has every pinned package and this
+project, the command runs at once; else `.venv` is built or brought up to date, with uv if it is installed and
+otherwise with pip, and the script is restarted in it. Run as a program, it only makes the environment.
 
 Set AS_IS=1 on a machine without a registry: nothing is installed, and the running interpreter's packages are
-taken, whatever their versions.
+used, whatever their versions.
 """
 
 import ast
@@ -27,7 +27,7 @@ PROJECT = "spinoza-niveau-b"
 
 
 def wanted() -> dict[str, str]:
-    """Each package and its pinned version: the image's, the tools', and without a GPU a CPU's instead."""
+    """Each package and its pinned version: the image's and the tools', and without a GPU those for a CPU."""
     files = ["requirements.txt", "scripts/packages.txt"]
     if not has_gpu():
         files.append("scripts/packages-cpu.txt")
@@ -35,7 +35,7 @@ def wanted() -> dict[str, str]:
 
 
 def differing() -> list[str]:
-    """Each pin that the running interpreter does not satisfy, with what it has instead."""
+    """Each pin that the running interpreter does not satisfy, with the version it has instead."""
     faults = []
     for name, version in wanted().items():
         present = installed(name)
@@ -56,7 +56,7 @@ def build() -> None:
 
 
 def install(*what: str) -> None:
-    """Installs into `.venv`; ends the script where that fails."""
+    """Installs into `.venv`; ends the script if that fails."""
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
     if uv := shutil.which("uv"):
         backend = "auto" if has_gpu() else "cpu"
@@ -72,7 +72,7 @@ def install(*what: str) -> None:
 
 
 def enter() -> None:
-    """Returns in an interpreter that has every pinned package; starts the script again in `.venv` for it."""
+    """Returns if this interpreter has every pinned package, or with AS_IS; else restarts in `.venv`."""
     faults = differing()
     if not faults:
         return

@@ -2,5 +2,5 @@ import os
 
 from tools.machine import has_gpu
 
-# Triton reads this as soon as anything imports it, and bitsandbytes does.
+# Set before anything imports Triton, which reads it then; bitsandbytes imports Triton.
 os.environ.setdefault("TRITON_INTERPRET", str(int(not has_gpu())))

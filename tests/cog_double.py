@@ -1,6 +1,6 @@
-"""A small server that speaks Cog's HTTP, in place of one that breaks the protocol, and OpenAI's.
+"""A small server with Cog's HTTP API and OpenAI's, for servers that break the protocol.
 
-What the real server does, the tests ask the real server.
+What a working server does is tested with the real one.
 """
 
 import json
@@ -15,18 +15,18 @@ FRENCH = (
     "comprendre ces causes, et d’agir selon la raison plutôt que selon la crainte."
 )
 STEP = 0.004
-"""Seconds for a token, so that an answer takes time to write."""
+"""Seconds per token, so that an answer takes time."""
 Reply = tuple[int, str, str]
-"""Status, content type, content."""
+"""HTTP status, content type, body."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Each fault is a phrase in the server's `faults`."""
+    """Misbehaves as the phrases in the server's `faults` say."""
 
     server: "Double"
 
     def do_GET(self) -> None:
-        """One answer for `/` and /health-check; /page is a page."""
+        """Replies alike to `/` and /health-check; /page is an HTML error page."""
         if self.path.startswith("/page"):
             self.send_error(404)
             return
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(STEP)
 
     def _replied(self) -> bool:
-        """Whether there are replies that a test has given, of which the next is sent."""
+        """Sends the next of the replies that a test has given; whether there were any."""
         replies, asked = self.server.replies, self.server.asked
         if replies:
             asked.append(self._body())
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         return bool(replies)
 
     def _refused(self) -> bool:
-        """Whether a key is wanted and has not come, which is answered."""
+        """Refuses a request without the key, if one is wanted; whether it did."""
         if refused := bool(self.server.key and self.headers["Authorization"] != f"Bearer {self.server.key}"):
             self._json({"error": "UNAUTHORIZED"}, 401)
         return refused
@@ -116,16 +116,16 @@ class Handler(BaseHTTPRequestHandler):
         return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
 
     def log_message(self, *_: object) -> None:
-        """Nothing: the test says what was wrong."""
+        """Logs nothing: the test says what was wrong."""
 
 
 class Double(ThreadingHTTPServer):
-    """Serves from a free port of loopback, in threads of its own, until it is left.
+    """Serves on a free port of loopback, in threads of its own, until its block ends.
 
     Args:
-        faults: what is broken.
-        key: what it wants as `Authorization: Bearer`; without one it lets everybody in.
-        replies: what it says to each question instead, and the last from then on.
+        faults: what is broken, as phrases that `Handler` knows.
+        key: expected as `Authorization: Bearer`; if empty, everybody is let in.
+        replies: sent instead of answers, one per question; the last is repeated.
     """
 
     daemon_threads = True

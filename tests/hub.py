@@ -1,4 +1,4 @@
-"""A hub on loopback: the part of the HTTP API that huggingface_hub 2.4 uses to list and fetch a model."""
+"""A hub on loopback: the part of the HTTP API with which huggingface_hub 2.4 lists and fetches a model."""
 
 import hashlib
 import json
@@ -27,14 +27,14 @@ FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P
 
 @dataclass(frozen=True)
 class Fault:
-    """What one request meets: a status or a body of its own, or a file that is altered."""
+    """A fault in the reply to one request: another status or body, an altered file, or a reset connection."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     altered: bool = False
     reset: bool = False
-    """Whether the connection is reset within the answer."""
+    """Whether the connection is reset in the middle of the reply."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Request:
 
 
 class LoopbackHub(ThreadingHTTPServer):
-    """Repositories in memory, the requests they got, and the faults that the next ones meet."""
+    """Repositories in memory, the requests received, and faults for the next requests."""
 
     daemon_threads = True
 
@@ -57,14 +57,14 @@ class LoopbackHub(ThreadingHTTPServer):
         self.faults: list[tuple[str, str, Fault]] = []
         self.token: str | None = None
         self.unlisted: set[str] = set()
-        """What a listing leaves out of each file."""
+        """Fields that a listing leaves out for each file."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def push(self, repository: str, files: dict[str, bytes]) -> str:
-        """Makes a commit and moves `main` to it."""
+        """Makes a commit, moves `main` to it, and returns its id."""
         sums = {name: hashlib.sha1(content).hexdigest() for name, content in files.items()}
         commit = hashlib.sha1(f"{repository} {sums}".encode()).hexdigest()
         self.trees[commit] = files
@@ -72,7 +72,7 @@ class LoopbackHub(ThreadingHTTPServer):
         return commit
 
     def fail(self, method: str, ending: str, *faults: Fault) -> None:
-        """The next requests of this method, to paths that end so, meet these faults in turn."""
+        """Applies `faults`, in turn, to the next requests of this method whose paths end with `ending`."""
         self.faults += [(method, ending, fault) for fault in faults]
 
     def asked(self, method: str, ending: str = "") -> list[Request]:
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: LoopbackHub
 
     def log_message(self, *_: object) -> None:
-        """The tests read `requests` instead."""
+        """Logs nothing: the tests read `requests` instead."""
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _entry(name: str, content: bytes, names: dict[str, str]) -> dict[str, object]:
-    """A file as a listing declares it, its fields named as this kind of listing names them."""
+    """A file as a listing declares it; `names` are the field names of this kind of listing."""
     entry: dict[str, object] = {"size": len(content), names["name"]: name, names["git"]: git_hash(content)}
     if name.endswith(LFS):
         sha256 = hashlib.sha256(content).hexdigest()

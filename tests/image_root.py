@@ -1,7 +1,7 @@
-"""Images built and run by the steps of their Dockerfiles on this machine's own files, without an engine.
+"""Builds and runs images by the steps of their Dockerfiles, on this machine's own files, without an engine.
 
 dockerfile-parse reads the steps. Each runs in namespaces of its own, without a network, in an overlay above
-the machine's root, so nothing stays mounted and nothing is written outside of a folder of the test.
+the machine's root, so nothing stays mounted and nothing is written outside a folder of the test.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def dockerfile(file: Path) -> dict[str, Any]:
 
 
 class Image:
-    """A folder above the machine's root, and what starts in it."""
+    """A folder laid over the machine's root, and the command that starts in it."""
 
     def __init__(self, folder: Path, below: "Image | None" = None) -> None:
         self.folder = folder
@@ -62,12 +62,12 @@ class Image:
         self.environment: dict[str, str] = dict(below.environment) if below else {}
         self.user: str = below.user if below else "0:0"
         self.command: list[str] = below.command if below else []
-        if below:  # a copy: overlayfs takes no two lower folders of which one is in the other
+        if below:  # a copy: overlayfs does not take a lower folder inside another
             subprocess.run(["cp", "--archive", below.folder / "upper", folder], check=True)
 
     @classmethod
     def of_cog(cls, folder: Path) -> "Image":
-        """As Cog 0.23.1 builds it (pkg/dockerfile/standard_generator.go), of files that only root reads."""
+        """As Cog 0.23.1 builds it (pkg/dockerfile/standard_generator.go), from files that only root reads."""
         image = cls(folder)
         source = folder / "upper" / "src"
         with Project(ROOT, bare=True).context.staged() as stage:
@@ -81,7 +81,7 @@ class Image:
         return image
 
     def built(self, folder: Path, file: Path, context: Path) -> "Image":
-        """This one, with the steps of a Dockerfile on top. Raises CalledProcessError where a RUN fails."""
+        """This image with the steps of a Dockerfile on top. Raises CalledProcessError if a RUN fails."""
         image, parsed = Image(folder, self), dockerfile(file)
         for step in parsed["steps"]:
             kind, value = step["instruction"], step["value"]
@@ -101,7 +101,7 @@ class Image:
         return image
 
     def copy(self, words: list[str], context: Path) -> None:
-        """COPY --link of files, as the strictest BuildKit does it: the mode is that of new folders too."""
+        """COPY --link of files, as the strictest BuildKit does it: new folders get the mode too."""
         options = dict(word[2:].partition("=")[::2] for word in words if word.startswith("--"))
         *patterns, target = (word for word in words if not word.startswith("--"))
         assert options.keys() == {"link", "chmod"}
@@ -116,18 +116,18 @@ class Image:
                 path.chmod(mode)
 
     def run(self, step: str) -> None:
-        """RUN."""
+        """Runs a step of RUN. Raises CalledProcessError if it fails."""
         command = self._command(["/bin/sh", "-c", step], self.environment, self.user)
         subprocess.run(command, check=True, capture_output=True, text=True)
 
     @contextlib.contextmanager
     def started(self, log: IO[str], environment: Mapping[str, str]) -> Iterator["Container"]:
-        """A container of it, with more variables; its root cannot be written."""
+        """Starts a container with a read-only root and these further variables; it ends with the block."""
         command = self._command(self.command, {**self.environment, **environment}, self.user, "ro")
         process = start(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-            until(lambda: len(children.read_text().split()) == 2)  # the watcher of process_group, and this
+            until(lambda: len(children.read_text().split()) == 2)  # process_group's watcher, and the program
             yield Container(process, int(children.read_text().split()[1]))
         finally:
             end(process)
@@ -141,13 +141,13 @@ class Image:
 
 
 class Container:
-    """What runs in an image: its first process is number 1 there."""
+    """A running image, whose first process is PID 1 there."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", pid: int) -> None:
         self.process, self.pid = process, pid
         self.inside = ("nsenter", "--net", "--target", str(pid))
 
     def asked(self, *curl: str) -> str:
-        """What curl writes in the container's network; nothing where nothing answers."""
+        """The output of curl in the container's network; empty if nothing answers."""
         command = [*self.inside, "curl", "--silent", "--max-time", "120", *curl]
         return subprocess.run(command, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""python -m tests.impatient is snb.front, which waits a third as long for a server that is silent."""
+"""python -m tests.impatient runs snb.front with shorter waits: for a silent server, and before it ends."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""A service without a model, behind the contract of predict.py and Cog's own server: it boots in a second.
+"""A service without a model, behind predict.py and Cog's own server: it boots in a second.
 
-Its setup, its health and its answers wait for files in the server's folder; see tests/hosts.py.
+Files in the server's folder control its setup, its health and its answers; see `puppet` of tests/hosts.py.
 """
 
 import secrets
@@ -21,11 +21,11 @@ ERRORS: dict[str, type[errors.SNBError]] = {
 }
 TEXT = "La liberté, "
 POLL = 0.02
-"""Seconds."""
+"""Seconds between two looks for a file."""
 
 
 class Service:
-    """In place of snb.service.Service. It waits for `set-up`, fails with `fail`, and is ill with `sick`."""
+    """Replaces snb.service.Service. It waits for the file `set-up`, fails with `fail`, is ill with `sick`."""
 
     def __init__(self, _: object) -> None:
         cancel.install()
@@ -39,16 +39,16 @@ class Service:
         return not Path("sick").exists()
 
     def answer(self, request: Request, record: Callable[[str, int], None]) -> Iterator[str]:
-        """What the question says: `Dis …`, the code of an error, which is raised, or `CODE late`.
+        """Repeats the text after `Dis`, or raises the error of a code, after some text if `late` follows it.
 
-        Any other is answered with as many numbers as tokens; after the first they wait for `go-on`.
+        Any other question is answered with max_tokens numbers; after the first they wait for `go-on`.
         """
         word, _, rest = request.user_message.partition(" ")
         if word in ERRORS and not rest:
             raise error(word)
         record("seed", request.seed or 0)
         if word == "Dis":
-            return (letter for letter in rest)  # Cog streams from a generator alone
+            return (letter for letter in rest)  # Cog streams only from a generator
         if word in ERRORS:
             return broken_off(word)
         canceled = threading.Event()
@@ -63,7 +63,7 @@ def broken_off(code: str) -> Iterator[str]:
 
 
 def numbers(count: int, canceled: threading.Event) -> Iterator[str]:
-    """Leaves a file `canceled-…` where it is canceled."""
+    """Yields `count` numbers; creates a file `canceled-…` if it is canceled."""
     for number in range(count):
         while number and not Path("go-on").exists():
             if canceled.wait(POLL):
@@ -73,5 +73,5 @@ def numbers(count: int, canceled: threading.Event) -> Iterator[str]:
 
 
 def error(code: str) -> errors.SNBError:
-    """An error of that code, with a fault and a cure as all have them."""
+    """An error of that code, with two faults and a cure."""
     return ERRORS[code](["an input has a fault", "another: has one too"], "Allowed is 1 to 10: try 5")

@@ -1,14 +1,14 @@
 """Replicate's HTTP API in front of a real Cog server: as much of it as this project's callers use.
 
 https://replicate.com/docs/reference/http: one model with one version, one deployment of it, and predictions,
-which can be waited for, streamed and canceled. Where the documentation is silent it answers as Replicate did
-when its clients recorded it (tests/cassettes in replicate/replicate-python). Those clients must work with it:
-see test_python_client.py and client/test/doors.test.js.
+which can be waited for, streamed and canceled. Where the documentation is silent, it answers as in recordings
+of Replicate (tests/cassettes in replicate/replicate-python). Replicate's clients must work with it: see
+test_python_client.py and client/test/doors.test.js.
 
     with ReplicateServer(cog_url) as server: ...
 
-Tests in JavaScript add faults by `POST /_test/faults` (see `Fault`), remove them by `DELETE`, and read the
-requests by `GET /_test/log`.
+Tests in JavaScript add faults with `POST /_test/faults` (see `Fault`), remove them with `DELETE`, and read
+the requests with `GET /_test/log`.
 """
 
 import asyncio
@@ -36,27 +36,27 @@ from tools.serving import schema
 
 MODEL, DEPLOYMENT = "owner/spinoza", "owner/classe"
 SETUP_FAILED = "model container failed to boot and complete setup within 600 seconds"
-"""What Replicate says of a boot that fails: https://github.com/replicate/replicate-python/issues/298"""
+"""Replicate's error for a boot that fails: https://github.com/replicate/replicate-python/issues/298"""
 UNKNOWN = "Prediction failed for an unknown reason. (E1000)"
 """https://replicate.com/docs/reference/error-codes"""
 THROTTLED = "Request was throttled. Your rate limit resets in ~30s."
 """https://replicate.com/docs/topics/predictions/rate-limits"""
 TURN = 0.05
-"""Seconds between two tries at a full Cog server; meanwhile a prediction stays `starting`."""
+"""Seconds between two tries at a full Cog server, while a prediction stays `starting`."""
 TICK = 0.01
-"""Seconds between two looks at a prediction that is waited for."""
+"""Seconds between two looks at a prediction that somebody waits for."""
 ABSENT = ("github_url", "paper_url", "license_url", "cover_image_url", "default_example")
 
 
 @dataclass
 class Fault:
-    """What befalls the next `times` requests of a method whose path begins with `path`.
+    """A fault in the next `times` requests of a method whose path begins with `path`.
 
     Args:
-        status: the reply, with `headers` and `body` (a text is sent as a page), in place of the API's.
-        cold: the prediction that is created waits so many seconds for its instance.
-        setup_failed: that instance's `setup()` fails.
-        cut: ends a stream within the event after so many.
+        status: replies with this, `headers` and `body` (a text is sent as HTML), instead of the API's reply.
+        cold: seconds that the created prediction waits for its instance.
+        setup_failed: whether that instance's `setup()` fails.
+        cut: whole events of a stream before it ends within the next one.
     """
 
     method: str
@@ -70,7 +70,7 @@ class Fault:
     cut: int | None = None
 
     def takes(self, request: Request) -> bool:
-        """Whether a request meets it; uses it once if so."""
+        """Whether the fault applies to a request, which then counts as one of its times."""
         path = request.url.path
         met = self.times > 0 and self.method == request.method and path.startswith(self.path)
         self.times -= met
@@ -83,7 +83,7 @@ class Fault:
         return JSONResponse(self.body or {"detail": detail, "status": self.status}, self.status, self.headers)
 
     async def spoiled(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """A stream, cut."""
+        """The events of a stream, cut off within the event after `cut` whole ones."""
         count = 0
         async for event in events:
             if count == self.cut:
@@ -94,7 +94,7 @@ class Fault:
 
 
 def problem(status: int, detail: str, title: str = "") -> JSONResponse:
-    """A refusal as the API words it: RFC 7807."""
+    """A refusal in the API's format, RFC 7807."""
     return JSONResponse({"title": title, "detail": detail, "status": status}, status)
 
 
@@ -109,7 +109,7 @@ class Prediction:
     output: list[str] = field(default_factory=list)
     error: str | None = None
     invalid: str = ""
-    """What Cog's server refused of the input."""
+    """Why Cog's server refused the input."""
     measured: dict[str, Any] = field(default_factory=dict)
     times: dict[str, str] = field(default_factory=lambda: {"created_at": now()})
     events: list[tuple[str, str]] = field(default_factory=list)
@@ -121,7 +121,7 @@ class Prediction:
         return self.status not in ("starting", "processing")
 
     def finish(self, status: str, error: str | None = None) -> None:
-        """Its last status, and the stream's last words: `done`, after an `error` if it failed."""
+        """Sets the final status, and ends the stream with `done`, after an `error` if there is one."""
         self.status, self.error, self.times["completed_at"] = status, error, now()
         reason = {"succeeded": {}, "failed": {"reason": "error"}}.get(status, {"reason": status})
         if error:
@@ -129,7 +129,7 @@ class Prediction:
         self.events.append(("done", json.dumps(reason)))
 
     def follow(self, event: str, data: dict[str, Any]) -> None:
-        """Does what one event of Cog's stream says: https://cog.run/http#streaming"""
+        """Applies one event of Cog's stream: https://cog.run/http#streaming"""
         if event == "start":
             self.status, self.times["started_at"] = "processing", now()
         elif event == "output":
@@ -141,12 +141,12 @@ class Prediction:
             self.finish("succeeded" if well else "failed", None if well else data.get("error") or UNKNOWN)
 
     async def reaches(self, *statuses: str) -> None:
-        """Returns when it has one of these statuses, or is over."""
+        """Returns when the prediction has one of these statuses or is over."""
         while self.status not in statuses and not self.over:
             await asyncio.sleep(TICK)
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """https://replicate.com/docs/topics/predictions/streaming, from the start for whoever comes late."""
+        """https://replicate.com/docs/topics/predictions/streaming, from the start for every reader."""
         sent = 0
         while not self.over or sent < len(self.events):
             for event, data in self.events[sent:]:
@@ -156,7 +156,7 @@ class Prediction:
             await asyncio.sleep(TICK)
 
     def shown(self, base: str) -> dict[str, Any]:
-        """The object; `base` is where the API is. Metrics come with the end."""
+        """The prediction's JSON object, with metrics once it is over; `base` is the API's address."""
         here = f"{base}/v1/predictions/{self.id}"
         urls = {"get": here, "cancel": f"{here}/cancel", "stream": f"{base}/v1/streams/{self.id}"}
         return {
@@ -182,11 +182,11 @@ Handler = Callable[[Request, Fault], Awaitable[Response]]
 
 
 class ReplicateServer:
-    """Serves from a free port of loopback, in a thread, until it is left; what runs then is dropped.
+    """Serves on a free port of loopback, in a thread, until its block ends, which drops what still runs.
 
     Args:
-        cog: where the Cog server is.
-        token: the one that is let in.
+        cog: URL of the Cog server.
+        token: the API token that is accepted.
 
     Attributes:
         log: method, path, headers, body and status of every request.
@@ -200,7 +200,7 @@ class ReplicateServer:
         self._id = secrets.token_hex(32)
         source = (ROOT / "predict.py").read_text(encoding="utf-8")
         self._schema = schema.derive(source, "Predictor", metadata.version("cog"))
-        # Loopback: no proxy on the way. A prediction takes as long as it takes.
+        # No proxy, since this is loopback, and no timeout, since a prediction may take long.
         self._cog = httpx2.AsyncClient(base_url=cog, trust_env=False, timeout=None)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -217,7 +217,7 @@ class ReplicateServer:
         self._faults.append(Fault(method, path, **fault))
 
     def __enter__(self) -> Self:
-        # The socket listens already: a request that comes before the thread is ready waits.
+        # The socket is already listening, so a request that comes before the thread is ready waits.
         self._thread.start()
         return self
 
@@ -242,7 +242,7 @@ class ReplicateServer:
         ]
 
     def _logged(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """What all routes do: the log, faults, the token and refusals."""
+        """A handler with what all routes do: log, apply faults, check the token."""
 
         async def logged(request: Request) -> Response:
             entry: dict[str, Any] = {"method": request.method, "path": request.url.path}
@@ -256,7 +256,7 @@ class ReplicateServer:
         return logged
 
     async def _allowed(self, handler: Handler, request: Request, fault: Fault) -> Response:
-        # A stream is on another host, by a secret URL: the official JavaScript client sends no token there.
+        # Replicate's streams are on another host, at secret URLs: its JavaScript client sends no token there.
         given = request.headers.get("authorization")
         if given != f"Bearer {self.token}" and handler != self._stream:
             return problem(401, "You did not pass a valid authentication token", "Unauthenticated")
@@ -267,9 +267,9 @@ class ReplicateServer:
     async def _create(self, request: Request, fault: Fault) -> Response:
         """https://replicate.com/docs/reference/http#predictions.create
 
-        With `Prefer: wait` the reply is held. It then has the whole output but no final status, because it is
-        sent before the end is on record; out of time it is the prediction as created, by whose `starting` the
-        official clients know that they have to poll.
+        With `Prefer: wait` the reply is held until the output is complete; it has no final status, because it
+        is sent before the end is recorded. When time runs out it is the prediction as created, whose
+        `starting` tells the official clients to poll.
         """
         body = await request.json()
         asked = body.get("version", "" if "deployments" in request.url.path else None)
@@ -305,7 +305,7 @@ class ReplicateServer:
             prediction.finish("failed", UNKNOWN)
 
     async def _forward(self, prediction: Prediction) -> None:
-        """Lets the Cog server run it, if there is a place. To cancel this stops the model."""
+        """Has the Cog server run the prediction, if it has a free place. Canceling this stops the model."""
         url, body = f"/predictions/{prediction.id}", {"input": prediction.input}
         headers = {"Accept": "text/event-stream"}
         async with self._cog.stream("PUT", url, json=body, headers=headers) as reply:
@@ -328,7 +328,7 @@ class ReplicateServer:
         return JSONResponse(self._of(request).shown(base(request)))
 
     async def _cancel(self, request: Request, _: Fault) -> Response:
-        """https://replicate.com/docs/reference/http#predictions.cancel: one that is over stays what it is."""
+        """https://replicate.com/docs/reference/http#predictions.cancel: one that is over keeps its status."""
         prediction = self._of(request)
         if not prediction.over:
             assert prediction.task

@@ -1,4 +1,4 @@
-"""Imported by a server's `predict.py`: its decode loop dies when a file says so, as it may on a bad day."""
+"""Imported by a server's `predict.py`: makes its decode loop fail once a file exists."""
 
 import os
 from pathlib import Path
@@ -9,11 +9,11 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from snb import cancel
 
 FAULT = Path(os.environ["FAULT"])
-"""A file that strikes at the next forward pass, which raises what it holds."""
+"""Once this file exists, every forward pass raises its text."""
 
 
 def strike(module: nn.Module, _: object) -> None:
-    """Raises in the engine's thread."""
+    """A hook that raises in the engine's thread."""
     if isinstance(module, nn.Embedding) and FAULT.exists():
         raise RuntimeError(FAULT.read_text())
 

@@ -1,4 +1,4 @@
-"""Scripts of `scripts/`, run in this process: a start of their own costs seconds."""
+"""Runs commands of `scripts/` in this process, since a process of their own takes seconds to start."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from snb.settings import ROOT
 
 
 def code(name: str, *arguments: str) -> Any:
-    """How a script ends; what it writes goes where pytest looks for it."""
+    """Runs a script; returns its exit code. pytest captures what it prints."""
     [module] = re.findall(r'run\("(.+)"\)', (ROOT / "scripts" / name).read_text(encoding="utf-8"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *arguments])

@@ -1,7 +1,7 @@
-"""A project with which nothing is wrong, for tests to break: a copy of this one, on tiny weights.
+"""A project with nothing wrong, for tests to break: a copy of this one, with tiny weights.
 
-`cog`, `docker` and the smoke test are stand-ins that record how they were called; the weights come from
-a hub on loopback, the published version from the Replicate test server, and Docker's config.json has a login.
+`cog`, `docker` and the smoke test are stand-ins that record how they were called; the weights come from a hub
+on loopback, the published version from the Replicate test server, and Docker's config.json has a login.
 """
 
 import atexit
@@ -61,7 +61,7 @@ with open({record!r}, "a") as file:
 
 
 class Api(ReplicateServer):
-    """Replicate's API, of a model that gets a version when a file appears."""
+    """Replicate's API, with a model that gets a new version when the file `pushed` appears."""
 
     pushed: Path
     first: str | None = OLD
@@ -97,7 +97,7 @@ class Sound:
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
 
     def write(self, name: str, text: str, size: int | None = None) -> None:
-        """A file of the project; with a size, of so many bytes that take no room."""
+        """Writes a file of the project; `size` extends it to so many bytes, as a sparse file."""
         file = self.root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
@@ -108,7 +108,7 @@ class Sound:
         return next(self.root.glob(f"weights/{repository.replace('/', '--')}@*"))
 
     def program(self, name: str, body: str) -> None:
-        """Puts a stand-in on PATH, or at a path of the project."""
+        """Writes a stand-in for a program, on PATH or at a path below `home`."""
         file = self.home / "bin" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         record, pushed = str(self.home / "record.jsonl"), str(self.api.pushed)
@@ -117,7 +117,7 @@ class Sound:
         file.chmod(0o755)
 
     def prepare(self, precision: str) -> Path:
-        """Weights prepared of base and adapter."""
+        """Prepares weights from base and adapter; returns their folder."""
         folder = self.root / "weights" / prepared.FOLDER
         settings = Settings(base_model=BASE, adapter=ADAPTER, weights_dir=folder.parent, device="cpu")
         preparation.prepare(preparation.Recipe.of(settings, precision), folder)
@@ -132,7 +132,7 @@ class Sound:
 
 @functools.cache
 def repositories() -> dict[str, dict[str, bytes]]:
-    """The files of a tiny base and of an adapter."""
+    """The files of a tiny base and of an adapter, by repository."""
     with tempfile.TemporaryDirectory() as folder:
         save_tiny(Path(folder))
         base = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
@@ -147,7 +147,7 @@ def repositories() -> dict[str, dict[str, bytes]]:
 
 @functools.cache
 def downloaded() -> Path:
-    """The folder of weights that the project's own download makes of them."""
+    """A folder of weights, downloaded by the project's own code from a hub with `repositories`."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     with loopback_hub() as hub:
@@ -160,7 +160,7 @@ def downloaded() -> Path:
 
 
 def scan_once(path: str) -> list[Any]:
-    """What detect-secrets finds, which is 2 s of a core for the files that all copies have in common."""
+    """What detect-secrets finds in a file; cached, since the files that all copies share take a core 2 s."""
     file = Path(path)
     key = file.name, file.read_bytes()
     if key not in SCANNED:
@@ -170,7 +170,7 @@ def scan_once(path: str) -> list[Any]:
 
 @contextmanager
 def sound(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Sound]:
-    """Makes one, and sets this process's environment to its programs and servers."""
+    """Makes a sound project, and points this process's environment to its programs and servers."""
     with loopback_hub() as hub, Api("http://127.0.0.1:1", TOKEN) as api:
         api.pushed = home / "pushed"
         made = Sound(home, hub, api)

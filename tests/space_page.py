@@ -1,4 +1,4 @@
-"""Starts deploy/space/app.py as a Space does, for tests; it ends with its block."""
+"""Runs deploy/space/app.py as a Space does, for tests."""
 
 import os
 import subprocess
@@ -16,12 +16,12 @@ SPACE = ROOT / "deploy" / "space"
 
 
 class SpacePage:
-    """The page in a process of its own, on a free port of loopback.
+    """The page in a process of its own, on a free port of loopback, until its block ends.
 
     Args:
-        settings: variables on top of this process's own; no SNB_BACKEND_URL means the engine inside.
-        log: the file its output goes to.
-        folder: where app.py is; an exported Space needs no PYTHONPATH.
+        settings: variables on top of this process's own; without SNB_BACKEND_URL the engine is inside.
+        log: the file to which its output goes.
+        folder: the folder of app.py; an exported Space needs no PYTHONPATH.
     """
 
     def __init__(self, settings: Mapping[str, str], log: Path, folder: Path = SPACE) -> None:

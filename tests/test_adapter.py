@@ -1,4 +1,4 @@
-"""The adapter: what is refused by name, and what must fit the base."""
+"""Adapters: what is refused, by name, and how one must fit its base."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from snb.errors import AdapterMismatch, AdapterUnsupported, WeightsMissing
 from snb.weights.adapter import CONFIG, PARTS, PREFIX, WEIGHTS, Adapter, _changes
 from tests.tiny import tiny_config, tiny_model
 
-# PEFT warns of what these tests do on purpose.
+# PEFT warns about what these tests do on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers")
 
 QUERY = "model.layers.0.self_attn.q_proj"
@@ -29,7 +29,7 @@ COPY = f"{PREFIX}lm_head.modules_to_save.weight"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A LoRA of rank 4 on q_proj and v_proj of both layers, as PEFT saves it, with nothing zero."""
+    """A LoRA of rank 4 on q_proj and v_proj of both layers, as PEFT saves it, without zero tensors."""
     lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     get_peft_model(tiny_model(), lora).save_pretrained(tmp_path)
     return tmp_path
@@ -171,7 +171,7 @@ def test_fields_that_change_nothing_in_a_merge_pass(folder: Path, changes: dict[
 
 @dataclass(frozen=True)
 class Mismatch:
-    """What is wrong, and words of the faults: each fault has some of them, and each is in some fault."""
+    """What is wrong, and words of the faults: each fault contains one of them, and each occurs in a fault."""
 
     words: list[str]
     config: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""scripts/benchmark: figures on known numbers; callers against servers that answer and that fail."""
+"""scripts/benchmark: figures on known numbers; callers of servers that answer and of servers that fail."""
 
 import contextlib
 import json
@@ -65,7 +65,7 @@ def test_a_failed_request_stays_in_the_percentiles_as_one_that_never_answers() -
     waits = shown["ttft_p50_s"], shown["ttft_p95_s"], shown["last_first_text_s"]
     assert waits == (1, math.inf, math.inf)
     assert shown["failed"] == 1
-    assert shown["tokens_per_second_in_all"] == 4 / 9  # the failure took nine seconds of the server
+    assert shown["tokens_per_second_in_all"] == 4 / 9  # the failure took nine seconds
     assert figures([answer(failure="HTTP 500")])["tokens_per_second_in_all"] == 0
 
 
@@ -146,7 +146,7 @@ def test_chat_completions_are_read_with_and_without_a_last_word() -> None:
 def test_the_tool_measures_a_server_and_keeps_what_it_saw(
     cog: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that runs already, in place of the one that it would start."""
+    """A server that is already running, in place of the one that it would start."""
     started = contextlib.nullcontext(Started(Cog("ours", cog.url), time.monotonic()))
     monkeypatch.setattr(tool, "ours", lambda *_: started)
     monkeypatch.setattr(local, "settings", dict)

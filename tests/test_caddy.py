@@ -1,4 +1,4 @@
-"""deploy/Caddyfile before the front and the real Cog server, with Caddy's program of Compose's version."""
+"""deploy/Caddyfile before the front and the real Cog server, run by the Caddy version that Compose names."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ LONG = {"max_tokens": 2}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The door's URL and its log, once it lets through."""
+    """Caddy's URL and its log, once requests reach the server behind it."""
     folder = tmp_path_factory.mktemp("door")
     with (
         puppet_server(puppet(folder / "project", "set-up"), SNB_API_KEY=KEY) as server,
@@ -73,7 +73,7 @@ def test_the_access_log_has_no_question_key_query_or_whole_address(site: tuple[s
     secrets = {**AUTHORIZED, "Cookie": KEY}
     body, path = question(user_message=SECRET), f"/predictions/{'b' * 32}"
     httpx.put(f"{url}{path}?{SECRET}={KEY}", json=body, headers=secrets, timeout=600)
-    until(lambda: path in log.read_text())  # its line may come after the answer
+    until(lambda: path in log.read_text())  # the log line may come after the answer
     written = log.read_text()
     lines = [json.loads(line) for line in written.splitlines() if "handled request" in line]
     assert path in {line["request"]["uri"] for line in lines}

@@ -1,4 +1,4 @@
-"""A canceled or dropped request stops decoding, and its neighbours notice nothing."""
+"""A canceled or dropped request stops decoding, without effect on the others."""
 
 import contextlib
 import http.client
@@ -22,11 +22,11 @@ GREEDY = {"user_message": "Bonsoir", "max_tokens": 300, "min_tokens": 300, "temp
 
 
 def by_post(server: Server, log: Path) -> None:
-    """Streams, and asks for a cancel after the first text."""
+    """Streams, and cancels after the first text."""
     name = uuid.uuid4().hex
     with started(server, name, LONG) as lines:
         assert httpx.post(f"{server.url}/predictions/{name}/cancel").status_code == 200
-        # A second cancel finds nothing or finds it canceled; either way nothing breaks.
+        # A second cancel finds no prediction, or a canceled one; neither is a fault.
         assert httpx.post(f"{server.url}/predictions/{name}/cancel").status_code in (200, 404)
         assert "canceled" in "".join(lines)
 
@@ -43,13 +43,13 @@ def by_dropping_a_plain_request(server: Server, log: Path) -> None:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
         connection.request("PUT", path, json.dumps(body), {"Content-Type": "application/json"})
         until(lambda: path.rpartition("/")[2] in log.read_text(), log=log)
-        # Who asks again sees what there is. Who leaves before that may not be noticed (coglet 0.23.1).
+        # A repeated PUT shows the output so far. coglet 0.23.1 may not notice a caller who leaves before any.
         until(lambda: httpx.put(server.url + path, json=body, timeout=600).json().get("output"))
 
 
 @contextlib.contextmanager
 def started(server: Server, name: str, inputs: dict[str, Any]) -> Iterator[Iterator[str]]:
-    """A stream of which the first text has come: its further lines."""
+    """The lines of a stream after its first text."""
     url, headers = f"{server.url}/predictions/{name}", {"Accept": "text/event-stream"}
     with httpx.stream("PUT", url, json={"input": inputs}, headers=headers, timeout=120) as stream:
         lines = stream.iter_lines()

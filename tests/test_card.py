@@ -20,7 +20,7 @@ from tools.benchmarking.bounds import SIZES
 
 
 def qwen(layers: int) -> Qwen2Config:
-    """Qwen2.5-14B-Instruct with another depth; it has 48 layers."""
+    """Qwen2.5-14B-Instruct, which has 48 layers, with another depth."""
     return Qwen2Config(**{**SIZES, "num_hidden_layers": layers})
 
 
@@ -73,7 +73,7 @@ def test_a_precision_that_the_gpu_cannot_compute_in_is_refused() -> None:
         (QWEN_14B, "auto", "T4 (16 GB)"),
         (QWEN_14B, "fp16", "A100 (40 GB)"),
         (DEEP, "bf16", "none up to H100 (80 GB)"),
-        (SHALLOW, "bf16", "A10G (24 GB)"),  # a T4 has the memory, and does not compute in it
+        (SHALLOW, "bf16", "A10G (24 GB)"),  # a T4 has the memory, but does not compute in bf16
     ],
 )
 def test_a_card_too_small_for_one_slot_is_told_the_smallest_that_would_do_which_then_does(
@@ -134,8 +134,8 @@ def test_each_precision_is_held_as_chosen_counted_to_the_byte_and_runs_on_a_cpu(
 
 
 def stored_bytes(model: Qwen2ForCausalLM) -> int:
-    """Bytes of every tensor that a loaded model holds, shared ones once; the table of bitsandbytes that all
-    double quantisation shares belongs to no model."""
+    """Bytes of every tensor that a loaded model holds, shared ones once, without the table of bitsandbytes
+    that all double quantisation shares."""
     tensors = [*model.parameters(), *model.buffers()]
     for module in model.modules():
         if isinstance(module, Linear4bit):
@@ -151,7 +151,7 @@ def test_the_cache_is_counted_to_the_byte() -> None:
 
 
 MEASURED = {"T4 (16 GB)": 3, "A10G (24 GB)": 11, "L4 (24 GB)": 11}
-"""Slots that a boot in nf4 kept, with 14.6 and 22.0 GiB free before it: an H200 with ballast, 2026-11-26."""
+"""Slots that a boot in nf4 kept with 14.6 and 22.0 GiB free: measured on an H200 with ballast, 2026-11-26."""
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
@@ -230,7 +230,7 @@ FULL = (
 
 
 def exhausted(error: BaseException | None = None) -> None:
-    """Raises an error, or asks for more memory than there is."""
+    """Raises `error`, or else allocates more memory than there is."""
     if error:
         raise error
     torch.empty(2**60, dtype=torch.uint8)

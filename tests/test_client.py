@@ -1,4 +1,4 @@
-"""What the JavaScript client repeats of the server is the same; its own tests are in client/test."""
+"""What the JavaScript client duplicates from the server is the same; its own tests are in client/test."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What every script does alike: help, one line for an error, and a tidy end."""
+"""What all scripts have in common: help, one line for an error, and a clean end."""
 
 import ast
 import os
@@ -50,7 +50,7 @@ def test_help_runs_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def script(folder: Path, pins: str, source: str) -> Path:
-    """A script of a project whose one command has this source."""
+    """A script in a project with these pins, whose only command has this source."""
     (folder / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "environment.py", folder / "scripts")
     for name in ("requirements.txt", "scripts/packages.txt", "scripts/packages-cpu.txt"):
@@ -79,7 +79,7 @@ OFFLINE = [
 ]
 
 
-# pip looks for its index, and imports itself, for a second.
+# pip imports itself and looks for its index, which takes a second.
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "code", "cure"), OFFLINE)
 def test_without_a_network_one_line_says_so_and_what_still_works(
@@ -131,7 +131,7 @@ def python(program: str) -> "subprocess.Popen[str]":
 
 
 def ready(program: str) -> "subprocess.Popen[str]":
-    """One that has said so."""
+    """A running program, once it has printed `ready`."""
     child = python(program)
     assert child.stdout
     assert child.stdout.readline() == "ready\n"
@@ -155,7 +155,7 @@ def test_an_error_that_a_person_can_act_on_is_one_line(fault: str, line: str) ->
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_script_through_its_finally_and_without_a_word(number: signal.Signals) -> None:
-    # As in a background job of a shell, where SIGINT is ignored at first.
+    # As in a background job of a shell, which starts with SIGINT ignored.
     with ready(IGNORING + command(WAITS)) as program:
         program.send_signal(number)
         assert program.communicate() == ("tidied up\n", "")

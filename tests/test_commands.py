@@ -1,4 +1,4 @@
-"""The commands of the README, run as a user runs them, on a tiny model."""
+"""Commands of the README, run as a user runs them, on a tiny model."""
 
 import json
 import os

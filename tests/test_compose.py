@@ -1,4 +1,4 @@
-"""deploy/compose.yaml, read by Docker Compose itself; its commands are run here, without Docker."""
+"""deploy/compose.yaml, read by Docker Compose itself; the commands in it are run here, without Docker."""
 
 import subprocess
 import sys
@@ -56,12 +56,12 @@ def test_the_model_has_a_card_and_images_are_those_that_were_tested(services: di
 
 
 def test_every_setting_in_the_file_is_passed_on_and_an_unknown_one_stops_the_boot(tmp_path: Path) -> None:
-    """A name that stands neither in compose.yaml nor in snb/settings.py arrives too, and is refused there."""
+    """A name that is neither in compose.yaml nor in snb/settings.py is passed on too, and stops the boot."""
     own = {
         "HF_TOKEN": "hf_token",
         "SNB_DEADLINE": "600",
         "SNB_SLOTS": "4",
-        "SNB_WEIGHTS_DIR": "/home",  # of the shell, for scripts/
+        "SNB_WEIGHTS_DIR": "/home",  # the shell's, for scripts/
         "WEIGHTS": "/srv",
         "SNB_SLOT": "5",
     }
@@ -74,7 +74,7 @@ def test_every_setting_in_the_file_is_passed_on_and_an_unknown_one_stops_the_boo
         del passed["SNB_SLOT"]
         settings = Settings.from_environment(passed)
         assert (settings.deadline, settings.slots, settings.weights_dir) == (600, 4, Path("/weights"))
-        # The model has no way out, the download answers nobody.
+        # The model has no way out, so it needs no HF_TOKEN; the download answers nobody, so it needs no key.
         without = {"model": "HF_TOKEN", "download": "SNB_API_KEY"}[name]
         assert not passed[without]
     assert services["model"]["stop_grace_period"] == services["door"]["stop_grace_period"] == "10m10s"

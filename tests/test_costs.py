@@ -1,4 +1,4 @@
-"""scripts/costs: bills and bounds against sums done by hand; docs/costs.md."""
+"""scripts/costs: bills and bounds against sums done by hand, and the tables of docs/costs.md."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8")
 RUNBOOK = (ROOT / "docs" / "repli.md").read_text(encoding="utf-8")
 BOUNDS = Bounds(QWEN_14B)
 HEAD, LAYERS = 152064 * 5120, 48 * (5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 * 13824 * 3)
-"""Weights of the output embedding; of query and output, keys and values, gate, up and down in all layers."""
+"""Numbers of weights: the output embedding; query and output, keys and values, MLP matrices of all layers."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_minutes_are_of_the_files_as_they_are_and_ten_are_promised_by_the_sum(tm
     for name, size in (("prepared", 12e9), ("base", 30e9), ("adapter", 6e9)):
         (tmp_path / name).mkdir()
         with (tmp_path / name / "shard").open("wb") as file:
-            file.truncate(int(size))  # of which no block is written
+            file.truncate(int(size))  # sparse: no block is written
     base, adapter, prepared = (str(tmp_path / name) for name in ("base", "adapter", "prepared"))
     here = Settings(prepared=prepared, base_model=base, adapter=adapter)
     assert sizes(here) == (12e9, 36e9, "as here, as here")
@@ -95,7 +95,7 @@ def test_steps_are_bound_by_memory_or_by_the_tensor_cores() -> None:
     assert BOUNDS.read("nf4", 8, 100, unpacked=True) - BOUNDS.read("nf4", 8, 100) == 2 * 2 * LAYERS
     slow, weak, pair = Rates(1e9, 1e18), Rates(1e15, 1e12), 4 * 48 * 40 * 128
     assert BOUNDS.decode(slow, "bf16", 1, 0) == weights / 1e9
-    assert BOUNDS.prefill(slow, "bf16", 513) == pytest.approx(2 * weights / 1e9)  # each 512 read them
+    assert BOUNDS.prefill(slow, "bf16", 513) == pytest.approx(2 * weights / 1e9)  # read once per 512 tokens
     assert BOUNDS.decode(weak, "bf16", 8, 100) == pytest.approx((16 * (LAYERS + HEAD) + 800 * pair) / 1e12)
     flops = 600 * LAYERS + (300 * 301 / 2) * pair + 2 * HEAD
     assert BOUNDS.prefill(weak, "nf4", 300) == pytest.approx(flops / 1e12)

@@ -1,4 +1,4 @@
-"""The layers are those of transformers, and hold no weight twice."""
+"""The engine's layers compute what those of transformers do, and hold no weight twice."""
 
 import copy
 
@@ -19,9 +19,9 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], i
 def test_joined_weights_are_those_of_the_parts_bit_for_bit_and_products_but_for_rounding(
     rows: int, dtype: torch.dtype
 ) -> None:
-    """In the shapes of the stand-in: Q, K and V of one layer, and gate and up.
+    """In the stand-in's shapes: Q, K and V of one layer, and gate and up.
 
-    A CPU with AMX adds up a wider bf16 matrix in another order.
+    A CPU with AMX sums up a wider bf16 matrix in another order.
     """
     torch.manual_seed(0)
     for sizes, bias in (((576, 192, 192), True), ((1536, 1536), False)):
@@ -60,7 +60,7 @@ def test_attention_leaves_out_cudnn_which_plans_for_each_new_shape() -> None:
 
 
 def test_the_parts_are_views_of_the_joined_matrix() -> None:
-    """Also when a second engine joins them again: what the first held is free as soon as it goes."""
+    """Also when a second engine joins them again, so that the first engine's memory is freed with it."""
     model = tiny_model()
     for _ in range(2):
         [layer, *_] = SlotModel(model, slots=1, context=16).layers

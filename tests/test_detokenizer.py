@@ -1,4 +1,4 @@
-"""Detokenising piece by piece gives the text of the tokenizer's own decoder, and never half a character."""
+"""Detokenising piece by piece gives the text of the tokenizer's decoder, and never half a character."""
 
 import pytest
 from hypothesis import assume, given
@@ -23,7 +23,7 @@ class Bench:
         return self.tokenizer.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
 
     def texts(self, ids: list[int]) -> list[str]:
-        """Piece by piece; asserts that they make what the tokenizer decodes, but for half a character."""
+        """The pieces of text; asserts that they make what the tokenizer decodes, but for half a character."""
         detokenizer = Detokenizer(self.pieces)
         texts = [detokenizer.push(token) for token in ids]
         half = "\ufffd" if detokenizer.pending else ""
@@ -40,7 +40,7 @@ def bench(each_tokenizer: PreTrainedTokenizerFast) -> Bench:
 def test_the_pieces_add_up_to_the_text_and_a_last_replacement_character_is_kept(
     bench: Bench, text: str
 ) -> None:
-    assume(not any(mark in text for mark in bench.markup))  # hypothesis tries texts of the code, too
+    assume(not any(mark in text for mark in bench.markup))  # Hypothesis also tries strings of the code
     for whole in (text, text + "\ufffd"):
         assert "".join(bench.texts(bench.ids(whole))) == bench.tokenizer.normalizer.normalize_str(whole)
 

@@ -1,4 +1,4 @@
-"""scripts/doctor names what is wrong with a project, each fault by its code, and nothing of a sound one."""
+"""scripts/doctor names each fault of a project by its code, and finds none in a sound one."""
 
 import json
 import re
@@ -33,7 +33,7 @@ PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
 
 TYPED = re.compile(r"\b([Rr]un|[Ww]rite|Delete the line|scripts/|SNB_\w+=)|Settings: SNB_")
-"""What a cure has that can be typed: a command, or what to write where."""
+"""What a cure must contain: something to type, a command or what to write where."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def errors(findings: Iterator[Finding] | list[Finding]) -> list[str]:
 
 
 def weights(made: Sound) -> list[tuple[str, str]]:
-    """Levels and codes of what is found of adapter and base, or of prepared weights."""
+    """Levels and codes of the findings on adapter and base, or on prepared weights."""
     return [(held.finding.level, held.finding.code) for held in made.project().weights]
 
 
@@ -72,7 +72,7 @@ def set_build(**more: Any) -> Callable[[Sound], None]:
 
 
 def other_adapter(made: Sound) -> None:
-    """Somebody's own, without a lock, trained on another base."""
+    """Names an adapter without a lock, trained on another base."""
     folder = made.weights(ADAPTER).rename(made.root / "weights" / "mine")
     (folder / NAME).unlink()
     save_file({WIDE: torch.rand(1, 4096)}, folder / "adapter_model.safetensors")
@@ -176,7 +176,7 @@ def test_a_gated_repository_lists_its_files_for_everybody_and_is_private_all_the
 
 
 def test_a_hub_that_does_not_answer_is_no_verdict(made: Sound, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: None)  # between its tries
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between tries
     shutil.rmtree(made.weights(ADAPTER))
     made.hub.fail("GET", "/revision/main", *[Fault(503)] * 9)
     assert weights(made) == [("not checked", "WEIGHTS_UNASKED"), ("ok", "WEIGHTS")]
@@ -321,11 +321,11 @@ def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
 
 
 def test_this_repository_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In no file that git has, which are more than Docker would send; tests have what only looks like one."""
+    """In no file in git, which has more than Docker would send, but for tests, which hold lookalikes."""
     names = subprocess.check_output(["git", "ls-files", ":!tests", ":!client/test"], cwd=ROOT, text=True)
     tracked = {name: (ROOT / name).stat().st_size for name in names.splitlines() if (ROOT / name).is_file()}
     monkeypatch.setattr(BuildContext, "of", lambda root: BuildContext(root, tracked, frozenset()))
-    project = Project(ROOT, bare=True)  # else the hub is asked for weights that are not here, again and again
+    project = Project(ROOT, bare=True)  # else the hub is asked for absent weights
     found = [finding.text for finding in secret_scan.check(project) if finding.level != "ok"]
     assert not [text for text in found if not re.match(r"deploy/.*README.md, .*: Secret Keyword", text)]
 

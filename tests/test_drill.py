@@ -1,4 +1,4 @@
-"""scripts/drill: the real thing with a killed backend, a person's hands, and what counts as a failure."""
+"""scripts/drill: a real drill with a killed backend, one by hand, and what counts as a failure."""
 
 import os
 import re
@@ -33,9 +33,9 @@ needs_node = pytest.mark.skipif(
 def test_a_class_loses_nothing_when_the_first_backend_is_killed(tmp_path: Path) -> None:
     base = save_tiny(tmp_path / "base", max_position_embeddings=4096)
     own = {"SNB_BASE_MODEL": str(base), "SNB_ADAPTER": "none", "SNB_SCRIPTS": "any"}
-    # What the plan has left in a shell.
+    # Variables that the plan may have left in a shell.
     plan = {"SNB_BACKEND_URL": "usual.invalid,replicate:owner/name", "SNB_API_PREFIX": "/gradio_api"}
-    plan |= {"SNB_API_KEY": "another-key-0123456789", "http_proxy": "http://127.0.0.1:9"}  # as a school's
+    plan |= {"SNB_API_KEY": "another-key-0123456789", "http_proxy": "http://127.0.0.1:9"}  # like a school's
     environment = {**os.environ, **own, **plan}
     file = tmp_path / "records" / "drill.md"
     command = [sys.executable, str(ROOT / "scripts" / "drill"), "--pupils", "2", "--output", str(file)]
@@ -69,7 +69,7 @@ def test_its_own_servers_take_the_stand_in_where_the_14b_would_fit_once(
 
 
 @needs_node
-@pytest.mark.slow  # Node starts, and pupils pause between their questions
+@pytest.mark.slow  # Node starts, and pupils pause between questions
 def test_a_person_is_told_when_to_take_the_first_away(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The engine: the text of plain `generate`, for each of many at once, and clean ends."""
+"""The engine: each of many requests at once gets the text of plain `generate`, and ends cleanly."""
 
 import itertools
 import pathlib
@@ -51,7 +51,7 @@ Path = Callable[[SlotModel], Step]
 
 
 def answered(engine: Engine, model: Qwen2ForCausalLM, asked: Sequence[list[int]], penalty: float = 1) -> bool:
-    """Whether requests that are made together each get the tokens of plain `generate`."""
+    """Whether prompts that are asked together each get the tokens of plain `generate`."""
     sampling = replace(GREEDY, repetition_penalty=penalty)
     generations = [engine.generate(prompt, sampling, seed=0) for prompt in asked]
     for generation in generations:
@@ -157,7 +157,7 @@ def test_the_repetition_penalty_is_that_of_transformers_and_each_request_s_own(
 
 
 def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine) -> None:
-    """Followed by hand over the kept scores: subtracted once, and once for each time."""
+    """By hand over the kept scores: presence is subtracted once, frequency once for each occurrence."""
     sampling = replace(GREEDY, min_tokens=24, presence_penalty=2, frequency_penalty=0.5)
     generation = engine.generate([5] * 20, sampling, seed=0, keep_scores=True)
     list(generation)
@@ -171,7 +171,7 @@ def test_presence_and_frequency_penalties_count_the_answer_alone(engine: Engine)
 
 @pytest.fixture(params=[0, 1])
 def talker(request: pytest.FixtureRequest, started: Start) -> Engine:
-    """An engine whose every token is a piece of text, at once or a step behind the device."""
+    """An engine in which every token is a piece of text, read at once or a step behind the device."""
     return started(talkative(tiny_model()), slots=2, lag=request.param)
 
 
@@ -192,7 +192,7 @@ def test_a_loop_that_is_a_step_behind_gives_the_next_one_before_it_reads_and_nob
     whole = engine.generate([9, 8, 7], GREEDY, seed=0)
     text = "".join(whole)
     until(lambda: events.count("read") == 24)
-    assert events == ["given", *["given", "read"] * 23, "read"]  # none is given after the last
+    assert events == ["given", *["given", "read"] * 23, "read"]  # no step after the last token
     events.clear()
     how = replace(GREEDY, stop_sequences=(text[len(text) // 2 :][:4],))
     cut = engine.generate([9, 8, 7], how, seed=0, keep_scores=True)
@@ -200,7 +200,7 @@ def test_a_loop_that_is_a_step_behind_gives_the_next_one_before_it_reads_and_nob
     assert len(cut.tokens) == len(cut.scores or []) < 24
     until(lambda: not engine.busy)
     assert events.count("read") == len(cut.tokens) == events.count("given") - 1
-    until(lambda: not engine._chosen)  # nor is it kept
+    until(lambda: not engine._chosen)  # nothing is left unread
     hook.remove()
 
 
@@ -304,7 +304,7 @@ def test_runaway_repetition_ends_as_a_loop(started: Start) -> None:
 
 @pytest.fixture
 def asleep(started: Start) -> Iterator[tuple[Engine, threading.Event]]:
-    """An engine whose next step lasts until the event."""
+    """An engine whose next step lasts until the event is set."""
     model, awake = tiny_model(), threading.Event()
     engine = started(model, slots=1)
     hook = model.model.norm.register_forward_hook(lambda *_: awake.wait() and None)
@@ -355,7 +355,7 @@ def test_a_loop_that_does_not_end_fails_the_boot_and_no_other_path_is_tried(
 def test_a_process_that_was_paused_is_not_taken_for_a_stuck_one(
     asleep: tuple[Engine, threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that sleeps in the middle of a step: the clock has gone on by an hour when it wakes."""
+    """A machine that sleeps in the middle of a step: the clock has advanced by an hour when it wakes."""
     engine, awake = asleep
     generation = engine.generate([5], GREEDY, seed=0)
     clock = time.monotonic
@@ -379,7 +379,7 @@ def test_a_long_prompt_is_read_in_small_parts_while_others_get_tokens(started: S
     list(engine.generate([5], Sampling(max_tokens=60, min_tokens=60), seed=0))
     hook.remove()
     parts = [number for number, _ in itertools.groupby(forwarded) if number > 1]
-    assert parts == [BESIDE] * 3 + [500 - 3 * BESIDE]  # two with no step of the others between count as one
+    assert parts == [BESIDE] * 3 + [500 - 3 * BESIDE]  # passes with no step between them count once
 
 
 def test_a_prompt_that_begins_with_the_longest_warm_prefix_prefills_the_rest_alone(started: Start) -> None:

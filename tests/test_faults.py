@@ -1,4 +1,4 @@
-"""Faults: a decode loop that dies or hangs ends every request by name; a request that fails, fails alone."""
+"""Faults: a dead or stuck decode loop ends every request with its code; a request that fails, fails alone."""
 
 import asyncio
 import shutil
@@ -33,20 +33,20 @@ SECRET = "what an exception says may hold a pupil's words"
 
 @dataclass
 class Wreck:
-    """A server whose decode loop was struck while it answered, and what its callers got."""
+    """A server whose decode loop was made to fail while it answered, and what its callers got."""
 
     server: Server
     log: Path
     streamed: list[tuple[str, Any]]
     plain: list[dict[str, Any]]
-    """The reply of a request that ran and of one that waited for a place, in either order."""
+    """The replies of a request that ran and of one that waited for a place, in either order."""
 
 
 @pytest.fixture(scope="module")
 def wreck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wreck]:
-    """Two places: a stream has one, a plain request the other, and a third waits; then the fault strikes.
+    """A stream and a plain request take the two places, a third request waits; then the loop fails.
 
-    The real contract, with one line more: it brings `tests/sabotage.py` into the server's worker.
+    predict.py is the real one with an extra line, which imports `tests/sabotage.py` into the server's worker.
     """
     folder, log = tmp_path_factory.mktemp("faulty"), tmp_path_factory.mktemp("log") / "server.log"
     environment = {
@@ -79,14 +79,14 @@ def wreck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wreck]:
 
 
 def ask(server: Server, name: str) -> dict[str, Any]:
-    """A long request without streaming: the whole reply."""
+    """The reply to a long request without streaming."""
     url = f"{server.url}/predictions/{name}"
     reply = accepted(lambda: httpx.put(url, json={"input": LONG}, timeout=60))
     return reply.json()  # type: ignore[no-any-return]
 
 
 def begun(server: Server, log: Path, name: str) -> bool:
-    """Whether the service has taken a request: it has a seed. Who asks again is shown what there is."""
+    """Whether the service has taken a request, as its seed shows; a repeated PUT returns what there is."""
     return logged(log, name, "Starting prediction") > 0 and "seed" in ask(server, name)["metrics"]
 
 
@@ -96,7 +96,7 @@ def failed(reply: dict[str, Any]) -> bool:
 
 @pytest.mark.server
 def test_what_ran_or_waited_fails_with_the_code_of_a_dead_engine(wreck: Wreck) -> None:
-    """Cog calls the last event of a stream `completed`, also when the prediction failed: read its status."""
+    """Cog names the last event of a stream `completed` even if the prediction failed: its status says so."""
     *before, (_, last) = wreck.streamed
     assert "output" in [name for name, _ in before]
     assert [failed(reply) for reply in (last, *wreck.plain)] == [True] * 3
@@ -105,7 +105,7 @@ def test_what_ran_or_waited_fails_with_the_code_of_a_dead_engine(wreck: Wreck) -
 
 @pytest.mark.server
 def test_afterwards_the_server_is_unhealthy_and_refuses_at_once_with_that_code(wreck: Wreck) -> None:
-    """Not queued first: an accepted request has its seed among the metrics."""
+    """At once, without being queued: an accepted request would have a seed among its metrics."""
     until(lambda: wreck.server.status() == "UNHEALTHY")
     reply, events = ask(wreck.server, uuid.uuid4().hex), list(wreck.server.stream(**LONG))
     assert failed(reply)
@@ -125,7 +125,7 @@ def test_the_log_names_the_fault_once_without_a_stack_trace_and_an_unknown_cogle
 def test_an_unknown_coglet_is_named_and_cured_all_the_same(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A coroutine that has returned already still hears that its future is canceled."""
+    """Even a coroutine that has already returned is told that its future is canceled."""
     monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", asyncio.run_coroutine_threadsafe)  # put back
     cancel.install()
     assert not caplog.records
@@ -163,7 +163,7 @@ NEIGHBOURS = [([5, 6, 7], SAMPLED, 1), ([8] * 40, SAMPLED, 2), ([9, 10], SAMPLED
 
 @pytest.fixture
 def undisturbed(engine: Engine) -> Iterator[None]:
-    """Neighbours get what they got alone while a test does its harm, and so do their heirs."""
+    """Neighbours get what they got alone while the block does its harm, and so do requests after it."""
     alone = [answer(engine, *request) for request in NEIGHBOURS]
     neighbours = [engine.generate(*request) for request in NEIGHBOURS]
     yield
@@ -178,7 +178,7 @@ def undisturbed(engine: Engine) -> Iterator[None]:
 def test_an_exception_in_the_steps_of_one_request_ends_that_request_alone(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The engine's own thread spoils it, before the step after its first token."""
+    """The engine's own thread breaks the request, before the step after its first token."""
     doomed = engine.generate([70, 71], SAMPLED, seed=4)
 
     def spoil(*_: object) -> None:
@@ -209,7 +209,7 @@ def test_scores_that_are_no_numbers_end_their_request_alone_and_spoil_no_later_o
 
 @pytest.mark.usefixtures("undisturbed")
 def test_an_exception_at_the_end_of_a_canceled_request_disturbs_nobody(engine: Engine) -> None:
-    """It may wait for a row, so that its end comes before its first token."""
+    """The request may still wait for a row when it is canceled, and so end before its first token."""
     engine.generate([11, 12], SAMPLED, 5)
     doomed = engine.generate([70, 71], SAMPLED, seed=4)
     del doomed._stops

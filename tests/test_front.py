@@ -1,4 +1,4 @@
-"""The front before Cog's own server and the contract: who gets in, what may be asked, what ends it all."""
+"""The front before Cog's own server and predict.py: who gets in, what may be asked, what ends the front."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ from tools.serving.server import Server
 OTHER = "another-key-of-some-length"
 SECRET = "prénom-de-l-élève"
 LONG = {"max_tokens": 900}
-"""Answers that wait."""
+"""Inputs of answers that wait for `go-on`."""
 EVENTS = {"Accept": "text/event-stream"}
 ASYNCHRONOUS = {"Prefer": "respond-async"}
 PLACES = 16
@@ -85,7 +85,7 @@ def test_a_port_that_is_taken_and_a_host_that_is_elsewhere_are_one_line(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the predictor: an answer of more than one token goes on when `go-on` is there."""
+    """The predictor's folder: answers of more than one token wait for the file `go-on` in it."""
     return puppet(tmp_path_factory.mktemp("project"), "set-up", places=PLACES)
 
 
@@ -103,7 +103,7 @@ def front(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def caller(front: Server) -> Iterator[httpx.Client]:
-    """Sends the key."""
+    """A client that sends the key."""
     with httpx.Client(base_url=front.url, headers=authorization(KEY), timeout=600) as client:
         yield client
 
@@ -236,7 +236,7 @@ def test_what_is_no_question_is_refused_and_takes_no_place(caller: httpx.Client)
 
 
 def begun(caller: httpx.Client, names: Sequence[str], **headers: str) -> list[int]:
-    """The HTTP status of answers that wait."""
+    """Begins an answer that waits for each id; returns the HTTP statuses."""
     headers |= ASYNCHRONOUS
     begin = functools.partial(caller.put, json=asked(**LONG), headers=headers)
     return [begin(f"/predictions/{name}").status_code for name in names]
@@ -289,7 +289,7 @@ def test_a_caller_who_leaves_ends_the_answer(front: Server, caller: httpx.Client
 
 @pytest.mark.server
 def test_one_caller_does_not_take_all_places(caller: httpx.Client) -> None:
-    """Alone it has half of them; another one half of what is left."""
+    """A caller alone gets half of them; a second one gets half of what is left."""
     half = PLACES // 2
     names = [f"{number:032x}" for number in range(100, 101 + half)]
     others = [f"{number:032x}" for number in range(200, 201 + half // 2)]
@@ -319,7 +319,7 @@ def test_a_head_has_a_bound_though_it_comes_at_once(caller: httpx.Client) -> Non
 def test_who_keeps_the_front_waiting_is_dropped_and_a_body_that_does_not_come_is_given_up(
     front: Server,
 ) -> None:
-    """Takes 15 s, by its subject."""
+    """Takes the 15 s that a body may take."""
     with contextlib.ExitStack() as stack:
         body = stack.enter_context(socket.create_connection(("127.0.0.1", front.port), 200))
         body.sendall(KEYED + b"Content-Length: 9\r\n\r\n{")
@@ -336,7 +336,7 @@ def test_who_keeps_the_front_waiting_is_dropped_and_a_body_that_does_not_come_is
 
 
 def dropped(connection: socket.socket, more: bytes) -> bool:
-    """Whether the other end takes no more of what is sent so slowly."""
+    """Whether the other end has closed the connection, so that `more` cannot be sent."""
     try:
         connection.send(more)
     except BlockingIOError:
@@ -407,19 +407,19 @@ FAULTS = {
     "place lost": "Cog's server has lost a place: Slot dropped unexpectedly",
     "place taken": "Cog's server has lost a place: it says BUSY while places are free",
 }
-"""What befalls it, and what the log says of it."""
+"""Faults of Cog's server, and the line that each leaves in the front's log."""
 
 
 @pytest.mark.server
 def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(tmp_path: Path) -> None:
-    """Its host starts it again: a container's restart policy, or SkyServe.
+    """Its host restarts it, by a container's restart policy or by SkyServe.
 
-    A server that is stopped is given HUNG seconds, and ten more to end: ten here, and ten.
+    A server that is stopped gets HUNG seconds, here ten, and ten more to end.
     """
     folders = [puppet(tmp_path / fault, "set-up") for fault in FAULTS]
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(FAULTS)) as pool:
-        # Started in one thread, since each start parses predict.py: in threads, CPython 3.11's parser fails
-        # now and then (gh-106905).
+        # Started in one thread, since each start parses predict.py, and CPython 3.11's parser sometimes fails
+        # in several threads at once (gh-106905).
         started = (puppet_server(folder, "tests.impatient", SNB_API_KEY=KEY) for folder in folders)
         servers = [stack.enter_context(server) for server in started]
         assert list(pool.map(code_after, servers, FAULTS)) == [1] * len(FAULTS)
@@ -428,7 +428,7 @@ def test_it_ends_itself_when_what_is_behind_it_does_not_come_back(tmp_path: Path
 
 
 def code_after(server: Server, fault: str) -> int:
-    """How a front ends while a caller waits, who is told."""
+    """The exit code of a front after a fault; asserts that a waiting caller is told."""
     server.wait()
     told: list[tuple[str, Any]] = []
     asks = threading.Thread(target=lambda: listen(server, asked(**LONG), told))
@@ -450,7 +450,7 @@ def code_after(server: Server, fault: str) -> int:
     return code
 
 
-# It stays for SHUTDOWN seconds, so that whoever waits sees why.
+# The front stays for SHUTDOWN seconds, so that whoever waits sees the reason.
 @pytest.mark.server
 def test_it_ends_itself_when_setup_fails_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -469,7 +469,7 @@ def test_it_ends_itself_when_setup_fails_and_says_why(
 async def answering(
     name: str, ends_after: float = 0, last: bytes = b'event: completed\ndata: {"status": "succeeded"}'
 ) -> AsyncIterator[answers.Answers]:
-    """The one answer of that id is there at once; its stream goes on for some seconds after that."""
+    """Answers with the one of id `name`, there at once; its stream goes on for `ends_after` seconds."""
 
     async def events() -> AsyncIterator[bytes]:
         yield b"event: start\ndata: {}\n\n" + last + b"\n\n"
@@ -543,7 +543,7 @@ def test_silence_from_the_start_and_two_unhealthy_looks_are_the_end_and_answers_
     monkeypatch.setattr(cog_server, "FIRST", -cog_server.HUNG)
     monkeypatch.setattr(answers, "KEPT_SECONDS", 0)
     monkeypatch.setattr(front_main, "POLL", 0)
-    start = process_group.start  # Cog's server would end: it has no model here
+    start = process_group.start  # Cog's server would end, without a model
     monkeypatch.setattr(process_group, "start", lambda _, **more: start(["sleep", "infinity"], **more))
     states = iter(["", "READY", "UNHEALTHY", "READY", "UNHEALTHY", "UNHEALTHY"])
 
@@ -590,14 +590,14 @@ def test_an_id_whose_question_was_never_taken_is_free_again() -> None:
 
 
 def take_a_place(server: Server) -> str:
-    """Has Cog's server answer what the front does not know of; the answer's URL."""
+    """Begins an answer at Cog's server of which the front does not know; returns its URL."""
     url = f"{behind(server).url}/predictions/{'1' * 32}"
     assert httpx.put(url, json=asked(**LONG), headers=ASYNCHRONOUS).status_code == 202
     return url
 
 
 def lose_a_place(server: Server, name: str) -> None:
-    """Cog's own fault: it cannot make the folder of this prediction, and keeps its place for ever."""
+    """Makes Cog's server lose a place: it cannot create the prediction's folder, and keeps the place."""
     FOLDERS.mkdir(parents=True, exist_ok=True)
     (FOLDERS / name).touch()
     try:
@@ -610,7 +610,7 @@ def lose_a_place(server: Server, name: str) -> None:
 
 @pytest.mark.server
 def test_a_place_that_comes_back_late_is_waited_for(tmp_path: Path) -> None:
-    """Cog's server says that an answer has ended a moment before it has its place back."""
+    """Cog's server reports the end of an answer a moment before it frees its place."""
     folder = puppet(tmp_path / "project", "set-up")
     with puppet_server(folder) as server, httpx.Client(timeout=600) as client:
         server.wait()
@@ -640,7 +640,7 @@ def test_a_temporary_folder_that_cannot_be_written_to_is_told(
 
 
 def listen(server: Server, body: dict[str, Any], told: list[tuple[str, Any]]) -> None:
-    """Adds each event of an answer as it comes."""
+    """Asks `body`, and appends each event of the answer to `told` as it comes."""
     headers = {**authorization(KEY), **EVENTS}
     with httpx.stream(
         "POST", f"{server.url}/predictions", json=body, headers=headers, timeout=600

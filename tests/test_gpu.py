@@ -46,7 +46,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """The next test finds the memory that this one took."""
+    """Frees the memory that a test took, for the next."""
     yield
     gc.collect()
     torch.cuda.empty_cache()
@@ -61,7 +61,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base and an adapter whose four layers have the full shape of the 14B."""
+    """A base and an adapter with four layers of the 14B's full shape."""
     folder = tmp_path_factory.mktemp("wide")
     try:
         random_weights.make(folder, random_weights.configuration({"num_hidden_layers": 4}))
@@ -71,7 +71,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def skip_unless_it_fits(config: Qwen2Config, precision: str) -> None:
-    """With four slots of 4096 tokens."""
+    """Skips the test unless the model fits the card with four slots of 4096 tokens."""
     device, need = Device.find(KIND), Footprint(config).need(precision, 4, 4096)
     if not device.runs(precision):
         pytest.skip(f"this card does not compute in {precision}")
@@ -80,7 +80,7 @@ def skip_unless_it_fits(config: Qwen2Config, precision: str) -> None:
 
 
 def loaded(folder: Path, precision: str, kind: str = KIND) -> Loaded:
-    """The model of a folder, as a boot loads it."""
+    """The model of a folder, as a boot loads it; skips the test if the device lacks the precision."""
     if not Device.find(kind).runs(precision):
         pytest.skip(f"this card does not compute in {precision}")
     base = str(folder / "base")
@@ -112,7 +112,7 @@ def test_the_card_holds_the_weights_of_the_cpu_and_rounds_no_more(tiny: Path, pr
 def test_products_of_8_bits_in_the_14b_s_shapes_are_those_of_the_dequantised_numbers(
     precision: str, outputs: int, inputs: int, tokens: int
 ) -> None:
-    """To one rounding of the result, also in a graph; and no token's depends on the others."""
+    """Within one rounding of the result, also in a graph; and no token's result depends on the others."""
     if not Device.find(KIND).runs(precision):
         pytest.skip(f"this card does not compute in {precision}")
     torch.manual_seed(0)
@@ -197,7 +197,7 @@ def test_a_boot_answers_by_the_fused_step_where_it_is_set(precision: str, wide: 
 
 
 def test_no_step_waits_for_the_device() -> None:
-    """By PyTorch's own guard against hidden synchronisation."""
+    """Checked by PyTorch's own mode that makes hidden synchronisation an error."""
     model = SlotModel(tiny_model().to(KIND), slots=3, context=256)
     sampler = Sampler(3, 256, Script([b"a"] * 391, [0], torch.device(KIND)))
     torch.cuda.set_sync_debug_mode("error")
@@ -214,7 +214,7 @@ def test_no_step_waits_for_the_device() -> None:
 def test_fp16_overflows_in_eager_attention_and_not_in_the_one_that_is_loaded(
     tiny: Path, attention: str, finite: bool
 ) -> None:
-    """Queries and keys whose products exceed what fp16 holds until they are scaled down."""
+    """With queries and keys whose products exceed the range of fp16 until they are scaled down."""
     model = loaded(tiny, "fp16").model
     for layer in model.model.layers:
         for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
@@ -247,7 +247,7 @@ def test_slots_run_to_the_end_of_their_context_in_no_more_memory_than_was_comput
 
 
 def test_recordings_share_one_workspace_of_cublas() -> None:
-    """Of 8 MiB at least; each holds only its own result besides."""
+    """The workspace is 8 MiB or more; each recording adds only its own result."""
     matrix, recorder = torch.ones(64, 64, device=KIND), Recorder(torch.device(KIND))
     replays = [recorder(lambda: matrix @ matrix)]
     before = torch.cuda.memory_allocated()
@@ -257,7 +257,7 @@ def test_recordings_share_one_workspace_of_cublas() -> None:
 
 
 class Looks(SlotModel):
-    """Its step looks at a number on the CPU, which no graph can record."""
+    """A model whose step reads a number back to the CPU, which no graph can record."""
 
     def step(self, ids: torch.Tensor, positions: torch.Tensor, columns: int) -> torch.Tensor:
         scores = super().step(ids, positions, columns)
@@ -266,7 +266,7 @@ class Looks(SlotModel):
 
 
 def reserved() -> int:
-    """Bytes that torch holds, but for cuBLAS's workspaces, one for each stream, which stay."""
+    """Bytes that torch reserves, after freeing cuBLAS's workspaces, one per stream, which stay otherwise."""
     gc.collect()
     torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.empty_cache()

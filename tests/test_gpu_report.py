@@ -1,4 +1,4 @@
-"""scripts/gpu-report: boots and measures for real on a CPU, keeps to its time, gives nothing private away."""
+"""scripts/gpu-report: really boots and measures on a CPU, keeps its deadline, gives nothing private away."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def test_a_part_that_fails_keeps_what_it_had_and_its_reason_and_the_next_one_run
     assert document["failures"] == {"bf16": "CUDA out of memory"}
     shown = (tmp_path / "report.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown]
-    assert ["bf16", "2", "–"] in cells  # in one table with the next
+    assert ["bf16", "2", "–"] in cells  # in the same table as the next
     assert ["nf4", "1", "12.81"] in cells
 
 
@@ -114,7 +114,7 @@ def test_bars_hold_each_figure_of_a_boot_in_bf16_against_what_it_should_be() -> 
         (9.0, "at most 25", "yes"),
         (46.0, "at least 100", "no"),
         (0.92, "at least 0.9", "yes"),
-        (None, "at most 0.8", "no"),  # of one pupil the text never came
+        (None, "at most 0.8", "no"),  # one pupil's text never came
         (1472.0, "at least 3200", "no"),
     ]
     assert len({row["bar"] for row in bars(tables)}) == len(list(bars(tables)))

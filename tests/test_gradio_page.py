@@ -1,4 +1,4 @@
-"""The page of deploy/space before real servers, and with the engine inside; see client/test/space*.js too."""
+"""The page of deploy/space before real servers and with the engine inside; see also client/test/space*.js."""
 
 import asyncio
 import contextlib
@@ -91,7 +91,7 @@ def client(page: SpacePage) -> Iterator[httpx2.Client]:
 def test_gradios_python_client_gets_what_the_backend_says_through_a_proxy_that_says_nothing(
     page: SpacePage, cog: Server
 ) -> None:
-    # What such a proxy passes on: a name of its own, and no X-Forwarded-Proto.
+    # What such a proxy sends: a host name of its own, and no X-Forwarded-Proto.
     headers = {"Host": "interne.invalid"}
     client = Client(page.url, headers=headers, verbose=False, analytics_enabled=False)
     job = client.submit(**HOW, api_name="/answer")
@@ -170,7 +170,7 @@ def test_no_reply_and_no_log_grows_with_what_was_sent(page: SpacePage, client: h
 
 @pytest.mark.server
 def test_who_does_not_say_what_is_wanted_is_dropped(page: SpacePage) -> None:
-    """Takes HURRY seconds, by its subject."""
+    """Takes HURRY seconds."""
     where = urlsplit(page.url)
     with socket.create_connection((where.hostname, where.port), 20 * HURRY) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
@@ -186,12 +186,12 @@ def test_pages_may_load_from_here_alone(client: httpx2.Client) -> None:
     assert {*sources.values()} == {"'self'", "'none'"}
 
 
-# Answers that wait for a file, so that it is sure what comes before what
+# Answers that wait for a file, so that the order of events is certain
 
 
 @pytest.fixture(scope="module")
 def before_puppet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """The URL of a page before a port of loopback where each test starts a server of its own."""
+    """A page's URL, and the loopback port behind it, on which each test starts a server of its own."""
     with reserve() as reserved:
         port = reserved.getsockname()[1]
         settings = {"SNB_BACKEND_URL": f"http://127.0.0.1:{port}"}
@@ -220,7 +220,7 @@ def test_each_route_of_the_existing_front_end_is_answered_as_it_asks(
             lines = client.get(f"{path}/{name}").text.splitlines()
             return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
 
-        # One version asks at //chat_function.
+        # One version of the front end asks at //chat_function.
         for path in ("/run/predict", "/api/predict", "/gradio_api/predict//chat_function", "/api/chat_kant"):
             assert post(path)["data"] == answer
             assert post(path, fn_index=0, **session)["data"] == answer
@@ -249,7 +249,7 @@ def test_a_model_that_wakes_up_is_told_and_thirty_visitors_stream_at_once(
 
         def visit(_: int) -> list[tuple[str, str]]:
             answer = Visitor(url).begin(user_message="a", max_tokens=2)
-            if together.wait() == 0:  # all have some text, and none has all
+            if together.wait() == 0:  # all have some text, and none has all of it
                 (folder / "go-on").touch()
             return list(answer)
 
@@ -303,7 +303,7 @@ def test_replicate_is_asked_waited_for_and_canceled(cog: Server) -> None:
             assert await asked(same) == direct(cog.url, HOW)
 
     async def left(backends: Backends) -> None:
-        """Goes away while the model wakes up."""
+        """Leaves while the model wakes up."""
         told = asyncio.Event()
         answer = asyncio.ensure_future(anext(backends.ask(HOW, lambda code: told.set())))
         await told.wait()
@@ -337,7 +337,7 @@ def test_with_the_engine_inside_an_exported_space_answers_refuses_and_cancels(tm
         assert too_long[1].startswith("BAD_INPUT: ")
 
         def canceled() -> bool:
-            """On a busy machine an answer may be over before its reader has left; so several are left."""
+            """On a busy machine an answer may end before its reader leaves, so several readers leave."""
             Visitor(page.url).begin(user_message="a", min_tokens=2000, max_tokens=2000).close()
             return "canceled after" in page.log.read_text()
 

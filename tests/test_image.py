@@ -1,4 +1,4 @@
-"""scripts/image, and its Dockerfiles executed step by step: booted as user 1000 from prepared weights."""
+"""scripts/image: its Dockerfiles executed step by step, and booted as user 1000 from prepared weights."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from tests.waiting import until
 from tools.preparing import preparation
 from tools.publishing import layers
 
-pytestmark = pytest.mark.server  # two images are built, and started
+pytestmark = pytest.mark.server  # two images are built and started
 
 DOOR = DEPLOY / "huggingface" / "Dockerfile"
 USER = 1000
 ORIGIN = {"SNB_BASE_MODEL": "/nowhere/base", "SNB_ADAPTER": "/nowhere/adapter"}
-"""What the weights were prepared from, by name; neither is in the image, which has no network."""
+"""Names of what the weights were prepared from; neither is in the image, which has no network."""
 JSON = ("--header", "Content-Type: application/json")
 AUTHORIZED = ("--header", f"Authorization: Bearer {KEY}")
 QUESTION = json.dumps({"input": {"user_message": "Bonjour", "max_tokens": 3}})
@@ -29,7 +29,7 @@ QUESTION = json.dumps({"input": {"user_message": "Bonjour", "max_tokens": 3}})
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared in nf4."""
+    """A folder of weights prepared in nf4."""
     settings = made_of(tmp_path_factory.mktemp("made"))
     preparation.prepare(preparation.Recipe.of(settings, "nf4"), settings.weights_dir / "prepared")
     return settings.weights_dir / "prepared"
@@ -37,7 +37,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """IMAGE of scripts/image, of shards that only root may read, as safetensors leaves them."""
+    """IMAGE of scripts/image, from shards that only root may read, as safetensors writes them."""
     if os.geteuid() or subprocess.run([*NAMESPACES, "ip", "link"], capture_output=True).returncode:
         pytest.skip("only root of a machine with unshare, chroot and ip can make an image's root")
     folder = tmp_path_factory.mktemp("image")
@@ -49,7 +49,7 @@ def image(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 
 def answer(container: Container, url: str) -> None:
-    """Waits until a container is ready, and asks it one question."""
+    """Waits until a container is ready, and asks one question with the key and one without."""
 
     def ready() -> bool:
         assert container.process.poll() is None, "it has ended"

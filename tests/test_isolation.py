@@ -1,4 +1,4 @@
-"""Isolation: whatever else is in the batch, an answer is the one that a fresh engine gives to it alone."""
+"""Isolation: whatever else is in the batch, an answer is the one that a fresh engine gives it alone."""
 
 import functools
 import itertools
@@ -24,7 +24,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.slow  # many requests together, each compared with itself alone
 
 Way = Callable[[SlotModel], Step]
-"""How a decode step runs; the fixture `path` gives each."""
+"""How a decode step runs; the fixture `path` provides each."""
 TOKENIZER = tiny_tokenizer().backend_tokenizer
 PERSONAS = [ChatML(TOKENIZER).prefix(persona(name)) for name in names()]
 CONTEXT = 2800
@@ -37,7 +37,7 @@ STOPPED = replace(SAMPLED, stop_sequences=("e", "on"))
 
 @dataclass(frozen=True)
 class Ask:
-    """A request, and when it comes and goes, counted in forward passes of the model."""
+    """A request, and when it arrives and leaves, counted in forward passes of the model."""
 
     prompt: tuple[int, ...]
     sampling: Sampling
@@ -60,7 +60,7 @@ def answer(generation: Generation) -> Answer:
 def fresh(
     slots: int, prefixes: Sequence[list[int]] = (), path: Way | None = None, lag: int = 0
 ) -> Iterator[Engine]:
-    """An engine on a model of its own, for a path may change the model."""
+    """An engine on a model of its own, since a path may change the model."""
     with closing(Engine(tiny_model(), TOKENIZER, slots, CONTEXT, prefixes, path, lag=lag)) as engine:
         yield engine
 
@@ -75,7 +75,7 @@ def alone(prompt: tuple[int, ...], sampling: Sampling, seed: int) -> Answer:
 def together(engine: Engine, pace: Sequence[int], asks: Sequence[Ask]) -> list[Generation]:
     """Asks and cancels from within the forward passes, so that a schedule is the same in every run.
 
-    `pace` is the prompt of a request that keeps the engine at work until all have come and gone.
+    `pace` is the prompt of a request that keeps the engine busy until all others have come and gone.
     """
     passes, generations = itertools.count(), dict[int, Generation]()
 
@@ -96,7 +96,7 @@ def together(engine: Engine, pace: Sequence[int], asks: Sequence[Ask]) -> list[G
 
 
 def agree(asks: Sequence[Ask], generations: Sequence[Generation]) -> None:
-    """Asserts that each got its own answer; who was canceled, the beginning of it."""
+    """Asserts that each request got its own answer, or the beginning of it if it was canceled."""
     for ask, generation in zip(asks, generations, strict=True):
         own = alone(ask.prompt, ask.sampling, ask.seed)
         text, tokens, reason = answer(generation)
@@ -122,12 +122,12 @@ def test_neighbours_canceled_while_read_or_answered_leave_nothing_behind(path: W
 
 
 SHORT = [tuple(range(3, 43)), tuple(range(100, 170)), ()]
-"""What prompts of a random schedule begin with; the first two may be warm."""
+"""Beginnings of the prompts of a random schedule; the first two may be warm."""
 
 
 @st.composite
 def schedules(draw: st.DrawFn) -> list[Ask]:
-    """Up to eight requests that come at any time; about one in three is canceled at any time."""
+    """Up to eight requests that arrive at any time, of which about one in three is canceled at any time."""
 
     def ask() -> Ask:
         number, arrives = draw(st.integers(0, 11)), draw(st.integers(0, 30))
@@ -151,7 +151,7 @@ def schedules(draw: st.DrawFn) -> list[Ask]:
 def test_any_schedule_gives_each_request_its_own_answer_and_leaves_nothing(
     asks: list[Ask], path: str, warm: int, chunk: int, lag: int
 ) -> None:
-    """Seconds, for twenty schedules, of which each request is also answered alone."""
+    """Takes seconds, for twenty schedules whose requests are each also answered alone."""
     with (
         pytest.MonkeyPatch.context() as patch,
         fresh(3, [list(p) for p in SHORT[:warm]], PATHS[path], lag) as engine,

@@ -1,7 +1,7 @@
 """The fused step against plain PyTorch: in Triton's interpreter on a CPU, compiled on a GPU.
 
-The interpreter of Triton 3.6 to 3.9 does no arithmetic in bf16 and cuts its bits off where they should be
-rounded, so on a CPU fp16 stands for 16 bits.
+The interpreter of Triton 3.6 to 3.9 does no arithmetic in bf16 and truncates where it should round, so on a
+CPU the tests use fp16 for 16 bits.
 """
 
 import os
@@ -51,7 +51,7 @@ def seeded() -> None:
 
 
 def near(own: Any, plain: Tensor) -> bool:
-    """Whether they differ by a few roundings, at most, of the largest number beside them."""
+    """Whether they differ by at most a few roundings of the largest number in the row."""
     largest = plain.float().abs().amax(-1, keepdim=True)
     few = 2 if plain.dtype == HALF else 16
     return bool(((own.float() - plain.float()).abs() <= few * torch.finfo(plain.dtype).eps * largest).all())
@@ -77,7 +77,7 @@ def test_gates_are_those_of_torch(width: int, dtype: torch.dtype) -> None:
 @where_fp8_is
 @pytest.mark.parametrize("width", [100, kernels.BLOCK + 1])
 def test_norms_and_gates_in_fp8_are_those_of_rowwise_products(width: int) -> None:
-    """But where the interpreter does not carry into the exponent, and below e4m3's normal numbers."""
+    """Except where the interpreter does not carry into the exponent, and below e4m3's normal numbers."""
     states, both = normal(3, 1, width, dtype=HALF), normal(3, 1, 2 * width, dtype=HALF)
     states[0] = both[0] = 0
     how = states, states[1, 0], 1e-6
@@ -97,7 +97,7 @@ def test_norms_and_gates_in_fp8_are_those_of_rowwise_products(width: int) -> Non
 
 
 class Heads:
-    """Made-up queries, keys and values over a filled cache; a row stands at each of POSITIONS."""
+    """Random queries, keys and values over a filled cache, with a row at each of POSITIONS."""
 
     def __init__(self, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> None:
         rows = len(POSITIONS)
@@ -117,7 +117,7 @@ each_grouping = pytest.mark.parametrize("heads", [(10, 2, 16), (7, 1, 16), (17, 
 def test_rotation_and_the_cache_are_those_of_torch_bit_for_bit(
     heads: tuple[int, int, int], dtype: torch.dtype
 ) -> None:
-    """The self-test demands it: it compares the cache with what PyTorch's kernels write."""
+    """The self-test requires it: it compares the cache with what PyTorch's kernels write."""
     given = Heads(*heads, dtype)
     stores = [given.keys, given.values]
     own, plain = ([store.clone() for store in stores] for _ in range(2))
@@ -128,7 +128,7 @@ def test_rotation_and_the_cache_are_those_of_torch_bit_for_bit(
     assert not torch.equal(own[0], given.keys)
 
 
-# The interpreter warns of NaN, also where none is stored.
+# The interpreter warns about NaN, even if none is stored.
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @each_dtype
 @each_grouping
@@ -136,9 +136,9 @@ def test_attention_reads_each_row_to_its_position_as_torch_does(
     heads: tuple[int, int, int], dtype: torch.dtype
 ) -> None:
     given = Heads(*heads, dtype)
-    for row, position in enumerate(POSITIONS[:-1]):  # what a former owner of the row left may be anything
+    for row, position in enumerate(POSITIONS[:-1]):  # leftovers of the row's former owner
         given.keys[row, :, position + 1 :] = given.values[row, :, position + 1 :] = torch.nan
-    given.keys[-2:] = given.values[-2:] = torch.nan  # of an idle row, and of one that is none of these
+    given.keys[-2:] = given.values[-2:] = torch.nan  # an idle row, and the spare row after them
     how = given.queries, given.keys, given.values, given.positions
     result = kernels.attend(*how)
     assert near(result, kernels.plain_attend(*how))
@@ -147,7 +147,7 @@ def test_attention_reads_each_row_to_its_position_as_torch_does(
 
 @pytest.mark.parametrize("heads", [(7, 1, 16)], ids=str)
 def test_a_row_has_the_same_bits_alone_and_among_others(heads: tuple[int, int, int]) -> None:
-    """In all kernels; whether it does in matrix products is for cuBLAS to say."""
+    """In all these kernels; in matrix products it depends on cuBLAS."""
     given = Heads(*heads, HALF)
     states, both = normal(len(POSITIONS), 1, 200, dtype=HALF), normal(len(POSITIONS), 1, 400, dtype=HALF)
 
@@ -197,7 +197,7 @@ def test_the_step_is_that_of_the_model_at_any_position_in_rows_that_moved_beside
 
 
 class Replayed:
-    """What `Graphs` does with the fused step, without a GPU."""
+    """Does without a GPU what `Graphs` does with the fused step."""
 
     def __init__(self, model: SlotModel) -> None:
         self.recorded, self.sizes = Fused(model), [(model.cache.slots, model.cache.context)]
@@ -213,7 +213,7 @@ Doubts = Callable[[Qwen2ForCausalLM], list[str]]
 
 @pytest.fixture
 def doubts(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> Doubts:
-    """The doubts of the self-test, at fewer positions, where there is another path."""
+    """Returns the self-test's doubts of the fused step, at fewer positions, as if there were another path."""
     monkeypatch.setattr(rounding, "POSITIONS", 24)
 
     def run(model: Qwen2ForCausalLM) -> list[str]:
@@ -229,7 +229,7 @@ def doubts(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) 
 SMALL = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 32}
 
 
-@pytest.mark.slow  # the interpreter takes milliseconds for each program, and there are thousands
+@pytest.mark.slow  # the interpreter takes milliseconds for each block, and there are thousands
 def test_the_self_test_passes_the_fused_step(doubts: Doubts) -> None:
     assert not doubts(qwen(**SMALL).to(HALF))
 
@@ -237,7 +237,7 @@ def test_the_self_test_passes_the_fused_step(doubts: Doubts) -> None:
 @where_fp8_is
 @pytest.mark.slow  # as above
 def test_the_self_test_passes_the_fused_step_in_fp8(doubts: Doubts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the interpreter torch quantises, since that makes one number in forty half as large as it is."""
+    """PyTorch quantises here, since the interpreter makes one number in forty half as large as it is."""
     for name in ("add_norm", "gated"):
         monkeypatch.setattr(kernels, name, by_torch(getattr(kernels, name)))
     model = qwen(**SMALL).to(HALF)
@@ -251,7 +251,7 @@ def test_the_self_test_passes_the_fused_step_in_fp8(doubts: Doubts, monkeypatch:
 
 
 def by_torch(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """A kernel whose results are quantised as those of PyTorch are."""
+    """The kernel, with PyTorch quantising its results."""
 
     def run(*given: Any) -> Any:
         *inputs, fp8 = given
@@ -282,7 +282,7 @@ def test_the_self_test_refuses_a_kernel_that_is_wrong(
 def test_every_kernel_compiles_for_the_oldest_card_and_for_hopper_and_fits_the_least_shared_memory(
     tmp_path: Path,
 ) -> None:
-    """A program may have 99 KiB on compute capability 8.6 and 8.9, and more on 8.0 and 9.0."""
+    """A block may have 99 KiB on compute capability 8.6 and 8.9, and more on 8.0 and 9.0."""
     how = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "tests.compiling", "80", "90"]
     output = subprocess.run(command, env=how, cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -20,7 +20,7 @@ from snb.weights.merge import load_merged, merging
 from snb.weights.quantization import quantization
 from tests.tiny import tiny_model
 
-# PEFT warns of what these tests do on purpose.
+# PEFT warns about what these tests do on purpose.
 pytestmark = [
     pytest.mark.slow,  # a matrix of models, each merged and compared with PEFT
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers"),
@@ -75,7 +75,7 @@ def base_folder(tmp_path: Path, tied: bool = False, dtype: torch.dtype = torch.f
 
 
 def adapter_folder(base: Path, save_embedding_layers: bool | str = "auto", **lora: Any) -> Path:
-    """An adapter of this base, made and saved by PEFT, in which every trained tensor has moved."""
+    """An adapter of this base, made and saved by PEFT, in which every trained tensor has changed."""
     config = LoraConfig(**{"r": 4, "lora_alpha": 7, "task_type": "CAUSAL_LM", **lora})
     model = get_peft_model(plain(base, dtype=torch.float32), config)
     torch.manual_seed(1)
@@ -148,7 +148,7 @@ def test_in_fp32_the_model_is_bit_identical_to_the_one_that_peft_merges(
 def test_embeddings_that_are_changed_or_replaced_compute_what_peft_s_model_does(
     tmp_path: Path, kind: dict[str, Any], replaced: list[str], tied: bool
 ) -> None:
-    """Live, not merged: one weight under two names where the base ties them."""
+    """PEFT's model is not merged: where the base ties embeddings, it has one weight under two names."""
     base = base_folder(tmp_path, tied)
     adapter = adapter_folder(base, **kind)
     changes = {f"base_model.model.{name}": torch.randn(391, 64) for name in replaced}
@@ -161,7 +161,7 @@ def test_embeddings_that_are_changed_or_replaced_compute_what_peft_s_model_does(
 
 @pytest.mark.parametrize("kind", ROUNDED)
 def test_in_bf16_each_weight_is_the_fp32_merge_rounded_once(tmp_path: Path, kind: str) -> None:
-    """Half a step from the truth at most. PEFT rounds twice for embeddings and for a bias on a bias."""
+    """So at most half a step off. PEFT rounds twice for embeddings and for a bias on a bias."""
     base = base_folder(tmp_path, dtype=torch.bfloat16)
     adapter = adapter_folder(base, **ROUNDED[kind])
     ours = load_merged(base, Adapter.read(adapter), dtype=torch.bfloat16)
@@ -284,7 +284,7 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_loads_or_when_a
 def test_an_adapter_that_leaves_every_weight_as_it_was_is_refused(
     tmp_path: Path, lora: dict[str, Any]
 ) -> None:
-    """Untrained, it holds magnitudes, a module or biases of the base itself; only the base shows that."""
+    """Untrained, it holds magnitudes, a module or biases equal to the base's, as only the base can show."""
     base = base_folder(tmp_path)
     get_peft_model(plain(base), LoraConfig(**PLAIN, **lora)).save_pretrained(tmp_path / "adapter")
     with pytest.raises(AdapterMismatch, match="the adapter changes nothing"):
@@ -302,7 +302,7 @@ def test_a_base_that_is_truncated_is_refused(tmp_path: Path) -> None:
 def test_weights_that_are_absent_or_unknown_are_all_named_in_the_error_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Misshapen ones are refused before that, by `inspect`."""
+    """Weights of the wrong shape are refused earlier, by `inspect`."""
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     adapter = Adapter.read(adapter_folder(base_folder(tmp_path), **PLAIN))
     tiny_model().save_pretrained(tmp_path / "spoilt")

@@ -1,4 +1,4 @@
-"""Packed weights compute what plain ones compute."""
+"""Packed weights give the results of plain ones."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The fastest path that passes is taken; one that cannot run or computes wrongly is left, with its reason."""
+"""The fastest path that passes is taken; one that cannot run or computes wrongly is dropped with a reason."""
 
 import gc
 import logging
@@ -38,7 +38,7 @@ def dies(_: SlotModel) -> Step:
 
 
 def living(shape: torch.Size) -> int:
-    """Tensors of a shape that somebody still holds."""
+    """Number of tensors of a shape that are still referenced."""
     return sum(type(one) is Tensor and one.shape == shape for one in gc.get_objects())
 
 
@@ -46,7 +46,7 @@ def living(shape: torch.Size) -> int:
 def start(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> Start:
-    """Starts and proves an engine on a path, as the service does."""
+    """Starts an engine on a path and runs the self-test, as the service does."""
     for path in (cannot_be_recorded, wrong, dies):
         monkeypatch.setitem(PATHS, path.__name__, path)
 
@@ -119,7 +119,7 @@ def test_the_paths_of_each_setting_end_with_one_that_runs_everywhere() -> None:
 def test_the_fused_step_is_not_tried_without_triton_or_without_a_compiler_for_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Triton looks for one under these names."""
+    """Triton takes CC, or else gcc or clang on PATH."""
     program = tmp_path / "gcc"
     program.touch(0o755)
     monkeypatch.delenv("CC", raising=False)

@@ -1,4 +1,4 @@
-"""Rules for the philosophers' answers, on answers that keep them and on answers that break one each."""
+"""The rules for the philosophers' answers, on answers that keep them and on answers that each break one."""
 
 from typing import Any
 

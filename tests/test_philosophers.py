@@ -1,4 +1,4 @@
-"""The personas: right French typography, right quotations, and the names that the endpoint offers."""
+"""The personas: French typography, exact quotations, and the names that the endpoint offers."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""Prompts read in fixed shapes give what they give in their own, and touch no cell that is not theirs."""
+"""Prompts processed in fixed shapes give the same as in their own, and write only their own cache cells."""
 
 import itertools
 from typing import Any
@@ -56,7 +56,7 @@ class NothingCopied(TorchFunctionMode):
 
 
 def test_a_pass_a_step_and_a_choice_neither_read_back_from_the_device_nor_wait_for_it() -> None:
-    """They run on torch's meta device, where nobody can: so a graph can record them, and no step waits."""
+    """They run on torch's meta device, where neither is possible; so a graph can record them."""
     with NothingCopied():
         model = SlotModel(tiny_model().to("meta"), slots=3, context=CONTEXT)
         sampler = Sampler(3, CONTEXT, Script([b"a"] * 391, [0], torch.device("meta")))

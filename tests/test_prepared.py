@@ -1,4 +1,4 @@
-"""Prepared weights: the very bits of a boot that merges, whole or refused, and never for something else."""
+"""Prepared weights: bit for bit those of a boot that merges; refused if incomplete or made for others."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from tests.test_merge import adapter_folder, base_folder, differing
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 from tools.preparing import preparation, quality
 
-# PEFT warns of what these tests do on purpose.
+# PEFT warns about what these tests do on purpose.
 pytestmark = [
     pytest.mark.slow,  # every test quantises and saves a model, or loads one
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning:transformers"),
@@ -40,7 +40,7 @@ IDS = torch.arange(3, 40)[None]
 
 
 def made_of(folder: Path, tied: bool = False, **lora: Any) -> Settings:
-    """A tiny base and an adapter in a folder, and settings that ask for them."""
+    """Makes a tiny base and an adapter in `folder`; returns settings that name them."""
     folder.mkdir(parents=True, exist_ok=True)
     base = base_folder(folder, tied)
     tiny_tokenizer().save_pretrained(base)
@@ -51,7 +51,7 @@ def made_of(folder: Path, tied: bool = False, **lora: Any) -> Settings:
 
 
 def prepare(settings: Settings, precision: str = "nf4") -> Settings:
-    """The settings, with weights prepared for them."""
+    """Prepares weights for these settings; returns the settings with their folder."""
     output = settings.weights_dir / f"made-{precision}"
     preparation.prepare(preparation.Recipe.of(settings, precision), output)
     return replace(settings, prepared=str(output))
@@ -59,13 +59,13 @@ def prepare(settings: Settings, precision: str = "nf4") -> Settings:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Weights prepared in nf4 that no test changes."""
+    """Settings with weights prepared in nf4 that no test changes."""
     return prepare(made_of(tmp_path_factory.mktemp("kept")))
 
 
 @pytest.fixture
 def ready(kept: Settings, tmp_path: Path) -> Settings:
-    """A copy of them that a test may damage."""
+    """The same with a copy of the weights that a test may damage."""
     shutil.copytree(kept.prepared, tmp_path / "prepared")
     return replace(kept, prepared=str(tmp_path / "prepared"))
 
@@ -132,7 +132,7 @@ print(loaded.choice.precision, sorted({"bitsandbytes", "peft"} & sys.modules.key
 """
 
 
-# A program of its own imports torch and transformers: six seconds.
+# A separate program imports torch and transformers, which takes six seconds.
 def test_a_boot_that_neither_merges_nor_holds_nf4_imports_neither_peft_nor_bitsandbytes(
     tmp_path: Path,
 ) -> None:
@@ -339,7 +339,7 @@ def test_what_is_altered_or_absent_is_refused_by_name(ready: Settings) -> None:
 
 
 def interrupted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A preparation that ends as Ctrl-C ends it, once it has said two lines."""
+    """Runs a preparation that is interrupted, as by Ctrl-C, once it has printed two lines."""
     lines: list[str] = []
 
     def say(line: str) -> None:
@@ -485,7 +485,7 @@ def test_a_folder_of_the_users_own_is_refused_before_any_work_and_an_empty_one_t
     assert own.exists()
     own.unlink()
     options = ("--precision", "nf4", "--skip-quality", "--output", str(own.parent))
-    for _ in range(2):  # the second time it is whole
+    for _ in range(2):  # the second time it is complete
         assert scripts.code("prepare-weights", *options) == 0
         assert capsys.readouterr().out == f"{own.parent}\n"
 
@@ -494,7 +494,7 @@ def test_a_folder_of_the_users_own_is_refused_before_any_work_and_an_empty_one_t
 def test_prepared_weights_are_no_further_from_those_merged_at_boot_than_is_printed(
     kept: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not by nothing: a product's rounding may depend on where a weight lies in memory."""
+    """Not exactly equal: a product's rounding may depend on where a weight lies in memory."""
     monkeypatch.setattr(quality, "TEXTS", quality.TEXTS[:1])
     assert scripts.code("check-quality", "nf4", kept.prepared) == 0
     assert "divergence: 0.0000 nats" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Prompts: the layout of the model's own template, and no text of a caller can make a turn."""
+"""Prompts have the layout of the model's own template, and no text of a caller can forge a turn."""
 
 import unicodedata
 from typing import Any

@@ -1,7 +1,7 @@
-"""scripts/push and scripts/image, up to where Docker and an account begin.
+"""scripts/push and scripts/image, as far as they can be run without Docker and an account.
 
 Cog, Docker and the smoke test are stand-ins that record how they were called. Replicate's API is the test
-server, whose model has a new version once the stand-in has "pushed".
+server, whose model has a new version once the stand-in for Cog has "pushed".
 """
 
 import shutil

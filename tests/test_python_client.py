@@ -1,4 +1,4 @@
-"""Replicate's own Python client, the README's lines and the endpoint that use it, against the test server."""
+"""Replicate's own Python client, and the README's lines and the endpoint that use it, on the test server."""
 
 import os
 import re

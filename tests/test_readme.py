@@ -1,4 +1,4 @@
-"""The documents say what the code does, and lead where they say."""
+"""The documents agree with the code, and their links lead somewhere."""
 
 import re
 from dataclasses import fields
@@ -52,7 +52,7 @@ def test_every_module_that_a_docstring_names_exists() -> None:
 
 
 def importable(name: str) -> bool:
-    """Whether it is a module, or may be what one defines."""
+    """Whether `name` is a module, or its last part occurs in a module."""
     folder, _, last = name.replace(".", "/").rpartition("/")
     path = ROOT / folder / last
     if path.is_dir() or path.with_suffix(".py").exists():
@@ -76,6 +76,6 @@ def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
 
 
 def anchors(document: Path) -> set[str]:
-    """Those that GitHub gives to headings: https://docs.github.com/get-started/writing-on-github"""
+    """The anchors that GitHub gives to headings: https://docs.github.com/get-started/writing-on-github"""
     headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

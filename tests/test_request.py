@@ -1,4 +1,4 @@
-"""A request is refused at the door, by name, with every fault at once."""
+"""A bad request is refused before it is queued; the refusal names each input and fault."""
 
 import math
 from typing import Any

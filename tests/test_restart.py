@@ -1,4 +1,4 @@
-"""The front under what restarts a container: killed in each way, it is back by itself."""
+"""The front under a loop that restarts it as a container's host does: whatever ends it, it comes back."""
 
 import contextlib
 import functools
@@ -21,19 +21,19 @@ from tools.serving.server import free_port
 
 pytestmark = pytest.mark.server
 RESTARTS = 'while :; do "$@"; done'
-"""For sh: what `restart: always` does with a command."""
+"""For sh: runs a command as `restart: always` does."""
 SMALL_DISK = 'mount --bind . /mnt && mount -t tmpfs -o size=1m none /tmp && cd /mnt && exec "$@"'
-"""For sh: the same project before a /tmp of 1 MB, which nobody else sees."""
+"""For sh: runs a command in the same folder with a private /tmp of 1 MB."""
 
 
 class Container:
-    """`python -m snb.front`, which is started again whenever it ends."""
+    """`python -m snb.front`, restarted whenever it ends."""
 
     def __init__(self, process: psutil.Process, url: str) -> None:
         self._process, self.url = process, url
 
     def processes(self) -> list[psutil.Process]:
-        """The front, Cog's server and its worker, as far as they are there."""
+        """The front, Cog's server and its worker, as far as they are running, oldest first."""
         python = [one for one in self._process.children(recursive=True) if "python" in one.name()]
         return sorted(python, key=lambda one: one.create_time())
 
@@ -43,7 +43,7 @@ class Container:
 
 @contextlib.contextmanager
 def container(folder: Path, *before: str) -> Iterator[Container]:
-    """One on a predictor without a model, for its boot; `before` stands before the loop."""
+    """A Container, ready, on a predictor without a model; `before` is the command that runs the loop."""
     port, project = free_port(), puppet(folder / "project", "set-up")
     schema.write(project)
     environment = {
@@ -65,7 +65,7 @@ def container(folder: Path, *before: str) -> Iterator[Container]:
 
 
 def test_whichever_process_is_killed_all_end_and_are_started_again(tmp_path: Path) -> None:
-    """Four boots. What the front leaves behind would hold the card's memory."""
+    """Four boots. A process that the front left behind would hold the card's memory."""
     with container(tmp_path) as here:
         for number in range(3):
             before = here.processes()
@@ -102,7 +102,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def remove(here: Container) -> bool:
-    """The file that fills the disk, which is reached through any process that sees it."""
+    """Removes the file that fills the private /tmp, through any process that sees it; whether that worked."""
     for process in here.processes():
         with contextlib.suppress(OSError, psutil.Error):
             Path(f"/proc/{process.pid}/root/tmp/full").unlink()

@@ -1,4 +1,4 @@
-"""Linear layers of 8-bit weights: nearest values, exact products, and no token that depends on another."""
+"""Linear layers with 8-bit weights: nearest values, exact products, and tokens independent of each other."""
 
 import math
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.tiny import save_tiny
 each_kind = pytest.mark.parametrize("held", [INT8, FP8], ids=str)
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 90), st.integers(1, 50))
 ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
-"""Of a sum whose weight and result are rounded to a dtype, as a share of what it sums up."""
+"""Largest error of a sum whose weight and result are rounded to a dtype, as a share of the terms' sum."""
 
 
 def layer(weight: Tensor, held: torch.dtype, bias: Tensor | None = None) -> Rowwise:
@@ -35,7 +35,7 @@ def meant(values: Tensor, scales: Tensor) -> Tensor:
 def test_every_number_becomes_the_nearest_of_its_row_s_values(
     held: torch.dtype, seed: int, size: int, exponent: int, outlier: bool
 ) -> None:
-    """Against a search through all 256 codes."""
+    """Compared with a search through all 256 codes."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(2, size, generator=generator) * 2.0**exponent
     rows[0, 0] *= 1e4 if outlier else 1
@@ -67,7 +67,7 @@ def test_a_product_is_that_of_the_dequantised_numbers(
     with torch.inference_mode():
         result = own(states[:, None])
     assert (result.dtype, result.shape) == (dtype, (tokens, 1, outputs))
-    # What rounds to a subnormal, a weight or the result, is off by as much as any other.
+    # A weight or result that rounds to a subnormal has the same absolute error as any other subnormal.
     smallest = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
     subnormal = smallest * (given.abs().sum(-1, keepdim=True) + 1)
     assert ((result[:, 0].double() - expected).abs() <= ROUNDING[dtype] * summed + subnormal).all()

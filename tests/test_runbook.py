@@ -1,10 +1,10 @@
-"""docs/repli.md: each block is typed as a reader would, and each command is read by the tool that it names.
+"""docs/repli.md: each block runs as a reader would type it, and the real tool parses each command.
 
-A block runs alone, as in a new terminal, with stand-ins on PATH that write down how they were called. Each of
-these calls is then given to its tool, installed from its registry, without a network: `hf`, `vastai`, `sky`,
-`netlify`, `docker`, Compose, `curl`, `git`, `npm`, `pip` and our own scripts. Requests are held against the
-schema in RunPod's own MCP server and the types of Replicate's own client. What goes to `cog` nobody reads
-here: its program is in no registry.
+A block runs alone, as in a new terminal, with stand-ins on PATH that record how they were called. Each call
+is then given to the real tool, installed from its registry, without a network: `hf`, `vastai`, `sky`,
+`netlify`, `docker`, Compose, `curl`, `git`, `npm`, `pip` and our own scripts. Requests are checked against
+the schema in RunPod's own MCP server and the types of Replicate's own client. Calls of `cog` are not checked:
+it is in no registry.
 """
 
 import json
@@ -30,7 +30,7 @@ from tests.hosts import node, npm_tools, tools
 pytestmark = pytest.mark.slow  # a dozen tools, most of which take a second to start
 
 NAMES = "|| (umask 077 && cat > ~/.spinoza.env)"
-"""Only the block that writes the file has this."""
+"""Occurs only in the block that writes the file of names."""
 TEXT = (ROOT / "docs" / "repli.md").read_text(encoding="utf-8")
 PROSE = re.sub(r"^( *)```sh\n.*?^\1```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 PROGRAMS = ("cog", "curl", "docker", "git", "hf", "netlify", "npm", "pip", "python3", "sky", "vastai")
@@ -52,7 +52,7 @@ file.write_text(re.sub(r"=(?= |$)", "=owner", text, flags=re.MULTILINE))
 """
 """The reader's editor: it gives every empty name a value."""
 PUT_IN = {"OFFRE": "1", "INSTANCE": "1", "VERSION": 64 * "0"}
-"""What a reader puts in the place of capitals, where not just any word will do."""
+"""What a reader puts in place of words in capitals, where not just any word will do."""
 CAPITALS = re.compile(
     r"(?<![\w${])(?:ADRESSE|PREMIERE_ADRESSE|SECONDE_ADRESSE|VERSION|POD|OFFRE|INSTANCE|DOMAINE|COMPTE"
     r"|CLE_VAST|DEPOT|CLE|JETON)(?![\w=:}])"
@@ -89,11 +89,11 @@ for (const line of JSON.parse(lines)) {
 }
 """
 Call = tuple[str, list[str], str]
-"""The program, its arguments, and what came through its standard input."""
+"""A program, its arguments, and its standard input."""
 
 
 def blocks() -> list[str]:
-    """The shell blocks of the page, without their indentation; then the commands within its sentences."""
+    """The shell blocks of the page, without their indentation; then the commands in its sentences."""
     found = re.finditer(r"^( *)```sh\n(.*?)^\1```$", TEXT, re.MULTILINE | re.DOTALL)
     texts = [re.sub(rf"^{match[1]}", "", match[2], flags=re.MULTILINE) for match in found]
     texts.sort(key=lambda text: NAMES not in text)  # what the page says to do before anything else
@@ -103,7 +103,7 @@ def blocks() -> list[str]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like the project's, and the reader's home; scripts and programs in it are stand-ins."""
+    """A folder that is both the project and the reader's home; scripts and programs in it are stand-ins."""
     folder = tmp_path_factory.mktemp("desk")
     for name in ("bin", "scripts", "weights/prepared", "build/page"):  # the reader has these by then
         (folder / name).mkdir(parents=True)
@@ -126,7 +126,7 @@ def program(path: Path, text: str) -> None:
 
 
 def typed(block: str, desk: Path, **more: str) -> tuple[int, str, list[Call]]:
-    """A block in a terminal of its own: how it ends, what it shows, and what it called."""
+    """Runs a block in a shell of its own; returns its exit code, its output, and its calls."""
     log = desk / "calls"
     log.unlink(missing_ok=True)
     environment = {
@@ -154,7 +154,7 @@ def run(*command: str | Path, cwd: Path, environment: dict[str, str], given: str
 
 
 def alone(*command: str | Path, desk: Path, given: str = "", **more: str) -> tuple[int, str]:
-    """A real tool, to which the kernel gives no network at all."""
+    """Runs a real tool without any network, which the kernel enforces; returns its exit code and output."""
     if run(*NO_NETWORK, "true", cwd=desk, environment=dict(os.environ))[0]:
         pytest.skip("this machine has no `unshare --map-root-user --net`")
     environment = {"PATH": os.environ["PATH"], "HOME": str(desk), "NO_COLOR": "1", **more}
@@ -174,7 +174,7 @@ def calls(desk: Path) -> list[Call]:
 
 
 def of(calls: Sequence[Call], name: str) -> Iterator[list[str]]:
-    """The arguments of each call of a program."""
+    """The arguments of each call of a program; fails if there is none."""
     found = [arguments for called, arguments, _ in calls if called == name]
     assert found, f"the page does not call {name}"
     yield from found
@@ -215,7 +215,7 @@ def test_our_own_scripts_understand_their_command_lines(
     own = [(name.removeprefix("scripts/"), arguments) for name, arguments, _ in calls if "/" in name]
     assert own
     for name, arguments in own:
-        # All else was right, or argparse would have named that first.
+        # Everything else was right, or argparse would have reported that first.
         assert scripts.code(name, *arguments, UNKNOWN) == 2, (name, arguments)
         assert capsys.readouterr().err.rstrip().endswith(f"unrecognized arguments: {UNKNOWN}"), (
             name,
@@ -224,7 +224,7 @@ def test_our_own_scripts_understand_their_command_lines(
 
 
 def each(python: Path, module: str, lines: list[list[str]], desk: Path, **more: str) -> list[tuple[int, str]]:
-    """How the program `module` ends with each of these arguments, and what it says; it is loaded once."""
+    """Exit code and output of the program `module` for each of these arguments; it is loaded once."""
     code, output = alone(python, "-c", EACH, module, desk=desk, given=json.dumps(lines), **more)
     assert code == 0, output
     return [tuple(json.loads(line)) for line in output.splitlines()]
@@ -242,12 +242,12 @@ def test_no_command_line_of_hf_or_sky_has_a_key_and_what_is_handed_out_may_only_
     calls: list[Call], desk: Path
 ) -> None:
     names = (desk / ".spinoza.env").read_text()
-    assert f":{desk}/.venv/bin:" in names  # its hf is the one that these tests ask
+    assert f":{desk}/.venv/bin:" in names  # its hf is the version tested here
     [key] = re.findall(r"^export SNB_API_KEY=(\w+)", names, re.MULTILINE)
     assert not [words for name, words, _ in calls if name in ("hf", "sky") and key in " ".join(words)]
     assert {*re.findall(r'HF_TOKEN(?:": "|=)\$\{(\w+)', TEXT)} == {"HF_LECTURE"}
     assert "--secrets HF_TOKEN" not in TEXT
-    assert TEXT.count(" && sleep 30 && hf spaces wait") == 1  # a state of before would end the loop
+    assert TEXT.count(" && sleep 30 && hf spaces wait") == 1  # the previous state would end the loop
 
 
 def test_vast_understands_its_commands(calls: list[Call], desk: Path) -> None:
@@ -327,7 +327,7 @@ def test_netlify_understands_its_commands(calls: list[Call], desk: Path) -> None
     wrong = (
         "unknown (option|command)|missing required argument|too many arguments|cannot be used|non-development"
     )
-    # What it says of a wrong line, the page's own of before among them.
+    # Wrong lines, one of which the page used to have, must be reported.
     broken = [["env:set", "A", "b", "--secret"], ["deploy", UNKNOWN]]
     lines = [*of(calls, "netlify"), *broken]
     program = ("--input-type=module", "--eval", NETLIFY, npm_tools() / "netlify-cli", json.dumps(lines))
@@ -355,7 +355,7 @@ def test_docker_and_compose_understand_their_commands(calls: list[Call], desk: P
     for arguments in of(calls, "docker"):
         command, rest = (compose, arguments[1:]) if arguments[0] == "compose" else ("docker", arguments)
         if not shutil.which(command):
-            continue  # the client alone is enough; a machine without it cannot say
+            continue  # Docker's client is enough; without it this is not checked
         code, output = alone(command, *rest, "--help", desk=desk)
         assert code == 0, (arguments, output)
         assert alone(command, *rest, UNKNOWN, "--help", desk=desk)[0], arguments
@@ -397,7 +397,7 @@ def test_curl_understands_its_commands_and_shows_a_refusal(calls: list[Call], de
 
 
 def bodies(calls: Sequence[Call], url: str) -> Iterator[tuple[str, Any]]:
-    """The method and the body of each request to a URL that begins so."""
+    """Method and body of each curl request to a URL that starts with `url`."""
     for name, arguments, given in calls:
         if name == "curl" and any(argument.startswith(url) for argument in arguments):
             options = dict(pairwise(arguments))

@@ -1,4 +1,4 @@
-"""Sampling: the right distribution, and the same draw whatever else is in the batch."""
+"""Sampling has the right distribution, and a draw does not depend on the rest of the batch."""
 
 import inspect
 import itertools
@@ -26,14 +26,14 @@ SETTINGS = [
 
 
 def choose(scores: torch.Tensor, asked: list[tuple[Sampling, int, int]], candidates: int = FEW) -> list[int]:
-    """Tokens for (sampling, seed, position) of each row."""
+    """The token drawn for each row's (sampling, seed, position)."""
     rows = [(how.temperature, how.top_k, how.top_p, seed, position) for how, seed, position in asked]
     columns = Draw(*(torch.tensor(column)[:, None] for column in zip(*rows, strict=True)))
     return draw(scores, columns, candidates)[:, 0].tolist()
 
 
 def expected(sampling: Sampling) -> torch.Tensor:
-    """The probabilities by transformers' own processors, in its order."""
+    """The probabilities by transformers' own processors, in the order that it applies them."""
     warpers = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
     if sampling.top_k:
         warpers.append(TopKLogitsWarper(sampling.top_k))
@@ -83,7 +83,7 @@ def test_zero_and_the_largest_seed_are_seeds() -> None:
 
 @pytest.mark.parametrize("top_k", [0, FEW, FEW + 1, 1000])
 def test_what_may_be_drawn_is_what_transformers_leaves_however_many_candidates_that_takes(top_k: int) -> None:
-    """Scores in few steps, as bf16 gives them: of equals at the last place transformers leaves all."""
+    """With coarse scores, as in bf16: transformers keeps all that tie for the last place."""
     rows = (torch.randn(4, 3000, generator=torch.Generator().manual_seed(3)) * 8).round() / 8
     left = (TopKLogitsWarper(top_k)(torch.tensor([[0]]), rows) if top_k else rows).isfinite()
     enough = FEW * 2 if 0 < top_k <= FEW else MANY * 2 if top_k else 0
@@ -102,7 +102,7 @@ def test_equals_are_drawn_by_no_seed_at_temperature_zero() -> None:
 
 
 def test_scores_that_are_no_numbers_choose_no_token_and_the_row_can_still_be_computed_on() -> None:
-    """Neither the first nor the last token may be drawn."""
+    """The first and the last token are never drawn, whatever the scores."""
     sampler = Sampler(2, 64, Script([b"", *[b"e"] * 298, b""], [5], torch.device("cpu")))
     for row, temperature in enumerate((0, 1)):
         sampler.start(row, [5, 6], Sampling(temperature=temperature), seed=1)
@@ -133,7 +133,7 @@ def test_a_row_that_needs_more_candidates_leaves_those_of_its_neighbours_few(
 
 
 def test_recorded_choices_are_those_of_every_row_alone_and_others_are_made_as_before() -> None:
-    """Recorded by running them: what is proved is which rows each takes, and in whose state."""
+    """Recording only runs them here: the test shows which rows each takes, and in whose state."""
     script = Script([b"e"] * 2000, [0], torch.device("cpu"))
     plain, recorded = samplers = [Sampler(8, 64, script) for _ in range(2)]
     calls: list[int] = []

@@ -1,4 +1,4 @@
-"""The schema derived from predict.py: what callers rely on, and the forms that Cog would lose or garble."""
+"""The schema derived from predict.py: what callers rely on, and forms that Cog would drop or garble."""
 
 import pytest
 import yaml

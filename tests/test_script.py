@@ -1,4 +1,4 @@
-"""No token without text is drawn, and none leads out of French, in whole characters or byte by byte."""
+"""No token without text is drawn, and none outside the scripts of French, whole or byte by byte."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -22,14 +22,14 @@ SAID = (
     "αἰτία, λόγος, ὕβρις, ᾧ, ψυχή ; conātus, n̥ ; ♭ ♯",
     "½ ≠ 3 → ⇒ ⟶ ➜ ↔ ∀x ∈ ℝ, √2 ≤ ∞, ⌊x⌋ ⟨a|b⟩ ∑ ⊢ ⨯ │ ─ ■ ●\n\t",
 )
-"""What a philosopher may write."""
+"""Texts that a philosopher may write."""
 UNSAID = (
     "你好 これは カナ 한국어 привет שלום سلام हिन्दी ไทย 。，（ ϣϥϧ ⲁⲃ ⠁⠃",
     "🙂 ✅✨❌❤☺☀⭐⚡⌚⏰❓❗➕▶⬅ 1\u20e3 \ufe0f",
     "\0 \x1b \r \x7f \x85 \xad \u034f \u200b \u200d \u200e \u2028 \u202e \u2066 \ufeff \ue000 \ufffd",
 )
 SPARE = 399
-"""Ids without a token: 151,665 of Qwen2.5's 152,064 have one."""
+"""Number of ids without a token: 151,665 of Qwen2.5's 152,064 have one."""
 
 
 class Bench:
@@ -41,11 +41,11 @@ class Bench:
         self.script = Script(self.pieces, self.ends, torch.device("cpu"))
 
     def forbidden(self, pending: bytes) -> torch.Tensor:
-        """What may not follow, in French, the bytes of a character."""
+        """Which tokens may not follow these first bytes of a character in French; a mask."""
         return self.script.after[STATES[pending]] == FORBIDDEN
 
     def can_say(self, text: str) -> bool:
-        """Whether every token of a text is allowed where it stands."""
+        """Whether every token of a text is allowed in its place."""
         detokenizer, state = Detokenizer(self.pieces), 0
         for token in self.tokenizer.encode(text, add_special_tokens=False).ids:
             if self.forbidden(detokenizer.pending)[token]:
@@ -57,7 +57,7 @@ class Bench:
 
 
 def textless_ids(bench: Bench) -> list[int]:
-    """Ids that are never drawn, in French or not."""
+    """Ids that are never drawn, whatever the script."""
     return (bench.script.after[ANY] == FORBIDDEN).nonzero().flatten().tolist()
 
 
@@ -115,7 +115,7 @@ def test_a_part_in_the_middle_of_a_character_cannot_begin_one_nor_an_answer_end_
 
 
 def test_a_model_that_prefers_other_scripts_is_kept_to_french_unless_any_may_be_said(bench: Bench) -> None:
-    """What may not begin a French text scores 9, all else 0."""
+    """Tokens that may not begin a French text score 9, all others 0."""
     forbidden = bench.forbidden(b"").clone()
     forbidden[textless_ids(bench)] = False
     model, wild = tiny_model(vocab_size=bench.vocabulary), Sampling(24, 24, temperature=2, top_k=50, top_p=1)

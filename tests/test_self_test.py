@@ -1,4 +1,4 @@
-"""The self-test passes rounding in every precision, and finds each wrong kernel."""
+"""The self-test accepts rounding in every precision, and finds each wrong kernel."""
 
 import dataclasses
 import functools
@@ -33,13 +33,13 @@ from tests.tiny import save_tiny, tiny_model
 pytestmark = pytest.mark.slow  # deep models, in every precision
 
 SIZES = [*((2, precision) for precision in ("fp32", "bf16", "fp16", "int8", "fp8", "nf4")), (24, "bf16")]
-"""Layers and precision. In depth rounding adds up, and could hide a fault of one layer."""
+"""Layers and precision. With many layers rounding adds up, and could hide a fault in one of them."""
 PROMPT = list(range(3, 90))
 UPDATE, STEP, FORWARD, START = SlotCache.update, SlotModel.step, SlotModel._forward, SlotCache.start
 
 
 def altered(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], layers: Sequence[int]) -> Any:
-    """An `update` whose keys and values are changed in some layers."""
+    """A `SlotCache.update` that changes keys and values in some layers."""
 
     def update(cache: SlotCache, keys: Tensor, values: Tensor, layer: int, *_: Any) -> Any:
         keys, values = UPDATE(cache, keys, values, layer)
@@ -57,7 +57,7 @@ def positions_off_by_one(model: SlotModel, ids: Tensor, positions: Tensor, colum
 
 
 def stale_column(model: SlotModel, rows: Any, ids: Tensor, positions: Tensor, columns: int) -> Tensor:
-    """The mask lets through one column more than the position says."""
+    """Lets the mask show one column beyond the position."""
     columns_of_model, model._columns = model._columns, model._columns - 1
     states = FORWARD(model, rows, ids, positions, columns)
     model._columns = columns_of_model
@@ -82,11 +82,11 @@ FAULTS = {
     "the wrong prefix": (SlotCache, "start", wrong_prefix),
 }
 EXACT = [fault for fault in FAULTS if fault != "heads exchanged in one layer"]
-"""Found without arithmetic: where fp32's are, those of the other precisions are too."""
+"""Faults found by exact comparison: if they are found in fp32, they are in the other precisions."""
 
 
 def proved(loaded: Loaded, prompt: list[int], last: bool = True) -> Report:
-    """Builds an engine as a boot does, and tests it."""
+    """Builds an engine as a boot does, and returns the report of its self-test."""
     engine = Engine(loaded.model, loaded.tokenizer, 4, 256, [prompt[:40]], PATHS["eager"])
     try:
         return self_test(engine, prompt, last)
@@ -95,7 +95,7 @@ def proved(loaded: Loaded, prompt: list[int], last: bool = True) -> Report:
 
 
 def found(loaded: Loaded, prompt: list[int]) -> bool:
-    """Whether a fault is a reason to take another path."""
+    """Whether the self-test fails, so that a boot would try another path."""
     try:
         proved(loaded, prompt, last=False)
     except SelfTestFailed:
@@ -105,7 +105,7 @@ def found(loaded: Loaded, prompt: list[int]) -> bool:
 
 @functools.cache
 def random(layers: int, precision: str) -> Loaded:
-    """A model of random weights, which the tests only ask."""
+    """A model with random weights, which tests share and do not change."""
     with tempfile.TemporaryDirectory() as folder:
         base = str(save_tiny(Path(folder), num_hidden_layers=layers))
         return load(Settings(base, adapter="none", precision=precision, device="cpu", slots=4, context=256))
@@ -159,7 +159,7 @@ def test_a_doubt_goes_with_every_answer(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_attention_kernel_that_is_wrong_for_everybody_is_a_fault(
     plain: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even transformers is right then, so being as far from fp32 as it is no excuse."""
+    """transformers is then wrong too, so being no further from fp32 than it does not excuse the engine."""
     right = functional.scaled_dot_product_attention
 
     def wrong(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Tensor:
@@ -217,7 +217,7 @@ def test_prompts_in_fixed_shapes_and_choices_are_faults_where_they_are_not_what_
 
 
 class InFixedShapes:
-    """A path that prefills and chooses as if it recorded both; adds something to scores of prompts."""
+    """A path that prefills and chooses as if it recorded both; adds `wrong` to the scores of prompts."""
 
     record = staticmethod(lambda run: run)
 
@@ -254,7 +254,7 @@ def test_the_reference_is_what_transformers_computes_in_fp32() -> None:
 def test_the_reference_takes_a_quantised_weight_as_it_is_held(
     precision: str, share: float, tmp_path: Path
 ) -> None:
-    """Within what one rounding to the nearest level allows, and never the weight before it."""
+    """The weight after quantising: within one rounding to the nearest level of the original, not equal."""
     settings = Settings(str(save_tiny(tmp_path)), adapter="none", precision=precision, device="cpu")
     held = reference.weight(load(settings).model.model.layers[0].mlp.down_proj)
     weight = tiny_model().model.layers[0].mlp.down_proj.weight
@@ -263,7 +263,7 @@ def test_the_reference_takes_a_quantised_weight_as_it_is_held(
 
 @pytest.fixture(scope="module", params=["bf16", "nf4"])
 def trained(request: pytest.FixtureRequest, standin: Settings) -> Loaded:
-    """The first 2 of the 30 layers of the stand-in with its adapter merged, for each part is judged alone."""
+    """The first 2 of the stand-in's 30 layers, adapter merged; enough, since each part is judged alone."""
     loaded = load(dataclasses.replace(standin, precision=request.param, device="cpu"))
     loaded.model.config.num_hidden_layers = 2
     loaded.model.model.layers = loaded.model.model.layers[:2]
@@ -274,7 +274,7 @@ def trained(request: pytest.FixtureRequest, standin: Settings) -> Loaded:
 def test_with_trained_weights_rounding_passes_and_what_only_arithmetic_shows_is_found(
     trained: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seconds, to load and quantise 135M parameters."""
+    """Takes seconds, to load and quantise 135M parameters."""
     prompt = ChatML(trained.tokenizer).prompt(persona("spinoza"), Request(user_message="Que faire ?"), 1100)
     assert not proved(trained, prompt.ids[-100:], last=False).of("doubt")
     monkeypatch.setattr(SlotCache, "update", heads_exchanged)

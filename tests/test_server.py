@@ -1,4 +1,4 @@
-"""The endpoint as its callers meet it: the real Cog server on loopback, with a tiny model."""
+"""The endpoint as callers see it: the real Cog server on loopback, with a tiny model."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ SECRET = "prénom-du-pupille"
 
 
 def ask(cog: Server, **inputs: Any) -> dict[str, Any]:
-    """One prediction without streaming: the whole reply."""
+    """The reply to a prediction without streaming."""
     reply = httpx.post(
         f"{cog.url}/predictions", json={"input": {"user_message": "Bonjour", **inputs}}, timeout=60
     )
@@ -50,7 +50,7 @@ def test_each_philosopher_answers_by_his_own_persona(cog: Server) -> None:
 
 
 def test_zero_is_a_seed_and_without_one_the_metric_gives_the_text_again(cog: Server) -> None:
-    """So nearly uniform, whatever the model, that two seeds cannot agree on 50 tokens."""
+    """The distribution is so nearly uniform, whatever the model, that two seeds cannot agree on 50 tokens."""
     how = {"max_tokens": 50, "min_tokens": 50, "temperature": 2, "top_p": 1, "top_k": 0}
     zero, other, drawn = (ask(cog, **how, **seed) for seed in ({"seed": 0}, {"seed": 1}, {}))
     assert zero["metrics"]["seed"] == 0
@@ -68,7 +68,7 @@ def test_the_log_has_no_word_of_a_caller_and_says_what_the_boot_chose_and_proved
     told = {"user_message": SECRET, "rag_context": SECRET, "system_prompt": SECRET}
     answer = "".join(ask(cog, **told, max_tokens=40, min_tokens=40)["output"])
     ask(cog, history=[{"role": SECRET, "content": SECRET}])
-    until(lambda: "after 40 tokens" in cog_log.read_text(), log=cog_log)  # its line may come after the answer
+    until(lambda: "after 40 tokens" in cog_log.read_text(), log=cog_log)  # logged perhaps after the answer
     written = cog_log.read_text()
     assert not [word for word in (SECRET, answer, "Traceback") if word in written]
     for said in ("computing in torch.float32", "self-test: positions 64"):

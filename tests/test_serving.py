@@ -1,4 +1,4 @@
-"""What tools/serving starts: which weights, in which environment; and that it ends with its parent."""
+"""What tools/serving starts: with which weights and environment, and that it ends with its parent."""
 
 import signal
 import socket
@@ -52,7 +52,7 @@ def test_where_nothing_can_listen_is_said_before_a_server_starts() -> None:
 def test_a_server_on_every_address_is_looked_at_past_a_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # where nothing listens
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nothing listens there
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(schema, "write", lambda _: None)
@@ -82,7 +82,7 @@ def test_folders_of_a_server_are_those_of_its_caller(tmp_path: Path, monkeypatch
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Prepared weights in the weights' folder, of the right size, that somebody has altered; and a GPU."""
+    """A machine with a GPU and, in its folder of weights, prepared weights of the right size but altered."""
     monkeypatch.setattr(local, "has_gpu", lambda: True)
     monkeypatch.setenv("SNB_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.delenv("SNB_PREPARED")

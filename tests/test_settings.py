@@ -1,4 +1,4 @@
-"""Settings: every name and value is checked, and every fault said at once."""
+"""Settings: every name and value is checked, and all faults are reported at once."""
 
 import re
 from dataclasses import fields

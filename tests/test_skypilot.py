@@ -1,4 +1,4 @@
-"""deploy/skypilot.yaml, read by SkyPilot itself; its command, and every probe, with the real Cog server."""
+"""deploy/skypilot.yaml, read by SkyPilot itself; its command, and all hosts' probes of a real Cog server."""
 
 import os
 import subprocess
@@ -95,7 +95,7 @@ def test_every_hosts_probe_is_true_only_where_questions_are_answered(
         here = [part.replace("127.0.0.1:5000", f"127.0.0.1:{server.port}") for part in command]
 
         def seen() -> tuple[str, bool, int, int]:
-            """The server's word, Compose's verdict, SkyPilot's probe, and Caddy's reply to the same word."""
+            """The server's status, Compose's verdict, and the HTTP statuses of SkyPilot's probe and Caddy."""
             healthy = subprocess.run(here, check=False, capture_output=True).returncode == 0
             probed = status_code(server.url + task["probe"])
             return server.status(), healthy, probed, status_code(f"{url}/health-check")
@@ -108,6 +108,6 @@ def test_every_hosts_probe_is_true_only_where_questions_are_answered(
         assert "Setup" in ask().json()["error"]
         (folder / "set-up").touch()
         until(lambda: seen() == ("READY", True, 200, 200))
-        # A full server is well.
+        # A full server is healthy.
         assert [ask().status_code for _ in range(3)] == [202, 202, 409]
         until(lambda: seen() == ("BUSY", True, 200, 200))

@@ -35,7 +35,7 @@ ASKED = ["ready", *names(), "stream", "times"]
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key or token of a developer's."""
+    """Removes a developer's keys and tokens."""
     for name in ("SNB_API_KEY", "SNB_OPENAI_TOKEN", "REPLICATE_API_TOKEN", "REPLICATE_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(endpoint, "offline", lambda: False)  # conftest.py refuses every way out
@@ -43,7 +43,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers that take a tiny model a while, so that a client on a busy machine sees them come."""
+    """Answers that take a tiny model a while, so that a client on a busy machine sees them stream."""
     monkeypatch.setattr(smoke_test, "SAMPLE", {**smoke_test.SAMPLE, "min_tokens": 512, "max_tokens": 512})
 
 
@@ -90,7 +90,7 @@ def test_a_provider_is_asked_what_its_own_client_would_ask_and_is_a_stopgap(
 
 
 class French:
-    """What a Space asks for its answers, in place of a model that speaks the language."""
+    """Replaces the Cog server behind a Space, for lack of a model that speaks French."""
 
     def stream(self, **_: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         text = f"Erreur : {FRENCH}"  # an answer like any other
@@ -135,7 +135,7 @@ def checked(server: Double, subject: str) -> Verdict:
     [
         ("setup failed", "reach", "SETUP_FAILED: WEIGHTS_MISSING: no such folder"),
         ("cut", "spinoza", "stream ended before the answer"),
-        # It gives up after 3 s, with each philosopher.
+        # The smoke test gives up after 3 s, for each philosopher.
         pytest.param("stalls", "spinoza", "no end within 3 s", marks=pytest.mark.slow),
         ("health is a number", "reach", "neither Cog nor Gradio"),
         ("ignores cancel", "cancel", "went on to its end"),
@@ -244,7 +244,7 @@ def test_a_key_that_no_header_can_carry_is_a_fault_and_not_repeated(
 
 
 def reply(text: str = FRENCH, came: float = 4.0, **metrics: Any) -> Reply:
-    """An answer of 30 tokens, whose text came in pieces over so many seconds."""
+    """An answer of 30 tokens, whose text came in pieces over `came` seconds."""
     count = len(text.split())
     times = tuple(0.1 + came * number / count for number in range(count))
     asked = {"philosopher": "kant", "min_tokens": 24, "max_tokens": 96, "seed": 2026}

@@ -1,4 +1,4 @@
-"""deploy/huggingface: what the hub reads. tests/test_image.py builds and runs it."""
+"""deploy/huggingface, as the hub reads it; tests/test_image.py builds and runs it."""
 
 import re
 from typing import Any
@@ -17,7 +17,7 @@ SPACE = DEPLOY / "huggingface"
 
 @pytest.fixture(scope="module")
 def file() -> dict[str, Any]:
-    """What dockerfile-parse reads of the Dockerfile."""
+    """The Dockerfile, as dockerfile-parse reads it."""
     return dockerfile(SPACE / "Dockerfile")
 
 
@@ -37,7 +37,7 @@ def test_the_hub_s_own_card_reads_the_front_matter(file: dict[str, Any]) -> None
 
 def test_the_dockerfile_starts_from_an_image_that_is_named_and_holds_no_secret(file: dict[str, Any]) -> None:
     assert values(file, "FROM")[-1] == "${IMAGE}"
-    # An argument or variable would hand a secret to whoever reads the image.
+    # A secret in an argument or variable could be read by whoever has the image.
     assert values(file, "ARG") == ["IMAGE"]
     assert not [name for name in file["variables"] if "KEY" in name or "TOKEN" in name]
     Settings.from_environment(file["variables"])

@@ -1,4 +1,4 @@
-"""What the existing front end sends to deploy/space, in each of its versions, and each Gradio's histories."""
+"""What each version of the existing front end sends to deploy/space, and the histories of each Gradio."""
 
 import asyncio
 import unicodedata
@@ -58,7 +58,7 @@ def packed(who: str, passages: str, question: str, context: str, heading: str, l
 
 
 def check(variant: str, name: str, passages: str, question: str) -> None:
-    """Every version's message with this, in these headings, is taken apart."""
+    """Asserts that every version's message with these contents, and headings of this variant, is parsed."""
     context, short, heading = map(VARIANTS[variant], (CONTEXT, SHORT, QUESTION))
     expected = {"rag_context": passages.strip(), "user_message": question}
     named = {"philosopher": WHO[name], **expected}
@@ -70,7 +70,7 @@ def check(variant: str, name: str, passages: str, question: str) -> None:
 
 
 def no_heading(passages: str) -> bool:
-    """Whether none of its lines can be taken for the one before the question: the first such line is."""
+    """Whether no line of the passages can be taken for the question's heading: the first such line is."""
     return "eleve" not in VARIANTS["no accents"](passages).lower()
 
 

@@ -36,7 +36,7 @@ from tests.space_page import SPACE
 from tools.serving import schema
 
 
-# A program that loads gradio.
+# Starts a program that imports gradio.
 @pytest.mark.slow
 def test_in_front_of_a_backend_nothing_of_the_engine_is_needed() -> None:
     program = """
@@ -87,7 +87,7 @@ def test_each_philosopher_has_six_questions_words_and_a_drawing_in_french_typogr
 
 
 class Scripted:
-    """A backend that says what it is told to, piece by piece; an exception is raised, a pair is a metric."""
+    """A backend that yields the pieces of a script, raises its exceptions, records its pairs as metrics."""
 
     def __init__(self, *turns: list[Any]) -> None:
         self.turns = list(turns)
@@ -212,7 +212,7 @@ def test_gradio_forgets_answers_that_nobody_reads_and_not_those_under_way() -> N
     messages, names = queue.pending_messages_per_session, queue.pending_event_ids_session
     for number in range(3 * SESSIONS):
         messages[str(number)], names[str(number)] = asyncio.Queue(), {"event"}
-        assert messages["0"].empty()  # as Gradio looks at it to add a message
+        assert messages["0"].empty()  # as Gradio does to add a message
     assert names.keys() == messages.keys() == {"0", *map(str, range(2 * SESSIONS + 1, 3 * SESSIONS))}
 
 

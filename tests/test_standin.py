@@ -1,4 +1,4 @@
-"""The stand-in: how it is kept, and a built one: a Qwen2 that says what it is, and has learned."""
+"""The stand-in: when it is rebuilt, and that a built one is a Qwen2 that says what it is and has learned."""
 
 import contextlib
 import dataclasses
@@ -39,7 +39,7 @@ def test_it_is_built_anew_when_its_recipe_changes_and_what_stood_is_kept_until_i
     monkeypatch.setattr("tools.serving.standin.build_adapter", adapter)
     recipe.write_text("first")
     make_standin.make(folder)
-    make_standin.make(folder)  # it stands
+    make_standin.make(folder)  # it is kept
     recipe.write_text("broken")
     with pytest.raises(KeyboardInterrupt):
         make_standin.make(folder)
@@ -59,7 +59,7 @@ def test_the_base_model_is_a_qwen2_that_ends_in_two_ways_and_says_what_it_is(sta
     assert (config.model_type, config.eos_token_id) == ("qwen2", ends)
     assert GenerationConfig.from_pretrained(base).eos_token_id == ends
     assert config.snb_notice == NOTICE
-    # Read alike through either library.
+    # Both libraries encode text alike.
     text = "« Qu’est-ce que la durée ? » 1 234,5 %\n\n> œuvre 😀"
     direct = Tokenizer.from_file(str(base / "tokenizer.json"))
     ids = direct.encode(text, add_special_tokens=False).ids
@@ -67,7 +67,7 @@ def test_the_base_model_is_a_qwen2_that_ends_in_two_ways_and_says_what_it_is(sta
     assert direct.decode(ids) == text
 
 
-# 135M parameters are loaded, and read a persona.
+# Loads 135M parameters, and processes a persona.
 @pytest.mark.slow
 @pytest.mark.standin
 def test_merged_by_the_loader_it_gives_the_learned_answer(standin: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Stop strings are cut exactly wherever the pieces break, and runaway repetition is seen."""
+"""Answers end exactly before a stop string, wherever pieces break; runaway repetition is detected."""
 
 import itertools
 from typing import Literal
@@ -15,7 +15,7 @@ forms = st.sampled_from(FORMS)
 
 
 def expected(text: str, stops: list[str]) -> str:
-    """What stands before the stop string that is whole first; of those, before the one that begins first."""
+    """The text before the stop string that is complete first; of several, the one that begins first."""
     for end in range(len(text) + 1):
         if starts := [text[:end].rfind(stop) for stop in stops if text[:end].endswith(stop)]:
             return text[: min(starts)]

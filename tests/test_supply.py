@@ -1,4 +1,4 @@
-"""What docs/SECURITY.md promises of packages and code, checked in the files themselves."""
+"""What docs/SECURITY.md promises about packages and code, checked in the files themselves."""
 
 import ast
 import json
@@ -58,13 +58,13 @@ def test_a_package_is_pinned_once_but_for_those_of_the_group_cpu() -> None:
 
 
 def test_the_pins_of_the_image_are_the_versions_that_are_tested() -> None:
-    """All but torch, whose build for the CPU is another release."""
+    """Except torch, which is another release for the CPU."""
     pinned = [pin.split("==") for pin in pins(ROOT / "requirements.txt") if not pin.startswith("torch==")]
     assert pinned == [[name, metadata.version(name)] for name, _ in pinned]
 
 
 def chosen(*extras: str) -> set[str]:
-    """What pyproject.toml pins itself, for everything and for these groups."""
+    """What pyproject.toml itself pins, in its dependencies and in these groups."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
     return {normal(pin) for group in groups for pin in group if "==" in pin}
@@ -83,7 +83,7 @@ def test_the_image_is_built_from_named_versions() -> None:
 
 
 def test_what_is_said_of_cog_s_faults_is_of_the_version_that_is_pinned() -> None:
-    """With another version, each of them is to be looked for again."""
+    """With another version, look for each of these faults again."""
     text = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
     assert f"cures** ({metadata.version('cog')})" in text
 
@@ -142,7 +142,7 @@ def test_no_script_hands_words_to_a_shell_or_runs_code_of_a_repository() -> None
 
 
 def osv(monkeypatch: pytest.MonkeyPatch, *vulnerable: str) -> None:
-    """OSV's API, which has an advisory about every package whose `name version` begins so."""
+    """Replaces OSV's API by one with an advisory about each release that starts with one of `vulnerable`."""
 
     def result(query: dict[str, Any]) -> dict[str, Any]:
         release = f"{query['package']['name']} {query['version']}"
@@ -161,7 +161,7 @@ def test_a_known_vulnerability_fails(
     osv(monkeypatch, "jinja2 2.10")
     assert scripts.code("audit") == 0
     assert re.fullmatch(r"0 of \d+ packages have a known vulnerability\.\n", capsys.readouterr().out)
-    osv(monkeypatch, "jinja2 2.10", "urllib3", "gradio ")  # of the image, of the page
+    osv(monkeypatch, "jinja2 2.10", "urllib3", "gradio ")  # the image's, the page's
     assert scripts.code("audit") == 1
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["gradio", "urllib3"]
@@ -175,7 +175,7 @@ def test_no_answer_and_one_that_cannot_be_believed_are_no_clean_bill(
     with monkeypatch.context() as patch:
         patch.setattr(audit, "API", "http://127.0.0.1:1")
         assert scripts.code("audit") == audit.NOT_AUDITED
-    osv(monkeypatch)  # which has nothing about a release that everybody knows
+    osv(monkeypatch)  # without an advisory about audit.KNOWN
     assert scripts.code("audit") == audit.NOT_AUDITED
     portal = httpx2.MockTransport(lambda request: httpx2.Response(200, text="<html>", request=request))
     monkeypatch.setattr(httpx2, "post", httpx2.Client(transport=portal).post)

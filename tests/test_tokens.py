@@ -1,4 +1,4 @@
-"""What docs/measurements.md and predict.py say of tokens, measured with Qwen2.5's own tokenizer."""
+"""What docs/measurements.md and predict.py say about tokens, measured with Qwen2.5's own tokenizer."""
 
 import json
 
@@ -27,7 +27,7 @@ def test_a_persona_has_as_many_tokens_as_is_said_and_memory_counts(
 
 
 def test_french_takes_as_many_tokens_a_word_as_is_said(qwen_tokenizer: PreTrainedTokenizerFast) -> None:
-    """Over personas, answers and passages; words as spaces part them."""
+    """Over personas, answers and passages, with words separated by spaces."""
     quality = json.loads((ROOT / "tools" / "preparing" / "quality-set.json").read_text(encoding="utf-8"))
     workload = json.loads((ROOT / "tools" / "benchmarking" / "workload.json").read_text(encoding="utf-8"))
     prose = [*map(persona, names()), *(one["answer"] for one in quality), *workload["passages"]]

@@ -1,4 +1,4 @@
-"""Apostrophes, and non-breaking spaces, in every French text that a pupil or a teacher reads."""
+"""Apostrophes and non-breaking spaces in every French text that pupils or teachers read."""
 
 import ast
 import html
@@ -23,13 +23,13 @@ KINDS = (".py", ".js", ".mjs", ".html", ".json", ".txt")
 FILES = [file for name in FOLDERS for file in (ROOT / name).rglob("*") if file.suffix in KINDS]
 FILES += [ROOT / "snb" / "prompt.py", ROOT / "predict.py", ROOT / "docs" / "repli.md"]
 FRENCH = re.compile(r"[àâçèéêëîïôùûœ]|\w’\w|« |\w [;!?]$|0\s(?:s|min)$", re.IGNORECASE)
-"""No English has any of these."""
+"""Matches French text; no English has any of these."""
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`]*`|<[^>]*>|https?:\S+)", re.MULTILINE | re.DOTALL)
-"""What a page of Markdown has that is no prose."""
+"""The parts of a Markdown page that are not prose."""
 
 
 def typeset(text: str) -> str:
-    """French prose with the spaces of RULE."""
+    """The text with the spaces and apostrophes of RULE."""
     text = re.sub(r"(?<!\s)\s?([;!?]+)(?!\w)", "\u202f\\1", text)
     text = re.sub(r"(?<!\s)[ \u00a0\u202f]?:(?=[\s*]|$)", "\u00a0:", text)
     text = re.sub(r"(?<=\d)\s(?=(?:Go|Mo|s|min|h|€|[$%])(?!\w))", "\u00a0", text)
@@ -38,7 +38,7 @@ def typeset(text: str) -> str:
 
 
 def sentences(file: Path) -> Iterator[str]:
-    """What a file says: literals of a program, text and attributes of a page, all of a text."""
+    """The texts in a file: string literals of a program, text and attributes of HTML, all of a text file."""
     source = file.read_text(encoding="utf-8")
     if file.suffix in (".md", ".txt"):
         yield from CODE.split(source)[::2]

@@ -1,4 +1,4 @@
-"""Weights are whole, of the right commit and free of code before they are used; the hub is on loopback."""
+"""Weights are complete, of the right commit and without code before they are used; the hub is on loopback."""
 
 import hashlib
 import json
@@ -48,10 +48,10 @@ PAGE = Fault(headers={"Content-Type": "text/html"}, body=b"<!doctype html>\n<tit
 
 @dataclass
 class Site:
-    """A folder of weights, the hub that it is filled from, and what the client under test did."""
+    """A folder of weights, the hub that fills it, and what the client under test did."""
 
     files: dict[str, bytes]
-    """Of the base that the hub has."""
+    """Files of the base on the hub."""
     server: LoopbackHub
     settings: Settings
     naps: list[float]
@@ -209,7 +209,7 @@ def test_a_fault_of_the_disk_is_told_and_not_tried_again(site: Site) -> None:
     assert site.naps == []
 
 
-# Refusals of the hub, and what answers and is no hub
+# Refusals of the hub, and servers that are not a hub
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
@@ -242,7 +242,7 @@ REFUSALS = [
         [Fault(404, {"X-Error-Code": "RevisionNotFound"})],
         "main: .* 404.*SNB_PREPARED_REVISION",
     ),
-    ("HEAD", "/config.json", [Fault(403)] * 2, "answered 403"),  # behind an error of the library
+    ("HEAD", "/config.json", [Fault(403)] * 2, "answered 403"),  # wrapped in an error of the library
     ("HEAD", SHARD, [PAGE], r"lacks the headers of a hub.*login page"),
     (
         "GET",
@@ -429,7 +429,7 @@ REFUSED += [({"config.json": fields}, words) for fields, words in UNSERVED]
 
 
 def changed(files: dict[str, bytes], changes: Changes) -> dict[str, bytes]:
-    """Files with JSON fields set (dict), text replaced (tuple), another content (bytes) or none (None)."""
+    """Files with JSON fields set (dict), text replaced (tuple), new content (bytes), or removed (None)."""
     files = dict(files)
     for name, to in changes.items():
         content = files.pop(name, b"{}")

@@ -1,4 +1,4 @@
-"""A tiny random Qwen2 model and a tokenizer made in the process: real classes, no files, milliseconds."""
+"""A tiny random Qwen2 model and tokenizer made in memory: real classes, no files, in milliseconds."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 SEED = int(os.environ.get("TINY_SEED", "0"))
-"""Of random weights. Every test holds with any; TINY_SEED=1 shows it."""
+"""Seed of random weights. Tests pass with any, as TINY_SEED=1 shows."""
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -22,11 +22,11 @@ TEXTS = [
     "system user assistant Question Passages philosophie liberté conscience devoir raison nature",
     "Tu réponds à l’élève en quelques phrases ; il dit ce qu’il pense, et tu lui montres où il se contredit.",
 ]
-"""The last one as the personas are, so that they leave room for 2048 tokens in a context of 4096."""
+"""The tokenizer's texts. The last is like the personas, so that these leave room for 2048 tokens of 4096."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE as Qwen2's: any text encodes, special tokens are added tokens outside the merges."""
+    """Byte-level BPE like Qwen2's: any text encodes, special tokens are added tokens outside the merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -42,7 +42,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_config(**changes: object) -> Qwen2Config:
-    """Grouped heads and untied embeddings, as in Qwen2.5-14B; 64 wide and 2 layers deep."""
+    """Grouped heads and untied embeddings, as in Qwen2.5-14B, but 64 wide and 2 layers deep."""
     sizes: dict[str, object] = {
         "vocab_size": len(tiny_tokenizer()),
         "hidden_size": 64,
@@ -60,7 +60,7 @@ def tiny_config(**changes: object) -> Qwen2Config:
 
 
 def tiny_model(seed: int = SEED, **changes: object) -> Qwen2ForCausalLM:
-    """Random weights wide enough apart that greedy decoding has no ties, in fp32 on the CPU."""
+    """Random weights, spread widely enough that greedy decoding has no ties, in fp32 on the CPU."""
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(tiny_config(**changes)).eval()
     with torch.no_grad():
@@ -73,12 +73,12 @@ def tiny_model(seed: int = SEED, **changes: object) -> Qwen2ForCausalLM:
 
 
 def talkative(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
-    """Lets a random model say letters only, and words with accents more often than others.
+    """Makes a random model say only letters, and words with accents more often than others.
 
-    All other tokens, among them those that end an answer and those that are half a character, always score 0,
-    which is less than the likeliest twenty. So, greedy or with the default top_k, an answer has one piece of
-    text for each of its max_tokens tokens, whatever the model, the prompt and the rounding. Only runaway
-    repetition may end one of more than 64 tokens, where min_tokens does not forbid it.
+    All other tokens, among them end tokens and parts of a character, always score 0, which is less than the
+    likeliest twenty. So, greedy or with the default top_k, an answer has one piece of text for each of its
+    max_tokens tokens, whatever the model, the prompt and the rounding. Only runaway repetition may end one of
+    more than 64 tokens early, unless min_tokens forbids it.
     """
     tokenizer = tiny_tokenizer()
     with torch.no_grad():
@@ -89,7 +89,7 @@ def talkative(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
 
 
 def save_tiny(folder: Path, seed: int = SEED, **changes: object) -> Path:
-    """Writes a talkative base model as the hub serves one: config, shards of safetensors, tokenizer."""
+    """Writes a talkative base model as on a hub: config, safetensors shards, tokenizer; returns `folder`."""
     talkative(tiny_model(seed, **changes)).save_pretrained(folder, max_shard_size="100KB")
     tiny_tokenizer().save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Visitors of the page of deploy/space, who ask as the page itself does, and callers of its parts."""
+"""Visitors of the page of deploy/space, who ask as the page itself does."""
 
 import json
 import secrets
@@ -9,7 +9,7 @@ import httpx2
 
 
 class Visitor:
-    """Joins the queue and reads the events."""
+    """A visitor, who joins Gradio's queue and reads its events."""
 
     def __init__(self, url: str, session: str = "") -> None:
         self.client = httpx2.Client(base_url=url, trust_env=False, timeout=600, verify=False)
@@ -29,7 +29,7 @@ class Visitor:
                     yield json.loads(line[6:])
 
     def follow(self, **inputs: Any) -> Generator[tuple[str, Any], None, None]:
-        """What comes, as ("text", all of it), ("log", title), ("error", message), ("end", text)."""
+        """Yields ("text", all text so far), ("log", title), ("error", message) and ("end", text)."""
         self.join(**inputs)
         for message in self.messages():
             if message["msg"] == "log":
@@ -42,11 +42,11 @@ class Visitor:
                 return
 
     def answer(self, **inputs: Any) -> tuple[str, Any]:
-        """The last of what comes."""
+        """The last event: ("end", text) or ("error", message)."""
         return list(self.follow(**inputs))[-1]
 
     def begin(self, **inputs: Any) -> Generator[tuple[str, Any], None, None]:
-        """What comes after the first text."""
+        """The events after the first text."""
         answer = self.follow(**inputs)
         while next(answer)[0] != "text":
             pass
@@ -54,6 +54,6 @@ class Visitor:
 
 
 def direct(url: str, inputs: dict[str, Any]) -> str:
-    """What the Cog server itself answers."""
+    """The answer of the Cog server at `url` itself."""
     with httpx2.Client(base_url=url, trust_env=False, timeout=600) as client:
         return "".join(client.post("/predictions", json={"input": inputs}).json()["output"])

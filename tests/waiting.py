@@ -1,4 +1,4 @@
-"""Waiting for what happens elsewhere: as long as a busy machine needs, and no longer than it takes."""
+"""Waiting for events elsewhere: long enough for a busy machine, and no longer than they take."""
 
 import time
 from collections.abc import Callable
@@ -8,19 +8,19 @@ import httpx
 
 
 def until(true: Callable[[], object], patience: float = 120.0, log: Path | None = None) -> None:
-    """Returns once something is true; fails after `patience` seconds, with the end of a server's log."""
+    """Returns once `true()` is; fails after `patience` seconds, with the end of the log."""
     deadline = time.monotonic() + patience
     while not true():
-        # In one line, since pytest's summary shows no more.
+        # On one line, since pytest's summary shows only one.
         assert time.monotonic() < deadline, f"not yet true; {log and log.read_text()[-2000:]!r}"
         time.sleep(0.05)
 
 
 def accepted(send: Callable[[], httpx.Response]) -> httpx.Response:
-    """The reply to a request, put again while Cog's server says that it is full, for two minutes.
+    """The reply to a request, repeated for two minutes while Cog's server says that it is full.
 
     coglet 0.23.1 says so to one of two that come at once, however many places are free: its pool's
-    `try_acquire` tries a lock and does not wait for it. Delete this when it does.
+    `try_acquire` tries a lock and does not wait for it. Delete this when it waits.
     """
     deadline = time.monotonic() + 120
     while (reply := send()).status_code == 409 and time.monotonic() < deadline:
@@ -29,12 +29,12 @@ def accepted(send: Callable[[], httpx.Response]) -> httpx.Response:
 
 
 def logged(log: Path, name: str, message: str = "") -> int:
-    """How many lines of a server's log, which names predictions at the level `info`, say so of this one."""
+    """Number of lines with this prediction and `message` in a log; at level `info` it names predictions."""
     return sum(name in line and message in line for line in log.read_text().splitlines())
 
 
 def running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -42,7 +42,7 @@ def running(pid: int) -> bool:
 
 
 def started_with(folder: Path) -> list[int]:
-    """Processes whose environment names `folder`, and that still run."""
+    """Ids of running processes whose environment names `folder`."""
     pids = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:

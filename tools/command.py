@@ -1,4 +1,4 @@
-"""How every command of `scripts/` runs: its options, what ends it, and what a person sees of an error."""
+"""What every command of `scripts/` shares: its command line, its exit code, and how errors are shown."""
 
 import argparse
 import signal
@@ -10,7 +10,7 @@ from snb.errors import SNBError
 
 
 class Fault(Exception):
-    """What a person can act on; its text is all that is shown."""
+    """A fault that a person can act on; its text is all that is shown."""
 
 
 ERRORS = (Fault, SNBError, OSError, ModuleNotFoundError, subprocess.CalledProcessError)
@@ -18,31 +18,31 @@ ERRORS = (Fault, SNBError, OSError, ModuleNotFoundError, subprocess.CalledProces
 
 
 WIDTH = 300
-"""Characters that are shown of what others say: of a broken server it can be a whole page."""
+"""Characters shown of a text from elsewhere: a broken server may send a whole page."""
 
 
 def say(line: str) -> None:
-    """Progress, on stderr: stdout is for what a command is asked for."""
+    """Prints progress to stderr: stdout is for the command's result."""
     print(line, file=sys.stderr, flush=True)
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
-    """A command line, whose help shows the module's own text as it is laid out."""
+    """A parser whose help shows `description`, usually the module's docstring, with its line breaks."""
     raw = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(description=description, formatter_class=raw)
 
 
 def plain(text: str, width: int = WIDTH) -> str:
-    """A text of somebody else's on one line, of limited length, and harmless to a terminal."""
+    """A text from elsewhere as one line of at most `width` characters, without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= width else f"{line[:width]}…"
 
 
 def run(module: str) -> int:
-    """Runs `main()` of a module; its exit code, which is 130 after Ctrl-C or `kill`."""
+    """Runs `main()` of a module and returns its exit code; 130 after Ctrl-C or `kill`, 1 after an error."""
     try:
-        main = import_module(module).main  # which takes seconds, and leaves nothing to tidy
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+        main = import_module(module).main  # takes seconds, and leaves nothing to clean up
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         code: int = main()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What this machine has: a card, packages, programs, a network; standard library only: it runs first."""
+"""What this machine has: GPU, packages, programs, network. Standard library only: it runs before installs."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 NOWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Addresses for documentation (RFC 5737 and 3849). Nothing is sent to them."""
+"""Addresses reserved for documentation (RFC 5737 and 3849). Nothing is sent to them."""
 
 
 def has_gpu() -> bool:
@@ -23,7 +23,7 @@ def pins(file: Path) -> list[str]:
 
 
 def installed(name: str) -> str:
-    """The version of a package, whatever extras are wanted of it; empty where it is absent."""
+    """The installed version of a package, named with or without extras; empty if it is absent."""
     try:
         return metadata.version(name.split("[")[0])
     except metadata.PackageNotFoundError:
@@ -31,7 +31,7 @@ def installed(name: str) -> str:
 
 
 def output(*command: str) -> str:
-    """What a program says; nothing where it is absent, fails or is silent."""
+    """What a program prints to stdout; empty if it is absent, fails or takes over 30 s."""
     quiet = {**os.environ, "COG_NO_UPDATE_CHECK": "1"}  # cog would ask its release page first
     try:
         return subprocess.check_output(
@@ -42,7 +42,7 @@ def output(*command: str) -> str:
 
 
 def offline() -> bool:
-    """Whether there is no way out of this machine, by the system's own table of routes."""
+    """Whether the system's routing table has no route out of this machine."""
     return not any(_route(family, address) for family, address in NOWHERE)
 
 

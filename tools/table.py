@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], aligned: bool = True) -> str:
-    """Aligned for a terminal too, unless the cells are too long for that."""
+    """A Markdown table; `aligned` pads the cells to columns, for a terminal."""
     columns = zip(header, *rows, strict=True)
     widths = [max(map(len, column)) if aligned else 0 for column in columns]
     lines = [header, ["-" * (width or 3) for width in widths], *rows]
@@ -14,5 +14,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], aligned: bool = 
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A figure for a reader; what never came is a dash."""
+    """`value` with `digits` decimals; a dash if it is infinite or NaN, as for what never came."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"

@@ -1,4 +1,4 @@
-"""What a Hopper card should reach in bf16 with 32 slots, held against the tables of one report."""
+"""What a Hopper card should reach with 32 slots in bf16 and fp8, held against the tables of one report."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,12 @@ from tools.endpoints.started import OURS
 
 MOST, LEAST = "at most", "at least"
 Bar = tuple[str, float | None, str, float]
-"""(name, measured figure, MOST or LEAST, wanted figure); None of what never came, which is not met."""
+"""(name, measured figure, MOST or LEAST, wanted figure); None for a figure that never came: not met."""
 FUSED = " on the fused path"
 
 
 def bars(tables: Tables) -> Iterator[Row]:
-    """A row for each figure that the report has: what it should be, and whether it is."""
+    """A row for each figure that the report has and a bar asks for; none unless it has steps in bf16."""
     if not rows(tables, "steps", part="bf16"):
         return
     held = (
@@ -47,7 +47,7 @@ def of_the_engine(tables: Tables, part: str, way: str = "") -> Iterator[Bar]:
 
 
 def of_fp8(tables: Tables) -> Iterator[Bar]:
-    """Tokens in process, over those in bf16; by the fused step, without which quantising eats up the gain."""
+    """Tokens/s in process in fp8 over bf16, both by the fused step: without it, quantising costs the gain."""
     rates = {row["rows"]: row["tokens_per_second"] for row in rows(tables, "throughput", part="fused")}
     for row in rows(tables, "throughput", part="fp8"):
         if (count := row["rows"]) in (1, 16) and count in rates:
@@ -63,7 +63,8 @@ def of_the_boot(tables: Tables) -> Iterator[Bar]:
 def of_the_server(
     tables: Tables, part: str, boot: str, way: str = "", alone: float = 100, together: float = 2300
 ) -> Iterator[Bar]:
-    """Tokens over HTTP, by themselves and over those in process of the part `boot`; the wait of a class."""
+    """Tokens/s over HTTP, as they are and over those in process in the part `boot`; the wait of a class.
+    `alone` and `together` are the least tokens/s of one request and of 32 at once."""
     inside = {row["rows"]: row["tokens_per_second"] for row in rows(tables, "throughput", part=boot)}
     for row in rows(tables, "server", part=part, server=OURS, kind="at once"):
         count, rate = row["pupils"], row["tokens_per_second_in_all"]
@@ -78,5 +79,5 @@ def of_the_server(
 
 
 def rows(tables: Tables, table: str, **values: str) -> list[Row]:
-    """Those of a table that have these values."""
+    """The rows of a table that have these values."""
     return [row for row in tables.get(table, ()) if values.items() <= row.items()]

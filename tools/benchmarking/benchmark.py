@@ -1,11 +1,11 @@
-"""Measures answers under load: of a Cog server, of a model on Replicate, or of this package, started here.
+"""Measures answers under load: of a Cog server, a model on Replicate, or this package, started here.
 
-scripts/benchmark https://host                   a server that speaks Cog's HTTP
+scripts/benchmark https://host                   a server that speaks Cog's HTTP API
 scripts/benchmark replicate:owner/name           with REPLICATE_API_TOKEN; also owner/name:version and
                                                  deployments/owner/name
 scripts/benchmark --against vllm                 this package and vLLM, on this machine's weights in fp32
 """
-# guidellm makes load too, but speaks OpenAI's HTTP alone: neither Cog's stream nor Replicate's.
+# guidellm generates load too, but only through OpenAI's API: it reads neither Cog's stream nor Replicate's.
 
 import argparse
 import contextlib
@@ -31,13 +31,13 @@ from tools.serving.server import SetupFailed
 
 CLASS_SECONDS = 1.0
 SHORT = {"max_tokens": 8, "min_tokens": 8}
-"""Of a first answer."""
+"""Length of the first answer, which warms a server."""
 TITLE = "# Benchmark"
 
 
 @dataclass
 class Session:
-    """What has been measured so far; a server that could not be is a fault."""
+    """What has been measured so far; a server that could not be measured is a fault."""
 
     plan: argparse.Namespace
     runs: list[Run] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Session:
     faults: list[report.Row] = field(default_factory=list)
 
     def measure(self, name: str, server: contextlib.AbstractContextManager[Started]) -> None:
-        """Everything of the plan at one server. One that fails is a fault, and the others go on."""
+        """Runs the whole plan at one server. If the server fails, that is recorded as a fault, not raised."""
         try:
             with server as started:
                 self._warm(started)
@@ -68,7 +68,7 @@ class Session:
         return {"figures": rows(self.runs), "start": self.starts, "faults": self.faults}
 
     def _warm(self, started: Started) -> None:
-        """The first answer of a server: what only the first request pays for, and the persona's prefix."""
+        """Asks for a first answer, which pays for what only a first request costs and warms the persona."""
         name = started.endpoint.name
         say(f"{name}: first answer …")
         began = time.monotonic()
@@ -79,8 +79,8 @@ class Session:
             self.starts.append({"server": name, "to_first_text_s": began - started.since + answer.times[0]})
 
     def _visit(self, endpoint: Endpoint) -> None:
-        """Run after run; no two requests are alike, and every server gets the same."""
-        numbers = itertools.count(1)  # the first pupil came before, to warm the server
+        """Every run of the plan. No two requests are alike, and every server gets the same ones."""
+        numbers = itertools.count(1)  # pupil 0 has warmed the server
         kinds = [("at once", level, 0.0) for level in self.plan.concurrency]
         if self.plan.pupils:
             kinds.append(("class", self.plan.pupils, CLASS_SECONDS))
@@ -96,9 +96,9 @@ class Session:
 
 
 def measure_here(session: Session, settings: Mapping[str, str]) -> None:
-    """This package, and what it is to be compared with, one after the other."""
+    """Measures this package, then the server that it is compared with."""
     against = session.plan.against
-    # First: without a network nothing would come of what has been measured by then.
+    # Installed first: without a network this fails, and what had been measured by then would be lost.
     binaries = peers.install(peers.VLLM, *peers.UNWANTED) if against else None
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as log, tempfile.TemporaryDirectory() as merged:
         session.measure(OURS, ours(settings, log))

@@ -1,4 +1,4 @@
-"""On what something was measured: machine and versions; no name of host or user."""
+"""What something was measured on: machine and versions, without the name of a host or user."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from tools.machine import has_gpu, installed, output, pins
 
 
 def machine() -> dict[str, Any]:
-    """Of the client, and of every server that it starts."""
+    """This machine, on which the client runs, and every server that it starts."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -23,13 +23,13 @@ def machine() -> dict[str, Any]:
 
 
 def value(file: str, name: str) -> str:
-    """The first value called `name` in a file of the kernel's; empty where there is none."""
+    """The first value of a `name: value` line in a file of /proc; empty if there is none."""
     lines = Path(file).read_text().splitlines() if Path(file).exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def versions() -> dict[str, str]:
-    """Of this project, of Python, and of every package that is pinned; empty for an absent one."""
+    """Versions of this project, Python, and every package that the image pins; empty for an absent one."""
     names = [pin.partition("==")[0] for pin in pins(ROOT / "requirements.txt")]
     project = output("git", "-C", str(ROOT), "describe", "--always", "--dirty")
     packages = {name: installed(name) for name in names}

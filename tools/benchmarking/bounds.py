@@ -17,14 +17,14 @@ from snb.card import PREFILL_TOKENS, Device, Footprint, float_bytes, quantised, 
 SIZES = {"vocab_size": 152064, "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 48}
 SIZES |= {"num_attention_heads": 40, "num_key_value_heads": 8, "max_position_embeddings": 32768}
 SIZES |= {"tie_word_embeddings": False}
-"""Those of Qwen2.5-14B-Instruct, so that nothing has to be downloaded."""
+"""The configuration of Qwen2.5-14B-Instruct, so that nothing has to be downloaded."""
 QWEN_14B = Qwen2Config(**SIZES)
 UNPACKED = 4
-"""Rows up to which bitsandbytes 0.50 unpacks no nf4 matrix: writes it out in 16 bits and reads that."""
+"""Most rows for which bitsandbytes 0.50 does not unpack nf4, that is, write it out and read it in 16 bits."""
 
 
 class Rates(NamedTuple):
-    """What a GPU does in a second; fp8 is taken to be multiplied twice as fast as 16-bit numbers."""
+    """What a GPU does in a second; fp8 is assumed to be multiplied twice as fast as 16-bit numbers."""
 
     bandwidth: float  # bytes of memory
     half: float  # operations of the tensor cores on dense 16-bit matrices
@@ -50,7 +50,7 @@ _CARDS = (
     Card("H100 SXM", DEVICES["H100 (80 GB)"], Rates(3350e9, 989.5e12)),
 )
 CARDS = {card.name: card for card in _CARDS}
-"""Every card of prices.toml; docs/costs.md has the datasheets. Of A100 and H100 the faster kinds."""
+"""Every card of prices.toml; docs/costs.md links the datasheets. A100 and H100 are the faster kind, SXM."""
 
 
 class Bounds:
@@ -58,26 +58,27 @@ class Bounds:
         self.footprint = Footprint(config)
         with torch.device("meta"):
             matrices = quantised(Qwen2ForCausalLM(config))
-        # Weights: of the layers' matrices; of the output embedding; of the input's, if that is another.
+        # Numbers of weights: of the layers' matrices; of the output embedding; of the input's, if separate.
         self._matrices = sum(matrix.weight.numel() for matrix in matrices)
         self._head = config.vocab_size * config.hidden_size
         self._lookup = 0 if config.tie_word_embeddings else self._head
-        # Operations for a query and a key that meet: score and weighted sum, in all layers and heads.
+        # Operations for each pair of query and key: score and weighted sum, in all layers and heads.
         self._attention = 4 * config.num_hidden_layers * config.hidden_size
 
     def read(self, precision: str, rows: int, length: int, unpacked: bool = False) -> int:
-        """Bytes that a step of `rows` requests moves, each with `length` tokens in the cache."""
+        """Bytes that a step of `rows` requests moves, each with `length` tokens in the cache; if `unpacked`,
+        nf4 matrices are also written out and read in 16 bits."""
         stored = self.footprint.weights(precision) - float_bytes(precision) * self._lookup
         cache = rows * length * self.footprint.cache_per_token(precision)
         return stored + cache + (2 * 2 * self._matrices if unpacked else 0)
 
     def decode(self, rates: Rates, precision: str, rows: int, length: int, unpacked: bool = False) -> float:
-        """Seconds of such a step, which gives each request a token."""
+        """Seconds of such a step, which gives each request one token."""
         read = self.read(precision, rows, length, unpacked)
         return self._seconds(rates, precision, read, rows, rows * length, rows)
 
     def prefill(self, rates: Rates, precision: str, tokens: int) -> float:
-        """Seconds to read a prompt of `tokens` tokens."""
+        """Seconds to process a prompt of `tokens` tokens."""
         read = ceil(tokens / PREFILL_TOKENS) * self.read(precision, 0, 0)
         pairs = tokens * (tokens + 1) // 2
         return self._seconds(rates, precision, read, tokens, pairs, 1)
@@ -85,13 +86,14 @@ class Bounds:
     def _seconds(
         self, rates: Rates, precision: str, read: int, tokens: int, pairs: int, scored: int
     ) -> float:
-        """The longer of memory and tensor cores: matrices, pairs of query and key, tokens that are scored."""
+        """Seconds of memory or tensor cores, whichever take longer: for `read` bytes; for `tokens` in the
+        layers' matrices, `pairs` of query and key, and `scored` tokens in the output embedding."""
         matrices = 2 * tokens * self._matrices / (2 if precision == "fp8" else 1)
         flops: float = matrices + pairs * self._attention + 2 * scored * self._head
         return max(read / rates.bandwidth, flops / rates.half)
 
     def answers(self, rates: Rates, precision: str, prompt: int, tokens: int, rows: int) -> float:
-        """Seconds from `rows` equal requests at once to the last one's end; prompts are read whole."""
+        """Seconds from `rows` equal requests at once to the end of the last; prompts are processed whole."""
         unpacked = precision == "nf4" and rows > UNPACKED
         step = self.decode(rates, precision, rows, prompt + tokens // 2, unpacked)
         return rows * self.prefill(rates, precision, prompt) + tokens * step

@@ -1,4 +1,4 @@
-"""Pupils who ask at the same time, and when each piece of each answer came."""
+"""Pupils who ask at the same time, and when each piece of each answer arrived."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from typing import Any
 from tools.endpoints.endpoint import Busy, Endpoint, Failed, Piece, patiently
 
 AGAIN = 0.05
-"""Seconds between two tries at a full server, of a whole class: more would take its cores."""
+"""Seconds of pause, times the number of pupils, between tries at a full server: less would load its cores."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Answer:
 
     @property
     def tokens(self) -> int:
-        """Of the whole answer: what the server says, else what it was asked for."""
+        """Tokens of the whole answer: as the server reports, else as many as were asked for."""
         return self.wanted if self.reported is None else self.reported
 
     @property
     def last(self) -> float:
-        """The last text, or the failure."""
+        """When the last text came, or the failure."""
         return self.ended if self.failure else self.times[-1]
 
 
@@ -39,13 +39,13 @@ class Run:
     server: str
     workload: str
     kind: str
-    """`at once`, or `class`: spread over a second."""
+    """`at once`, or `class`: pupils ask spread over a second."""
     pupils: int
     answers: list[Answer]
 
 
 def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: float = 0.0) -> list[Answer]:
-    """Asks all of them, spread evenly over `within` seconds, and returns when all have ended."""
+    """Sends all requests, spread evenly over `within` seconds; returns their answers when all have ended."""
     answers: dict[int, Answer] = {}
     begin = time.monotonic()
 
@@ -57,7 +57,7 @@ def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: fl
         asking = patiently(endpoint, requests[number], AGAIN * len(requests))
         answers[number] = listen(asking, requests[number]["max_tokens"], clock)
 
-    # Daemons, so that Ctrl-C need not wait for answers.
+    # Daemon threads, so that Ctrl-C does not wait for answers.
     threads = [threading.Thread(target=pupil, args=(n,), daemon=True) for n in range(len(requests))]
     for thread in threads:
         thread.start()
@@ -67,7 +67,7 @@ def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: fl
 
 
 def listen(pieces: Iterator[Piece], wanted: int, clock: Callable[[], float]) -> Answer:
-    """One answer. Waiting until the server takes the question counts, as it does for a pupil."""
+    """Reads one answer. Its times include the wait for a full server, as they do for a pupil."""
     asked, times, reported, failure = clock(), list[float](), None, ""
     try:
         for piece in pieces:

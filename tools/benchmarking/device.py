@@ -1,4 +1,4 @@
-"""The rates that a device reaches; as a program, given GiB, holds all of a card but so much."""
+"""The rates that a device reaches. Run as a program, holds all of a card's memory but the given GiB."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ SIZES = {"cuda": (2**28, 8192), "cpu": (2**28, 1024)}
 
 
 def rates(kind: str, dtype: torch.dtype) -> Rates:
-    """What the device reaches: of a copy, read and written, and of a product in `dtype`."""
+    """Measures the device: bytes/s of a copy, reads and writes counted, and operations/s of a product."""
     size, width = SIZES[kind]
     source = torch.ones(size, dtype=torch.uint8, device=kind)
     target = torch.empty_like(source)
@@ -25,7 +25,7 @@ def rates(kind: str, dtype: torch.dtype) -> Rates:
 
 
 def seconds(kind: str, work: Callable[[], object], tries: int) -> list[float]:
-    """What each of some tries took, after one that is not counted."""
+    """Seconds of each of `tries` runs of `work`, after one that is not counted."""
     taken = []
     for _ in range(tries + 1):
         began = time.perf_counter()
@@ -37,7 +37,7 @@ def seconds(kind: str, work: Callable[[], object], tries: int) -> list[float]:
 
 
 def hold(gib: float) -> None:
-    """Leaves `gib` GiB free on the card until stdin closes, as it does with whoever started this."""
+    """Leaves `gib` GiB free on the card until stdin closes, at the latest when the parent process ends."""
     spare = torch.cuda.mem_get_info()[0] - int(gib * GIB)
     held = torch.empty(spare, dtype=torch.uint8, device="cuda")
     print("held", held.nbytes, flush=True)

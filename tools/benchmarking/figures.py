@@ -1,6 +1,6 @@
 """Figures of a run: waits, their percentiles, and the rate.
 
-A request that failed stays in: it never got its first text (infinite), and its tokens count for nothing.
+A failed request counts: its wait for the first text is infinite, and its tokens are none.
 """
 
 import math
@@ -12,7 +12,7 @@ from tools.benchmarking.report import Row
 
 
 def figures(answers: Sequence[Answer]) -> dict[str, float]:
-    """What a run shows; infinite where there was nothing to time."""
+    """The figures of one run, by name; infinite where there was nothing to time."""
     whole = [answer for answer in answers if not answer.failure]
     waits = [math.inf if a.failure else a.times[0] - a.asked for a in answers]
     return {
@@ -21,7 +21,7 @@ def figures(answers: Sequence[Answer]) -> dict[str, float]:
         "last_first_text_s": max(math.inf if a.failure else a.times[0] for a in answers),
         "tokens_per_second_in_all": sum(a.tokens for a in whole) / max(a.last for a in answers),
         "failed": len(answers) - len(whole),
-        "other_length": sum(a.reported != a.wanted for a in whole),  # than was asked for, or not told
+        "other_length": sum(a.reported != a.wanted for a in whole),  # or length not reported
     }
 
 
@@ -32,7 +32,7 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 def rows(runs: Iterable[Run]) -> list[Row]:
-    """A row for each server and what it was asked: medians over runs that are alike, and counts added up."""
+    """A row for each server, workload, kind and number of pupils: medians over its runs, sums of counts."""
     groups: dict[tuple[str, str, str, int], list[dict[str, float]]] = {}
     for run in runs:
         asked = run.server, run.workload, run.kind, run.pupils

@@ -1,16 +1,15 @@
 """Measures on an NVIDIA machine what a CPU cannot show, and writes one report to send back.
 
 scripts/gpu-report                           the model that the settings name; what is absent is downloaded
-scripts/gpu-report --random --minutes 9      random weights of the true shape: no hub, and ten minutes will do
-scripts/gpu-report --cpu --random            every part on a CPU, with a tiny shape
+scripts/gpu-report --random --minutes 9      random weights of the true shape: no hub, in under ten minutes
+scripts/gpu-report --cpu --random            the parts that a CPU can run, with a tiny shape
 
-AS_IS=1 in front takes the packages of this Python, where the pinned ones cannot be installed. In order of
-worth: boots in bf16, by the fused step and in nf4, every slot filled to its end, memory, steps, prefill,
-tokens in process, seeds alone and in company, plain generate and rounding; the card made as small as a T4 and
-as one of 24 GB; the GPU tests; the server; boots in fp8, int8 and prepared nf4; the server again by the fused
-step, in bf16 and in fp8, for which nine minutes are too few. A part that fails, hangs or
-does not fit is recorded with its reason. After every table report.json and report.md are rewritten; they name
-no host, user, folder or token.
+AS_IS=1 in front takes the packages of this Python, where the pinned ones cannot be installed. Parts, most
+important first: boots in bf16, by the fused step and in nf4, with full slots, memory, steps, prefill, tokens
+in process, seeds alone and in company, plain generate and rounding; the card made as small as a T4 and as one
+of 24 GB; the GPU tests; the server; boots in fp8, int8 and prepared nf4; the server again by the fused step,
+in bf16 and fp8, for which nine minutes are too few. A part that fails, hangs or does not fit is recorded with
+its reason. report.json and report.md are rewritten after every table; they name no host, user, folder, token.
 """
 
 import argparse
@@ -42,36 +41,36 @@ from tools.serving import local
 
 SCRIPTS, MEMORY = ROOT / "scripts", Path("/dev/shm")
 ROOM = 45 * 10**9
-"""Bytes of the 14B, its adapter and prepared nf4."""
+"""Bytes of the 14B, its adapter and prepared nf4 together."""
 SLOWER, COLD = 2, 30.0
-"""Where there is a deadline, a part may take so many times as long as expected, and so many seconds more."""
+"""With a deadline, a part may take SLOWER times its expected time and COLD seconds more."""
 FULL = ("full", "memory")
 TABLES = (*FULL, "speed", "steps", "prefill", "throughput", "company", "generate", "rounding")
 
 
 @dataclass(frozen=True)
 class Task:
-    """A part: a boot where tables are measured, or the method of `Inspection` that its first word names."""
+    """A part: a boot in which `tables` are measured, or the method of `Inspection` its first word names."""
 
     name: str
-    seconds: float  # how long it takes
+    seconds: float  # how long it is expected to take
     precision: str = "auto"
     count: int = 1  # slots of a boot, pupils at a server
     tables: tuple[str, ...] = ()  # methods of `measures.Measures`
     path: str = ""  # SNB_PATH; by default that of the environment
-    free: float = 0.0  # GiB that are left free on the card; 0 takes it as it is
+    free: float = 0.0  # GiB to leave free on the card; 0 takes it as it is
     prepared: bool = False  # whether the weights are prepared first
 
     @property
     def settings(self) -> dict[str, str]:
-        """Of the boot."""
+        """Environment variables of the boot."""
         path = {"SNB_PATH": self.path} if self.path else {}
         return {"SNB_PRECISION": self.precision, "SNB_SLOTS": str(self.count), **path}
 
 
-# Seconds are computed from what an H200 showed on 2026-11-26: 30 to make the weights, 16 to 22 from a
-# process's start to a boot that is ready, 34 to the first text over HTTP, 28 to prepare nf4, 0.05 a chunk of
-# a prompt, and 2.3 an answer of plain generate.
+# Seconds are computed from what was measured on an H200 on 2026-11-26: 30 to make the weights, 16 to 22 from
+# process start to ready, 34 to the first text over HTTP, 28 to prepare nf4, 0.05 per chunk of a prompt, and
+# 2.3 per answer of plain generate.
 GPU = (
     Task("weights", 35),
     Task("bf16", 75, "bf16", 32, TABLES),
@@ -84,7 +83,7 @@ GPU = (
     Task("fp8", 40, "fp8", 32, ("memory", "steps", "throughput"), path="fused"),
     Task("int8", 28, "int8", 16, ("steps",)),
     Task("prepared", 45, "nf4", 4, FULL, prepared=True),
-    # From here on more than nine minutes.
+    # From here on it takes more than nine minutes.
     Task("server fused", 65, "bf16", 32, path="fused"),
     Task("server fp8", 65, "fp8", 32, path="fused"),
 )
@@ -100,33 +99,33 @@ PARTS = tuple(dict.fromkeys(task.name for task in (*GPU, *CPU)))
 
 @dataclass
 class Inspection:
-    """One machine, part by part; both files are written anew whenever there is more."""
+    """Measures one machine, part by part; rewrites both files of the report whenever there is more."""
 
     output: Path
     command: str
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Of every program."""
+    """Environment variables of every program."""
     scratch: Path = Path()
-    """For what is made on the way; prepared weights are large."""
+    """Folder for intermediate files; prepared weights are large."""
     random: Sequence[str] = ()
-    """Arguments of random_weights.py; none takes the weights that the settings name."""
+    """Arguments of random_weights.py; empty takes the weights that the settings name."""
     deadline: float = math.inf
-    """Monotonic seconds."""
+    """In monotonic seconds."""
     failures: dict[str, str] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=lambda: {"machine": [machine()], "parts": []})
 
     def run(self, tasks: Sequence[Task]) -> None:
-        """Every task in its order."""
+        """Runs every task, in order."""
         for task in tasks:
             work = self._boot if task.tables else getattr(self, f"_{task.name.split()[0]}")
             self.part(task.name, task.seconds, partial(work, task))
 
     def part(self, name: str, expected: float, work: Callable[[float], Iterable[Tables]]) -> None:
-        """Adds the rows of `work(until)` as they come; left out where there is less time than `expected`.
+        """Adds the rows of `work(until)` as they come; leaves it out if there is less time than `expected`.
 
         Args:
-            expected: seconds.
-            work: ends by `until`, in monotonic seconds; raises Failed, OSError or ValueError.
+            expected: seconds that it takes.
+            work: ends by `until`, in monotonic seconds; may raise Failed, OSError or ValueError.
         """
         say(f"{name} …")
         began = time.monotonic()
@@ -161,7 +160,7 @@ class Inspection:
         if self.random:
             command = ["-m", "tools.benchmarking.random_weights", *self.random]
             yield from map(json.loads, lines(command, self.settings, until))
-        else:  # a download takes the time that there is
+        else:  # a download may take all the time that is left
             list(lines([SCRIPTS / "download-weights"], self.settings, self.deadline))
 
     def _boot(self, task: Task, until: float) -> Iterator[Tables]:
@@ -175,7 +174,7 @@ class Inspection:
             yield from map(json.loads, lines(command, settings, until))
 
     def _tests(self, _: Task, until: float) -> Iterator[Tables]:
-        """pytest's own line on each test that needs a GPU, and on each that failed."""
+        """pytest's own lines on the tests that need a GPU. Raises Failed with those that failed."""
         options = ["-v", "-m", "gpu", "-p", "no:cacheprovider", str(ROOT / "tests" / "test_gpu.py")]
         settings, failed = {**self.settings, "COLUMNS": "200"}, []
         for line in lines(["-u", "-m", "pytest", *options], settings, until, codes=(0, 1)):
@@ -186,7 +185,7 @@ class Inspection:
             raise Failed("; ".join(failed))
 
     def _server(self, task: Task, until: float) -> Iterator[Tables]:
-        """The package behind the real server, one run of each level."""
+        """This package behind the real server, one run of each number of requests at once."""
         levels = [str(level) for level in dict.fromkeys((1, max(1, task.count // 2), task.count))]
         options = ["--rounds", "1", "--class", str(min(30, task.count)), "--output", str(self.scratch)]
         options += ["--concurrency", *levels]
@@ -200,7 +199,7 @@ class Inspection:
 
 @contextmanager
 def ballast(gib: float) -> Iterator[None]:
-    """Leaves `gib` GiB free on the card. Raises Failed where less is free already."""
+    """Leaves `gib` GiB free on the card while the block runs. Raises Failed if less is free already."""
     command = [sys.executable, "-m", "tools.benchmarking.device", str(gib)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         if holder.stdout and not holder.stdout.readline():
@@ -222,7 +221,7 @@ def arguments() -> argparse.Namespace:
 
 
 def chosen_settings(options: argparse.Namespace, scratch: Path) -> dict[str, str]:
-    """Of every program. Every precision is measured, so base and adapter are merged at each boot."""
+    """Environment variables of every program. Base and adapter are merged at each boot, in each precision."""
     settings = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     if options.random:
         settings |= {"SNB_BASE_MODEL": str(scratch / "base"), "SNB_ADAPTER": str(scratch / "adapter")}

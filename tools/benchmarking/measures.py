@@ -1,6 +1,7 @@
-"""One boot, and what is measured in it: `BEGAN TABLE…` as arguments; writes JSON, a table a line.
+"""One boot and what is measured in it. Arguments: `BEGAN TABLE…`; prints each table as a line of JSON.
 
-BEGAN is the time at which this process was started; tables are methods of `Measures`. Times are medians.
+BEGAN is when this process was started, in seconds since the epoch; tables are methods of `Measures`. Times of
+steps and prefill are medians.
 """
 
 import dataclasses
@@ -35,15 +36,15 @@ from tools.benchmarking.device import rates, seconds
 from tools.benchmarking.report import Row
 
 COLUMNS = 768
-"""Of the cache that a measured decode step reads."""
+"""Columns of the cache that a measured decode step reads."""
 FORCED = 32
 """Tokens at the end of a prompt that are decoded one by one, to compare scores."""
 LAST = 32
-"""Tokens that fill a slot to the end of its context."""
+"""New tokens with which a slot is filled to the end of its context."""
 
 
 class Measures:
-    """Every public method is a table. Nobody else asks the service."""
+    """Each public method yields the rows of a table. Nobody else uses the service meanwhile."""
 
     def __init__(self, service: Service) -> None:
         self.service, self.engine = service, service._engine
@@ -55,7 +56,7 @@ class Measures:
 
     @cached_property
     def rates(self) -> Rates:
-        """Measured only for tables that need it, since a full card has no room for it."""
+        """Measured only if a table needs it, since a full card has no room for the measurement."""
         return rates(self.kind, self.model.model.dtype)
 
     def speed(self) -> Iterator[Row]:
@@ -64,7 +65,7 @@ class Measures:
         yield {"copy_gb_per_second": copied / 1e9, "product_tflops": multiplied / 1e12}
 
     def memory(self) -> Iterator[Row]:
-        """GiB: computed for these slots; the peaks of torch and of the host; what is in use on the card."""
+        """GiB: computed for these slots; peaks of torch and of the host; in use on the card."""
         need = Footprint(self.model.model.config).need(self.precision, self.slots, self.context)
         sizes = {"weights": need.weights, "cache": need.cache, "margin": need.margin, "computed": need.total}
         if self.kind == "cuda":
@@ -75,8 +76,8 @@ class Measures:
         yield {f"{name}_gib": size / GIB for name, size in sizes.items()}
 
     def steps(self) -> Iterator[Row]:
-        """Milliseconds of a decode step by the path of the boot, and kernel by kernel; of its matrix products
-        alone; of its bytes at the rate of a copy; the path over its products and its cache's bytes."""
+        """Milliseconds of a decode step by the boot's path and kernel by kernel; of its matrix products
+        alone; of its bytes at the rate of a copy; and the path's ratio to products and cache bytes."""
         for rows in doublings(1, self.slots):
             own, eager = (self._step(step, rows) for step in (self.engine.step, self.model.step))
             products = self._milliseconds(self._products(rows))
@@ -91,22 +92,22 @@ class Measures:
             }
 
     def _step(self, step: Step, rows: int) -> float:
-        """Milliseconds of one that reads `columns` of the cache."""
+        """Milliseconds of a step that reads `self.columns` columns of the cache."""
         return self._milliseconds(step, *self._inputs(rows))
 
     def _inputs(self, rows: int) -> tuple[Tensor, Tensor, int]:
-        """Of a step, for the first rows."""
+        """Inputs of a step, for the first `rows` rows."""
         for row in range(rows):
             self.model.cache.start(row, None)  # a prefix may be longer than `columns`
         ids = self._tensor([[100]] * rows)
         return ids, torch.full_like(ids, self.columns - 1), self.columns
 
     def _read(self, rows: int, columns: int) -> float:
-        """Milliseconds for the bytes of a step, at the bandwidth measured here."""
+        """Milliseconds that the bytes of a step take at the bandwidth measured here."""
         return 1e3 * self.bounds.read(self.precision, rows, columns) / self.rates.bandwidth
 
     def _products(self, rows: int) -> Callable[[], object]:
-        """Every matrix product of a step and nothing else; on a card as one graph."""
+        """Runs every matrix product of a step and nothing else; on a GPU as one CUDA graph."""
         config, like = self.model.model.config, {"device": self.kind, "dtype": self.model.model.dtype}
         states = torch.zeros(rows, 1, config.hidden_size, **like)
         between = torch.zeros(rows, 1, config.intermediate_size, **like)
@@ -129,15 +130,15 @@ class Measures:
         return graph.replay
 
     def prefill(self) -> Iterator[Row]:
-        """New tokens of one prompt, read at once; and the least time for them at the rates measured here."""
+        """Milliseconds to process the tokens of one prompt, and their bound at the rates measured here."""
         for tokens in (size for size in (64, 256, PREFILL_TOKENS) if size < self.context):
             own = self._milliseconds(self.model.prefill, [0], [[100] * tokens], [0], self.engine.prefill_pass)
             bound = 1e3 * self.bounds.prefill(self.rates, self.precision, tokens)
             yield {"tokens": tokens, "measured_ms": own, "bound_ms": bound}
 
     def throughput(self) -> Iterator[Row]:
-        """What `benchmark --workload chat` asks, without a server: tokens a second over all the time, and
-        from the last first token on; these also over rows ÷ step."""
+        """The questions of `benchmark --workload chat`, without a server: tokens/s over the whole time, and
+        from the last first token on; the latter also as a share of rows ÷ step."""
         for rows in sorted({1, max(1, self.slots // 2), self.slots}):
             began = time.monotonic()
             asked = self._asked(rows)
@@ -157,7 +158,8 @@ class Measures:
             }
 
     def company(self) -> Iterator[Row]:
-        """What a seed gives in company as alone: tokens before the first other one; scores of one step."""
+        """Whether a seed gives the same in company as alone: equal tokens up to the first that differs; and
+        whether the scores of one step are equal."""
         [alone] = self._asked(1)
         list(alone)
         for rows in sorted({max(1, self.slots // 2), self.slots} - {1}):
@@ -171,11 +173,11 @@ class Measures:
             yield {"rows": rows, "tokens": len(alone.tokens), "same_tokens": parted, "same_scores": same}
 
     def _asked(self, number: int) -> list[Generation]:
-        """The first questions of the workload, each with its own seed."""
+        """Asks the first `number` questions of the workload, each with its own seed."""
         return [self.engine.generate(*self._question(one), one) for one in range(number)]
 
     def generate(self) -> Iterator[Row]:
-        """Plain `generate` on the first of these questions: tokens a second over all the time."""
+        """Plain `generate` on the first of these questions: tokens/s over the whole time."""
         ids, sampling = self._question(0)
         whole, count = self._tensor([ids]), sampling.max_tokens
         options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": True, **workload.SAMPLING}
@@ -191,7 +193,7 @@ class Measures:
 
     @torch.inference_mode()
     def rounding(self) -> Iterator[Row]:
-        """Divergence from fp32 in nats at the last tokens of a prompt: of a plain pass, and of the engine."""
+        """Divergence from fp32 in nats at the last tokens of a prompt: of a plain pass and of the engine."""
         for name in names():
             ids = self._prompt(name)
             whole = self._tensor([ids])
@@ -204,7 +206,7 @@ class Measures:
             yield row
 
     def _forced(self, ids: list[int]) -> Tensor:
-        """The engine's scores after each of the last tokens: the prompt in its chunks, then step by step."""
+        """The engine's scores after each of the last tokens: the prompt in chunks, these step by step."""
         body = len(ids) - FORCED
         for start in range(0, body, PREFILL_TOKENS):
             chunk = ids[start : min(body, start + PREFILL_TOKENS)]
@@ -214,7 +216,7 @@ class Measures:
         return torch.stack([read[0], *steps])
 
     def full(self) -> Iterator[Row]:
-        """Every slot to the end of its context."""
+        """Fills every slot to the end of its context: how many were filled, and in how many seconds."""
         prompt = list(itertools.islice(itertools.cycle(self._prompt("spinoza")), self.context - LAST))
         sampling = Sampling(max_tokens=2 * LAST, min_tokens=2 * LAST)
         began = time.monotonic()
@@ -233,17 +235,17 @@ class Measures:
         return torch.tensor(ids, device=self.model.model.device)
 
     def _milliseconds(self, work: Callable[..., object], *given: Any) -> float:
-        """The median."""
+        """Median milliseconds of `work(*given)` over 20 tries."""
         return 1e3 * statistics.median(seconds(self.kind, lambda: work(*given), tries=20))
 
 
 def write(name: str, *rows: Row) -> None:
-    """One table."""
+    """Prints one table, as a line of JSON."""
     print(json.dumps({name: rows}), flush=True)
 
 
 def boot(began: float) -> Service:
-    """A service; writes what it took, and what its self-test measured."""
+    """Boots a service; prints how long that took, and what its self-test measured."""
     imported = time.time() - began
     settings = Settings.from_environment()
     service = Service(settings)
@@ -258,13 +260,13 @@ def boot(began: float) -> Service:
 
 
 def main(began: float, *tables: str) -> int:
-    """1 if a table failed; one that the card has no room for leaves the others alone."""
+    """Prints each table; returns 1 if one failed, as for lack of memory, which does not stop the rest."""
     measures, failed = Measures(boot(began)), 0
     for name in tables:
         rows: list[Row] = []
         try:
             rows.extend(getattr(measures, name)())
-        except Exception as error:  # whatever torch or the card makes of it
+        except Exception as error:  # torch and the driver raise many kinds
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             failed = 1
         write(name, *rows)

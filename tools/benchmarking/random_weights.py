@@ -1,7 +1,7 @@
-"""Weights of the true shape with random values, for a machine without a hub: a base, and a LoRA on it.
+"""Random weights of the true shape, for a machine without a hub: a base and a LoRA on it.
 
-They say nothing about language; shapes, memory, times and rounding are real. The base has the shape of
-Qwen2.5-14B-Instruct, 29.5 GB, and the adapter rank 16 on all projections. A program, `FOLDER [--small]`.
+They know no language, but shapes, memory, times and rounding are real. The base has the shape of
+Qwen2.5-14B-Instruct, 29.5 GB, and the adapter rank 16 on all projections. Run with `FOLDER [--small]`.
 """
 
 import json
@@ -24,22 +24,22 @@ from snb.weights.checkpoint import INDEX
 from tools.benchmarking.bounds import SIZES
 
 SHARD, WRITERS = 72, 4
-"""Tensors of a file, six layers, and files that are written at once: 5 GB in memory for each."""
+"""Tensors per file, those of six layers; and files written at once, each 5 GB in memory."""
 RANK = 16
 TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 RESERVED = 421
 """Rows of Qwen's embedding from the first of TOKENS on."""
 LEARNT = 1000
-"""Tokens that the tokenizer learns from the personas; the rest of its vocabulary is filler. So they have
-about as many tokens as the real one finds."""
+"""Tokens that the tokenizer learns from the personas, which gives them about as many tokens as the real
+tokenizer does; the rest of the vocabulary is filler."""
 SMALL = {"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4, "num_key_value_heads": 2}
 SMALL |= {"num_hidden_layers": 2, "vocab_size": LEARNT + RESERVED}
-"""Sizes that a CPU runs at once."""
+"""Sizes that a CPU runs in no time."""
 Shapes = Mapping[str, torch.Size]
 
 
 def configuration(changes: Mapping[str, int]) -> Qwen2Config:
-    """Of Qwen2.5-14B-Instruct, with some of SIZES changed."""
+    """The configuration of Qwen2.5-14B-Instruct, with `changes` to SIZES."""
     sizes: dict[str, Any] = {**SIZES, **changes, "architectures": ["Qwen2ForCausalLM"], "dtype": "bfloat16"}
     end = sizes["vocab_size"] - RESERVED
     ends = {"bos_token_id": end, "pad_token_id": end, "eos_token_id": [end + 2, end]}
@@ -47,7 +47,7 @@ def configuration(changes: Mapping[str, int]) -> Qwen2Config:
 
 
 def make(folder: Path, config: Qwen2Config) -> None:
-    """Writes `base` and `adapter` below `folder`. Raises OSError where the disk is too small."""
+    """Writes `base` and `adapter` below `folder`. Raises OSError if the disk is too small."""
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in Qwen2ForCausalLM(config).named_parameters()}
     needed, free = 2 * sum(shape.numel() for shape in shapes.values()), shutil.disk_usage(folder).free
@@ -64,7 +64,7 @@ def make(folder: Path, config: Qwen2Config) -> None:
 
 
 def write_tokenizer(base: Path, size: int) -> None:
-    """One whose special tokens have Qwen's ids, behind a vocabulary of `size`."""
+    """Writes a tokenizer whose special tokens follow a vocabulary of `size`, and so have Qwen's ids."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -81,9 +81,9 @@ def write_tokenizer(base: Path, size: int) -> None:
 
 
 def write_base(base: Path, shapes: Shapes, residual: float) -> None:
-    """File by file. `residual` is the deviation of what is added to the residual stream."""
+    """Writes the base, file by file. `residual` is the deviation of weights that feed the residual stream."""
     spread = {"bias": 0.1, "o_proj.weight": residual, "down_proj.weight": residual, "lm_head.weight": 0.05}
-    spread |= {"norm.weight": 0.0, "": 0.02}  # the last is of all others
+    spread |= {"norm.weight": 0.0, "": 0.02}  # the last is for all others
     names = list(shapes)
     weight_map = {name: f"model-{at // SHARD:05}.safetensors" for at, name in enumerate(names)}
 
@@ -95,7 +95,7 @@ def write_base(base: Path, shapes: Shapes, residual: float) -> None:
         save_file(tensors, base / weight_map[names[start]], {"format": "pt"})
 
     with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(write, range(0, len(names), SHARD)))  # raises what went wrong
+        list(pool.map(write, range(0, len(names), SHARD)))  # raises what a writer raised
     (base / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
@@ -113,7 +113,7 @@ def write_adapter(folder: Path, shapes: Shapes) -> None:
 
 
 def normal(shape: torch.Size, deviation: float, mean: float = 0.0) -> Tensor:
-    """bf16 on the CPU, made on a GPU where there is one."""
+    """A normally distributed bf16 tensor on the CPU, made on a GPU if there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.empty(shape, dtype=torch.bfloat16, device=device).normal_(mean, deviation).cpu()
 

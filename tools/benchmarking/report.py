@@ -1,4 +1,4 @@
-"""The one form of a report: rows of figures, kept as JSON and shown as tables of Markdown."""
+"""The format of all reports: rows of figures, kept as JSON and shown as Markdown tables."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def write(file: Path, title: str, document: Mapping[str, Any]) -> None:
 
 
 def markdown(title: str, tables: Tables) -> str:
-    """A section for each table that has rows."""
+    """Markdown with a section for each table that has rows."""
     sections = [publishable(title)]
     for name, rows in tables.items():
         sections += [f"## {name.capitalize()}\n\n{show(publishable(rows))}"] if rows else []
@@ -31,21 +31,21 @@ def markdown(title: str, tables: Tables) -> str:
 
 
 def show(rows: Sequence[Row]) -> str:
-    """Rows as a table; one that lacks a column has a dash there."""
+    """Rows as a Markdown table, with a dash where a row lacks a column."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[cell(row.get(name)) for name in columns] for row in rows]
     return table([name.replace("_", " ") for name in columns], cells)
 
 
 def cell(value: Any) -> str:
-    """A figure with four digits, or text."""
+    """A figure with four significant digits, or text; a dash for None."""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     return "–" if value is None else str(value).replace("|", "/").replace("\n", " ")
 
 
 def publishable(document: Any) -> Any:
-    """JSON without names of folders and of this host, without tokens, and with null for what never came."""
+    """The document without names of folders and of this host, without tokens, and with None for inf, NaN."""
     if isinstance(document, Mapping):
         return {name: publishable(value) for name, value in document.items()}
     if isinstance(document, list | tuple):

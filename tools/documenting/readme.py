@@ -14,7 +14,7 @@ from tools.table import table
 
 
 def inputs() -> str:
-    """One row for each input, in order."""
+    """README's table of inputs: one row for each, in order."""
     document = json.loads(schema.write(ROOT).read_text(encoding="utf-8"))["components"]["schemas"]
     rows = []
     for name, field in document["Input"]["properties"].items():
@@ -26,12 +26,12 @@ def inputs() -> str:
 
 
 def bounds(field: dict[str, Any]) -> str:
-    """`1–2048`, for numbers that have both bounds."""
+    """The bounds of a number, as in `1–2048`; empty unless it has both."""
     return f"{field['minimum']}–{field['maximum']}" if {"minimum", "maximum"} <= field.keys() else ""
 
 
 def precisions() -> str:
-    """What `auto` tries, in its order, and what it does not."""
+    """The table of precisions: those that `auto` tries, in its order, then the others."""
     rows = [
         [f"`{one.name}`", taken(one), " / ".join(f"{ms:g}" for ms in one.steps) or "–", one.reason]
         for one in BEST_FIRST
@@ -47,7 +47,7 @@ def taken(one: Precision) -> str:
 
 
 def cards() -> str:
-    """What `auto` takes on each card that is for rent, with the default settings."""
+    """The table of what `auto` takes on each rented card, with the default settings."""
     chosen = [(card, choose(QWEN_14B, Settings(), card)) for card in CARDS]
     rows = [
         [card.name, one.precision, str(one.slots), gib(one.need.total), gib(card.free)]
@@ -60,7 +60,7 @@ PLACES = {"README.md": (inputs,), "docs/settings.md": (precisions, cards)}
 
 
 def filled(text: str, section: Callable[[], str]) -> str:
-    """`text` with a table written anew between its two marks."""
+    """`text` with the table of `section` rewritten between its two marks."""
     name = section.__name__
     before, start, rest = text.partition(f"<!-- {name}: written by scripts/readme -->\n")
     _, end, after = rest.partition(f"<!-- end of {name} -->")

@@ -9,7 +9,7 @@ from tools.endpoints.endpoint import Failed, Http, Piece, end
 
 
 def own_key() -> str:
-    """SNB_API_KEY, or "" for none. Raises Failed: it is set and empty, as a new shell may have it."""
+    """SNB_API_KEY, or "" if it is not set. Raises Failed if it is set but empty, as in a new shell."""
     value = os.environ.get("SNB_API_KEY")
     if value is not None and not value.strip():
         cure = "type . ~/.spinoza.env to read it, or unset SNB_API_KEY if there is none"
@@ -18,7 +18,7 @@ def own_key() -> str:
 
 
 class Cog:
-    """This package at `url`.
+    """A Cog server that runs this package, at `url`.
 
     Args:
         key: sent as `Authorization: Bearer`; SNB_API_KEY unless given.
@@ -32,7 +32,7 @@ class Cog:
         return self.begin(inputs)[0]
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Generator[Piece], Callable[[], object]]:
-        """An answer, which is asked for by its first reader, and what cancels it."""
+        """The pieces of an answer, whose request is sent when the first is read, and what cancels it."""
         path = f"/predictions/{secrets.token_hex(16)}"
         return self._pieces(path, inputs), lambda: self._http.json("POST", f"{path}/cancel")
 
@@ -49,8 +49,8 @@ class Cog:
 
 
 def status(http: Http) -> str:
-    """What the server says of itself, or `DOWN`."""
+    """The status that the server reports, or `DOWN` if it cannot be read."""
     try:
         return str(http.look("/health-check").json()["status"])
-    except Exception:  # whatever it is, the next look may find better
+    except Exception:  # whatever went wrong, the next look may succeed
         return "DOWN"

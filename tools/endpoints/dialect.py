@@ -1,4 +1,4 @@
-"""The same question in the words of different servers."""
+"""Inputs of predict.py as the system and user messages of other servers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,5 +12,5 @@ def system(inputs: Mapping[str, Any]) -> str:
 
 
 def message(inputs: Mapping[str, Any]) -> str:
-    """The user turn, passages included, exactly as this package writes it."""
+    """The user turn, passages included, exactly as this package writes it in its own prompts."""
     return user_text(split_passages(inputs.get("rag_context", "")), inputs["user_message"])

@@ -1,4 +1,4 @@
-"""The small protocol that benchmark and smoke test speak, and HTTP under it."""
+"""The small protocol through which benchmark and smoke test ask any server, and the HTTP under it."""
 
 import contextlib
 import random
@@ -14,13 +14,13 @@ from tools.command import Fault
 from tools.machine import offline
 
 FULL = (409, 429, 503)
-"""Cog's full server, a rate limit, and what proxies and other servers answer when there is no room."""
+"""HTTP statuses of a full Cog server, of a rate limit, and of proxies and other servers without room."""
 SILENCE = 600.0
-"""Seconds; a queue of thirty in front of a slow server keeps the last one waiting for minutes."""
+"""Most seconds without a byte: in a queue of thirty at a slow server the last one waits for minutes."""
 PATIENCE = 1800.0
 """Seconds for which a full server is asked again."""
 LONGEST = 3600.0
-"""Seconds for which a full server can send a caller away: not every number is one that `time.sleep` takes."""
+"""Longest Retry-After that is obeyed, in seconds: `time.sleep` does not take every number."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -28,13 +28,13 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Piece:
     text: str
     tokens: int | None = None
-    """Of the answer up to here, where the server says."""
+    """Tokens of the answer up to here, if the server says."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """The server's own, with the last piece."""
+    """The server's metrics, which come with the last piece."""
 
 
 class Busy(Fault):
-    """The server is full; `seconds` is what it says of when to ask again, up to LONGEST, or 0."""
+    """The server is full; `seconds` is the wait that it asks for, at most LONGEST, or 0 if it names none."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__("the server is full")
@@ -42,11 +42,11 @@ class Busy(Fault):
 
 
 class Failed(Fault):
-    """There will be no answer, or not the rest of it."""
+    """There will be no answer, or no more of it."""
 
 
 class NoNetwork(Failed):
-    """This machine reaches no other."""
+    """This machine has no route to any other."""
 
     def __init__(self) -> None:
         works = "scripts/serve, scripts/drill and scripts/smoke-test http://127.0.0.1:PORT"
@@ -56,7 +56,7 @@ class NoNetwork(Failed):
 
 
 class Refused(Failed):
-    """The server answered with an HTTP `status` that is neither success nor one of FULL; `body` is why."""
+    """The server answered with an HTTP `status` that is neither success nor in FULL; `body` is its reply."""
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(f"HTTP {status}: {body[:200]}")
@@ -76,14 +76,15 @@ class Endpoint(Protocol):
         """One answer, piece by piece. `inputs` have the names of predict.py.
 
         Raises:
-            Busy: before any text.
-            Failed: at any time.
+            Busy: the server is full; only before any text.
+            Failed: there is no answer, or no more of it; at any time.
         """
         ...
 
 
 def patiently(endpoint: Endpoint, inputs: Mapping[str, Any], pause: float) -> Iterator[Piece]:
-    """The pieces of an answer, once the server takes the question. Raises Busy when it never does."""
+    """The pieces of an answer. A full server is asked again, after up to `pause` seconds or as many as it
+    names, for PATIENCE seconds; then raises Busy."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -92,19 +93,19 @@ def patiently(endpoint: Endpoint, inputs: Mapping[str, Any], pause: float) -> It
         except Busy as busy:
             if time.monotonic() > until:
                 raise
-            # Chance keeps those who were refused together from coming back together.
+            # A random pause, so that callers who were refused together do not all come back together.
             time.sleep(max(busy.seconds, random.uniform(0, pause)))
 
 
 class Http:
-    """Requests below one address. Every request has a connection of its own, as every pupil has.
+    """HTTP requests to paths below `base`. Each has a connection of its own, as pupils' requests do.
 
     Args:
-        silence: seconds without a byte after which a request has failed.
+        silence: seconds without a byte after which a request fails.
         key: sent as `Authorization: Bearer`; empty for none.
 
     Raises:
-        Failed: whatever the network or the server makes of a request, in one line; or `base` is none.
+        Failed: a request fails, whatever the reason, told in one line; or `base` is not a URL.
     """
 
     def __init__(self, base: str, silence: float = SILENCE, key: str = "") -> None:
@@ -124,12 +125,12 @@ class Http:
             return response.json()
 
     def look(self, path: str) -> httpx2.Response:
-        """The reply to a GET, whatever its status."""
+        """The response to a GET, whatever its status."""
         with faults():
             return self._client.get(path, headers={"Accept": "application/json"})
 
     def reaches(self, path: str) -> bool:
-        """Whether the server answers there, and well."""
+        """Whether a GET of `path` succeeds."""
         try:
             return self._client.get(path).is_success
         except httpx2.HTTPError:
@@ -145,7 +146,7 @@ class Http:
 
 @contextlib.contextmanager
 def faults() -> Iterator[None]:
-    """Turns what can go wrong on the way into Failed; also JSON of another shape than it should have."""
+    """Turns every error of a request into Failed, also JSON of an unexpected shape."""
     try:
         yield
     except httpx2.ReadTimeout as error:
@@ -157,21 +158,21 @@ def faults() -> Iterator[None]:
 
 
 def sendable(key: str) -> str:
-    """A key or token. Raises Failed where no header can carry it: what the network would say repeats it."""
+    """`key` itself. Raises Failed if no header can carry it: the HTTP library's own error would repeat it."""
     if not (key.isascii() and key.isprintable()):
         raise Failed("the key or token has an accent or the end of a line in it: set it again")
     return key
 
 
 def unreached(error: Exception) -> Failed:
-    """What to raise for a connection that did not come about; on this machine one can be refused."""
+    """The exception for a failed connection: NoNetwork if this machine is offline and it was not refused."""
     if "refused" not in str(error) and offline():
         return NoNetwork()
     return Failed(f"{type(error).__name__}: {error}")
 
 
 def check(response: httpx2.Response) -> None:
-    """Raises Busy or Failed unless the server has accepted the request."""
+    """Raises Busy or Refused unless the server has accepted the request."""
     if response.status_code in FULL:
         wait = response.headers.get("retry-after", "")
         raise Busy(float(wait) if wait.isdecimal() else 0.0)
@@ -181,10 +182,11 @@ def check(response: httpx2.Response) -> None:
 
 
 def end(prediction: Mapping[str, Any]) -> Piece:
-    """The last piece of a prediction, Cog's or Replicate's, that is over.
+    """The last piece, with the metrics, of a prediction of Cog or Replicate that is over.
 
     Raises:
-        Failed: it did not succeed; Canceled, if it was.
+        Canceled: it was canceled or aborted.
+        Failed: it did not succeed for another reason.
     """
     status = prediction.get("status")
     if status != "succeeded":

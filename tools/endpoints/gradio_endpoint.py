@@ -1,6 +1,6 @@
-"""A Gradio app with the existing Space's `chat_function(message, history)`; deploy/space has it too.
+"""A Gradio app with the existing Space's `chat_function(message, history)`, which deploy/space offers too.
 
-The reply to a question is an id, and the answer comes as events of a second request:
+The reply to a question is an id; the answer comes as the events of a second request:
 https://www.gradio.app/guides/querying-gradio-apps-with-curl
 """
 
@@ -17,7 +17,7 @@ INFO, CHAT = "/gradio_api/info", "/gradio_api/call/chat_function"
 
 
 def hub_token(url: str) -> str:
-    """HF_TOKEN, which opens a private Space, for no other host."""
+    """HF_TOKEN, which opens a private Space, if `url` is on Hugging Face; else empty."""
     trusted = (urlsplit(url).hostname or "").endswith((".hf.space", ".huggingface.co"))
     return os.environ.get("HF_TOKEN", "") if trusted else ""
 
@@ -44,7 +44,7 @@ class Gradio:
 
 
 def is_gradio(http: Http) -> bool:
-    """Whether a Gradio app answers there: such a server describes itself where no other does."""
+    """Whether a Gradio app answers there: only Gradio describes its endpoints at INFO."""
     try:
         return "named_endpoints" in http.look(INFO).json()
     except (Failed, ValueError, TypeError):
@@ -55,7 +55,7 @@ def newest(outputs: Any) -> str:
     """The newest answer in the outputs `["", history]`, whose last is `[question, answer]` or `{content}`."""
     [last] = outputs[-1][-1:] or [""]
     if isinstance(last, list) and len(outputs) == 1:
-        return newest(outputs[0])  # made with gr.api, an endpoint has one output with all that it returned
+        return newest(outputs[0])  # an endpoint made with gr.api has one output, all that it returned
     if isinstance(last, list):
         last = last[1]
     if isinstance(last, dict):

@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat completions, as transformers, vLLM and providers of public models do."""
+"""A server with OpenAI's chat completions API, such as transformers, vLLM and providers of public models."""
 
 from collections.abc import Generator, Mapping
 from typing import Any
@@ -10,11 +10,11 @@ SHARED = ("max_tokens", "temperature", "top_p")
 
 
 class ChatCompletions:
-    """A model of a server.
+    """One model of such a server.
 
     Args:
         url: the API's base, `https://host/v1`.
-        extra: goes with every request: what this server takes beyond what all take.
+        extra: fields added to every request, which only this server takes.
         key: sent as `Authorization: Bearer`; empty for none.
     """
 

@@ -1,4 +1,4 @@
-"""Waits until something at a URL can be asked, and tells at once when that will never be."""
+"""Waits until a server at a URL can be asked, and fails at once if it never will be."""
 
 import contextlib
 import time
@@ -11,20 +11,21 @@ from tools.endpoints.endpoint import Failed, Http, NoNetwork
 from tools.endpoints.gradio_endpoint import hub_token, is_gradio
 
 POLL, LOOK = 0.5, 10.0
-"""Seconds between two looks at a server that boots; and for one, since such a host can swallow packets."""
+"""Seconds between two looks at a server that boots, and before one times out: its host may drop packets."""
 APP = "a Gradio app"
 
 
 class Absent(Failed):
-    """What answers there cannot be asked, or nothing answers; before a container listens that is usual."""
+    """Nothing answers there, or nothing that can be asked; usual until a container listens."""
 
 
 def await_ready(url: str, limit: float, say: Callable[[str], object], patient: bool = False) -> str:
-    """What could be asked at `url`, and after how many seconds; `say` is told each new state.
+    """Waits until the server at `url` is ready; returns its state and the seconds that took, as text.
 
     Args:
-        limit: seconds to be ready in.
-        patient: waits also for a server that does not answer yet, or whose host answers for it.
+        limit: seconds to wait.
+        say: is told each new state.
+        patient: also waits for a server that does not answer yet, or whose host answers for it.
 
     Raises:
         Failed: it is not ready after `limit` seconds, or never will be.
@@ -49,11 +50,11 @@ def await_ready(url: str, limit: float, say: Callable[[str], object], patient: b
 
 
 def status(url: str) -> str:
-    """What the server says of itself.
+    """The status that the server reports, or APP for a Gradio app.
 
     Raises:
-        Absent: it may come.
-        Failed: it will not, or not for this caller.
+        Absent: there is no such server yet.
+        Failed: it will never be ready, or not for this caller.
     """
     key, http = own_key(), Http(url, LOOK)
     try:

@@ -1,6 +1,6 @@
 """A model or a deployment on Replicate, through its official client, which retries what may be retried.
 
-A stream may end early; how a prediction ended, the prediction itself says.
+A stream may end early, so how a prediction ended is read from the prediction itself.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from replicate.prediction import Prediction
 from tools.endpoints.endpoint import FULL, SILENCE, Busy, Piece, Refused, end, sendable, unreached
 
 FAULTS = (ReplicateException, httpx.HTTPError, RuntimeError, ValueError, AttributeError)
-"""What the client raises: RuntimeError for an `error` in a stream, the last two for replies it cannot read;
-AttributeError also comes of a model without a version."""
+"""What the client raises: RuntimeError for an `error` in a stream, the last two for replies it cannot read.
+AttributeError is also raised here for a model without a version."""
 
 
 class Replicate:
-    """This package there; of a model without a version, the latest, which is looked up once.
+    """This package on Replicate.
 
     Args:
-        model: `owner/name`, `owner/name:version` or `deployments/owner/name`.
+        model: `owner/name` (its latest version now), `owner/name:version` or `deployments/owner/name`.
         token: REPLICATE_API_TOKEN.
-        api: in place of Replicate's own address.
+        api: the API's address, if not Replicate's own.
     """
 
     def __init__(self, model: str, token: str, api: str | None = None) -> None:
@@ -45,11 +45,11 @@ class Replicate:
             self._create = partial(self._create, version=version or hosted.latest_version.id)
 
     def ask(self, inputs: Mapping[str, Any]) -> Iterator[Piece]:
-        """See `Endpoint`. What the stream did not bring comes from the prediction."""
+        """See `Endpoint`. Text that the stream did not bring is taken from the prediction."""
         yield from self.begin(inputs)[0]
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Generator[Piece], Callable[[], object]]:
-        """A prediction, which is created now, and what cancels it."""
+        """The pieces of a prediction, which is created at once, and a function that cancels it."""
         with faults():
             prediction = self._create(input=dict(inputs), stream=True)
 
@@ -73,7 +73,7 @@ class Replicate:
 
 
 def streamed(prediction: Prediction) -> Iterator[str]:
-    """What comes of the stream; one that breaks is no failure, for the prediction goes on without it."""
+    """The text of the stream. One that breaks is not a failure: the prediction goes on without it."""
     with contextlib.suppress(*FAULTS):
         yield from (str(event.data) for event in prediction.stream() if event.event.value == "output")
 

@@ -17,16 +17,16 @@ from tools.serving.server import Server
 
 OURS = "ours"
 HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+(?::\d+)?|[\w-]+:\d+)(?:/\S*)?")
-"""An address without its scheme: before the first slash it has a dot or a port, which no owner's name has."""
+"""An address without its scheme: a dot or a port before the first slash, which no owner's name has."""
 MODEL = re.compile(r"(?:replicate:)?((?:deployments/)?[\w.-]+/[\w.-]+(?::\w+)?)")
-"""A model or a deployment on Replicate, as people write them."""
+"""A model or a deployment on Replicate, as people write it."""
 
 
 @dataclass(frozen=True)
 class Started:
     endpoint: Endpoint
     since: float | None = None
-    """When its process began, in monotonic seconds; none for a remote one."""
+    """When its process was started, in monotonic seconds; None for a remote one."""
 
 
 @contextlib.contextmanager
@@ -39,25 +39,24 @@ def ours(settings: Mapping[str, str], log: IO[str]) -> Iterator[Started]:
 
 @contextlib.contextmanager
 def remote(address: str) -> Iterator[Started]:
-    """A server that runs already. See `reached`."""
+    """A server that is already running; see `reached` for `address`."""
     yield Started(reached(address))
 
 
 def url_of(address: str) -> str:
     """The URL of a host as people write it, with https unless they say otherwise, as the client takes it.
 
-    Empty for what is no host, but perhaps a model on Replicate.
+    Empty if `address` is not a host; it may be a model on Replicate.
     """
     address = f"https://{address}" if HOST.fullmatch(address) else address
     return address.rstrip("/") if re.fullmatch(r"https?://[^\s\[]\S*", address) else ""
 
 
 def reached(address: str) -> Cog | Gradio | Replicate | ChatCompletions:
-    """The endpoint at the address of a Cog server or a Gradio app, or of a model at a provider.
+    """The endpoint at an address: of a Cog server, a Gradio app, or a model at a provider.
 
-    On Replicate `owner/name` will do, with `:version` or after `deployments/` or `replicate:`, and with
-    REPLICATE_API_TOKEN. For others that speak OpenAI's HTTP: `openai:https://host/v1#model`, with
-    SNB_OPENAI_TOKEN.
+    On Replicate: `owner/name`, also with `:version` or after `deployments/` or `replicate:`, with
+    REPLICATE_API_TOKEN. For OpenAI's API: `openai:https://host/v1#model`, with SNB_OPENAI_TOKEN.
 
     Raises:
         Failed: Replicate does not answer, the address is none of these, or there is no token.

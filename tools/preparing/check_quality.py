@@ -1,12 +1,12 @@
-"""Compares two precisions or checkpoints by their scores on French texts, or holds answers against rules.
+"""Compares two precisions or checkpoints by their scores on French texts, or checks answers by rules.
 
 scripts/check-quality bf16 nf4                       base and adapter, merged, in two precisions
-scripts/check-quality fp32 weights/prepared          prepared weights, of whatever they were made
+scripts/check-quality fp32 weights/prepared          prepared weights, whatever they were made from
 scripts/check-quality weights/old owner/name         two models as they are, without the adapter
 scripts/check-quality personas https://host          how the philosophers of an endpoint answer a pupil
 
-Of two models the second is held against the first. One after the other is in memory; only the scores are
-kept. Base and adapter are those that a boot here would take: the stand-in where there is no GPU, unless
+The second model is compared with the first. Only one is in memory at a time; of the first only the scores are
+kept. Base and adapter are those that a boot here would take: the stand-in if there is no GPU, unless
 SNB_BASE_MODEL says otherwise. Precisions: bf16, fp16, fp32, fp8, int8, nf4.
 """
 
@@ -26,7 +26,7 @@ from tools.serving import local
 
 
 def pupil(address: str) -> int:
-    """Prints `personas.report` of an endpoint, whose address is one of those that the smoke test takes."""
+    """Prints `personas.report` of an endpoint; `address` is as for the smoke test."""
     if url := url_of(address):
         await_ready(url, BOOT, say)
     endpoint, notices = reached(address), set[str]()

@@ -1,6 +1,6 @@
-"""Downloads the base model and the adapter, verifies them, and prints where they are; or prepared weights.
+"""Downloads and verifies the base model and the adapter, or prepared weights, and prints where they are.
 
-Settings come from the environment; see weights/README.md. Exits with 1 and one line on a fault.
+Settings come from the environment; see weights/README.md. On a fault, exits with 1 and one line.
 """
 
 import argparse

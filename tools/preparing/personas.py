@@ -1,7 +1,7 @@
-"""How each philosopher answers a pupil who agrees, is lost, insults, is in distress …, held against rules.
+"""How each philosopher answers a pupil who agrees, is lost, insults, is in distress …, checked by rules.
 
-Each turn of pupil-turns.json follows an exchange of quality-set.json. An answer has to have one of the words
-that each entry of `with` parts by `|`, and none of `without`; where the turn `asks`, it ends with a question.
+Each turn of pupil-turns.json follows an exchange of quality-set.json. Its answer must hold one of the words,
+separated by `|`, of each entry of `with`, and none of `without`; if the turn `asks`, it must end with `?`.
 """
 
 import json
@@ -21,7 +21,7 @@ TURNS: list[dict[str, Any]] = json.loads(
 )
 RULES = ("length", "tu", "no marks", "no emoji", "quotations", "with", "without", "question")
 SENTENCES = range(2, 5)
-"""As every persona asks."""
+"""Numbers of sentences that every persona asks for."""
 END = re.compile(r"[.!?…]+[\s»)]*(?=\s|$)")
 MARKS = re.compile(r"^\s*(?:[-–—•]|\d+[.)]|#)|[*_`]", re.MULTILINE)
 """Lists, headings, bold, and gestures between asterisks."""
@@ -29,12 +29,12 @@ FAMILIAR = re.compile(r"\b(?:tu|te|toi|ton|ta|tes)\b|\bt’", re.IGNORECASE)
 FORMAL = re.compile(r"\b(?:vous|votre|vos)\b", re.IGNORECASE)
 QUOTED = re.compile(r"[«“\"]\s*(.*?)\s*[»”\"]")
 SHOWN = 600
-"""Characters of an answer."""
+"""Characters shown of an answer that breaks a rule."""
 Ask = Callable[[Mapping[str, Any]], str]
 
 
 def verdicts(name: str, turn: Mapping[str, Any], answer: str) -> dict[str, bool]:
-    """Whether an answer of the philosopher `name` keeps each rule that its turn has."""
+    """Whether an answer of the philosopher `name` keeps each rule that applies to its turn."""
     text, own = (" ".join(one.replace("'", "’").split()) for one in (answer, persona(name)))
     folded = text.casefold()
     wanted = [words.format(name=name).split("|") for words in turn.get("with", [])]
@@ -51,7 +51,7 @@ def verdicts(name: str, turn: Mapping[str, Any], answer: str) -> dict[str, bool]
 
 
 def report(ask: Ask) -> Iterator[str]:
-    """A table for each philosopher, then the answers that break a rule; `ask` takes an endpoint's inputs."""
+    """For each philosopher a table, then the answers that break a rule; `ask` answers predict.py's inputs."""
     marks = {True: "ok", False: "NO", None: "–"}
     for name in names():
         before = next(text for text in TEXTS if text["philosopher"] == name)

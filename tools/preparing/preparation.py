@@ -1,9 +1,9 @@
 """Base and adapter, merged and quantised shard by shard into a folder that a boot only has to read.
 
-Each tensor goes through what the loader would do to it: cast, merged in fp32, rounded once, quantised for the
-module that will hold it. In memory there are one shard of what is written and the work on one tensor. The
-folder is built aside as `NAME.part`, whose lock grows with each whole shard, and takes its name at the end; a
-run that was interrupted goes on after its last shard.
+Each tensor is treated as the loader would treat it: cast, merged in fp32, rounded once, quantised for the
+module that will hold it. Memory holds one shard of the output and the work on one tensor. The folder is built
+as `NAME.part`, whose lock grows with each complete shard, and renamed at the end; an interrupted run resumes
+after its last complete shard.
 """
 
 import json
@@ -41,30 +41,30 @@ from tools.preparing.quality import compare
 
 KINDS = ("nf4", "int8", "fp8", "bf16")
 CAST = torch.bfloat16
-"""What a tensor is cast to before the merge, and what is not quantised is written in. A boot that merges
-takes the same, but on a GPU without bf16, where it takes fp16."""
+"""Tensors are cast to this before the merge, and written in it if they are not quantised. A boot that merges
+does the same, except on a GPU without bf16, where it takes fp16."""
 
 
 class OutputTaken(SNBError):
-    """The folder for prepared weights holds something else, which they would replace."""
+    """The folder for prepared weights is a mount point, or holds something else, which would be deleted."""
 
     code = "OUTPUT_TAKEN"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is to be made, of what."""
+    """What prepared weights are made from, and the card that will describe them."""
 
     base: Path
     adapter: Adapter | None
     config: Qwen2Config
-    """Of the base, untied where the adapter wants that."""
+    """Configuration of the base, with embeddings untied if the adapter needs that."""
     untied: bool
     card: Card
 
     @classmethod
     def of(cls, settings: Settings, precision: str) -> "Recipe":
-        """Finds and checks base and adapter, downloading what is absent. Raises as a boot would."""
+        """Finds and checks base and adapter, and downloads what is absent. Raises what a boot would raise."""
         wanted = sources(settings)
         folders = {source.role: ensure(source, settings) for source in wanted}
         origins = {source.role: Origin.of(source, folders[source.role]) for source in wanted}
@@ -77,17 +77,17 @@ class Recipe:
         return cls(folders["base"], adapter, config, untied, card)
 
     def lock(self, folder: Path) -> Lock | None:
-        """The lock of a folder that was begun by this recipe."""
+        """The lock of a folder that this recipe began; None for any other folder."""
         lock = Lock.read(folder)
         return lock if lock and lock.commit == self.card.recipe else None
 
 
 def check_free(output: Path) -> None:
-    """Raises OutputTaken unless `output` and its draft are absent, empty or ours, and no mount point."""
+    """Raises OutputTaken if `output` is a mount point, or it or its draft holds anything not made here."""
     if output.is_mount():
         text = f"{output} is a mount point, whose place no folder can take"
         raise OutputTaken(text, f"Take --output {output / FOLDER}")
-    # Until its first shard is whole, a draft has no lock.
+    # A draft has no lock until its first shard is complete.
     for folder, marks in ((output, (CARD,)), (draft_of(output), (NAME, "model-00001-of-*.safetensors.part"))):
         ours = any(any(folder.glob(mark)) for mark in marks)
         if folder.exists() and any(folder.iterdir()) and not ours:
@@ -97,16 +97,16 @@ def check_free(output: Path) -> None:
 
 
 def draft_of(output: Path) -> Path:
-    """Where a folder is built, beside the place that it takes."""
+    """The folder in which `output` is built, beside it."""
     return output.with_name(f"{output.name}.part")
 
 
 def prepare(recipe: Recipe, output: Path) -> None:
-    """Makes the folder, unless it is whole and of this recipe; goes on where an earlier run ended.
+    """Makes the folder, unless it is complete and of this recipe; resumes where an earlier run stopped.
 
     Raises:
         WeightsMissing: the base does not hold the weights that its config describes.
-        DiskFull: what is left to write, with a margin, does not fit.
+        DiskFull: what is left to write does not fit the disk with a margin.
     """
     if recipe.lock(output):
         with suppress(WeightsMissing):
@@ -124,17 +124,17 @@ def prepare(recipe: Recipe, output: Path) -> None:
 
 
 def measure(folder: Path) -> None:
-    """Compares a whole folder with the merged model of the same settings, and writes it on the card.
+    """Compares a complete folder with the merged model of the same settings; writes the result to its card.
 
     Raises:
-        OutOfMemory: the merged model, in fp32 on a CPU and in 16 bits on a GPU, does not fit this machine.
+        OutOfMemory: the merged model, in fp32 on a CPU or 16 bits on a GPU, does not fit this machine.
     """
     card, lock, settings = Card.read(folder), Lock.read(folder), Settings.from_environment()
     assert lock
     device = Device.find(settings.device)
     reference = "fp32" if device.kind == "cpu" else device.half
     say(f"comparing with the merged model in {reference} …")
-    # The device is named because a large model runs on a CPU only when told to.
+    # The device is named explicitly, because `auto` does not run a large model on a CPU.
     shown = compare(reference, str(folder), replace(settings, device=device.kind))
     means = shown.mean_divergence, shown.same_choice
     quality = Quality(TEXTS, shown.tokens, reference, device.name, *means)
@@ -145,7 +145,7 @@ def measure(folder: Path) -> None:
 
 
 def _write_shards(recipe: Recipe, draft: Path) -> Lock:
-    """One shard for each of the base, in its order; the lock is written after every one."""
+    """Writes one shard for each of the base, in the same order, and the lock after each; returns the lock."""
     sources = sorted(shards(recipe.base, "base"))
     names = {f"model-{n:05}-of-{len(sources):05}.safetensors": s for n, s in enumerate(sources, 1)}
     making, began, earlier = Making(recipe), time.monotonic(), recipe.lock(draft)
@@ -167,7 +167,7 @@ def _write_shards(recipe: Recipe, draft: Path) -> Lock:
             part.touch()
             mode = part.stat().st_mode
             save_file(dict(making.tensors(recipe.base / source)), part, {"format": "pt"})
-            # safetensors 0.8.0 leaves 0600, whatever the umask, and in an image another user reads it.
+            # safetensors 0.8.0 writes mode 0600, whatever the umask; in an image another user reads the file.
             part.chmod(mode)
             os.replace(part, draft / name)
             files[name] = _entry(draft / name)
@@ -178,9 +178,9 @@ def _write_shards(recipe: Recipe, draft: Path) -> Lock:
 
 
 class Making:
-    """Turns tensors of the base into what is stored of them.
+    """Turns tensors of the base into the tensors that are stored.
 
-    The model is on the meta device: it has the modules that will hold each weight, and no weights.
+    The model is on the meta device: it has the module for each weight, but no weights.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -195,13 +195,13 @@ class Making:
             self.quantizer.preprocess_model(self.model, dtype=CAST, device_map=where)
 
     def names(self, name: str) -> list[str]:
-        """An embedding that is untied gives the output embedding too; one that stays tied is stored once."""
+        """Names of the tensors made from one of the base: two of an embedding that is untied here."""
         if name == HEAD and self.recipe.config.tie_word_embeddings:
             return []
         return [EMBEDDING, HEAD] if name == EMBEDDING and self.recipe.untied else [name]
 
     def tensors(self, shard: Path) -> Iterator[tuple[str, Tensor]]:
-        """The name and value of each stored tensor that a shard of the base gives."""
+        """Name and value of each tensor that is stored for a shard of the base."""
         with safe_open(shard, framework="pt") as file:
             for number, name in enumerate(sorted(file.keys()), 1):
                 weight = file.get_tensor(name).to(self.recipe.card.device, CAST)
@@ -217,7 +217,7 @@ class Making:
             return
         steps = self.quantizer.get_quantize_ops()
         state = steps.convert({name: [merged]}, full_layer_name=name, model=self.model)
-        if self.recipe.card.precision == "nf4":  # what belongs to the weight is in its module's state
+        if self.recipe.card.precision == "nf4":  # the module's state has what belongs to the weight
             module = self.model.get_submodule(name.rpartition(".")[0])
             empty, module.weight = module.weight, state[name]
             state = module.state_dict(prefix=name.removesuffix("weight"))
@@ -226,7 +226,7 @@ class Making:
 
 
 def _describe(recipe: Recipe, draft: Path, lock: Lock) -> None:
-    """Everything but the shards, then the lock of all."""
+    """Writes everything but the shards, then the lock of it all."""
     for name in {*PINS["base"]["files"]} - {INDEX, "config.json"}:
         if (recipe.base / name).exists():
             shutil.copyfile(recipe.base / name, draft / name)

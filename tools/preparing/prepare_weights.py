@@ -1,11 +1,11 @@
 """Merges the adapter into the base, quantises the result, and writes it where a boot only has to read it.
 
-scripts/prepare-weights --precision nf4      weights/prepared, which the next boot takes
+scripts/prepare-weights --precision nf4      writes weights/prepared, which the next boot takes
 
-Settings come from the environment, as for a boot; what is absent of base and adapter is downloaded first.
-Memory stays near one shard, and a run that was interrupted goes on after its last whole one. At the end the
-result is compared with the merged model before quantisation, which has to fit this machine; --skip-quality
-leaves that out, and the card then has no quality. Exits with 1 and one line on a fault.
+Settings come from the environment, as for a boot; missing files of base and adapter are downloaded first.
+Memory stays near one shard, and an interrupted run resumes after its last complete one. At the end the result
+is compared with the merged model before quantisation, which has to fit this machine; --skip-quality leaves
+that out, and the card then has no quality. On a fault, exits with 1 and an error.
 """
 
 import logging
@@ -40,7 +40,7 @@ def main() -> int:
     with alone(output.with_name(f"{output.name}.lock")):
         try:
             preparation.prepare(recipe, output)
-        except SafetensorError as failure:  # of a shard that cannot be written
+        except SafetensorError as failure:  # a shard cannot be written
             raise Fault(failure) from failure
         if not (asked.skip_quality or Card.read(output).quality):
             try:

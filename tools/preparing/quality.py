@@ -1,7 +1,7 @@
 """How far a model's next-token scores are from another's, or its own in another precision, on French texts.
 
-Each text of quality-set.json stands where an answer stands, after its philosopher's persona and a question,
-and every token of it is scored given the ones before (teacher forcing).
+Each text of quality-set.json takes the place of an answer, after its philosopher's persona and a question,
+and each of its first TOKENS tokens is scored given the ones before (teacher forcing).
 """
 
 import gc
@@ -32,30 +32,30 @@ from snb.weights.prepared import Card, Prepared
 SET = Path(__file__).with_name("quality-set.json")
 TEXTS = json.loads(SET.read_text(encoding="utf-8"))
 NAME = f"{SET.stem} {hashlib.sha256(SET.read_bytes()).hexdigest()[:8]}"
-"""Figures of two sets cannot be compared, so they carry this."""
+"""Identifies the set of texts: figures on different sets cannot be compared."""
 TOKENS = 64
-"""Of each text; the scores of all of them in fp32 are 0.5 GB with Qwen's vocabulary."""
+"""Most tokens scored of each text; all scores in fp32 are 0.5 GB with Qwen's vocabulary."""
 Scored = list[tuple[Tensor, list[int]]]
-"""The scores from which each token of an answer would be taken, fp32 `[tokens, vocabulary]`, and its ids."""
+"""For each text: the scores for each of its tokens, fp32 `[tokens, vocabulary]`, and the tokens' ids."""
 
 
 class Comparison(NamedTuple):
-    """Divergences are of the second model from the first, Kullback-Leibler in nats."""
+    """Divergences are Kullback-Leibler, of the second model from the first, in nats."""
 
-    tokens: int  # that were scored
-    losses: tuple[float, float]  # mean surprise of both at the texts' own tokens, in nats
+    tokens: int  # scored
+    losses: tuple[float, float]  # mean cross-entropy of both models on the texts' own tokens, in nats
     mean_divergence: float
     worst_divergence: float
     same_choice: float  # share of tokens at which both find the same token likeliest
 
 
 def compare(reference: str, other: str, settings: Settings) -> Comparison:
-    """Holds a model against another; one after the other is in memory.
+    """Compares a model with another; only one is in memory at a time.
 
     Args:
-        reference: a precision of base and adapter, a folder of prepared weights, or another folder or
-            repository, as is `other`.
-        settings: of both.
+        reference: like `other`, a precision of base and adapter, a folder of prepared weights, or another
+            folder or repository.
+        settings: those of both.
 
     Raises:
         SNBError: a folder or repository is absent or damaged, or a model does not fit this machine.
@@ -65,7 +65,7 @@ def compare(reference: str, other: str, settings: Settings) -> Comparison:
 
 
 def loader(name: str, settings: Settings) -> Callable[[], Loaded]:
-    """Loads what is named, and is there: both are known to be before minutes pass with the first."""
+    """A function that loads what is named. Folders and repositories are checked now, before a slow load."""
     if name in PRECISIONS:
         return partial(load, replace(settings, prepared="none", precision=name))
     folder = Path(name)
@@ -78,7 +78,7 @@ def loader(name: str, settings: Settings) -> Callable[[], Loaded]:
 
 
 def scored(load: Callable[[], Loaded], context: int) -> Scored:
-    """The scores of all texts; gives the model's memory back."""
+    """Loads a model, scores all texts, and frees the model's memory."""
     loaded = load()
     with out_of_memory_named("scoring the texts"):
         rows = [(scores(loaded, prompt, answer), answer) for prompt, answer in texts(loaded, context)]
@@ -89,7 +89,7 @@ def scored(load: Callable[[], Loaded], context: int) -> Scored:
 
 
 def texts(loaded: Loaded, context: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Prompts, and the ids of the texts that follow them."""
+    """For each text, the ids of its prompt and its own first TOKENS ids."""
     chatml = ChatML(loaded.tokenizer)
     for text in TEXTS:
         request = Request(user_message=text["question"])
@@ -99,14 +99,14 @@ def texts(loaded: Loaded, context: int) -> Iterator[tuple[list[int], list[int]]]
 
 @torch.inference_mode()
 def scores(loaded: Loaded, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
-    """Of one answer, see `Scored`."""
+    """The scores for each token of `answer`, as in `Scored`."""
     ids = torch.tensor([[*prompt, *answer[:-1]]], device=loaded.model.device)
     logits: Tensor = loaded.model(ids, logits_to_keep=len(answer), use_cache=False).logits
     return logits[0].float().cpu()
 
 
 def comparison(first: Scored, second: Scored) -> Comparison:
-    """The figures of two models' scores of the same texts."""
+    """Compares two models by their scores of the same texts."""
     ids = torch.tensor([token for _, answer in second for token in answer])
     one, other = (torch.cat([scores for scores, _ in rows]) for rows in (first, second))
     losses = cross_entropy(one, ids).item(), cross_entropy(other, ids).item()

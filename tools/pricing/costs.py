@@ -4,7 +4,7 @@ scripts/costs options                                             prices, their 
 scripts/costs demonstration --hours 3 --pupils 30 --questions 5   one class
 scripts/costs minutes                                             to the first answer, by way and step
 
-A card holds what a boot would choose there: SNB_PRECISION, SNB_SLOTS and SNB_CONTEXT count here too.
+Precision and slots are a boot's choice for the card: SNB_PRECISION, SNB_SLOTS and SNB_CONTEXT apply here too.
 docs/costs.md explains the columns.
 """
 
@@ -28,10 +28,10 @@ from tools.table import number, table
 FILE = Path(__file__).with_name("prices.toml")
 SECONDS = {"active second": 1, "second": 1, "hour": 3600, "month": 730 * 3600}
 PROMPT, ANSWER = 874, 150
-"""Tokens of persona, passages and question, and of an answer."""
+"""Tokens of persona, passages and question together, and of an answer."""
 BOOT_RATE, IDLE = 2e9 / 8, 300
-"""Bytes a second at which weights arrive at a boot, and seconds for which Replicate keeps an idle instance
-("a few minutes", says its billing page); assumptions."""
+"""Bytes/s at which a boot gets the weights, and seconds for which Replicate keeps an idle instance ("a few
+minutes", says its billing page); assumptions."""
 COLUMNS = {
     "options": ("$/h", "$ a day", "$ a month", "$ of 1,000 answers"),
     "demonstration": ("$", "last answer s", "boot s"),
@@ -40,7 +40,7 @@ MOST = 10**6
 
 
 class Host(BaseModel):
-    """What a host asks; the first lines of prices.toml explain the fields."""
+    """What a host charges; the first lines of prices.toml explain the fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     read: Annotated[str, Field(pattern=r"^20\d\d-(0[1-9]|1[0-2]) (at|elsewhere, see) https://\S+$")]
@@ -60,23 +60,23 @@ class Machine(NamedTuple):
 
     @property
     def hourly(self) -> float:
-        """Dollars of an hour for which it is paid."""
+        """Dollars for an hour of paid time."""
         return 3600 * self.price / SECONDS[self.unit]
 
     def wait(self, requests: int) -> float:
-        """Seconds from so many that come at once to the last one's end, in as few waves as can be."""
+        """Seconds from `requests` that come at once to the end of the last, in as few waves as possible."""
         whole, rest = divmod(requests, self.choice.slots)
         wave = functools.partial(self.bounds.answers, self.card.rates, self.choice.precision, PROMPT, ANSWER)
         return whole * wave(self.choice.slots) + (wave(rest) if rest else 0)
 
     def bill(self, busy: float, up: float) -> float:
-        """Dollars of a use that answers for `busy` seconds and keeps a machine up for `up`, boot included."""
+        """Dollars for `busy` seconds of answering on a machine that is up for `up` seconds, boot included."""
         paid = {"active second": busy, "second": up + IDLE, "hour": up, "month": SECONDS["month"]}
         return paid[self.unit] * self.hourly / 3600
 
 
 def read(file: Path = FILE) -> dict[str, Host]:
-    """Every host. Raises Fault where the file is no TOML or a field is absent, unknown or impossible."""
+    """Hosts by name. Raises Fault if the file is not TOML, or a field is absent, unknown or impossible."""
     try:
         return TypeAdapter(dict[str, Host]).validate_python(tomllib.loads(file.read_text(encoding="utf-8")))
     except ValidationError as error:
@@ -87,7 +87,7 @@ def read(file: Path = FILE) -> dict[str, Host]:
 
 
 def machines(hosts: Mapping[str, Host]) -> Iterator[Machine]:
-    """Every card of every host that holds the model; says why another does not. Raises BadSetting."""
+    """Every card of every host that can hold the model; says why others cannot. Raises BadSetting."""
     settings, bounds = Settings.from_environment(), Bounds(QWEN_14B)
     for card in CARDS.values():
         try:

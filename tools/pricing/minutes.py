@@ -1,4 +1,4 @@
-"""How long each way out of the fallback plan takes, by step, from the sizes of the weights as they are."""
+"""How long each way out of the fallback plan takes, step by step, computed from the sizes of the weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,22 +11,22 @@ from tools.publishing.layers import CODE
 from tools.table import number, table
 
 HERE, HOST = (100e6, 1e9), (1e9, 2e9)
-"""Bits a second of a school's line, and of a host's to registries and hubs: slow and fast; assumptions."""
+"""Bits/s of a school's line, and of a host's line to registries and hubs, slow and fast; assumptions."""
 PACKAGES = 4.1e9
-"""Bytes of the large wheels that a GPU's machine installs, CUDA's and torch's above all; PyPI, 2026-11-27."""
+"""Bytes of the large wheels that a machine with a GPU installs, mostly CUDA and torch; PyPI, 2026-11-27."""
 START, MERGE = 34, 9.5 + 3 * 2.0
-"""Seconds from the process's start to the first text over HTTP; and to merge and quantise to nf4, and to hash
-three times the bytes of prepared weights. Of the 14B's shape, from memory, on one H200, 2026-11-26."""
+"""Seconds from process start to the first text over HTTP; and to merge, quantise to nf4 and hash three times
+the bytes of prepared weights. For the 14B's shape, from memory, on one H200, 2026-11-26."""
 LIMIT = 10
 """Minutes that the plan promises."""
 Step = tuple[str, float, float | None]
-"""Its name, bytes on the line, and seconds beside the line; None: nobody has timed it."""
+"""Name, bytes to transfer, and seconds besides the transfer, or None if nobody has timed them."""
 Way = tuple[str, tuple[float, float], Sequence[Step]]
-"""Steps one after the other, on a slow or a fast line."""
+"""Name, bits/s of the slow and the fast line, and steps, which follow one another."""
 
 
 def ways(ready: float, source: float) -> list[Way]:
-    """What is done the week before, then each way to the first answer.
+    """What is done the week before, then each way to a first answer.
 
     Args:
         ready: bytes of prepared weights.
@@ -54,12 +54,12 @@ def ways(ready: float, source: float) -> list[Way]:
 
 
 def minutes(rate: float, *steps: Step) -> float:
-    """On a line of so many bits a second, of all that is known."""
+    """Minutes that all known parts of the steps take on a line of `rate` bits/s."""
     return sum(8 * size / rate + (seconds or 0) for _, size, seconds in steps) / 60
 
 
 def rows(way: Way) -> list[list[str]]:
-    """Of the table; the rehearsal's column is empty."""
+    """The table's rows for a way: its sum, then its steps. The last column is left empty, for a rehearsal."""
     name, rates, steps = way
     lines = [[name, "", *(number(minutes(rate, *steps), 1) for rate in rates), ""]]
     for step in steps:
@@ -69,7 +69,7 @@ def rows(way: Way) -> list[list[str]]:
 
 
 def verdict(way: Way) -> str:
-    """What the sum says of ten minutes."""
+    """Whether the way can take LIMIT minutes, and how many that leaves for the steps nobody has timed."""
     name, rates, steps = way
     slow, fast = (LIMIT - minutes(rate, *steps) for rate in rates)
     if slow > 0:
@@ -78,7 +78,7 @@ def verdict(way: Way) -> str:
 
 
 def sizes(settings: Settings) -> tuple[float, float, str]:
-    """Bytes of prepared weights, and of base and adapter, as they are here, else computed; and which."""
+    """Bytes of prepared weights, and of base and adapter, as they are here or computed; and which it is."""
     footprint, merged = Footprint(QWEN_14B), prepared.named(settings)
     ready = _size(merged.folder) if merged and merged.folder else 0
     folders = [one.folder or fetch.stored(one, settings.weights_dir) for one in fetch.sources(settings)]
@@ -92,7 +92,7 @@ def _size(folder: Path) -> int:
 
 
 def report() -> str:
-    """The sizes, the table, and what it says of ten minutes."""
+    """The sizes, the table, and the verdict on each way."""
     ready, source, origins = sizes(Settings.from_environment())
     before, *urgent = ways(ready, source)
     lines = (

@@ -1,4 +1,4 @@
-"""What Docker would send for a build, and a folder that holds nothing else, for Cog to run in."""
+"""The files that Docker would send for a build, and a folder that holds only these, for Cog to run in."""
 
 import contextlib
 import os
@@ -18,14 +18,14 @@ from tools.command import say
 COG = ".cog"
 """Cog's own folder, which it never sends, whatever .dockerignore says (cog, pkg/image/build.go)."""
 STAGE = Path(COG) / "push"
-"""In the project: git and Docker ignore it."""
+"""The folder, in the project; git and Docker ignore it."""
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """The files that are sent, by their path from the project's root, with their bytes.
+    """The files that are sent, by their path from the project's root, with their sizes in bytes.
 
-    A symbolic link is sent as a link: what it points to outside the project does not come along.
+    A symbolic link is sent as a link: a target outside the project is not sent.
     """
 
     root: Path
@@ -34,9 +34,9 @@ class BuildContext:
 
     @classmethod
     def of(cls, root: Path) -> "BuildContext":
-        """Looks at names and sizes; reads nothing but .dockerignore, as Docker does."""
+        """The context of a project. Looks at names and sizes; reads only .dockerignore, as Docker does."""
         file = root / ".dockerignore"
-        # Docker drops a byte order mark, and names need not be UTF-8.
+        # Docker drops a byte order mark; names need not be UTF-8.
         text = file.read_text(encoding="utf-8-sig", errors="surrogateescape") if file.is_file() else ""
         patterns = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
         status = {name: (root / name).lstat() for name in sorted(exclude_paths(str(root), [*patterns, COG]))}
@@ -48,13 +48,13 @@ class BuildContext:
         return BuildContext(self.root, files, frozenset(filter(kept, self.links)))
 
     def inside(self, folder: Path) -> dict[str, str]:
-        """The files of a folder that are sent: their names there, and here."""
+        """The files directly in a folder that are sent: their names there, and their paths from the root."""
         names = {path.name: os.path.relpath(path, self.root) for path in folder.iterdir()}
         return {name: sent for name, sent in names.items() if sent in self.files}
 
     def cog(self, *words: str) -> int:
-        """Runs Cog in a folder that holds what is sent; its exit code. Its output goes to stderr."""
-        # With this one Cog would embed the schema of another file than predict.py.
+        """Runs Cog in a folder that holds what is sent; returns its exit code. Its output goes to stderr."""
+        # With COG_OPENAPI_SCHEMA, Cog would embed the schema in that file instead of predict.py's.
         variables = {name: value for name, value in os.environ.items() if name != "COG_OPENAPI_SCHEMA"}
         say(" ".join(["cog", *words]))
         with self.staged() as folder:
@@ -62,12 +62,12 @@ class BuildContext:
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[Path]:
-        """A folder with these files, as hard links where the disk has them; it ends with the block.
+        """A folder with these files, as hard links where the disk has them; emptied when the block ends.
 
-        `cog push --separate-weights` copies each folder that has a file above 10 MB and no Python into the
-        layer of weights, whether .dockerignore leaves it out or not (Cog 0.23, pkg/weightslegacy), and the
-        build then fails because Docker was not sent it: .venv/bin is such a folder. To be deleted when Cog
-        looks at .dockerignore there. Cog's own cache stays, by which equal weights are not built again.
+        `cog push --separate-weights` copies each folder with a file above 10 MB and no Python into the layer
+        of weights, even if .dockerignore leaves it out (Cog 0.23, pkg/weightslegacy), and the build then
+        fails because Docker was not sent that folder: .venv/bin is one. Delete this when Cog respects
+        .dockerignore there. Cog's own cache is kept, so that unchanged weights are not built again.
         """
         stage = self.root / STAGE
         with alone(stage.with_name("push.lock")):

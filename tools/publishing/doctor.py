@@ -1,12 +1,12 @@
-"""What would go wrong if this project were pushed to Replicate now; changes nothing.
+"""Says what would go wrong if this project were pushed to Replicate now; changes nothing.
 
-scripts/doctor                                   what can be said without a name
-scripts/doctor owner/name --hardware t4          with that model, on that card
+scripts/doctor                                   what can be checked without a model's name
+scripts/doctor owner/name --hardware t4          for that model, on that card
 
-One line for each finding: its level, a stable code, what it is, and what to do. Exits with 1 when one is an
-error. Reads all that Docker would send and verifies weights by their hashes, which takes a while.
-REPLICATE_API_TOKEN lets it see the model. It asks only Replicate's API and the model hub, the hub
-without a token, as setup() on Replicate does.
+Prints one line per finding: its level, a stable code, what it is, and what to do. Exits with 1 if one is an
+error. Searches what Docker would send for secrets and verifies weights by their hashes, which takes a while.
+REPLICATE_API_TOKEN lets it see the model. It asks only Replicate's API and the model hub, the latter without
+a token, as setup() on Replicate does.
 """
 
 import argparse
@@ -26,7 +26,7 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?/[a-z0-9](?:[a-z0-9._-]*[a-
 
 
 def options(description: str | None, **model: str) -> Project:
-    """This project, as a command line names it on Replicate; `model` may have the `nargs` of the name."""
+    """This project, with the command line's model and hardware; `model` holds options of that argument."""
     parser = command_line(description)
     add = parser.add_argument
     add("model", type=_model, metavar="owner/name", **model)  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ def options(description: str | None, **model: str) -> Project:
 
 
 def weights(project: Project) -> Iterator[Finding]:
-    """What the image will find of weights, and whether the adapter there is one of this base."""
+    """Which weights the image will find, and whether the adapter fits the base."""
     yield from (held.finding for held in project.weights)
     base = project.weights[-1]
     if base.config and not base.precision and all(held.finding.level == "ok" for held in project.weights):
@@ -48,7 +48,7 @@ CODE: tuple[Check, ...] = (
     *(sources.pins, sources.packages, sources.sdk),
     *(sources.settings, sources.inputs, sources.files, sources.personas),
 )
-"""What any host's image needs."""
+"""Checks of what the image of any host needs."""
 CHECKS: tuple[Check, ...] = (
     *(*CODE, installed.programs, installed.login, published.model, weights),
     *(secret_scan.check, limits.build, limits.setup_time, limits.card),
@@ -56,7 +56,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def findings(project: Project, checks: Iterable[Check] = CHECKS) -> Iterator[Finding]:
-    """Of these checks, as they come. A fault that keeps several checks from looking is told once."""
+    """The findings of these checks, as they come. A fault that stops several checks is reported once."""
     told: set[str] = set()
     for check in checks:
         try:
@@ -69,8 +69,8 @@ def findings(project: Project, checks: Iterable[Check] = CHECKS) -> Iterator[Fin
 
 
 def report(project: Project, line: Callable[[str], None], checks: Iterable[Check] = CHECKS) -> set[Level]:
-    """Hands on a line for each finding, then how many there are of each level; returns those levels."""
-    logging.disable(logging.WARNING)  # of libraries and of retries: the findings say what matters
+    """Calls `line` with each finding, then with the count of each level; returns the levels that occurred."""
+    logging.disable(logging.WARNING)  # those of libraries and retries: the findings say what matters
     levels: list[Level] = []
     try:
         for finding in findings(project, checks):

@@ -5,8 +5,8 @@ from typing import Literal
 
 Level = Literal["error", "not checked", "warning", "ok"]
 LEVELS: tuple[Level, ...] = ("error", "not checked", "warning", "ok")
-"""The worst first. `error`: would be published broken, or could not be; `not checked`: nobody could look at
-it; `warning`: works, and should not stay so."""
+"""The worst first. `error`: would be published broken, or could not be published; `not checked`: could not be
+looked at; `warning`: works, but should not stay so."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Finding:
     code: str
     text: str
     cure: str = ""
-    """What to do; empty where there is nothing to do."""
+    """What to do; empty if there is nothing to do."""
 
     def __str__(self) -> str:
         text = f"{self.text}. {self.cure}" if self.cure else self.text

@@ -1,11 +1,11 @@
-"""Builds the image for every host but Replicate, with prepared weights in it, and the same behind its door.
+"""Builds the image for every host but Replicate, with prepared weights, and a second one that asks for a key.
 
 scripts/image ghcr.io/owner/spinoza:2026-11
 
-IMAGE starts Cog's server, as root. IMAGE-porte starts the check of the key, as user 1000 on port 7860, for
-hosts whose address is public. What it takes of disk and upload is said first, and what a registry would
-refuse is not built. --without-weights is for an image that everybody may read: its boots download what
-SNB_PREPARED names. Both names go to stdout, all else to stderr; exits with 1 where there is no such image.
+IMAGE starts Cog's server, as root. IMAGE-porte starts the front, which checks the key, as user 1000 on port
+7860, for hosts whose address is public. The disk space and upload time needed are shown first, and what a
+registry would refuse is not built. --without-weights is for an image that everybody may read: its boots
+download what SNB_PREPARED names. Both names go to stdout, all else to stderr; exits with 1 if none was built.
 """
 
 import os
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def build(project: Project, image: str, weights: Path | None) -> None:
-    """Makes IMAGE and IMAGE-porte; without weights, of the code alone. Raises NotBuilt."""
+    """Builds IMAGE and IMAGE-porte; from the code alone if `weights` is None. Raises NotBuilt."""
     code, door = f"{image}-code", project.root / DOOR
     if status := project.context.cog("build", "--tag", code):
         raise NotBuilt(f"cog build ended with {status}", "Cure what its last lines name")
@@ -71,6 +71,6 @@ def build(project: Project, image: str, weights: Path | None) -> None:
 def _docker(folder: Path, image: str, *words: str) -> None:
     command = ["docker", "build", "--file", str(folder / "Dockerfile"), "--tag", image, *words]
     say(" ".join(command))
-    engine = {**os.environ, "DOCKER_BUILDKIT": "1"}  # a Docker without it has no --link and no --chmod
+    engine = {**os.environ, "DOCKER_BUILDKIT": "1"}  # without it Docker knows no --link and no --chmod
     if status := subprocess.run(command, env=engine, stdout=sys.stderr).returncode:
         raise NotBuilt(f"docker build ended with {status}", "Cure what its last lines name")

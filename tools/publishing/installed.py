@@ -19,11 +19,11 @@ PROGRAMS = {
         "Run docker version, which says why; https://docs.docker.com/engine/install has it for each system",
     ),
 }
-"""What tells a program's version, and where to get it."""
+"""The command that prints each program's version, and what to do if it does not."""
 
 
 def programs(_: Project) -> Iterator[Finding]:
-    """Whether Cog is here, and Docker's engine answers: else it is known only once gigabytes are hashed."""
+    """Whether Cog is installed and Docker's engine answers; a build says so only after hashing gigabytes."""
     for code, (command, cure) in PROGRAMS.items():
         if version := output(*command.split()):
             yield Finding("ok", code, version)
@@ -32,9 +32,9 @@ def programs(_: Project) -> Iterator[Finding]:
 
 
 def login(_: Project) -> Iterator[Finding]:
-    """Whether `cog login` left a credential where Docker keeps them; what it is goes nowhere."""
+    """Whether `cog login` has left a credential in Docker's store; the credential itself is not used."""
     entry, faults = None, (DockerException, OSError, ValueError, LookupError, AttributeError)
-    with contextlib.suppress(*faults), warnings.catch_warnings(action="ignore"):  # of an absent helper
+    with contextlib.suppress(*faults), warnings.catch_warnings(action="ignore"):  # about an absent helper
         entry = auth.load_config().resolve_authconfig(REGISTRY)
     if entry:
         yield Finding("ok", "LOGIN", f"Docker has a login to {REGISTRY}")

@@ -1,4 +1,4 @@
-"""What an image weighs, layer by layer, and what that asks of a disk, a line and a registry; all computed."""
+"""The size of an image, layer by layer, and what it needs of a disk, a line and a registry; all computed."""
 
 import re
 import shutil
@@ -10,14 +10,14 @@ from tools.machine import output
 from tools.publishing.finding import Finding
 
 CODE = (4.8e9, 4.2e9)
-"""Bytes of the layers below the project's own files, packed as a registry keeps them: CUDA with its compilers
-and the system, an assumption, and Python's packages, the sum of the wheels of requirements.txt on PyPI."""
+"""Bytes of the layers below the project's own files, compressed as in a registry: CUDA with its compilers
+and the system, an assumption; and Python's packages, the sum of the wheels of requirements.txt on PyPI."""
 UNPACKED = 2
-"""Times that size, which those layers take on a disk, an assumption; weights cannot be packed."""
+"""Those layers on a disk, in multiples of that size, an assumption; weights do not compress."""
 COPIES = 3
-"""Of weights on the disk of Docker's engine: what it was sent, the layer, and the layer as it is pushed."""
+"""Copies of weights on the disk of Docker's engine: the context, the layer, the layer as pushed."""
 LARGEST = 10e9
-"""Bytes of a layer, and LONGEST seconds of an upload, that ghcr.io takes:
+"""Limits of ghcr.io, in bytes of a layer, and with LONGEST in seconds of an upload:
 https://docs.github.com/packages/working-with-a-github-packages-registry/working-with-the-container-registry"""
 LONGEST = 600
 AT_ONCE = 5
@@ -27,7 +27,7 @@ RATES = {"100 Mbit/s": 100e6 / 8, "1 Gbit/s": 1e9 / 8}
 
 
 def of_weights(folder: Path) -> list[int]:
-    """Bytes of each layer that deploy/Dockerfile makes of the shards in a folder."""
+    """Bytes of each layer into which deploy/Dockerfile copies the shards of a folder."""
     text = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
     patterns = re.findall(r"^COPY .* (model-\S+)", text, re.MULTILINE)
     sizes = (sum(shard.stat().st_size for shard in folder.glob(pattern)) for pattern in patterns)
@@ -35,7 +35,7 @@ def of_weights(folder: Path) -> list[int]:
 
 
 def build(weights: Sequence[int]) -> Iterator[Finding]:
-    """Whether these layers of weights and the code fit the engine's disk, and how long a first push takes."""
+    """Whether code and layers of weights of these sizes fit the disk, and how long a first push takes."""
     (place, free), needed = _free(), UNPACKED * sum(CODE) + COPIES * sum(weights)
     whole = sum(CODE) + sum(weights)
     times = " and ".join(f"{whole / rate / 60:.0f} min at {name}" for name, rate in RATES.items())
@@ -48,7 +48,7 @@ def build(weights: Sequence[int]) -> Iterator[Finding]:
 
 
 def registry(weights: Sequence[int]) -> Iterator[Finding]:
-    """Whether ghcr.io takes the layers, and from which bandwidth on."""
+    """Whether ghcr.io takes the layers, and at least which bandwidth that takes."""
     sizes = sorted([*CODE, *weights])
     text = f"{len(weights)} layers of weights; the largest of all has {shown(sizes[-1])}"
     if sizes[-1] > LARGEST:
@@ -62,7 +62,7 @@ def registry(weights: Sequence[int]) -> Iterator[Finding]:
 
 
 def _free() -> tuple[str, int]:
-    """Where Docker's engine keeps images, and the bytes free there; here, where that cannot be seen."""
+    """Where Docker's engine keeps images, and the bytes free there; the project's disk if that is unknown."""
     asked = output("docker", "info", "--format", "{{.DockerRootDir}}")
     folder = asked if asked.startswith("/") and Path(asked).is_dir() else str(ROOT)
     return folder, shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""Whether the image can be built here, boots in the time and needs a card that Replicate has."""
+"""Whether the image can be built here, boots in time, and fits a card that Replicate has."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SETUP = 600
 """Seconds after which Replicate gives up a boot: https://replicate.com/docs/topics/predictions/lifecycle"""
 _NAMES = {"t4": "T4 (16 GB)", "l40s": "L40S (48 GB)", "a100": "A100 (80 GB)", "h100": "H100 (80 GB)"}
 HARDWARE = {key: next(card for card in CARDS if card.name == name) for key, name in _NAMES.items()}
-"""What Replicate rents."""
+"""The cards that Replicate rents, by its names."""
 
 
 def build(project: Project) -> Iterator[Finding]:
@@ -28,7 +28,7 @@ def build(project: Project) -> Iterator[Finding]:
 
 
 def setup_time(project: Project) -> Iterator[Finding]:
-    """How long the bytes of a first boot take; loading comes on top, and depends on the card."""
+    """Seconds that the bytes of a first boot take; loading comes on top, and depends on the card."""
     below = sum(layers.CODE) / RATE
     pull = sum(project.context.files.values()) / RATE
     download = sum(held.download for held in project.weights) / RATE
@@ -39,15 +39,15 @@ def setup_time(project: Project) -> Iterator[Finding]:
     if below + pull + download > SETUP:
         cure = "Run scripts/prepare-weights --precision nf4 and send that alone: a third of the bytes"
         yield Finding("error", "SETUP_TOO_SLOW", f"{text}; Replicate gives a boot {SETUP} s", cure)
-    elif all(held.names or held.download for held in project.weights):  # else their lines say what is unknown
+    elif all(held.names or held.download for held in project.weights):  # else they say what is unknown
         yield Finding("ok", "SETUP_TIME", f"{text}, of {SETUP} s to set up")
 
 
 def card(project: Project) -> Iterator[Finding]:
-    """Whether the chosen hardware holds the model, by the estimator that a boot asks too; or which does."""
+    """Whether the chosen hardware, or else any, holds the model, by the estimate that a boot makes too."""
     model = project.weights[-1]
     if model.config is None:
-        return  # what is wrong with the base, the line on it says
+        return  # the finding on the base says what is wrong with it
     precision = model.precision or project.settings.precision
     settings = dataclasses.replace(project.settings, precision=precision)
     each = [_judged(one, model.config, settings) for one in HARDWARE if project.hardware in (None, one)]

@@ -21,7 +21,7 @@ from tools.publishing.weights import Held, survey
 from tools.serving import schema
 
 WEIGHTS = re.compile(r"weights/(?!pins\.json$)")
-"""Matches files below weights/, which are sent only if a boot reads them; pins.json always is."""
+"""Files below weights/, which are sent only if a boot reads them; pins.json, always sent, does not match."""
 PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([0-9][A-Za-z0-9.]*)")
 
 
@@ -32,7 +32,7 @@ class BadConfig(SNBError):
 
 
 class Build(BaseModel):
-    """What the image is made of. Cog itself refuses a key that it does not know."""
+    """The keys of `build` that this package needs. Cog itself refuses a key that it does not know."""
 
     gpu: Literal[True]
     sdk_version: str
@@ -49,7 +49,7 @@ class Config(BaseModel):
 
 @dataclass(frozen=True)
 class Project:
-    """What is checked, and for what; each part is read once."""
+    """The project that is checked, and for which model and hardware; each part is read once."""
 
     root: Path
     model: str | None = None
@@ -84,7 +84,7 @@ class Project:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of each package that the image installs, where it is pinned."""
+        """The pinned version of each package that the image installs, by canonical name."""
         matches = filter(None, map(PIN.fullmatch, self.pins))
         return {canonicalize_name(match[1]): match[2] for match in matches}
 
@@ -106,7 +106,7 @@ class Project:
 
     @cached_property
     def settings(self) -> Settings:
-        """Those of the image, with folders where they are on this machine. Raises BadSetting."""
+        """The image's settings, with folders as they are on this machine. Raises BadSetting."""
         chosen = {name: value for name, value in self.environment.items() if name.startswith("SNB_")}
         settings = Settings.from_environment(chosen)
         folders: dict[str, Any] = {
@@ -116,19 +116,19 @@ class Project:
         return dataclasses.replace(settings, **folders, weights_dir=weights)
 
     def _here(self, name: str) -> str:
-        """A folder of the project as it is called on this machine; any other name as it is."""
+        """The path on this machine if `name` is a folder of the project; any other name as it is."""
         path = self.root / name
         return str(path) if path.is_dir() else name
 
     @cached_property
     def context(self) -> BuildContext:
-        """What is sent: of weights/ only what a boot reads."""
+        """The files that are sent; of weights/ only those that a boot reads."""
         visible, read = self._visible, self.sent_weights
         return visible.where(lambda name: name in read or not WEIGHTS.match(name))
 
     @cached_property
     def _visible(self) -> BuildContext:
-        """What .dockerignore lets through."""
+        """The files that .dockerignore lets through."""
         return BuildContext.of(self.root)
 
     @cached_property

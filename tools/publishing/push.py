@@ -1,11 +1,11 @@
-"""Publishes this project on Replicate as owner/name, if nothing is wrong with it.
+"""Publishes this project on Replicate as owner/name, if scripts/doctor finds nothing wrong with it.
 
 scripts/push owner/name --hardware t4
 
-scripts/doctor first: an error, or something that it could not look at, ends it here; a warning does not.
-Then `cog push`, with --separate-weights where weights are in the image, and scripts/smoke-test on the result.
-Needs `cog login` and REPLICATE_API_TOKEN. The only line on stdout is the id of a version that works; all else
-goes to stderr. Exits with 1 where there is no such version.
+Runs the checks of scripts/doctor; stops at an error or at what could not be checked, but not at a warning.
+Then runs `cog push`, with --separate-weights if the image has weights, and scripts/smoke-test on the result.
+Needs `cog login` and REPLICATE_API_TOKEN. The only line on stdout is the id of the new version, if it works;
+all else goes to stderr. Exits with 1 if it does not.
 """
 
 import contextlib
@@ -21,20 +21,20 @@ from tools.publishing.project import Project
 from tools.publishing.published import ApiSilent, latest
 
 WAIT = 300.0
-"""Seconds for the new version once the image is pushed."""
+"""Seconds for the new version to appear once the image is pushed."""
 PAUSE = 2.0
 """Seconds between two looks at the latest version."""
 
 
 class NotPublished(SNBError):
-    """No version that is known to work came of it; the text says what is there now."""
+    """The push gave no version that is known to work; the text says what is there now."""
 
     code = "NOT_PUBLISHED"
 
 
 def main() -> int:
     project = doctor.options(__doc__)
-    # What nobody looked at may be broken, and a push cannot be taken back.
+    # What could not be checked may be broken, and a push cannot be taken back.
     if {"error", "not checked"} & doctor.report(project, say):
         say("Nothing was pushed.")
         return 1
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def publish(project: Project) -> str:
-    """Pushes a project that has passed every check; the id of the version that works.
+    """Pushes a project that has passed every check; returns the id of the new version, which works.
 
     Raises NotPublished, and ApiSilent or NoModel before anything was pushed.
     """
@@ -65,7 +65,7 @@ def publish(project: Project) -> str:
 
 
 def _new(model: str, before: str | None) -> str:
-    """The version that was not there before. An API that is silent meanwhile is asked again."""
+    """The id of the new version, awaited for WAIT seconds. An API that is silent meanwhile is asked again."""
     end = time.monotonic() + WAIT
     while time.monotonic() < end:
         with contextlib.suppress(ApiSilent):

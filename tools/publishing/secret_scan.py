@@ -1,8 +1,8 @@
-"""Secrets in what would be sent: files that are one by their name, and lines of text that hold one.
+"""Secrets in what would be sent: files whose name says they hold one, and lines of text that hold one.
 
-detect-secrets does the reading. Tried with what each host of docs/repli.md gives out, in scripts, dotfiles
-and Python, it missed the forms that are looked for here; nor does it know what is in this shell. A finding
-names the file and the line, and never repeats what is there.
+detect-secrets does the reading. Tried on the keys that each host of docs/repli.md issues, in scripts,
+dotfiles and Python, it missed those in FORMS; nor does it know the variables of this shell. A finding names
+the file and the line, and never repeats the secret.
 """
 
 import os
@@ -36,16 +36,16 @@ FORMS = {
 }
 VARIABLE = re.compile(r"TOKEN(?!IZ)|JETON|SECRET|PASSW|CREDENTIAL|(API|PRIVATE|ACCESS)_?KEY", re.IGNORECASE)
 SHORTEST = 8
-"""Characters of a value of this shell that is looked for: a shorter one is in many files by chance."""
+"""Fewest characters of a shell variable whose value is searched for: shorter ones occur by chance."""
 GUESSES = {"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"}
-"""Of detect-secrets: to these a pinned commit and an address are secrets too."""
+"""Plugins of detect-secrets that take a pinned commit or an IP address for a secret; not used."""
 LARGEST = 1_000_000
-"""Bytes of a text that is read: detect-secrets reads 50,000 to 140,000 a second (measured)."""
+"""Most bytes of a text that is read: detect-secrets reads 50,000 to 140,000 a second (measured)."""
 CURE = "Take it out and revoke it, or run echo {} >> .dockerignore; who may run an image may read it"
 
 
 def check(project: Project) -> Iterator[Finding]:
-    """Looks at cog.yaml and every file that is sent, but weights whose hashes are recorded."""
+    """Looks at cog.yaml and every file that is sent, but not in the folders of weights that a boot reads."""
     faults, context = [*_in_config(project)], project.context
     known: dict[str, type] = get_mapping_from_secret_type_to_class()
     plugins = {plugin.__name__ for plugin in known.values()} - GUESSES
@@ -83,7 +83,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _lines(path: Path) -> dict[int, str]:
-    """The numbers of the lines that hold a secret, and its kind; without NUL, which UTF-16 is full of."""
+    """The kind of secret by the number of its line. NUL bytes, of which UTF-16 is full, are dropped first."""
     kinds = {secret.line_number: secret.type for secret in scan_file(str(path))} if _is_text(path) else {}
     own = {name: value for name, value in os.environ.items() if VARIABLE.search(name)}
     text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")

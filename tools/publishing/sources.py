@@ -15,9 +15,9 @@ SHOW = rf"Run printf '!%s\n' cog.yaml predict.py requirements.txt {PACKAGE} {PIN
 
 
 def pins(project: Project) -> Iterator[Finding]:
-    """Whether every package that the image installs is named exactly."""
+    """Whether every package that the image installs has an exact version."""
     if loose := [pin for pin in project.pins if not PIN.fullmatch(pin)]:
-        # Such a line may be an address with a password in it, so it is not repeated.
+        # Such a line may be a URL with a password in it, so it is not repeated.
         text = f"{len(loose)} of {len(project.pins)} lines of `python_requirements` are not NAME==VERSION"
         cure = "Name requirements.txt there, and run scripts/pin-packages, which writes it"
         yield Finding("error", "CONFIG_UNPINNED", text, cure)
@@ -26,7 +26,7 @@ def pins(project: Project) -> Iterator[Finding]:
 
 
 def packages(project: Project) -> Iterator[Finding]:
-    """Whether requirements.txt has what pyproject.toml names, in these versions."""
+    """Whether requirements.txt has every package that pyproject.toml names, in a version that it allows."""
     for one in project.needs:
         version = project.versions.get(canonicalize_name(one.name))
         if version is None:
@@ -39,7 +39,7 @@ def packages(project: Project) -> Iterator[Finding]:
 
 
 def sdk(project: Project) -> Iterator[Finding]:
-    """Whether Cog puts the SDK into the image that requirements.txt puts there too."""
+    """Whether cog.yaml and requirements.txt name the same version of Cog's SDK."""
     version, pin = project.config.build.sdk_version, project.versions.get("cog")
     if pin and version != pin:
         text = f"cog.yaml has sdk_version {version}, and requirements.txt cog=={pin}"
@@ -47,7 +47,7 @@ def sdk(project: Project) -> Iterator[Finding]:
 
 
 def settings(project: Project) -> Iterator[Finding]:
-    """Whether the image's settings can be read; a shell's variables do not count. Raises BadSetting."""
+    """Whether the settings in cog.yaml can be read; this shell's do not count. Raises BadSetting."""
     assert project.settings
     names = sorted(name for name in project.environment if name.startswith("SNB_"))
     yield Finding("ok", "SETTINGS", f"settings of the image: {', '.join(names) or 'the defaults'}")
@@ -60,7 +60,7 @@ def inputs(project: Project) -> Iterator[Finding]:
 
 
 def files(project: Project) -> Iterator[Finding]:
-    """Whether everything that builds the image and that it runs is sent, and all of it is Python."""
+    """Whether every file that the image is built from or runs is sent, and its code is valid Python."""
     names = _names(project)
     if hidden := [name for name in names if name not in project.context.files]:
         text = f"{len(hidden)} files would not be in the image: {', '.join(hidden[:3])}"
@@ -75,7 +75,7 @@ def files(project: Project) -> Iterator[Finding]:
 
 
 def personas(project: Project) -> Iterator[Finding]:
-    """Whether each choice of `philosopher` has a persona."""
+    """Whether each choice of `philosopher` has a persona, and no persona is empty."""
     choices = {*project.schema["components"]["schemas"].get("philosopher", {}).get("enum", [])}
     texts = {path.stem: path for path in (project.root / PERSONAS).glob("*.txt")}
     for name in sorted(choices - texts.keys()):
@@ -89,7 +89,7 @@ def personas(project: Project) -> Iterator[Finding]:
 
 
 def _names(project: Project) -> list[str]:
-    """The files that the image cannot do without, and that are here: its plan, code, personas and pins."""
+    """The files here that the image needs: cog.yaml, predict.py, requirements, pins, code and personas."""
     paths = [path for path in (project.root / PACKAGE).rglob("*") if "__pycache__" not in path.parts]
     config = project.config
     named = ("cog.yaml", PINS, config.build.python_requirements, config.predict.partition(":")[0])

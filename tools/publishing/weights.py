@@ -1,6 +1,6 @@
 """Base, adapter or prepared weights as a boot on Replicate would find them: in the image, or on the hub.
 
-There no HF_TOKEN reaches `setup()`, so the hub is asked without one, for what `setup()` would ask.
+On Replicate no HF_TOKEN reaches `setup()`, so the hub is asked here without one too.
 """
 
 import os
@@ -31,24 +31,24 @@ BAKE = "If it is private, scripts/download-weights with HF_TOKEN set puts it int
 
 @dataclass(frozen=True)
 class Held:
-    """One source, as the image will find it."""
+    """One source of weights, as the image will find it."""
 
     finding: Finding
     names: frozenset[str] = frozenset()
-    """Its files in the build context; none when it is not in the image."""
+    """Paths of its files in the build context; none if it is not in the image."""
     download: int = 0
     """Bytes that a boot fetches from the hub."""
     config: Qwen2Config | None = None
-    """Of a base or of prepared weights, where it could be read."""
+    """Configuration of a base or of prepared weights, if it could be read."""
     precision: str | None = None
-    """That prepared weights are held in."""
+    """Precision of prepared weights."""
 
 
 def survey(settings: Settings, context: BuildContext) -> Iterator[Held]:
     """Looks at every source that a boot reads; hashes what is in the image and has a lock."""
     source = prepared.named(settings)
     for one in [source] if source else fetch.sources(settings):
-        # The same look as a boot's: a folder, or a download whose lock says that it was whole.
+        # As a boot does: a folder, or a download whose lock says that it is whole.
         folder = one.folder or fetch.stored(one, settings.weights_dir)
         if folder and (sent := context.inside(folder)):
             yield _in_the_image(one, folder, sent, settings, context)
@@ -60,7 +60,7 @@ def survey(settings: Settings, context: BuildContext) -> Iterator[Held]:
 def _in_the_image(
     source: Source, folder: Path, sent: dict[str, str], settings: Settings, context: BuildContext
 ) -> Held:
-    """Verified here, and compared with what is sent."""
+    """A source that is sent: verified here, and compared with what is sent."""
     shown, names = f"{source.role} in {folder.relative_to(context.root)}", frozenset(sent.values())
     try:
         if source.role == "prepared":
@@ -83,7 +83,7 @@ def _in_the_image(
 
 
 def _on_the_hub(source: Source, name: str) -> Held:
-    """Asks without a token for what `setup()` would read before it moves gigabytes."""
+    """A source that is not sent: asks, without a token, for what `setup()` reads before the large files."""
     if not source.fetchable:
         cure = f"{NAME_ANOTHER}, or SNB_PREPARED=none"
         return Held(Finding("error", "WEIGHTS_ABSENT", f"{name}, and no hub repository is called so", cure))
@@ -102,7 +102,7 @@ def _on_the_hub(source: Source, name: str) -> Held:
 
 
 def _published(source: Source, name: str) -> Held:
-    """From the small files: a gated repository lists them for everybody and hands out none."""
+    """A public repository, by its small files: a gated one lists them for everybody and hands out none."""
     disable_progress_bars()
     hub = Hub(endpoint=os.environ.get("HF_ENDPOINT"), sleep=time.sleep)
     listing = hub.listing(source.name, source.revision)

@@ -1,4 +1,4 @@
-"""The checks of a smoke test. Each returns what was seen, and raises Failed for a fault."""
+"""The checks of a smoke test. Each returns what it saw, as text, and raises Failed on a fault."""
 
 import contextlib
 import functools
@@ -16,18 +16,18 @@ from tools.rehearsing.reply import Reply, hear
 METRICS = ("input_token_count", "output_token_count", "finish_reason", "seed", "time_to_first_token")
 """Those that callers rely on; see the README."""
 HELD = 0.01
-"""Seconds within which all text of an answer comes where something on the way held it back."""
+"""Seconds between first and last text of an answer, below which something on the way has buffered it."""
 LANGUAGES = ("fr", "en", "es", "it", "pt", "de", "zh")
 """French, its neighbours, and what the base model was mostly trained on; more would add wrong guesses."""
 SURE = 0.5
 """Probability from which a language counts as recognised."""
 SHORT = {"user_message": "Le bonheur est-il une affaire de raison ?", "max_tokens": 8, "seed": 1}
 LONG = {**SHORT, "philosopher": "kant", "max_tokens": 1024, "min_tokens": 1024}
-"""Goes on for long enough to be stopped."""
+"""An answer that is long enough to be canceled."""
 
 
 def stream(replies: Sequence[Reply]) -> str:
-    """Text comes in pieces, and not all at the end: of one answer at least, for a client may be kept busy."""
+    """Every answer comes in pieces, and at least one not all at the end; a busy client may see others so."""
     if whole := [reply.asked["philosopher"] for reply in replies if len(reply.times) < 2]:
         raise Failed(f"the answers of {', '.join(whole)} came in one piece")
     longest = max(reply.times[-1] - reply.times[0] for reply in replies)
@@ -37,7 +37,7 @@ def stream(replies: Sequence[Reply]) -> str:
 
 
 def metrics(replies: Sequence[Reply]) -> str:
-    """Every metric that callers rely on is there and can be true."""
+    """Every metric that callers rely on is there, and its value is possible."""
     for reply in replies:
         if missing := [name for name in METRICS if reply.metrics.get(name) is None]:
             raise Failed(f"no {', '.join(missing)}")
@@ -60,19 +60,19 @@ def language(replies: Sequence[Reply]) -> str:
 
 @functools.cache
 def identifier() -> Any:
-    """Of the languages; its model takes a second to read."""
+    """Tells LANGUAGES apart; cached, since its model takes a second to load."""
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(LANGUAGES)
     return identifier
 
 
 def times(replies: Sequence[Reply]) -> str:
-    """How long each answer took, the first of them cold."""
+    """Seconds to the first text and to the end of each answer; the first answer comes from a cold server."""
     return "; ".join(f"first text {reply.times[0]:.2f} s, all {reply.ended:.2f} s" for reply in replies)
 
 
 def cancel(endpoint: Cog | Replicate) -> str:
-    """A long answer ends as canceled when it is canceled by its id."""
+    """A long answer that is canceled by its id ends as canceled."""
     pieces, stop = endpoint.begin(LONG)
     with contextlib.closing(pieces):
         next(pieces)
@@ -99,7 +99,7 @@ def bad_input(endpoint: Cog | Replicate) -> str:
 
 
 def key(endpoint: Cog) -> str:
-    """The endpoint, or a proxy before it, refuses who has no key."""
+    """The endpoint, or a proxy in front of it, refuses a caller without a key."""
     try:
         hear(Cog(endpoint.name, endpoint.url, key=""), SHORT)
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""What happened in a drill: what was lost, and who waited for how long."""
+"""What happened in a drill: which questions were lost, and how long pupils waited."""
 
 from dataclasses import dataclass, field
 
@@ -17,12 +17,12 @@ class Answer:
     ended: float
     failure: str
     backend: int | None
-    """Which one answered: 0 is the first."""
+    """Which one answered: 0 is the first, None none."""
 
 
 @dataclass
 class Course:
-    """Moments are seconds since the epoch."""
+    """The answers of a drill so far. Moments are seconds since the epoch."""
 
     answers: list[Answer] = field(default_factory=list)
     taken: float = NEVER
@@ -30,16 +30,16 @@ class Course:
 
     @property
     def switched(self) -> float:
-        """When the second backend gave its first answer since then."""
+        """When the second backend gave its first answer after `taken`; NEVER if it has not."""
         away = (a.ended for a in self.answers if a.ended >= self.taken and a.backend == 1)
         return min(away, default=NEVER)
 
     def is_over(self, pupils: int) -> bool:
-        """Whether each of them has asked since the switch, and heard what came of it."""
+        """Whether each of `pupils` has asked a question since the switch and got its outcome."""
         return len({a.pupil for a in self.answers if a.asked >= self.switched}) == pupils
 
     def faults(self) -> list[str]:
-        """Everything for which a drill has failed, as sentences; none of a good one."""
+        """Every reason why the drill has failed, in words; empty if it has succeeded."""
         lost = [answer.failure for answer in self.answers if answer.failure]
         faults = {
             f"{len(lost)} questions were lost: {plain(lost[0]) if lost else ''}": lost,
@@ -49,7 +49,7 @@ class Course:
         return [fault for fault, holds in faults.items() if holds]
 
     def summary(self) -> str:
-        """In Markdown: how it ended, who answered, and how long it took."""
+        """Markdown: how the drill ended, who answered, and how long it took."""
         faults = self.faults()
         longest = max((answer.ended - answer.asked for answer in self.answers), default=NEVER)
         return f"""\

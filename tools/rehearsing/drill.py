@@ -1,12 +1,12 @@
 """Rehearses the switch: a class asks, the first of two backends is taken away, and nothing may be lost.
 
 scripts/drill                            two on this machine: a Gradio Space of the old kind, which is killed,
-                                         and the program that the image with a door runs
-scripts/drill --backends URL URL         two that run already; you are told when to take the first away.
-                                         replicate:owner/name will do for a URL
+                                         and the front (snb.front), which IMAGE-porte runs
+scripts/drill --backends URL URL         two that are already running; you are told when to take the first
+                                         away. replicate:owner/name is accepted in place of a URL
 
-Pupils ask through the JavaScript client, as production does. Prints a record to keep. Ends with 0 when every
-question was answered, by the second backend once the first was away.
+Pupils ask through the JavaScript client, as in production. Prints a record to keep. Exits with 0 if every
+question was answered and each backend has answered, the second after the first was taken away; else with 1.
 """
 
 import contextlib
@@ -39,43 +39,43 @@ from tools.serving import local
 from tools.serving.server import FRONT, Server
 
 SHARED = {"SNB_SLOTS": "4", "OMP_WAIT_POLICY": "PASSIVE"}
-"""For two servers on one machine, unless the environment says otherwise: few slots, and threads that do not
-spin while they wait for each other, which on few cores makes a busy machine many times slower."""
+"""Settings of two servers that share a machine, unless the environment says otherwise: few slots, and threads
+that do not spin while they wait, which makes a busy machine with few cores many times slower."""
 CLIENT = ROOT / "client"
 DISTINCT, TOKENS = 6, 32
-"""Questions that are asked again and again; tokens of an answer."""
+"""Number of different questions, which are asked again and again; most tokens of an answer."""
 FIRST = 2
-"""Questions of each pupil before anything happens."""
+"""Questions per pupil, on average, that have ended before the first backend is taken away."""
 PATIENCE, BOOT = 300.0, 600.0
-"""Seconds for the second backend to answer; and for a server here to be ready."""
+"""Most seconds that the drill goes on after the first backend is taken away, and that a server here boots."""
 
 
 @dataclass(frozen=True)
 class Backends:
     scene: str
-    """What they are, and what befalls the first."""
+    """What they are, and how the first is taken away, for the record."""
     urls: list[str]
     settings: Mapping[str, str]
-    """The client's environment."""
+    """Environment variables of the client."""
     take: Callable[[], object]
-    """The first is taken away."""
+    """Takes the first away."""
 
 
 def by_hand(urls: list[str]) -> Backends:
-    """Two that run already; a person takes the first away when asked to."""
+    """Two backends that are already running; a person is told when to take the first away."""
     scene = f"{' and '.join(urls)}; the first was taken away by hand"
     settings = {"SNB_API_KEY": key} if (key := own_key()) else {}
     return Backends(scene, urls, settings, lambda: say(f"\a>>> Take the first backend away now: {urls[0]}"))
 
 
 def here(stack: contextlib.ExitStack, log: IO[str]) -> Backends:
-    """The two of the plan on loopback, and its settings of the client; `stack` ends them.
+    """Starts the plan's two backends on loopback, with the client settings of the plan; `stack` ends them.
 
     Raises:
         Failed: one of them does not boot.
     """
     shared = {name: os.environ.get(name, value) for name, value in SHARED.items()}
-    # Not the 14B, which a card has no room for twice.
+    # The stand-in, since no card has room for two 14B models.
     settings, key = {**local.settings(real=False), **shared}, secrets.token_hex(16)
     say("two servers boot …")
     first = stack.enter_context(Server(settings, log=log, module="tools.rehearsing.old_space"))
@@ -91,14 +91,14 @@ def here(stack: contextlib.ExitStack, log: IO[str]) -> Backends:
 
 
 def questions() -> list[dict[str, Any]]:
-    """What is asked, in turn of each philosopher."""
+    """The questions as the client takes them, addressed to each philosopher in turn."""
     texts = zip(workload.TEXTS["questions"][:DISTINCT], itertools.cycle(names()), strict=False)
     return [{"philosopher": who, "message": text, "maxTokens": TOKENS} for text, who in texts]
 
 
 @contextlib.contextmanager
 def asking(backends: Backends, pupils: int) -> Iterator[Iterator[Answer]]:
-    """The answers to a class, as they come: a Node program, which ends with the block."""
+    """Runs a class of `pupils` in a Node program, which ends with the block; yields answers as they come."""
     asked = json.dumps({"pupils": pupils, "questions": questions()})
     environment = {**os.environ, **backends.settings, "SNB_BACKEND_URL": ",".join(backends.urls)}
     program = ["node", str(Path(__file__).with_name("drill.mjs")), asked]
@@ -110,7 +110,7 @@ def asking(backends: Backends, pupils: int) -> Iterator[Iterator[Answer]]:
 
 
 def rehearse(course: Course, backends: Backends, pupils: int) -> None:
-    """The whole drill; fills `course` as it goes, so that one that fails has something to show."""
+    """Runs the drill; fills `course` as it goes, so that a drill that fails still has a record."""
     say(f"{pupils} pupils ask …")
     with asking(backends, pupils) as answers:
         for answer in answers:
@@ -124,7 +124,7 @@ def rehearse(course: Course, backends: Backends, pupils: int) -> None:
 
 
 def record(course: Course, scene: str) -> str:
-    """In Markdown; `scene` says who asked whom, and what was done to the first backend."""
+    """The record, in Markdown; `scene` says who asked whom, and what was done to the first backend."""
     computer, now = machine(), datetime.now(UTC)
     where = ", ".join(filter(None, [computer["system"], computer["processor"], *computer["gpus"]]))
     return f"""\

@@ -1,7 +1,7 @@
 """A real Gradio app with the existing Space's `chat_function(message, history)`, before a real Cog server.
 
 Its reply is `["", [[question, answer], …]]`, and the answer ends with the Space's `*[Contexte: …]*`. As a
-program it starts that server too, and listens on PORT, as `tools.serving.server.Server` has it.
+program, it starts the Cog server too and listens on PORT, which `tools.serving.server.Server` sets.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["no_proxy"] = "127.0.0.1"  # a school's proxy would be asked whether the app is up (Gradio 6.31.0)
+os.environ["no_proxy"] = "127.0.0.1"  # Gradio 6.31.0 would ask a school's proxy whether the app is up
 
 import gradio as gr
 
@@ -21,13 +21,13 @@ from tools.endpoints.endpoint import Busy
 from tools.serving.server import Server
 
 SETTINGS: dict[str, Any] = {"system_prompt": "Réponds en français.", "max_tokens": 24, "seed": 7}
-"""What the Space asks its model with, whoever calls."""
+"""Inputs that the Space sends to its model with every question."""
 
 
 def asked(cog: Server, message: str) -> Iterator[tuple[str, Any]]:
-    """The server's events, asked for again where it is full.
+    """The server's events; a server that says it is full is asked again, up to 50 times.
 
-    coglet 0.23.1 says that of one of two that come at once, too: it tries a lock and does not wait.
+    coglet 0.23.1 also says so to one of two requests that come at once: it tries a lock and does not wait.
     """
     for _ in range(50):
         with contextlib.suppress(Busy):
@@ -59,9 +59,9 @@ def app(cog: Server) -> gr.Blocks:
 
 @contextlib.contextmanager
 def old_space(cog: Server, port: int | None = None) -> Iterator[str]:
-    """Serves the app; its URL."""
+    """Serves the app until the block ends; yields its URL."""
     blocks = app(cog)
-    # With its _frontend Gradio 6.31.0 asks for its page, and gives up after 3 s, which a busy machine takes.
+    # With `_frontend` Gradio 6.31.0 fetches its own page and gives up after 3 s, too soon on a busy machine.
     _, url, _ = blocks.launch(
         server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, _frontend=False
     )

@@ -1,4 +1,4 @@
-"""One whole answer of a smoke test, and how it is got."""
+"""One whole answer of a smoke test, and how it is obtained."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from typing import Any
 from tools.endpoints.endpoint import Endpoint, Failed, patiently
 
 AGAIN = 0.5
-"""Seconds between two tries at a full server, at most."""
+"""Longest pause, in seconds, between two tries at a full server that names none."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Reply:
     """The inputs."""
     text: str
     times: tuple[float, ...]
-    """Of each piece of text."""
+    """When each piece of text came."""
     ended: float
     metrics: Mapping[str, Any]
 
 
 def hear(endpoint: Endpoint, inputs: Mapping[str, Any]) -> Reply:
-    """One answer, heard to its end. A full server is asked again."""
+    """One answer, read to its end. A full server is asked again. Raises Failed if it has no text."""
     began, times, text = time.monotonic(), list[float](), ""
     for piece in patiently(endpoint, inputs, AGAIN):
         if piece.text:
@@ -40,9 +40,9 @@ def hear(endpoint: Endpoint, inputs: Mapping[str, Any]) -> Reply:
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raises Failed in the block after so many seconds, for a server can also stall, drip, or stay full.
+    """Raises Failed in the block after so many seconds: a server can stall, drip, or stay full.
 
-    Repeated every second: a handler may take the first exception for a failed request.
+    Raised again every second, since an exception handler may take the first for a failed request.
     """
 
     def expire(*_: object) -> None:

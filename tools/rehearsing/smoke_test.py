@@ -1,14 +1,14 @@
-"""Asks each philosopher of an endpoint that runs one question, and checks what a caller relies on.
+"""Asks each philosopher of a running endpoint one question, and checks what callers rely on.
 
-scripts/smoke-test https://host                   a server that speaks Cog's HTTP; SNB_API_KEY is its key. Or
-                                                  a Gradio Space; https:// may be left out
+scripts/smoke-test https://host                   a server that speaks Cog's HTTP API, with SNB_API_KEY as
+                                                  its key, or a Gradio Space; https:// may be left out
 scripts/smoke-test owner/name                     on Replicate, with REPLICATE_API_TOKEN; also
                                                   owner/name:version and deployments/owner/name
 scripts/smoke-test openai:https://host/v1#model   a public model at a provider, with SNB_OPENAI_TOKEN
 
-A wrong address fails at once. Where a container is still booting, --boot 1800 waits so many seconds for it.
+A wrong address fails at once. --boot 1800 waits up to 1800 seconds for a container that is still booting.
 
-One line a check: ok, FAILED, or a warning to think about. Ends with 0 if nothing failed, else with 1.
+Prints one line per check: ok, FAILED, or a warning to think about. Exits with 0 if nothing failed, else 1.
 """
 
 import os
@@ -33,11 +33,11 @@ OK, FAILED, WARNING = "ok", "FAILED", "warning"
 SECRETS = ("REPLICATE_API_TOKEN", "SNB_API_KEY", "SNB_OPENAI_TOKEN", "HF_TOKEN")
 QUESTION = "Suffit-il d’avoir le choix pour être libre ?"
 SAMPLE = {"user_message": QUESTION, "min_tokens": 24, "max_tokens": 96, "seed": 2026}
-"""Enough to tell the language, and to see that text comes as it is written."""
+"""Long enough to tell the language, and to see that the text is streamed."""
 LIMIT, BOOT = 120.0, 600.0
-"""Seconds for each check; and for what says that it is starting, unless --boot says otherwise."""
+"""Seconds for each check; and, unless --boot says otherwise, for a server that says it is starting."""
 EXCERPT = 60
-"""Characters of an answer that are shown."""
+"""Characters shown of an answer."""
 
 
 class Verdict(NamedTuple):
@@ -56,11 +56,11 @@ class Verdict(NamedTuple):
 
 
 def verdicts(address: str, boot: float | None = None) -> Iterator[Verdict]:
-    """Every check at `address`, in order, as it is done.
+    """Runs every check at `address`, in order, and yields each verdict as it is reached.
 
     Args:
-        boot: seconds in which the endpoint has to be ready, which then need not answer yet; BOOT for one that
-            says that it is starting.
+        boot: seconds for an endpoint that does not answer yet to become ready; None waits only for one that
+            says it is starting, for BOOT seconds.
     """
     patient, boot = boot is not None, BOOT if boot is None else boot
     try:
@@ -89,7 +89,7 @@ def verdicts(address: str, boot: float | None = None) -> Iterator[Verdict]:
 
 
 def rest(endpoint: Endpoint, replies: list[Reply]) -> Iterator[Verdict]:
-    """The checks of an endpoint that has answered, as far as its kind has what they are about."""
+    """The checks that apply to this kind of endpoint, once it has answered."""
     yield checked("stream", partial(checks.stream, replies))
     yield checked("times", partial(checks.times, replies))
     if notice := replies[0].metrics.get("notice"):
@@ -117,7 +117,7 @@ def checked(subject: str, check: Callable[[], str], limit: float = LIMIT) -> Ver
 
 
 def answer(endpoint: Endpoint, name: str, replies: list[Reply]) -> str:
-    """A philosopher answers; the answer is added to `replies`."""
+    """Asks the philosopher `name`, adds the reply to `replies`, and returns an excerpt of it."""
     replies.append(hear(endpoint, {"philosopher": name, **SAMPLE}))
     return f"« {plain(replies[-1].text, EXCERPT)} »"
 

@@ -1,4 +1,4 @@
-"""Which weights this machine serves: the real ones if they are here with a GPU, else the stand-in."""
+"""Which weights this machine serves: the real ones if it has them and a GPU, else the stand-in."""
 
 import os
 import subprocess
@@ -10,15 +10,15 @@ from tools.machine import has_gpu
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spinoza-niveau-b"
 STANDIN = Path(os.environ.get("SNB_STANDIN") or CACHE / "standin")
-"""Outside the tree, so that it is trained once on a machine; scripts/make-standin fills it."""
+"""Outside the repository, so that it is trained once per machine; scripts/make-standin fills it."""
 
 
 def settings(real: bool = True) -> dict[str, str]:
-    """The environment for a server here, on top of this process's own; builds the stand-in if it is wanted.
+    """The environment for a server here, on top of this process's own; builds the stand-in if it is needed.
 
     Args:
-        real: whether the philosophers' weights are served where they can be; no means never, but for those
-            that SNB_BASE_MODEL names.
+        real: whether to serve the philosophers' weights where that is possible; if False, only weights that
+            SNB_BASE_MODEL names replace the stand-in.
 
     Raises:
         BadSetting: the environment is not what a server would boot with.
@@ -27,12 +27,12 @@ def settings(real: bool = True) -> dict[str, str]:
         return {}
     build_standin()
     standin = {"SNB_BASE_MODEL": str(STANDIN / "base"), "SNB_ADAPTER": str(STANDIN / "adapter")}
-    # Prepared weights in weights/ are the philosopher's: out, unless SNB_PREPARED is set, which is respected.
+    # Prepared weights in weights/ are the philosopher's, so they are not used unless SNB_PREPARED says so.
     return {"SNB_PREPARED": "none", **standin} if "SNB_PREPARED" not in os.environ else standin
 
 
 def standin_reason() -> str:
-    """Why the stand-in is served here; empty where it is not, as where SNB_BASE_MODEL names another."""
+    """Why the stand-in is served here; empty if it is not, as when SNB_BASE_MODEL names another model."""
     chosen = Settings.from_environment()
     if os.environ.get("SNB_BASE_MODEL") or (has_gpu() and present(chosen)):
         return ""
@@ -40,14 +40,14 @@ def standin_reason() -> str:
 
 
 def build_standin() -> None:
-    """Builds what is not there of the stand-in; ends where that fails, of which it has said the reason."""
+    """Builds the stand-in unless it is there. Raises SystemExit if that fails, with the reason printed."""
     if status := subprocess.run([ROOT / "scripts" / "make-standin"], stdout=sys.stderr).returncode:
         raise SystemExit(status)
 
 
 def present(settings: Settings) -> bool:
-    """Whether prepared weights, or base and adapter, are on this machine; a boot says if they are whole."""
-    from snb.weights import fetch, prepared  # and with them torch, for seconds that others need not wait
+    """Whether prepared weights, or base and adapter, are on this machine; only a boot checks them."""
+    from snb.weights import fetch, prepared  # imports torch, for seconds that other callers are spared
 
     found = prepared.named(settings)
     wanted = [found] if found else fetch.sources(settings)

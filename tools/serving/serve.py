@@ -1,8 +1,8 @@
 """Serves the philosophers on this machine until Ctrl-C or SIGTERM.
 
-Without a GPU, or without their weights, a small stand-in answers here, which it says. For this machine alone
-without a key; with --host for others too, who send SNB_API_KEY in the header `Authorization: Bearer …`. They
-never get the stand-in of a machine with a GPU: with HF_TOKEN the server downloads the weights first."""
+Without a GPU or the weights a small stand-in answers, and says so. By default the server is for this machine
+alone and needs no key; with --host it is for others too, who send SNB_API_KEY as `Authorization: Bearer …`.
+On a machine with a GPU they never get the stand-in: with HF_TOKEN the server downloads the weights first."""
 
 from ipaddress import IPv4Address
 
@@ -31,10 +31,10 @@ def main() -> int:
 
 
 def chosen(host: IPv4Address, port: int) -> tuple[dict[str, str], str]:
-    """The environment of the server, and what it serves.
+    """The environment of the server, and what it serves, in words.
 
     Raises:
-        Fault: a class would get the stand-in.
+        Fault: others would get the stand-in of a machine with a GPU.
         BadSetting: strangers could ask, or the environment is not what a server would boot with.
     """
     settings, why = Settings.from_environment(), local.standin_reason()

@@ -23,23 +23,23 @@ COG, FRONT = "cog.server.http", "snb.front"
 FOLDERS = ("SNB_WEIGHTS_DIR", "SNB_BASE_MODEL", "SNB_ADAPTER", "SNB_PREPARED")
 """Settings that may name a folder; all but the first may also name something else."""
 TAIL = 2000
-"""Characters that are shown of the log of a server that did not boot."""
+"""Characters shown of the log of a server that did not boot."""
 
 
 class SetupFailed(Failed):
-    """The server ended, or its `setup()` failed; the reason is in its log."""
+    """The server ended, its `setup()` failed, or it was not ready in time."""
 
 
 class Server:
-    """Cog's server, or the front with one behind it, with the schema in place.
+    """Cog's server, or the front with Cog's server behind it, with the schema in place.
 
-    `close()` and this process's end end all that was started.
+    `close()`, or the end of this process, ends everything that was started.
 
     Args:
-        environment: settings on top of this process's own.
+        environment: variables on top of this process's own.
         port: 0 takes a free one.
-        log: where the server's output goes.
-        directory: where `predict.py` is.
+        log: file to which the server's output goes.
+        directory: the folder of `predict.py`.
         module: `cog.server.http`, or `snb.front`, which hosts with a public address run.
     """
 
@@ -53,12 +53,12 @@ class Server:
         module: str = COG,
     ) -> None:
         schema.write(directory)
-        # Held so that no other server here is given this port: whoever waits would take one for the other.
+        # Held so that no other server here is given this port: callers would take one for the other.
         self._reserved = reserve(host, port)
         self.port, self._log = int(self._reserved.getsockname()[1]), log
-        # 0.0.0.0 is no address to look at: a proxy of the environment would be asked for it.
+        # Requests to 0.0.0.0 would go to the environment's HTTP proxy.
         self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{self.port}"
-        # `cog build` bakes the decorator's limit into the image; without it the server takes one at a time.
+        # `cog build` writes the decorator's limit into the image; without it the server takes one at a time.
         limit = re.search(r"@concurrent\(max=(\d+)\)", (directory / "predict.py").read_text())
         self._process = process_group.start(
             [sys.executable, "-m", module, "--host", host],
@@ -68,7 +68,7 @@ class Server:
                 "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
                 "COG_LOG_LEVEL": "warning",
                 **os.environ,
-                # The server starts its worker as `python`, whichever is first on PATH.
+                # The server starts its worker as `python`, the first on PATH.
                 "PATH": before("PATH", Path(sys.executable).parent),
                 "PYTHONPATH": before("PYTHONPATH", ROOT),
                 "PORT": str(self.port),
@@ -81,14 +81,14 @@ class Server:
         self.pid: int = self._process.pid
 
     def status(self) -> str:
-        """`STARTING`, `READY`, `BUSY`, `SETUP_FAILED`, `UNHEALTHY`, or `DOWN` when nothing answers."""
+        """`STARTING`, `READY`, `BUSY`, `SETUP_FAILED`, `DEFUNCT`, `UNHEALTHY`; `DOWN` if nothing answers."""
         return cog_endpoint.status(Http(self.url, silence=10))
 
     def wait(self, limit: float = float("inf"), look: Callable[[Http], str] = cog_endpoint.status) -> None:
-        """Returns when the server takes predictions, as `look` tells.
+        """Returns once `look` returns another state than STARTING or DOWN, as when predictions are taken.
 
         Raises:
-            SetupFailed: it never will, or does not after `limit` seconds; with the reason, or the log's end.
+            SetupFailed: setup failed, the server ended, or `limit` seconds have passed; with the reason.
         """
         until, state = time.monotonic() + limit, "STARTING"
         while state in ("STARTING", "DOWN"):
@@ -102,7 +102,7 @@ class Server:
             raise SetupFailed(self._setup_fault() or f"{self._tail()}setup() failed")
 
     def _setup_fault(self) -> str:
-        """Why setup failed, where an error of this package says so: its log has it inside a line of JSON."""
+        """Why setup failed, if an error of this package says so: in the log it is inside a line of JSON."""
         with contextlib.suppress(Failed, ValueError, AttributeError):
             return setup_fault(Http(self.url, silence=10).look("/health-check").json())
         return ""
@@ -114,14 +114,14 @@ class Server:
         return f"{self._log.read()[-TAIL:]}\n"
 
     def join(self, patience: float | None = None) -> int:
-        """Returns when the server has ended; its exit code. TimeoutExpired after so many seconds."""
+        """Waits for the server to end; its exit code. Raises TimeoutExpired after `patience` seconds."""
         return self._process.wait(patience)
 
     def stream(self, **inputs: Any) -> Iterator[tuple[str, Any]]:
-        """Runs one prediction; yields its server-sent events as (event, data) as they come.
+        """Runs one prediction; yields its server-sent events, as (event, data), as they come.
 
         Raises:
-            Refused: the server takes no such inputs.
+            Refused: the server refuses the inputs.
             Busy: it is full.
         """
         with Http(self.url).events("POST", "/predictions", {"input": inputs}) as events:
@@ -141,7 +141,7 @@ class Server:
 
 
 def folders(environment: Mapping[str, str]) -> dict[str, str]:
-    """The settings that name folders, each as its whole path: the server is started elsewhere."""
+    """The settings that name folders, as absolute paths, since the server is started in another folder."""
     paths = {name: Path(environment[name]).expanduser() for name in FOLDERS if environment.get(name)}
     return {
         name: str(path.absolute())
@@ -151,17 +151,17 @@ def folders(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def before(name: str, folder: Path) -> str:
-    """A list of folders in the environment, with one more at its head."""
+    """The environment variable `name`, a list of folders, with `folder` in front."""
     return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
 
 
 def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """As `snb.front.port.reserve`. Raises BadSetting: nothing can listen there."""
+    """As `snb.front.port.reserve`, but raises BadSetting if nothing can listen there."""
     with front_port.fault_named(host, port):
         return front_port.reserve(host, port)
 
 
 def free_port() -> int:
-    """For what cannot keep the socket: two that start at once may get the same."""
+    """A free port, for programs that cannot take over the socket: two that start at once may get the same."""
     with reserve() as probe:
         return int(probe.getsockname()[1])

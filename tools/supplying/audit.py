@@ -1,7 +1,7 @@
 """Asks OSV which packages of the image and of the page have a known vulnerability.
 
-Ends with 1 where a package has an advisory, with 3 where nobody could look, and else with 0.
-It does not look up the JavaScript client's packages: npm audit --prefix client does.
+Exits with 1 if a package has an advisory, with 3 if OSV could not be asked, else with 0.
+The JavaScript client's packages are not looked up: npm audit --prefix client does that.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ API = "https://api.osv.dev/v1/querybatch"
 """https://google.github.io/osv.dev/post-v1-querybatch/"""
 FILES = ("requirements.txt", "deploy/space/requirements.txt")
 KNOWN = ("jinja2", "2.10")
-"""A release with vulnerabilities published in 2019: an answer that has none for it cannot be believed."""
+"""A release with vulnerabilities published in 2019: an answer without them cannot be believed."""
 NOT_AUDITED = 3
 Release = tuple[str, str]
 """Canonical name and version."""
 
 
 def packages() -> list[Release]:
-    """Each that the image and the page pin, once."""
+    """Each release that the image or the page pins, once."""
     listed = (pin.partition("==") for file in FILES for pin in pins(ROOT / file))
     return sorted({(canonicalize_name(Requirement(name).name), version) for name, _, version in listed})
 
 
 def advisories(releases: Sequence[Release]) -> list[list[str]]:
-    """The ids of the advisories about each release.
+    """The ids of the advisories about each release, in the order of `releases`.
 
     Raises:
-        Fault: OSV cannot be asked, or does not know what everybody knows.
+        Fault: OSV cannot be asked, or has no advisory about KNOWN.
     """
     asked = [
         {"package": {"name": name, "ecosystem": "PyPI"}, "version": version}
