@@ -99,6 +99,10 @@ BROKEN: dict[str, tuple[Callable[[Sound], object], str]] = {
         lambda made: (made.root / "it's.txt").write_bytes(SECRET.encode("utf-16")),
         "SECRET_IN_FILE",
     ),
+    "a secret beside weights": (
+        lambda made: (made.weights(BASE) / "notes.txt").write_text(SECRET),
+        "SECRET_IN_FILE",
+    ),
     "a file of secrets": (lambda made: made.write(".ENV", "A=1\n"), "SECRET_FILE"),
     "a secret in cog.yaml": (set_environment(MY_TOKEN="x"), "SECRET_IN_CONFIG"),
     "bf16 on a T4": (set_environment(SNB_PRECISION="bf16"), "CARD_CANNOT"),

@@ -22,11 +22,12 @@ from tools.serving.server import FOLDERS, Server
 READY = """if True:
     import os, sys
     from http.server import BaseHTTPRequestHandler, HTTPServer
+    states = iter([b"STARTING", b"UNHEALTHY", b"UNHEALTHY"])
     class Ready(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b'{"status": "READY"}')
+            self.wfile.write(b'{"status": "%s"}' % next(states, b"READY"))
     HTTPServer((sys.argv[2], int(os.environ["PORT"])), Ready).serve_forever()
 """
 
@@ -60,6 +61,7 @@ def test_a_server_on_every_address_is_looked_at_past_a_proxy(
     (tmp_path / "ready.py").write_text(READY)
     with Server({}, host="0.0.0.0", directory=tmp_path, module="ready") as server:
         server.wait(30)
+        assert server.status() == "READY"
 
 
 def test_folders_of_a_server_are_those_of_its_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,12 +45,13 @@ CURE = "Take it out and revoke it, or run echo {} >> .dockerignore; who may run 
 
 
 def check(project: Project) -> Iterator[Finding]:
-    """Looks at cog.yaml and every file that is sent, but not in the folders of weights that a boot reads."""
+    """Looks at cog.yaml and every file that is sent, but for the large ones among the weights of a boot."""
     faults, context = [*_in_config(project)], project.context
     known: dict[str, type] = get_mapping_from_secret_type_to_class()
     plugins = {plugin.__name__ for plugin in known.values()} - GUESSES
     with transient_settings({"plugins_used": [{"name": name} for name in sorted(plugins)]}):
-        for name in sorted({*context.files, *context.links} - project.sent_weights):
+        large = {name for name in project.sent_weights if context.files[name] > LARGEST}
+        for name in sorted({*context.files, *context.links} - large):
             faults += _in_file(name, context.root / name, context.files.get(name, 0))
     yield from faults or [Finding("ok", "SECRETS", f"no secret in the {len(context.files)} files to be sent")]
 

@@ -85,20 +85,20 @@ class Server:
         return cog_endpoint.status(Http(self.url, silence=10))
 
     def wait(self, limit: float = float("inf"), look: Callable[[Http], str] = cog_endpoint.status) -> None:
-        """Returns once `look` returns another state than STARTING or DOWN, as when predictions are taken.
+        """Returns once `look` returns READY, or another state in which predictions are taken.
 
         Raises:
             SetupFailed: setup failed, the server ended, or `limit` seconds have passed; with the reason.
         """
         until, state = time.monotonic() + limit, "STARTING"
-        while state in ("STARTING", "DOWN"):
+        while state in ("STARTING", "DOWN", "UNHEALTHY"):
             if self._process.poll() is not None:
                 raise SetupFailed(f"{self._tail()}the server ended with code {self._process.returncode}")
             if time.monotonic() > until:
                 raise SetupFailed(f"{self._tail()}the server is not ready after {limit:g} s")
             time.sleep(0.1)
             state = look(Http(self.url, silence=10))
-        if state == "SETUP_FAILED":
+        if state in ("SETUP_FAILED", "DEFUNCT"):
             raise SetupFailed(self._setup_fault() or f"{self._tail()}setup() failed")
 
     def _setup_fault(self) -> str:
