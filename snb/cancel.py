@@ -32,7 +32,7 @@ class Cancellation:
         self._listeners: list[Callable[[], None]] = []
 
     def then(self, listener: Callable[[], None]) -> None:
-        """Registers a listener for the cancel; it is called at once if that has happened already."""
+        """Registers a listener for the cancel, and calls it at once if that has happened already."""
         with self._lock:
             self._listeners.append(listener)
             happened = self._canceled
@@ -53,7 +53,7 @@ _submit = asyncio.run_coroutine_threadsafe
 
 
 def current() -> Cancellation:
-    """The cancellation of the prediction that this coroutine serves; one that never happens, outside any."""
+    """The cancellation of the current coroutine's prediction; outside any, one that never happens."""
     return _current.get() or Cancellation()
 
 

@@ -1,7 +1,7 @@
 """What fits a card: bytes of a model in each precision, the device, and the best precision for it.
 
 Bytes are computed from the model's config, before anything is loaded. `choose` decides by them before the
-boot loads the weights; `budget` decides by what is really left how many slots the KV cache gets.
+boot loads the weights; `budget` then sizes the KV cache, in slots, by the memory that is really left.
 """
 
 import logging
@@ -31,14 +31,14 @@ CUDA_CONTEXT, LEFT_BY_LOADING = 6 * GIB // 10, 8 * GIB // 10
 """Bytes that are in use after loading besides the weights: CUDA's own on each card, and blocks of torch's
 allocator that loading leaves half empty.
 
-Their sum, 1.24 to 1.55 GiB, follows from the slots that a boot in nf4 kept on an H200 of which ballast filled
-the rest, 2026-11-26: 3 where 14.6 GiB had been free, 11 where 22.0 had. How it divides is an estimate.
+Their sum, 1.24 to 1.55 GiB, follows from the slots that an nf4 boot kept on an H200 with the rest of its
+memory filled, 2026-11-26: 3 where 14.6 GiB had been free, 11 where 22.0 had. How it divides is an estimate.
 """
 PREFIX_TOKENS = 2500
 """Tokens of the personas' saved prefixes: 809, 817 and 826 by Qwen2.5's tokenizer, and a reserve."""
 SAMPLING_COPIES = 24
-"""Arrays of 4 bytes a slot and vocabulary entry that sampling holds at once, at most: scores, penalties,
-and, with no top_k, the whole vocabulary sorted (values, 8-byte order) with its noise in fp64."""
+"""The most 4-byte arrays `[slots, vocabulary]` that sampling holds at once: scores, penalties, and, with no
+top_k, the whole vocabulary sorted (values, 8-byte order) with its noise in fp64."""
 NF4_BLOCK, ABSMAX_BLOCK = 64, 256
 """Weights that share one absmax, and absmaxes that share one second-level absmax: bitsandbytes' defaults."""
 
@@ -69,7 +69,7 @@ class Footprint:
             model = Qwen2ForCausalLM(config)
         self.config = config
         self.parameters: int = sum(parameter.numel() for parameter in model.parameters())
-        """A tied embedding counts once."""
+        """How many there are; a tied embedding counts once."""
         self._matrices = Counter((matrix.out_features, matrix.in_features) for matrix in quantised(model))
         self.largest: int = max(parameter.numel() for parameter in model.parameters())
         self._buffers: int = sum(buffer.nbytes for buffer in model.buffers())
@@ -77,8 +77,8 @@ class Footprint:
     def need(self, precision: str, slots: int, context: int) -> Need:
         """The need of one precision with `slots` requests of `context` tokens.
 
-        Loading is over before the cache is allocated, so the same memory holds first its work space (the
-        largest tensor in fp32, in which a merge accumulates), then the cache and the work space of running.
+        Loading is over before the cache is allocated, so the same memory holds first the work space of
+        loading (the largest tensor in fp32, for the merge), then the cache and the work space of running.
         """
         cache, work = self._running(precision, slots, context)
         margin = max(LEFT_BY_LOADING + work, FIXED + 4 * self.largest - cache)
@@ -96,7 +96,7 @@ class Footprint:
         return cache, FIXED + PREFIX_TOKENS * token + self._forward(precision, slots, cache)
 
     def weights(self, precision: str) -> int:
-        """Bytes of parameters and buffers; if it is quantised, all but the layers' matrices is in 16 bits."""
+        """Bytes of parameters and buffers; a quantised model has all but the layers' matrices in 16 bits."""
         matrices = sum(rows * columns * count for (rows, columns), count in self._matrices.items())
         total = (self.parameters - matrices) * float_bytes(precision) + self._buffers
         for (rows, columns), count in self._matrices.items():
@@ -114,8 +114,8 @@ class Footprint:
         """Bytes at the peak of a forward pass.
 
         The sum of: one chunk of prefill (four arrays as wide as the MLP and eight as wide as the residual);
-        one layer's cache, gathered and then expanded to all query heads; one matrix back in 16 bits, if it is
-        quantised, of 8 bits that of gate and up together; the scores and sampling's copies of them.
+        one layer's cache, gathered and then expanded to all query heads; in nf4 one matrix dequantised to 16
+        bits, in int8 and fp8 the joint matrix of gate and up; the scores and sampling's copies of them.
         """
         config = self.config
         groups = config.num_attention_heads // config.num_key_value_heads
@@ -137,9 +137,9 @@ def quantised(model: Qwen2ForCausalLM) -> list[nn.Linear]:
 def matrix_bytes(rows: int, columns: int, precision: str) -> int:
     """Bytes of one matrix of a layer without its bias.
 
-    int8 and fp8: a byte a weight and an fp32 scale a row. nf4 with double quantisation, as bitsandbytes 0.50
-    stores it: half a byte a weight, a uint8 absmax a block, an fp32 absmax for each block of those, their
-    fp32 mean and an fp32 table of 16 values.
+    int8 and fp8: one byte per weight and one fp32 scale per row. nf4 with double quantisation, as
+    bitsandbytes 0.50 stores it: half a byte per weight, a uint8 absmax per block, an fp32 absmax per block of
+    those, their fp32 mean and an fp32 table of 16 values.
     """
     weights = rows * columns
     if precision in ("int8", "fp8"):
@@ -184,9 +184,9 @@ class Precision:
     share: float | None = None
     """Share of the slots that must fit for `auto` to take it on a GPU; None: only when it is named."""
     capability: tuple[int, int] = (0, 0)
-    """Lowest compute capability of a GPU that computes in it."""
+    """Lowest compute capability of a GPU that computes in it natively."""
     below: tuple[int, int] | None = None
-    """Compute capability from which `auto` has a better one of the same size; None: at none."""
+    """Compute capability from which `auto` has a better format of the same size; None if there is none."""
     steps: tuple[float, ...] = ()
     """Milliseconds of a decode step of 1, 4, 8 and 16 rows: the 14B, 768 columns, CUDA graphs, one H200,
     2026-11-26."""
@@ -224,11 +224,11 @@ class Device:
     """`cuda` or `cpu`."""
     name: str
     capability: tuple[int, int]
-    """Of a GPU; (0, 0) for a CPU."""
+    """Compute capability of a GPU; (0, 0) for a CPU."""
     free: int
-    """Bytes."""
+    """Bytes of memory that are free."""
     total: int
-    """Bytes."""
+    """Bytes of memory."""
 
     @classmethod
     def find(cls, wanted: str) -> "Device":
@@ -290,7 +290,7 @@ class Choice:
 
     precision: str
     compute_dtype: torch.dtype
-    """Of everything that is not quantised, of the cache and of quantised layers' inputs and outputs."""
+    """Dtype of all that is not quantised, of the cache, and of quantised layers' inputs and outputs."""
     slots: int
     """Requests decoded at once; fewer than the setting where memory is short."""
     need: Need
@@ -301,7 +301,7 @@ class Choice:
 def choose(config: Qwen2Config, settings: Settings, device: Device) -> Choice:
     """Chooses the best precision with which enough slots fit the device's free memory, and how many fit.
 
-    `auto` follows BEST_FIRST, and takes fp32 on a CPU; of any other setting only that precision is tried.
+    `auto` follows BEST_FIRST, and takes fp32 on a CPU; with any other setting only that precision is tried.
 
     Raises:
         DeviceUnusable: the GPU does not compute in the precision that is set, or a large model would run on a

@@ -85,7 +85,7 @@ SHORTAGE = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory", re.IG
 
 @contextmanager
 def out_of_memory_named(what: str) -> Iterator[None]:
-    """Turns an out-of-memory error inside it into OutOfMemory, with torch's figures; other errors pass.
+    """Turns an out-of-memory error in the block into OutOfMemory, with torch's figures; other errors pass.
 
     Args:
         what: what is being done, and what it needs where that is known.
@@ -108,5 +108,5 @@ def out_of_memory_named(what: str) -> Iterator[None]:
 
 
 def _refused_allocations() -> int:
-    """How many torch refused on the GPU so far; transformers 5.23 hides one behind another error."""
+    """How many GPU allocations torch has refused; transformers 5.23 hides one behind another error."""
     return int(torch.cuda.memory_stats().get("num_ooms", 0))

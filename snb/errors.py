@@ -6,11 +6,11 @@ from collections.abc import Sequence
 class SNBError(Exception):
     """Base of every error that this package raises on purpose.
 
-    `str(error)` is `CODE: fault; fault. What to do.`, and never holds a prompt, a token or a secret.
+    `str(error)` is `CODE: fault; fault. What to do`, and never holds a prompt, a token or a secret.
 
     Args:
-        faults: what was wrong, as one sentence, or as several where there were several faults.
-        cure: what is allowed or what to try, one sentence.
+        faults: what was wrong, one sentence for each fault; a single one may come as a plain string.
+        cure: what is allowed or what to try, in one sentence.
     """
 
     code = "SNB_ERROR"
@@ -28,7 +28,7 @@ class BadInput(SNBError):
 
 
 class PromptTooLong(BadInput):
-    """Persona and message alone do not fit the context."""
+    """The persona and the message alone do not fit in the context."""
 
     code = "PROMPT_TOO_LONG"
 
@@ -40,13 +40,13 @@ class BadSetting(SNBError):
 
 
 class WeightsMissing(SNBError):
-    """Files are absent, truncated or altered."""
+    """Weight files are absent, truncated, altered or unusable."""
 
     code = "WEIGHTS_MISSING"
 
 
 class PreparedMismatch(SNBError):
-    """Prepared weights hold another base, adapter or precision than asked for, or a newer format."""
+    """Prepared weights are of another base, adapter or precision than asked for, or in another format."""
 
     code = "PREPARED_MISMATCH"
 
@@ -58,7 +58,7 @@ class DownloadFailed(SNBError):
 
 
 class DiskFull(SNBError):
-    """What is to be written does not fit the disk."""
+    """The data to be written does not fit on the disk."""
 
     code = "DISK_FULL"
 
@@ -88,7 +88,7 @@ class OutOfMemory(SNBError):
 
 
 class SelfTestFailed(SNBError):
-    """The engine's own answer differs from the reference by more than rounding."""
+    """The engine has a fault, or its results differ from the reference by more than rounding explains."""
 
     code = "SELF_TEST_FAILED"
 
@@ -100,16 +100,16 @@ class DeadlinePassed(SNBError):
 
 
 class RequestFailed(SNBError):
-    """A fault of the engine that ended this request and no other."""
+    """An error in the engine ended this request and no other."""
 
     code = "REQUEST_FAILED"
 
 
 class EngineDown(SNBError):
-    """The decode loop has died; the process must be restarted."""
+    """The decode loop has died, is stuck or was closed; the process must be restarted."""
 
     code = "ENGINE_DOWN"
 
 
 class EngineStuck(EngineDown):
-    """The device does not come back from a step, so no other engine can use it."""
+    """The device does not return from a step, so no other engine can use it."""

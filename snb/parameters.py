@@ -1,20 +1,20 @@
-"""The parameters of sampling: how the next token is chosen and when to stop, within their bounds."""
+"""Sampling parameters and their bounds: how the next token is chosen, and when to stop."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 MAX_STOPS, MAX_STOP = 16, 200
-"""Stop strings of a request, and characters of each."""
+"""The most stop strings in a request, and the most characters in each."""
 
 
 def number(default: float | None, low: float, high: float) -> Any:
-    """A field of a dataclass with its bounds."""
+    """A dataclass field with inclusive bounds in its metadata."""
     return field(default=default, metadata={"bounds": (low, high)})
 
 
 def bounds(of: Any) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of each field of Sampling or Request that is a number."""
+    """The lowest and highest value of each numeric field of Sampling or Request."""
     return {one.name: one.metadata["bounds"] for one in fields(of) if "bounds" in one.metadata}
 
 
@@ -36,7 +36,7 @@ class Sampling:
     frequency_penalty: float = number(0, -2, 2)
     stop_sequences: tuple[str, ...] = ()
     french: bool = False
-    """Whether tokens of other scripts than French is written in are ruled out (`snb.engine.script`)."""
+    """Whether to rule out tokens in scripts that French is not written in (`snb.engine.script`)."""
 
     def __post_init__(self) -> None:
         # Cog's server accepts a whole float (5.0, 1e2) where an integer is declared.
@@ -60,7 +60,7 @@ class Sampling:
 
 
 def number_faults(one: Any) -> Iterable[str]:
-    """Every number of Sampling or Request outside its bounds, as a sentence."""
+    """A sentence for every number of Sampling or Request that is outside its bounds."""
     for name, (low, high) in bounds(one).items():
         value = getattr(one, name)
         if value is not None and not low <= value <= high:  # in this form NaN is a fault

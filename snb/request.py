@@ -39,7 +39,7 @@ class Request:
     system_prompt: str = ""
     seed: int | None = number(None, 0, 2**32 - 1)
     deadline_seconds: float = number(0, 0, 1800)  # Replicate ends a prediction after 30 minutes
-    """Seconds from arrival; 0 leaves it to the server's setting."""
+    """Seconds from arrival; 0 leaves it to the server's setting, which is also the upper limit."""
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class Request:
 
     @classmethod
     def checked(cls, *, history: Sequence[Mapping[str, Any]] = (), **inputs: Any) -> "Request":
-        """A request from the inputs of predict.py.
+        """Builds a request from the inputs of predict.py.
 
         Raises:
             BadInput: with the first ten faults, so that a caller can correct them at once.
@@ -78,9 +78,9 @@ class Request:
 
 
 def first_faults(*faults: Iterable[str]) -> list[str]:
-    """The first ten, and how many there are besides: a refusal does not grow with what was sent.
+    """The first ten faults and a count of the rest, so that a refusal does not grow with what was sent.
 
-    coglet 0.23.1 loses the place of an answer, or of an error, above 8 MiB.
+    coglet 0.23.1 never frees the place of a prediction whose answer or error is larger than 8 MiB.
     """
     every = itertools.chain(*faults)
     shown = list(itertools.islice(every, MAX_FAULTS))

@@ -25,7 +25,7 @@ from snb.settings import Settings
 from snb.weights.loader import load
 
 PROBE = Request(user_message="Que dois-je faire ?")
-"""What the self-test asks."""
+"""The request that the self-test sends."""
 log = logging.getLogger(__name__)
 
 Record = Callable[[str, float | int | str], None]
@@ -39,7 +39,7 @@ class Boot:
     precision: str
     slots: int
     seconds: Seconds
-    """Of each phase."""
+    """Duration of each phase, by its name."""
     self_test: Report
 
 
@@ -47,7 +47,7 @@ class Service:
     """Loads once, then answers requests from any number of threads.
 
     Raises:
-        SNBError: of the phase of the boot that failed.
+        SNBError: a phase of the boot failed.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -93,16 +93,17 @@ class Service:
     def answer(
         self, request: Request, record: Record, cancellation: cancel.Cancellation | None = None
     ) -> Iterator[str]:
-        """The answer, piece by piece; each metric is recorded as soon as it is known.
+        """Returns the answer as an iterator of text; each metric is recorded as soon as it is known.
 
         Args:
             request: what the caller asks for.
             record: takes the name and the value of a metric.
-            cancellation: its cancel ends the answer; by default that of Cog's prediction.
+            cancellation: ends the answer when canceled; by default, that of the current Cog prediction.
 
         Raises:
             PromptTooLong: before anything is generated.
-            EngineDown: the decode loop has died.
+            EngineDown: the decode loop has died or is stuck; also from the iterator.
+            RequestFailed: from the iterator, if the engine failed on this request alone.
             DeadlinePassed: from the iterator, if there was no text in time.
             CancelationException: from the iterator, once the prediction is canceled.
         """
@@ -123,9 +124,9 @@ class Service:
 
 
 def joined(pieces: Iterator[str]) -> Iterator[str]:
-    """Longer pieces the longer the answer grows, so that the longest stays below 1,020 of them.
+    """Joins more and more pieces as an answer grows, so that even the longest yields fewer than 1,020.
 
-    coglet 0.23.1 replays 1,024 events to a reader who comes later, and ends the stream of one who needs more.
+    coglet 0.23.1 replays 1,024 events to a reader who joins late, and ends the stream of one who needs more.
     2,048 tokens become at most 700 pieces.
     """
     waiting: list[str] = []
@@ -144,7 +145,7 @@ def joined(pieces: Iterator[str]) -> Iterator[str]:
 
 
 def _log_to_stderr() -> None:
-    """Logs this package's own lines; other libraries may log addresses, so of theirs only warnings."""
+    """Logs this package from INFO on, but other libraries, which may log addresses, only from WARNING on."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("snb").setLevel(logging.INFO)
 
@@ -152,7 +153,7 @@ def _log_to_stderr() -> None:
 def _metered(
     generation: Generation, interval: float, prompt: Prompt, record: Record, arrived: float
 ) -> Iterator[str]:
-    """The pieces of an answer; records its metrics. `arrived` is in monotonic seconds."""
+    """Yields the pieces of an answer and records its metrics. `arrived` is in monotonic seconds."""
     record("input_token_count", len(prompt.ids))
     record("rag_context_truncated_tokens", prompt.rag_truncated)
     record("rag_context_read", prompt.rag_read)

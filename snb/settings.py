@@ -74,7 +74,7 @@ class Settings:
     """A branch, tag or commit; None: the one in weights/pins.json."""
     prepared: str = _setting("auto", "SNB_PREPARED", _text)
     """Weights that scripts/prepare-weights made of base and adapter: a folder, a hub repository, or `none`;
-    `auto` takes `prepared` in the weights' folder, or in the image's own, where it exists."""
+    `auto` takes the folder `prepared` in `weights_dir`, else in the image's own weights, if there is one."""
     prepared_revision: str | None = _setting(None, "SNB_PREPARED_REVISION", _text)
     """A branch, tag or commit of that repository; None: `main`."""
     precision: str = _setting("auto", "SNB_PRECISION", _choice(*PRECISIONS))
@@ -84,16 +84,16 @@ class Settings:
     weights_dir: Path = _setting(ROOT / "weights", "SNB_WEIGHTS_DIR", lambda text: Path(_text(text)))
     """Where downloaded and prepared weights are kept."""
     path: str = _setting("auto", "SNB_PATH", _choice(*PATHS))
-    """How the model is run; `auto` takes the fastest that passes the self-test."""
+    """How the model is run; `auto` takes the first that passes the self-test, and never `fused`."""
     slots: int = _setting(32, "SNB_SLOTS", _whole(1, 256))
     """Requests decoded at once; the others wait their turn."""
     context: int = _setting(4096, "SNB_CONTEXT", _whole(SHORTEST_CONTEXT, 32768))
     """Tokens of one request, prompt and answer together."""
     deadline: int = _setting(300, "SNB_DEADLINE", _whole(1, 1800))
-    """Seconds from arrival after which an answer ends with what there is; a request may set its own."""
+    """Seconds from arrival after which an answer ends with what there is; a request may set fewer."""
     piece_ms: int = _setting(40, "SNB_PIECE_MS", _whole(0, 1000))
-    """Milliseconds between two pieces of a streamed answer; 0 sends each token's text at once,
-    but joins a few in a long answer; see `snb.service.joined`."""
+    """Milliseconds between two pieces of a streamed answer; 0 sends each token's text at once, except that a
+    long answer still joins a few (`snb.service.joined`)."""
     scripts: str = _setting("french", "SNB_SCRIPTS", _choice("french", "any"))
     """`french` keeps scripts that French is not written in out of answers; `any` lets them in."""
     api_key: str | None = _setting(None, "SNB_API_KEY", _key, secret=True)

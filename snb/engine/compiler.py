@@ -9,12 +9,12 @@ import torch
 
 
 def capability(device: torch.device) -> tuple[int, int]:
-    """Compute capability; (0, 0) of a CPU."""
+    """Compute capability of a GPU; (0, 0) for a CPU."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
 
 
 def lacking(capability: tuple[int, int]) -> Iterator[str]:
-    """What Triton needs and does not have here, on a GPU of some compute capability."""
+    """What Triton needs and does not have here, for a GPU of that compute capability."""
     if capability < (8, 0):
         yield "a GPU of compute capability 8.0 or later"
     if not find_spec("triton"):

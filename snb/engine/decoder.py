@@ -1,7 +1,7 @@
 """Qwen2's layers over the slot cache; the weights are those of transformers' modules.
 
 The same arithmetic as there, in fewer kernels: one product for Q, K and V and one for gate and up, keys that
-are not repeated for the heads that share them, and no mask where a row reads all of its columns.
+are not repeated for the heads that share them, and, on a CPU, no mask where rows read all of their columns.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 class Joined:
-    """Linear layers of one input: one product, unless bitsandbytes holds their weights.
+    """Linear layers of the same input, as one product unless bitsandbytes holds their weights.
 
-    They become views of the rows of one matrix, so transformers' own modules go on computing what they did,
-    and while they are joined, one layer's weights are held twice.
+    The weights become views of rows of one matrix, so transformers' own modules go on computing what they
+    did. While they are being joined, one layer's weights are held twice.
     """
 
     def __init__(self, *parts: nn.Linear | Rowwise) -> None:
@@ -68,7 +68,7 @@ class Attention:
         self.projections, self.output = Joined(own.q_proj, own.k_proj, own.v_proj), own.o_proj
 
     def __call__(self, states: Tensor, angles: Sequence[Tensor], attend: Attend) -> Tensor:
-        """Hidden states, normed, `[n, tokens, hidden]`, to what is added to them."""
+        """Maps normed hidden states `[n, tokens, hidden]` to what is added to the residual stream."""
         mixed = attend(*self.project(states, angles), self._number)
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
@@ -88,7 +88,7 @@ class MLP:
         self._activation = own.act_fn
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Hidden states, normed, `[n, tokens, hidden]`, to what is added to them."""
+        """Maps normed hidden states `[n, tokens, hidden]` to what is added to the residual stream."""
         gate, up = self.projections(states).chunk(2, dim=-1)
         return self.output(self._activation(gate) * up)  # type: ignore[no-any-return]
 
@@ -101,13 +101,13 @@ class Layer:
         self._norms = layer.input_layernorm, layer.post_attention_layernorm
 
     def __call__(self, states: Tensor, angles: Sequence[Tensor], attend: Attend) -> Tensor:
-        """Hidden states, `[n, tokens, hidden]`, in place."""
+        """Updates hidden states `[n, tokens, hidden]` in place, and returns them."""
         states += self.attention(self.normed(states), angles, attend)
         states += self.mlp(norm(self._norms[1], states))
         return states
 
     def normed(self, states: Tensor) -> Tensor:
-        """What attention gets."""
+        """The input of attention: the hidden states, normed."""
         return norm(self._norms[0], states)
 
 
@@ -121,14 +121,14 @@ def rotated(heads: Tensor, angles: Sequence[Tensor]) -> Tensor:
 
     Args:
         heads: `[n, heads, tokens, head_dim]`.
-        angles: cosines, and sines of which the first half is negative, `[n, 1, tokens, head_dim]`.
+        angles: cosines, and sines whose first half is negated, `[n, 1, tokens, head_dim]`.
     """
     cosine, sine = angles
     return (heads * cosine).add_(heads.roll(heads.shape[-1] // 2, dims=-1) * sine)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Heads that share keys count as more queries, so that no key is read twice.
+    """Attention in which heads that share keys count as more queries, so that no key is read twice.
 
     Args:
         query: `[n, heads, tokens, head_dim]`.

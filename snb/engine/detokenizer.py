@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
-"""A byte-level vocabulary writes each byte as one of 256 visible characters."""
+"""The byte that each of 256 visible characters stands for in a byte-level vocabulary."""
 
 
 def pieces(tokenizer: Tokenizer, vocabulary: int) -> list[bytes]:

@@ -24,7 +24,7 @@ class Generation:
     """A request; its caller reads the text in pieces, which the engine's thread adds.
 
     After the last piece `finish_reason` is `stop` (the model ended), `stop_sequence`, `length` (`max_tokens`
-    or the context), `deadline`, `loop` (runaway repetition) or `canceled`.
+    or the context), `deadline`, `loop` (runaway repetition), `canceled` or, if it failed, `error`.
     """
 
     prompt: list[int]
@@ -32,7 +32,7 @@ class Generation:
     seed: int
     detokenizer: Detokenizer
     engine_fault: Callable[[], SNBError | None]
-    """Asked while its caller waits for text, so that nobody waits for an engine that is down."""
+    """Called while a caller waits for text, so that nobody waits for an engine that is down."""
     deadline: float = float("inf")
     """Monotonic seconds."""
     scores: list[Tensor] | None = None
@@ -50,17 +50,18 @@ class Generation:
         self._stops = StopStrings(self.sampling.stop_sequences)
 
     def __iter__(self) -> Iterator[str]:
-        """The text as it comes; raises as `pieces` does."""
+        """Yields the text as it comes; raises as `pieces` does."""
         return self.pieces(interval=0)
 
     def pieces(self, interval: float) -> Iterator[str]:
-        """The first text at once; what has come since every `interval` seconds, and at the end.
+        """Yields the first text at once, then, every `interval` seconds and at the end, what has come since.
 
-        0 leaves each piece as it was. A server sends a message for each, and a caller who sleeps leaves the
-        interpreter to the engine.
+        With 0 each piece is left as it was. A server sends one message per piece, and a caller that sleeps
+        leaves the interpreter to the engine.
 
         Raises:
-            EngineDown: the decode loop has died.
+            EngineDown: the decode loop has died, is stuck or was closed.
+            RequestFailed: the engine failed on this request.
             DeadlinePassed: there was no text in time.
         """
         while True:
@@ -90,7 +91,7 @@ class Generation:
 
     @property
     def decoding(self) -> bool:
-        """Whether it takes part in decode steps: not once its last token is chosen, though not read yet."""
+        """Whether it takes part in decode steps: not once its last token is drawn, even if not yet read."""
         return 0 <= self.cached - len(self.prompt) < self.sampling.max_tokens - 1
 
     def cancel(self) -> None:

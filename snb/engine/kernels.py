@@ -1,8 +1,8 @@
 """Triton kernels of a decode step: what PyTorch does between its matrix products, in six launches a layer.
 
-Each function has its plain form in PyTorch beside it, which says what it computes; tests hold the two
-together, in Triton's interpreter on a CPU and compiled on a GPU. A program computes one row, or part of one,
-from that row alone, so a row gives the same bits whatever runs beside it. Sums are in fp32.
+Beside each function is its plain form in PyTorch, which says what it computes; tests compare the two, in
+Triton's interpreter on a CPU and compiled on a GPU. A program computes one row, or part of one, from that row
+alone, so a row gives the same bits whatever runs beside it. Sums are in fp32.
 
 Importing this needs Triton, which comes with PyTorch's builds for a GPU.
 """
@@ -19,15 +19,15 @@ from triton import language as tl
 from snb.engine import decoder
 
 KEYS, MOST_SPLITS = 64, 32
-"""Columns that a program of attention reads at once, and the most programs that share a head of one row."""
+"""Columns that a program of attention reads at once, and the most programs that split one row's columns."""
 SHORTEST = 128
-"""Fewest columns of one program; chosen by arithmetic: 768 columns of one row then keep 48 programs busy."""
+"""Fewest columns of one program; computed: 768 columns of one row then keep 48 programs busy."""
 TILE = 16
 """Fewest rows of a matrix that tensor cores multiply; heads that share keys fill the first of them."""
 BLOCK = 1024
 """Elements of one program, where they do not depend on each other."""
 UNFUSED = {"enable_fp_fusion": False}
-"""Products are rounded before they are added, as PyTorch's are: keys must be those of its own kernels."""
+"""Products are rounded before they are added, as in PyTorch, so that keys are those of its own kernels."""
 
 
 class Quantised(NamedTuple):
@@ -38,10 +38,10 @@ class Quantised(NamedTuple):
     scales: Tensor
     """Fp32 `[n, 1, 1]`."""
     dtype: torch.dtype
-    """Of what was quantised, and of the product."""
+    """Dtype of what was quantised, and of the product."""
 
     def cpu(self) -> Tensor:
-        """The dequantised numbers, which the self-test compares."""
+        """The dequantised numbers, on the CPU, which the self-test compares."""
         return (self.values.float() * self.scales).to("cpu", self.dtype)
 
 
@@ -55,7 +55,7 @@ def _place(rows: int, width: int, like: Tensor, fp8: bool) -> Tensor | Quantised
 
 @triton.jit
 def _store(row: tl.tensor, result: tl.tensor, scales: tl.tensor, at: tl.tensor, inside: tl.tensor) -> None:
-    """Stores a row; where there are scales, quantised as by `rowwise.quantised`."""
+    """Stores a row; if `scales` are given, quantised as by `rowwise.quantised`."""
     if scales is not None:
         exact = row.to(tl.float32)
         least: tl.constexpr = 2.0**-126  # fp32's least normal number
@@ -72,7 +72,7 @@ def add_norm(
     """Adds to the residual stream, in place, and returns its RMSNorm.
 
     Args:
-        states: `[n, 1, hidden]`, contiguous, as all of these.
+        states: the residual stream, `[n, 1, hidden]`; contiguous, as are the other tensors.
         added: likewise.
         weight: `[hidden]`.
         eps: of the norm.
@@ -120,10 +120,10 @@ def rotate_and_store(
     """Rotates queries and keys, and writes keys and values into the cache.
 
     Args:
-        heads: of queries, keys and values side by side, `[n, 1, (heads + 2 * kv_heads) * head_dim]`.
+        heads: queries, keys and values side by side, `[n, 1, (heads + 2 * kv_heads) * head_dim]`.
         angles: `SlotModel.angle_tables`, each `[columns, head_dim]`.
         positions: int64 `[n, 1]`, the column that each row writes.
-        keys: of one layer, `[slots, kv_heads, columns, head_dim]`; row i of the others writes its row i.
+        keys: the cache of one layer, `[slots, kv_heads, columns, head_dim]`; row i of `heads` writes row i.
         values: likewise.
 
     Returns:
@@ -185,7 +185,7 @@ def _rotate_and_store(
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-    """Attention of one new token a row, which reads no other columns than those up to its position.
+    """Attention of one new token per row, which reads only the columns up to its position.
 
     The columns are split over programs, whose results are combined by their softmax sums (Flash-Decoding,
     Dao et al., 2023). Where they are split depends on the context alone, never on the other rows. Heads that
@@ -194,7 +194,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> 
 
     Args:
         queries: `[n, heads, 1, head_dim]`.
-        keys: of one layer, `[slots, kv_heads, columns, head_dim]`; row i of the queries reads its row i.
+        keys: the cache of one layer, `[slots, kv_heads, columns, head_dim]`; row i of `queries` reads row i.
         values: likewise.
         positions: int64 `[n, 1]`.
 
@@ -250,7 +250,7 @@ def _attend(
         sharing: tl.constexpr = heads // kv_heads
         head, mine = row * heads + kv_head * sharing + members, members < sharing
         query = tl.load(queries + head[:, None] * head_dim + dims[None, :], mask=mine[:, None], other=0)
-        scale: tl.constexpr = head_dim**-0.5 * 1.4426950408889634  # of base 2: log2(e)
+        scale: tl.constexpr = head_dim**-0.5 * 1.4426950408889634  # in base 2: log2(e)
         peak, total = tl.full([tile], float("-inf"), tl.float32), tl.zeros([tile], tl.float32)
         mixed = tl.zeros([tile, head_dim], tl.float32)
         for start in range(0, split, block):
@@ -288,7 +288,7 @@ def _combine(
     numbers, dims = tl.arange(0, block), tl.arange(0, head_dim)
     inside, head = numbers < used, row * tl.num_programs(1) + head
     at = head * splits + numbers
-    logs = tl.load(sums + at, mask=inside, other=-1e38)  # not infinity: idle rows would subtract two
+    logs = tl.load(sums + at, mask=inside, other=-1e38)  # not -inf: idle rows would subtract two of them
     weights = tl.where(inside, tl.exp2(logs - tl.max(logs)), 0.0)
     each = tl.load(parts + at[:, None] * head_dim + dims[None, :], mask=inside[:, None], other=0)
     mixed = tl.sum(each * weights[:, None], 0) / tl.maximum(tl.sum(weights), 1.0)  # 1 where none is used
@@ -296,9 +296,9 @@ def _combine(
 
 
 def gated(both: Tensor, fp8: bool = False) -> Tensor | Quantised:
-    """silu(gate) · up, for `[n, 1, 2 * width]` with the gates first; gives `[n, 1, width]`.
+    """silu(gate) · up, from `[n, 1, 2 * width]` with the gates first to `[n, 1, width]`.
 
-    With `fp8` it is quantised row by row, for which one program has to see a whole row.
+    With `fp8` the result is quantised row by row, for which one program has to see a whole row.
     """
     rows, width = len(both), both.shape[-1] // 2
     place = _place(rows, width, both, fp8)

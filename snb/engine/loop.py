@@ -5,9 +5,9 @@ admits waiting ones to free rows of the slot cache, runs one chunk of prefill, t
 rows that are ready. `Sampler.choose` draws a token for each, and `Generation.take` sends its text to the
 caller.
 
-A GPU works on its own. There the loop is one step behind: it gives the device the next step, whose tokens
-need not leave it, and meanwhile reads those of the step before. A request that ends, by its text or by its
-caller, has then been computed one token further, which nobody sees.
+A GPU works asynchronously, so there the loop is one step behind: it launches the next step, whose input
+tokens are on the device already, and meanwhile reads the tokens of the step before. A request that ends, by
+its text or by its caller, has by then been computed one token further, which nobody sees.
 """
 
 import itertools
@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 STALL = 60.0
 """Seconds after which a turn of the loop counts as stuck; a turn normally takes well under one second."""
 BESIDE = 128
-"""Most tokens of each prompt in a chunk of prefill while others decode, on a CPU: of one prompt these take
-about two steps' time. On a GPU they take as long as PREFILL_TOKENS, since launching the kernels does."""
+"""Most tokens of each prompt in a prefill chunk while other rows decode, on a CPU: for one prompt they take
+about two decode steps' time. On a GPU launching the kernels takes as long for these as for PREFILL_TOKENS."""
 PAUSED = 10 * POLL
 """Waiting callers check the engine every POLL seconds. If none has for this many seconds, the whole process
 was suspended, and the loop is not stuck."""
@@ -53,14 +53,14 @@ class Chosen:
 
     owners: list[Generation]
     tokens: Tensor
-    """Int64 `[n]` on the host, whole once `arrived`."""
+    """Int64 `[n]` on the host, complete once `arrived`."""
     arrived: torch.cuda.Event | None
     """None on a CPU."""
     scores: Tensor | None
-    """What they were chosen from, if one of the owners keeps it."""
+    """The scores that they were chosen from, if one of the owners keeps them."""
 
     def read(self) -> list[int]:
-        """Waits for them."""
+        """Waits for the tokens and returns them."""
         if self.arrived:
             self.arrived.synchronize()
         return self.tokens.tolist()
@@ -71,13 +71,13 @@ class Engine:
 
     Args:
         model: on its device, in eval mode.
-        tokenizer: of that model.
+        tokenizer: the model's.
         slots: requests decoded at once; others wait their turn, first come first served.
         context: tokens of one request, prompt and answer.
         prefixes: ids that many prompts begin with; their keys and values are computed once, here, and copied
             into the row of each request.
         path: how a decode step runs; see `snb.engine.paths`.
-        stall: seconds without a turn, while requests wait, after which the engine is down.
+        stall: seconds without a turn, while there are requests, after which the engine is down.
         lag: steps that the loop is behind the device; by default one on a GPU, and none on a CPU, where it
             could do nothing in the meantime.
     """
@@ -110,7 +110,7 @@ class Engine:
         self._waiting: deque[Generation] = deque()
         self._rows: list[Generation | None] = [None] * slots
         self.lock = threading.RLock()
-        """What is asked while a caller holds it is admitted together."""
+        """Requests that are queued while a caller holds it are admitted together."""
         self._wake = threading.Condition(self.lock)
         self._closed = False
         self._down: EngineDown | None = None
@@ -220,7 +220,7 @@ class Engine:
     def _wait_for_work(self) -> bool:
         with self._wake:
             if not self.busy:
-                self._chosen.clear()  # its owners have ended, and nothing is kept of them
+                self._chosen.clear()  # the owners have ended, and nothing of theirs is kept
             self._wake.wait_for(lambda: self._closed or self.busy)
             return not self._closed and self._down is None
 

@@ -54,7 +54,7 @@ def packed(model: SlotModel) -> Step:
 
 
 FIXED_ROWS = 32
-"""With at most this many slots a decode step always computes all of them, so that one graph is enough."""
+"""With at most this many slots `fused` records one graph, of all rows, unless the weights are nf4."""
 
 
 class Recorded(NamedTuple):
@@ -69,9 +69,9 @@ class Graphs:
     """Decode steps recorded for several numbers of rows and columns; a step replays the smallest that fits.
 
     Args:
-        model: whose cache it is.
-        recorded: the step; by default the model's own.
-        sizes: rows and columns of each graph; by default a few of both, for any number of either.
+        model: the model whose steps are recorded.
+        recorded: the step to record; by default the model's own.
+        sizes: rows and columns of each graph; by default enough of both for any step.
 
     Raises:
         DeviceUnusable: not on a GPU.
@@ -79,9 +79,9 @@ class Graphs:
     """
 
     prefill_pass: PrefillPass | None = None
-    """If prefill is recorded too."""
+    """Recorded prefill; None if prefill runs eagerly."""
     record: Record | None = None
-    """Records the choices of tokens, if they are to be."""
+    """The recorder for the choice of tokens; None if tokens are chosen eagerly."""
 
     def __init__(
         self, model: SlotModel, recorded: Step | None = None, sizes: Sequence[tuple[int, int]] = ()
@@ -89,7 +89,7 @@ class Graphs:
         if model.model.device.type != "cuda":
             raise DeviceUnusable("CUDA graphs need a GPU")
         self.recorded = recorded or model.step
-        """What runs in a graph, to be run without one."""
+        """The step that the graphs record, for running it without one."""
         self._device, self._idle = model.model.device, model.cache.context
         self.recorder = Recorder(self._device)
         self.sizes = sizes or [
@@ -119,7 +119,7 @@ class Graphs:
 def fused(model: SlotModel) -> Step:
     """Graphs of `snb.engine.fused`: fewer kernels, and attention that reads no more than each row has.
 
-    Prompts are read by graphs too, of the model's own passes, and tokens are chosen by them.
+    Prefill, in the model's own passes, and the choice of tokens are recorded in graphs too.
 
     Raises:
         DeviceUnusable: the GPU is too old, or Triton or a compiler for it is absent.
@@ -129,8 +129,8 @@ def fused(model: SlotModel) -> Step:
         raise DeviceUnusable([f"the fused step needs {one}" for one in missing])
     from snb.engine.fused import Fused  # imports Triton, which a CPU does not have
 
-    # Products of 16 bits read the same bytes for 1 to 32 rows, so one graph serves them all, and what runs
-    # beside a row never changes the shapes that its numbers are computed in. nf4's take longer with each row.
+    # Unless weights are nf4, a product reads the same bytes for 1 to 32 rows, so one graph serves them all,
+    # and a row's neighbours never change the shapes it is computed in. With nf4 each row takes more time.
     plain = model.layers[0].mlp.projections.whole is not None
     rows = [slots] if plain and slots <= FIXED_ROWS else doublings(1, slots)
     graphs = Graphs(model, Fused(model), [(number, model.cache.context) for number in rows])
@@ -165,8 +165,8 @@ def fastest(names: Sequence[str], start: Callable[[str, bool], Engine]) -> Engin
         start: takes a path and whether it is the last one; it frees its memory before it raises.
 
     Raises:
-        SNBError: the last of them failed too.
-        EngineStuck: of any of them; the next would wait for ever.
+        SNBError: the last path failed too.
+        EngineStuck: raised by any path, since the next would wait for ever.
     """
     for name in names[:-1]:
         try:

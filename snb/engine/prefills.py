@@ -27,10 +27,10 @@ class Inputs(NamedTuple):
 class Prefills:
     """Prefill of 64, 128, … tokens of one prompt, or of as many prompts as make a chunk.
 
-    What is smaller is padded: with tokens for the column past the context, and with rows that have no others.
+    Smaller inputs are padded, with tokens for the column past the context and with rows of only such tokens.
 
     Args:
-        model: whose cache the passes write to.
+        model: the model whose cache the passes write to.
         record: records each pass.
     """
 
@@ -43,7 +43,7 @@ class Prefills:
             for rows in sorted({1, min(most // width, model.cache.slots)})
             for columns in quarters(model.cache.context)
         ]
-        """Rows, tokens of each, and columns."""
+        """Rows, tokens per row and columns of each recorded pass."""
         # The largest first, so that the others reuse the memory of its pool.
         self._passes = {size: self._pass(*size, record) for size in reversed(self.sizes)}
 
@@ -55,7 +55,7 @@ class Prefills:
         return torch.cat([self._replay(Inputs(*part), columns) for part in parts])
 
     def _together(self, tokens: int) -> int:
-        """Rows of one pass over so many tokens of each."""
+        """How many rows one pass takes, with this many tokens each."""
         return max(rows for rows, width, _ in self.sizes if width == self._width(tokens))
 
     def _width(self, tokens: int) -> int:

@@ -11,17 +11,17 @@ Record = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 
 
 class Recorder:
-    """Records what one thread replays, one after the other: all recordings share the memory of one pool."""
+    """Records work that one thread replays, one recording at a time: all share the memory of one pool."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._pool = device, torch.cuda.graph_pool_handle()
-        # One for all, since cuBLAS keeps 8 to 32 MiB for each stream that it ever ran on; and only for these:
-        # torch 2.13 frees them with the first graph of a stream that goes (pytorch #193402).
+        # One stream for all recordings, since cuBLAS keeps 8 to 32 MiB for each stream that it ever ran on;
+        # and for nothing else: torch 2.13 frees those with the stream's first graph to go (pytorch #193402).
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """What does the same work again, on the same tensors; its result holds until anything is replayed.
+        """Returns a function that replays `run` on the same tensors; a result lasts until any next replay.
 
         Raises:
             RuntimeError: a kernel cannot be recorded.

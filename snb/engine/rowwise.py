@@ -1,8 +1,8 @@
 """Linear layers of 8-bit weights, with one scale for each row of the weight.
 
-int8 multiplies 16-bit inputs (W8A16); fp8 quantises its inputs too, with one scale for each token (W8A8). A
-scale of a row commutes with the product, so both are applied to its result in fp32, and no token's result
-depends on another token.
+int8 multiplies 16-bit inputs (W8A16); fp8 quantises its inputs too, with one scale for each token (W8A8).
+Scales of rows commute with the product, so both kinds are applied to its result in fp32, and no token's
+result depends on another token.
 """
 
 import functools
@@ -17,11 +17,11 @@ from snb.engine.compiler import capability, lacking
 
 INT8, FP8 = torch.int8, torch.float8_e4m3fn
 LARGEST = {INT8: 127, FP8: 448}
-"""What the largest number of a row becomes: symmetric about zero, and the end of e4m3."""
+"""What the largest magnitude of a row becomes: int8 symmetric about zero, and the largest value of e4m3."""
 
 
 class Rowwise(nn.Module):
-    """A linear layer. Weight and scales are buffers: `loader._compute_in` sets the dtype of parameters alone.
+    """A linear layer whose weight and scales are buffers, since `loader._compute_in` casts all parameters.
 
     Attributes:
         weight: int8 or float8_e4m3fn `[out, in]`.
@@ -51,16 +51,16 @@ class Rowwise(nn.Module):
         return linear(states, self.dequantised(states.dtype), self.bias)
 
     def product(self, values: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-        """Of inputs that are quantised already, in fp8.
+        """The output for inputs that are quantised to fp8 already.
 
         Args:
             values: float8_e4m3fn `[…, in]`.
             scales: fp32 `[…, 1]`, of each token.
             dtype: of the result, `[…, out]`.
         """
-        # Unit scales, and fp32, which holds 448² × in: with scales of rows `_scaled_mm` of torch before 2.12
-        # ignores the stream on sm89 (pytorch #177651), and fp16 would overflow. On a GPU both sizes of the
-        # weight have to be multiples of 16; any number of tokens will do.
+        # Unit scales, since with row scales `_scaled_mm` of torch before 2.12 ignores the stream on sm89
+        # (pytorch #177651); and fp32, which holds 448² × in, where fp16 would overflow. On a GPU both sizes
+        # of the weight have to be multiples of 16; any number of tokens will do.
         unit, tokens = _unit(values.device), values.reshape(-1, self.in_features)
         raw = torch._scaled_mm(tokens, self.weight.t(), unit, unit, out_dtype=torch.float32)
         raw *= scales.reshape(-1, 1)
@@ -72,7 +72,7 @@ class Rowwise(nn.Module):
         return result.view(*values.shape[:-1], self.out_features)
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """`[out, in]`, rounded once."""
+        """The dequantised weight, `[out, in]`, rounded once to `dtype`."""
         if self.weight.dtype == FP8:
             return (self.weight.float() * self.scales[:, None]).to(dtype)
         result = torch.empty_like(self.weight, dtype=dtype)
@@ -81,7 +81,7 @@ class Rowwise(nn.Module):
 
 @functools.cache
 def _kernel(device: torch.device) -> Callable[..., Tensor] | None:
-    """The product in Triton, where that can compile it."""
+    """The product as a Triton kernel; None where Triton cannot compile it."""
     if any(lacking(capability(device))):
         return None
     from snb.engine.rowwise_kernel import product
@@ -95,7 +95,7 @@ def _unit(device: torch.device) -> Tensor:
 
 
 def quantised(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Each row by its own largest number, to the nearest value, ties to even.
+    """Quantises each row by its own largest magnitude, to the nearest value, ties to even.
 
     NaN and infinity make every product of their row NaN or infinite, so a self-test sees them.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from triton import language as tl
 
 FEW = 32
-"""Tokens up to which reading the weight takes the time, so that many programs share it out."""
+"""Most tokens at which reading the weight takes most of the time, so that many programs share the work."""
 
 
 def product(states: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
@@ -25,8 +25,8 @@ def product(states: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None)
     """
     (tokens, inputs), outputs = states.shape, len(weight)
     result = states.new_empty(tokens, outputs)
-    # Tiles by arithmetic, not by measurement: 13824 × 5120 with few tokens gives 432 programs of 4 warps, of
-    # which each has 3 × 8 KiB of weights under way. `tl.dot` takes no side below 16.
+    # Tiles are computed, not measured: 13824 × 5120 with few tokens gives 432 programs of 4 warps, each of
+    # which has 3 × 8 KiB of weights in flight. `tl.dot` takes no side below 16.
     few = {"tile_tokens": 16 if tokens <= 16 else FEW, "tile_outputs": 32, "tile_inputs": 256, "num_warps": 4}
     many = {"tile_tokens": 128, "tile_outputs": 128, "tile_inputs": 64, "num_warps": 8}
     tile = few if tokens <= FEW else many

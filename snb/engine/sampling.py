@@ -21,8 +21,8 @@ from snb.engine.slots import sent
 from snb.parameters import Sampling
 
 FEW, MANY = 64, 1024
-"""Candidates that every row is drawn from, and those of a row whose top_k is larger. With no top_k all tokens
-are sorted, for that row alone."""
+"""How many of the likeliest tokens a row is drawn from, and how many if its top_k is above FEW. With no top_k
+all tokens are sorted, for that row alone."""
 
 
 class Draw(NamedTuple):
@@ -60,17 +60,17 @@ class Sampler:
         self.ids = torch.zeros(slots, 1, dtype=torch.int64, device=self._device)
         self.positions = torch.full_like(self.ids, context)
         self._state, self._answered = torch.zeros_like(self.ids), torch.zeros_like(self.ids)
-        # Each row's `Sampling`, in the order in which `choose_eagerly` takes it apart: integers, and floats.
+        # Each row's `Sampling`, in the order in which `choose_eagerly` unpacks it: integers, and floats.
         self._whole = self.ids.repeat(1, 4)
         self._real = torch.zeros(slots, 5, device=self._device)
-        # Of each token: factors of negative and of positive scores, what is subtracted, whether it was said.
+        # Per token: factors of negative and of positive scores, what is subtracted, whether it was drawn.
         self._factor = torch.ones(slots, vocabulary, device=self._device)
         self._inverse, self._minus = torch.ones_like(self._factor), torch.zeros_like(self._factor)
         self._said = torch.zeros_like(self._factor, dtype=torch.bool)
         self._rows = torch.arange(slots, device=self._device)
         self._candidates = [FEW] * slots
         self.recorded: dict[int, Callable[[], Tensor]] = {}
-        """The choice for so many rows, if it is recorded: for the first ones, when all draw from few."""
+        """The recorded choice for the first n rows, by n, if all of them draw from FEW candidates."""
 
     def record(self, record: Record) -> None:
         """Records choices. Each is about a hundred kernels, which take longer to launch than to run."""
@@ -89,7 +89,7 @@ class Sampler:
         self.positions[row], self._answered[row] = self._context, 0
         self._state[row] = 0 if how.french else ANY
         self._factor[row], self._inverse[row], self._minus[row], self._said[row] = 1, 1, 0, False
-        # Assigning a Python number by index would copy it from the host and wait for the device.
+        # Assigning a Python number at a tensor index would copy it from the host and wait for the device.
         seen = sent(prompt, self._device)
         self._factor[row].index_fill_(0, seen, how.repetition_penalty)
         self._inverse[row].index_fill_(0, seen, 1 / how.repetition_penalty)
@@ -103,9 +103,9 @@ class Sampler:
 
     @torch.inference_mode()
     def choose(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
-        """The next token of each of some rows, int64 `[n]`, or -1; nothing here waits for the device.
+        """Draws the next token of each of `rows`, int64 `[n]`; nothing here waits for the device.
 
-        -1 stands for scores of which the highest is no finite number. Such a row can still be computed on.
+        A token is -1 if the highest of its row's scores is not finite. Such a row can still be computed on.
 
         Args:
             scores: fp32 `[n, vocabulary]`, changed in place.
@@ -131,7 +131,7 @@ class Sampler:
         scores *= torch.where(scores > 0, self._inverse[where], self._factor[where])
         scores -= self._minus[where]
         drawn = self._draw(scores, rows, Draw(temperature, top_k, top_p, seed, answered))
-        # On a GPU an id of -1, or the state FORBIDDEN, would be a device-side assert.
+        # On a GPU an id of -1, or the state FORBIDDEN, would trigger a device-side assert.
         tokens = drawn.clamp_min(0)
 
         cells = self._rows[where], tokens[:, 0]
@@ -145,7 +145,7 @@ class Sampler:
         return drawn[:, 0]
 
     def _mask(self, scores: Tensor, after: Tensor, early: Tensor) -> None:
-        """Rules out what the script forbids, and the end of an answer that is too short yet."""
+        """Rules out what the script forbids, and the end tokens while an answer is too short."""
         scores.masked_fill_(after == FORBIDDEN, -torch.inf)
         ends = self._script.ends
         scores[:, ends] = scores[:, ends].masked_fill(early, -torch.inf)
@@ -161,15 +161,15 @@ class Sampler:
 
 
 def draw(scores: Tensor, how: Draw, candidates: int) -> Tensor:
-    """Temperature, top-k, top-p, as `transformers` orders them; then one draw from what is left.
+    """Applies temperature, top-k and top-p, in the order of `transformers`, and draws once from what is left.
 
     Args:
         scores: fp32 `[n, vocabulary]`.
-        how: `top_k` at most `candidates`.
-        candidates: the likeliest tokens, from which to draw; 0 for all.
+        how: how each row draws; a `top_k` above `candidates` counts as `candidates`.
+        candidates: how many of the likeliest tokens to draw from; 0 for all.
 
     Returns:
-        Int64 `[n, 1]`. With temperature 0 the likeliest token, of equals the first. -1 where the highest
+        Int64 `[n, 1]`. With temperature 0 the likeliest token, the first among equals. -1 where the highest
         score is not finite.
     """
     size = min(candidates or scores.shape[-1], scores.shape[-1])
@@ -197,7 +197,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
 
 def _keys(seeds: Tensor, positions: Tensor) -> Tensor:
-    """An int64 for each (seed, position); neighbours get unrelated ones."""
+    """An int64 for each (seed, position); neighbouring pairs get unrelated ones."""
     return _mix(_mix(seeds + _GOLDEN) + positions * _GOLDEN)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 RANGES = (
-    (0x0009, 0x000A),  # tab and line feed; no other control, for a model ends its lines with \n
+    (0x0009, 0x000A),  # tab and line feed; no other control, since a model ends its lines with \n
     (0x0020, 0x007E),  # ASCII
     (0x00A0, 0x02E9),  # Latin with every accent, phonetics, superior ʳ and ˢ
     (0x02EC, 0x034E),  # after two signs of Bopomofo: combining accents

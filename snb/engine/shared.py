@@ -32,7 +32,7 @@ class Sharing:
 
     @classmethod
     def of(cls, prefixes: Sequence[Prefix]) -> "Sharing":
-        """From the prefix of each row."""
+        """Groups rows by the prefix of each."""
         groups: dict[Prefix, list[int]] = {}
         for row, prefix in enumerate(prefixes):
             groups.setdefault(prefix, []).append(row)
@@ -58,7 +58,7 @@ def attention(
         value: as `key`.
         mask: added to the scores of own columns, `[n, 1, heads / kv_heads * tokens, columns]`.
         sharing: which rows begin with which prefix.
-        layer: its number.
+        layer: the layer's number.
 
     Returns:
         As `query`.

@@ -12,11 +12,11 @@ from snb.engine.decoder import Layer
 from snb.engine.shared import Prefix, Sharing
 
 ALIGNMENT = 64
-"""Attention reads columns in multiples of this, since CUDA copies an unaligned mask in every layer."""
+"""On a GPU attention reads columns in multiples of this, since CUDA copies an unaligned mask per layer."""
 
 
 def sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
-    """A tensor on the device, without waiting for the work that it has been given."""
+    """Copies numbers to a tensor on the device, without waiting for the work that is queued there."""
     tensor = torch.tensor(numbers)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -54,13 +54,13 @@ class SlotCache:
         Args:
             rows: a slice, which is read as a view, or a tensor of indices `[n]`, which copies.
             positions: int64 `[n, tokens]`, the column of each new token.
-            columns: those that attention reads.
+            columns: the columns that attention reads.
         """
         index = torch.arange(self.slots, device=positions.device)[rows] if isinstance(rows, slice) else rows
         self._rows, self._write, self._columns = rows, (index[:, None], positions), columns
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns the columns to read."""
+        """Stores new keys and values `[n, kv_heads, tokens, head_dim]`; returns those to be read."""
         stored_keys, stored_values = self._layers[layer]
         rows, columns = self._write
         stored_keys[rows, :, columns] = keys.transpose(1, 2)
@@ -69,7 +69,7 @@ class SlotCache:
         return stored_keys[read], stored_values[read]
 
     def sharing(self, rows: slice | Tensor) -> Sharing | None:
-        """The prefixes of some rows, if sharing saves reads: all rows have one, and some have the same."""
+        """Groups rows by prefix if that saves reads: every row has one, and some have the same. Else None."""
         chosen = self.prefixes[rows] if isinstance(rows, slice) else [self.prefixes[row] for row in rows]
         prefixes = [prefix for prefix in chosen if prefix]
         return Sharing.of(prefixes) if len(prefixes) == len(chosen) > len(set(prefixes)) else None
@@ -86,7 +86,7 @@ class SlotCache:
         return Prefix(tuple(ids), keys, values)
 
     def start(self, row: int, prefix: Prefix | None) -> None:
-        """Gives a row to a new request, whose prompt begins with a prefix or with none."""
+        """Gives a row to a new request, and copies in the prefix that its prompt begins with, if any."""
         self.prefixes[row] = prefix
         if prefix:
             tokens = len(prefix.ids)
@@ -94,7 +94,7 @@ class SlotCache:
             self.values[:, row, :, :tokens] = prefix.values
 
     def clear(self, row: int) -> None:
-        """Zeroes a row: NaN in it would spoil the next owner's answer, though a mask hides it."""
+        """Zeroes a row: NaN left in it would spoil the next owner's answer even where a mask hides it."""
         self.keys[:, row].zero_()
         self.values[:, row].zero_()
 
@@ -109,9 +109,9 @@ class SlotModel:
     """
 
     def __init__(self, model: Qwen2ForCausalLM, slots: int, context: int) -> None:
-        # On Hopper and Blackwell torch 2.10 prefers the attention of cuDNN from 9.15.1 on (CUDA 13), and that
-        # plans each new shape anew, half a second on a B200 (modelscope/FunASR #3704), and prompts have any.
-        # Delete this when one plan serves them all.
+        # On Hopper and Blackwell, torch 2.10 prefers the attention of cuDNN 9.15.1 or later (CUDA 13), which
+        # plans each new shape anew, half a second on a B200 (modelscope/FunASR #3704), and prompts come in
+        # any shape. Delete this when one plan serves all shapes.
         torch.backends.cuda.enable_cudnn_sdp(False)
         self.model = model
         self.layers = [Layer(layer) for layer in model.model.layers]  # first: the cache takes what is left
@@ -127,14 +127,14 @@ class SlotModel:
         """Cosines and sines of each position, `[context + 1, head_dim]`; see `decoder.rotated`."""
 
     def angles(self, positions: Tensor) -> list[Tensor]:
-        """Of the rotary embedding; see `decoder.rotated`."""
+        """Rotary cosines and sines, each `[n, 1, tokens, head_dim]`; see `decoder.rotated`."""
         return [table[positions][:, None] for table in self.angle_tables]
 
     @torch.inference_mode()
     def prefill(
         self, rows: list[int], ids: list[list[int]], starts: list[int], run: PrefillPass | None = None
     ) -> Tensor:
-        """Scores of the token after the last of each row, fp32 `[n, vocabulary]`.
+        """Runs the new tokens of some rows; returns each row's next-token scores, fp32 `[n, vocabulary]`.
 
         Args:
             rows: the rows of the cache, each at most once.
@@ -161,8 +161,8 @@ class SlotModel:
             rows: int64 `[n]`, of the cache.
             ids: int64 `[n, tokens]`.
             positions: int64 `[n, tokens]`, the column of each; the one past the context for padding.
-            last: int64 `[n]`, which token of a row to score.
-            columns: how many of them attention reads.
+            last: int64 `[n]`, the index of each row's last token, whose scores are returned.
+            columns: how many columns attention reads.
 
         Returns:
             Scores, fp32 `[n, vocabulary]`.
@@ -172,7 +172,7 @@ class SlotModel:
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], starts: Sequence[int], step: Step | None = None) -> Tensor:
-        """The same for one new token of each of the first `len(tokens)` rows.
+        """As `prefill`, for one new token in each of the first `len(tokens)` rows.
 
         `step` is one of `snb.engine.paths`; by default this model's own, which runs eagerly.
         """
@@ -186,7 +186,7 @@ class SlotModel:
         Args:
             ids: int64 `[n, 1]`.
             positions: int64 `[n, 1]`, the column of each; the one past the context for a graph's idle rows.
-            columns: how many of them attention reads.
+            columns: how many columns attention reads.
 
         Returns:
             Scores, fp32 `[n, vocabulary]`.
@@ -213,7 +213,7 @@ class SlotModel:
         return self.model.model.norm(states)  # type: ignore[no-any-return]
 
     def _mask(self, positions: Tensor, read: slice, sharing: Sharing | None) -> Tensor | None:
-        """What is added to the scores of attention; None if each token reads all of the columns."""
+        """What is added to attention scores; None on a CPU if each token reads all of the columns."""
         hidden = self._columns[read] > positions[:, None, :, None]
         if sharing:
             hidden = hidden | (self._columns[read] < sharing.own[:, None, None, None])
@@ -226,7 +226,7 @@ class SlotModel:
         return self.head(states).float()
 
     def aligned(self, columns: int) -> int:
-        """How many columns attention reads where it has to read `columns`."""
+        """How many columns attention reads when it needs the first `columns`."""
         if self._columns.device.type == "cpu":
             return min(columns, self.cache.context)
         return min(-(-columns // ALIGNMENT) * ALIGNMENT, self.cache.context)

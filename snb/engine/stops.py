@@ -1,4 +1,4 @@
-"""Ends of an answer that show in its text: stop strings, and runaway repetition. Pure."""
+"""Ends of an answer that its content shows: stop strings in the text, runaway repetition of tokens. Pure."""
 
 from collections.abc import Sequence
 from unicodedata import normalize
@@ -41,7 +41,7 @@ class StopStrings:
         return held
 
     def _pending(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop string; its last accents may still come."""
+        """Length of the longest suffix of `text` that may begin a stop string, once its last accents come."""
         last = normalize("NFD", text[-1:])
         for size in range(min(max(map(len, self._stops)), len(text)), 0, -1):
             for stop in self._stops:

@@ -26,9 +26,9 @@ from snb.front.port import fault_named
 from snb.settings import Settings
 
 POLL = 2.0
-"""Seconds between two looks at Cog's server."""
+"""Seconds between two health checks of Cog's server."""
 BUSY_POLLS = 3
-"""Looks in a row at which it says BUSY while the front has free places: then it has lost one."""
+"""Checks in a row that find it BUSY while the front has free places, after which it must have lost one."""
 SHUTDOWN = 12.0
 """Seconds between a fault and the end: answers may finish, and /health-check still says why setup failed, for
 whoever waits; Compose looks every ten."""
@@ -36,7 +36,7 @@ log = logging.getLogger("snb.front")
 
 
 class Server(uvicorn.Server):
-    """Ends at SIGINT and SIGTERM; uvicorn 0.54 raises them again in the midst of asyncio."""
+    """Shuts down at SIGINT and SIGTERM, which uvicorn 0.54 would raise again while asyncio runs."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
 
 
 async def serve(listening: socket.socket, settings: Settings) -> str:
-    """Returns when it was told to end; the reason, when it has ended itself."""
+    """Serves until it is told to end, or has to; returns the reason why it had to, else an empty string."""
     async with CogServer() as cog:
         answers = Answers(cog.client, cog.places)
         config = uvicorn.Config(
@@ -82,7 +82,7 @@ async def serve(listening: socket.socket, settings: Settings) -> str:
 
 
 async def failure(cog: CogServer, answers: Answers) -> str:
-    """Returns the reason once Cog's server has something from which it does not come back by itself."""
+    """Watches Cog's server; returns the reason once it has a fault from which it does not recover."""
     busy = 0
     while True:
         if reason := await cog.look() or disk_full():
@@ -96,7 +96,7 @@ async def failure(cog: CogServer, answers: Answers) -> str:
 
 
 def check_public(host: str, key: str | None) -> None:
-    """Raises BadSetting where strangers could ask."""
+    """Raises BadSetting if no key is set and other machines can reach the host."""
     try:
         alone = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -107,7 +107,7 @@ def check_public(host: str, key: str | None) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises BadSetting: it cannot, which uvicorn 0.54 tells with a traceback."""
+    """A listening socket. Raises BadSetting if it cannot listen; uvicorn 0.54 would print a traceback."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with fault_named(host, port):
         return socket.create_server((host, port), family=family)

@@ -1,4 +1,4 @@
-"""The answers that Cog's server is making, and those that ended a while ago, each under its id."""
+"""The answers that Cog's server is making, and those that ended recently, each under its id."""
 
 import asyncio
 import contextlib
@@ -13,17 +13,17 @@ from typing import Any
 import httpx2
 
 OF_ONE_CALLER = 4
-"""Answers at once that a caller always has, where there is room; beyond it, no more than there are free
-places (the dynamic threshold of Choudhury and Hahne, 1998), so that a school behind one address has half."""
+"""Answers that a caller may always have at once, if there is room; beyond that, no more than there are free
+places (the dynamic threshold of Choudhury and Hahne, 1998), so that a school behind one address gets half."""
 GRACE = 1.0
 """Seconds for which an answer goes on without a reader: a caller whose connection broke comes back to it."""
 CANCEL = 5.0
 """Seconds for which a caller waits for the end of what it cancels."""
 FREED = 5.0
-"""Seconds within which Cog's server has the place of an answer back that has ended. Until then it says that
-it is full; so does coglet 0.23.1 to one of two that come at once, since it tries a lock and does not wait."""
+"""Seconds within which Cog's server frees the place of an answer that has ended. Until then it says that it
+is full, as coglet 0.23.1 also does to one of two that come at once: it tries a lock and does not wait."""
 KEPT, KEPT_SECONDS = 1000, 1800.0
-"""Answers that ended and can still be read: at most so many, for as long as a handle of the client lives."""
+"""How many ended answers can still be read, and for how many seconds: as long as a client's handle lives."""
 FOLDERS = Path("/tmp/coglet/predictions")
 """coglet 0.23.1 leaves every prediction's folder there, so `_make` removes it. Delete both when Cog does."""
 LOST = ("Slot dropped", "Failed to create output dir")
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 class Answer:
-    """What there is of one answer. Any number of readers see it from its beginning."""
+    """One answer, as far as it has come. Any number of readers see it from its beginning."""
 
     def __init__(self, name: str, question: bytes, caller: str) -> None:
         self.id, self.caller = name, caller
@@ -62,7 +62,7 @@ class Answer:
         self._changed = asyncio.Event()
 
     def take(self, event: str, data: dict[str, Any]) -> None:
-        """One of Cog's server-sent events."""
+        """Handles one of Cog's server-sent events."""
         if event == "start":
             self.status = "processing"
             self.accepted.set_result(None)
@@ -80,7 +80,7 @@ class Answer:
         self._changed = asyncio.Event()
 
     def end(self, status: str, error: Any = None) -> None:
-        """The first end counts."""
+        """Ends the answer; only the first call counts."""
         if not self.ended.is_set():
             self.status, self.error = status, str(error or "")[:LONGEST_ERROR]
             self.ended_at = time.monotonic()
@@ -89,7 +89,7 @@ class Answer:
             self._changed.set()
 
     async def pieces(self, patience: float) -> AsyncIterator[str]:
-        """The text as it comes; empty after `patience` seconds without any."""
+        """Yields the text as it comes, and an empty string after `patience` seconds without any."""
         read = 0
         while read < len(self.text) or not self.ended.is_set():
             changed = self._changed
@@ -103,7 +103,7 @@ class Answer:
             yield ""
 
     def document(self) -> dict[str, Any]:
-        """As Cog writes a prediction, without its input."""
+        """The answer in Cog's form of a prediction, without its input."""
         known = {"id": self.id, "status": self.status, "output": self.text, "metrics": self.metrics}
         return {**known, "error": self.error} if self.error else known
 
@@ -112,8 +112,8 @@ class Answers:
     """Every answer of one Cog server.
 
     Args:
-        cog: speaks to that server.
-        places: as many answers as it takes at once.
+        cog: a client of that server.
+        places: how many answers the server makes at once.
     """
 
     def __init__(self, cog: httpx2.AsyncClient, places: int) -> None:
@@ -122,7 +122,7 @@ class Answers:
         self._tasks: dict[Answer, asyncio.Task[None]] = {}
         self._peak = 0
         self.lost = ""
-        """How it shows that Cog's server has not given a place back; else empty."""
+        """What shows that Cog's server has lost a place, or an empty string."""
 
     @property
     def full(self) -> bool:
@@ -148,14 +148,14 @@ class Answers:
                 del self._all[answer.id]
 
     async def get(self, name: str, question: bytes, caller: str) -> Answer:
-        """The answer of that id, which is begun if there is none yet: who asks twice pays once.
+        """The answer with that id, begun if there is none yet, so that a repeated request costs nothing.
 
         Args:
             question: the body of the request to Cog's server.
-            caller: tells callers apart, where there is something to tell them by; else empty.
+            caller: what tells this caller from others; empty if nothing does.
 
         Raises:
-            Refused: the id is another question's, there is no place, or Cog's server does not take it.
+            Refused: the id is another question's, no place is free, or Cog's server does not take it.
         """
         answer, digest = self.known(name), hashlib.sha256(question).digest()
         if answer is None:
@@ -193,12 +193,12 @@ class Answers:
             if not answer.accepted.done():
                 answer.accepted.set_exception(Refused(503, answer.error or "the server is ending"))
             if answer.accepted.exception():
-                self._all.pop(answer.id, None)  # who asks again under this id is heard anew
+                self._all.pop(answer.id, None)  # so that this id can be asked again
             del self._tasks[answer]
             shutil.rmtree(FOLDERS / answer.id, ignore_errors=True)
 
     async def _read(self, answer: Answer, question: bytes, patient: bool) -> bool:
-        """Whether Cog's server has taken the question, which it answers; a patient one may be put again."""
+        """Sends the question and reads the answer; False if the server is full and `patient` is true."""
         headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
         path = f"/predictions/{answer.id}"
         async with self._cog.stream("PUT", path, content=question, headers=headers) as response:
@@ -226,7 +226,7 @@ class Answers:
 
     @contextlib.contextmanager
     def reading(self, answer: Answer) -> Iterator[None]:
-        """While somebody reads it. An answer without a reader is canceled, unless it is detached."""
+        """Counts a reader during the block. An answer without readers is canceled, unless it is detached."""
         answer.readers += 1
         try:
             yield
@@ -236,7 +236,7 @@ class Answers:
                 asyncio.get_running_loop().call_later(GRACE, self._leave, answer)
 
     async def finish(self, patience: float) -> None:
-        """Gives what is being made `patience` seconds, and ends the rest as failed: its readers are told."""
+        """Gives unfinished answers `patience` seconds, then ends them as failed and tells their readers."""
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=patience)
         for answer, task in self._tasks.items():
@@ -248,7 +248,7 @@ class Answers:
             self._begin_cancel(answer)
 
     async def cancel(self, answer: Answer) -> None:
-        """Ends an answer; returns when its place is free, or after a few seconds, before it is."""
+        """Cancels an answer; returns when its place is free, or after CANCEL seconds in any case."""
         making = [self._tasks[answer]] if answer in self._tasks else []
         await asyncio.wait([self._begin_cancel(answer), *making], timeout=CANCEL)
 

@@ -1,4 +1,4 @@
-"""The paths that callers need, in the words of Cog's own server (https://cog.run/http), and no others."""
+"""The HTTP routes that callers need, as Cog's own server has them (https://cog.run/http), and no others."""
 
 import asyncio
 import hmac
@@ -19,7 +19,7 @@ from snb.front.answers import Answer, Answers, Refused
 from snb.front.cog_server import CogServer
 
 ID = re.compile(r"[0-9a-f]{32}")
-"""Of a prediction: 128 random bits, which nobody guesses. Coglet's own ids are times."""
+"""The id of a prediction: 128 random bits, which nobody guesses. Coglet's own ids are times."""
 LARGEST = 512 * 1024
 """Bytes of a body. `predict` can use less: 200,000 characters of passages, 20,000 of persona, and the history
 that a context of 32,768 tokens holds."""
@@ -27,26 +27,26 @@ PATIENCE = 15.0
 """Seconds for a body to arrive, and between two signs of life of a stream: proxies cut off a silent one."""
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 BOUNDS = ("type", "minimum", "maximum", "minLength", "maxLength", "enum", "items")
-"""What a refusal tells of an input's schema."""
+"""The parts of an input's schema that a refusal quotes."""
 AGAIN = {409: "2", 429: "2", 503: "10"}
 """Retry-After, in seconds."""
 
 
 class Reply(JSONResponse):
-    """JSON that nobody keeps; `headers` come on top."""
+    """JSON that no cache may store; `headers` are added to HEADERS."""
 
     def __init__(self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(content, status, {**HEADERS, **(headers or {})})
 
 
 class KeyCheck:
-    """Lets in who sends `Authorization: Bearer` with the key; anybody may ask whether the server is well."""
+    """Admits requests with `Authorization: Bearer` and the key; /health-check is open to anybody."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app, self._expected = app, key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI calls it."""
+        """Handles one request; see ASGI."""
         given = dict(scope["headers"]).get(b"authorization", b"")
         scheme, _, key = given.partition(b" ")
         # In constant time, so that timing does not reveal how much of a key is right.
@@ -59,13 +59,13 @@ class KeyCheck:
 
 
 class Front:
-    """The requests that the front answers."""
+    """Handlers of the requests that the front answers."""
 
     def __init__(self, cog: CogServer, answers: Answers) -> None:
         self._cog, self._answers = cog, answers
 
     def app(self, key: str | None) -> ASGIApp:
-        """The ASGI application; `key` is what callers have to send, or None for everybody."""
+        """The ASGI application; `key` is what callers have to send, or None to admit everybody."""
         one = "/predictions/{id}"
         routes = [
             Route("/health-check", self.health),
@@ -79,7 +79,7 @@ class Front:
         handlers: dict[Any, Callable[..., Any]]
         handlers = {HTTPException: failed, Refused: refused, ClientDisconnect: gone}
         app = Starlette(routes=routes, exception_handlers=handlers)
-        app.router.redirect_slashes = False  # to whatever Host a caller names
+        app.router.redirect_slashes = False  # it would redirect to whatever Host a caller names
         return KeyCheck(app, key) if key else app
 
     async def health(self, _: Request) -> Response:
@@ -93,7 +93,7 @@ class Front:
         return Reply({"cog_version": self._cog.version})
 
     async def schema(self, _: Request) -> Response:
-        """What Cog says of the inputs."""
+        """The OpenAPI schema of Cog's server."""
         self._check_ready()
         return Reply(self._cog.schema)
 
@@ -123,11 +123,11 @@ class Front:
         return Reply(answer.document())
 
     async def look(self, request: Request) -> Response:
-        """What there is of an answer."""
+        """The answer as far as it has come."""
         return Reply(self._named(request).document())
 
     async def cancel(self, request: Request) -> Response:
-        """Ends an answer."""
+        """Cancels an answer."""
         answer = self._named(request)
         if answer.ended.is_set():
             raise HTTPException(404, "this prediction has ended")
@@ -146,9 +146,9 @@ class Front:
             raise Refused(503, why)
 
     def _question(self, given: Any) -> bytes:
-        """What Cog's server is sent, the same for inputs in any order.
+        """The request body for Cog's server, the same for inputs in any order.
 
-        Inputs that predict.py has not are left out, as Cog does, whose server would log their names.
+        Inputs that predict.py does not have are left out, as Cog would, since its server logs their names.
         """
         if not isinstance(given, dict):
             raise Refused(422, [{"loc": ["body", "input"], "msg": "must be an object"}])
@@ -156,7 +156,7 @@ class Front:
         return json.dumps({"input": inputs}, sort_keys=True).encode()
 
     def _fault(self, name: str) -> dict[str, Any]:
-        """What an input may be; Cog's own message repeats what it was."""
+        """Says which values an input may have; Cog's own message would repeat the one it had."""
         form = dict(self._cog.inputs.get(name, {}))
         for choices in form.get("allOf", ()):
             form |= self._cog.schema["components"]["schemas"][choices["$ref"].rpartition("/")[2]]
@@ -209,7 +209,7 @@ async def left(request: Request) -> None:
 
 
 async def either(*waits: Any) -> None:
-    """Returns when the first of them does."""
+    """Returns when the first of `waits` does, and cancels the others."""
     tasks = [asyncio.ensure_future(one) for one in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -219,17 +219,17 @@ async def either(*waits: Any) -> None:
 
 
 async def failed(_: Request, error: HTTPException) -> Response:
-    """Every refusal is JSON with its reason."""
+    """Turns an HTTPException into JSON with its reason."""
     return Reply({"error": error.detail}, error.status_code, error.headers)
 
 
 async def refused(_: Request, error: Refused) -> Response:
-    """As Cog's server says it: `detail` for faults of inputs, else `error`."""
+    """A refusal in the form of Cog's server: `detail` for faults of inputs, else `error`."""
     key = "detail" if error.status == 422 else "error"
     again = {"Retry-After": AGAIN[error.status]} if error.status in AGAIN else {}
     return Reply({key: error.reason}, error.status, again)
 
 
 async def gone(_: Request, __: ClientDisconnect) -> Response:
-    """Nobody reads it."""
+    """An empty reply to a caller who has left."""
     return Response()

@@ -1,4 +1,4 @@
-"""Cog's own server as a child that listens on loopback alone, and how it is."""
+"""Cog's own server, as a child process that listens on loopback only, and its health."""
 
 import os
 import re
@@ -14,18 +14,18 @@ from snb.front import process_group
 from snb.front.port import reserve
 
 DEAD = ("SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
-"""States from which coglet 0.23.1 does not come back by itself: it never replaces a worker. UNHEALTHY
-passes where only a health check came too late, so it counts when two looks in a row find it."""
+"""States from which coglet 0.23.1 does not recover: it never replaces a worker. UNHEALTHY passes if only a
+health check came too late, so it counts when two checks in a row find it."""
 FIRST = 300.0
-"""Seconds more that its first answer may take, since a cold disk is slow; setup comes after it."""
+"""Extra seconds that the server's first reply may take, since a cold disk is slow; setup comes after it."""
 SILENCE = 10.0
-"""Seconds without an answer to /health-check after which the server is not well."""
+"""Seconds without a reply to /health-check after which the server counts as UNHEALTHY."""
 HUNG = 30.0
-"""Seconds after which it will not come back."""
+"""Seconds without a reply after which it counts as hung."""
 
 
 class CogServer:
-    """`close()` and the end of this process end it and its worker."""
+    """A running Cog server; `close()`, or the end of this process, ends it and its worker."""
 
     def __init__(self) -> None:
         self.state = "STARTING"
@@ -34,7 +34,7 @@ class CogServer:
         self.version = ""
         self.schema: dict[str, Any] = {}
         self._seen = time.monotonic() + FIRST
-        """When it last said how it is, in monotonic seconds; before that, when it should have."""
+        """When it last replied to a health check, in monotonic seconds; at first, by when it should have."""
         self._reserved = reserve()
         port = self._reserved.getsockname()[1]
         # The worker does not need the callers' key.
@@ -53,12 +53,12 @@ class CogServer:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The properties of every input of `predict`."""
+        """The JSON schema of every input of `predict`, by name."""
         properties: dict[str, Any] = self.schema["components"]["schemas"]["Input"]["properties"]
         return properties
 
     async def look(self) -> str:
-        """Asks it how it is; the reason why it will not come back, or nothing."""
+        """Checks the server's health; returns why it will not recover, or an empty string."""
         if (code := self._process.poll()) is not None:
             self.state = "DEFUNCT"
             return f"Cog's server ended with code {code}"
@@ -80,7 +80,7 @@ class CogServer:
         return ": ".join(filter(None, [f"Cog's server is {state}", self.fault])) if dead else ""
 
     async def close(self) -> None:
-        """Ends it."""
+        """Ends the server and its worker."""
         await self.client.aclose()
         process_group.end(self._process)
         self._reserved.close()
@@ -93,17 +93,16 @@ class CogServer:
 
 
 def setup_fault(health: Mapping[str, Any]) -> str:
-    """Why a setup failed, from Cog's document or the front's: `CODE: what was wrong`. Else nothing.
+    """Why setup failed, from the health document of Cog or the front: `CODE: what was wrong`; else empty.
 
-    What other libraries raise is left out: nobody knows what their words hold. coglet 0.23.1 has the name of
-    the class before the message.
+    Errors of other libraries, which may say anything, are left out. coglet 0.23.1 puts the class name first.
     """
     logs = (health.get("setup") or {}).get("logs") or ""
     return "".join(re.findall(r"etup failed: (?:\w+[a-z]: )?([A-Z_]+: .+)$", logs, re.MULTILINE)[-1:])
 
 
 def disk_full(folder: str = "/tmp") -> str:
-    """Why nothing can be written to the temporary folder, without which no prediction begins; or nothing.
+    """Why the temporary folder, without which no prediction begins, cannot be written to; else empty.
 
     coglet 0.23.1 writes to /tmp, whatever TMPDIR says.
     """

@@ -9,20 +9,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HURRY = 10.0
 """Seconds that the head of a request may take, and for which a caller may leave a reply unread."""
 HEAD, PIECE = 16 * 1024, 4 * 1024
-"""Bytes of a head, and those that h11 is given at a time: 0.16 bounds only what is not a whole head yet."""
+"""Most bytes of a head, and bytes that h11 is given at a time: 0.16 bounds only a head that is incomplete."""
 MOST = 800
-"""Connections whose callers are waited for."""
+"""Most connections whose callers are waited for at once."""
 
 
 class Connection(H11Protocol):
-    """HTTP, for callers who say in time what they want, and read what they are told.
+    """HTTP that drops callers who do not send a request, or do not read the reply, in time.
 
-    uvicorn 0.54 waits for ever for a head, for a reader, and for the rest of a body that was refused; where a
-    body is no HTTP it raises and logs the trace. Delete each part when uvicorn does it.
+    uvicorn 0.54 waits for ever for a head, for a reader, and for the rest of a body that was refused; if a
+    body is not HTTP it raises and logs the trace. Delete each part when uvicorn does it.
     """
 
     _waiting: ClassVar[dict["Connection", asyncio.TimerHandle]] = {}
-    """Those whose turn it is to speak or to read, the longest first."""
+    """Connections whose caller has to send or to read, with their timers, the longest-waiting first."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -51,17 +51,17 @@ class Connection(H11Protocol):
         self._look()
 
     def handle_events(self) -> None:
-        """A request may have begun."""
+        """See H11Protocol; a request may have begun."""
         super().handle_events()
         self._look()
 
     def on_response_complete(self) -> None:
-        """The next request is awaited, and answered if it is there already."""
+        """Waits for the next request, and answers it if it is there already."""
         self._wait()
         super().on_response_complete()
 
     def send_400_response(self, message: str) -> None:
-        """What came is no HTTP. Only who has been told nothing yet is told."""
+        """Handles input that is not HTTP: replies 400 if no reply has begun, else closes the connection."""
         if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -72,13 +72,13 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _look(self) -> None:
-        """Whether the caller is the one who waits."""
+        """Stops the timer if it is now the caller who waits for the server."""
         answering = self.cycle and not self.cycle.response_complete
         if answering and not self.flow.write_paused and not self.transport.is_closing():
             self._go_on()
 
     def _wait(self) -> None:
-        """For HURRY seconds, if not too many others come."""
+        """Gives the caller HURRY seconds; above MOST connections, drops the one that has waited longest."""
         self._go_on()
         self._waiting[self] = self.loop.call_later(HURRY, self.transport.abort)
         if len(self._waiting) > MOST:

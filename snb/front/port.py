@@ -8,11 +8,11 @@ from snb.errors import BadSetting
 
 
 def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """A TCP port of an address that nothing listens on; any, unless one is given.
+    """Reserves a TCP port that nothing listens on: the one given, or else any.
 
     Returns:
-        A socket that is bound to it and does not listen. While it is open, the system gives nobody this port
-        who asks for any; a server that sets SO_REUSEADDR, as Cog does, can listen on it.
+        A socket that is bound to it and does not listen. While it is open, the system does not hand out this
+        port to those who ask for any; a server that sets SO_REUSEADDR, as Cog does, can listen on it.
 
     Raises:
         OSError: nothing can listen there.
@@ -29,7 +29,7 @@ def reserve(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 
 @contextlib.contextmanager
 def fault_named(host: str, port: int) -> Iterator[None]:
-    """Raises BadSetting in place of the error of a socket that cannot listen there."""
+    """Turns the error of a socket that cannot listen there into BadSetting."""
     try:
         yield
     except (OSError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""A program and all that it starts, which end when told to, and with this process, however it ends."""
+"""Runs a program that ends, with all that it started, when told to or when this process ends in any way."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ def start(command: Sequence[str | Path], **options: Any) -> "subprocess.Popen[An
     """Starts a program in a process group of its own, with an empty standard input.
 
     Args:
-        command: as for Popen. A program that is not there ends with 127.
+        command: as for Popen. A program that does not exist ends with status 127.
         options: of Popen.
     """
     tied = ["/bin/sh", "-c", TIED, "sh", *command]
@@ -29,7 +29,7 @@ def start(command: Sequence[str | Path], **options: Any) -> "subprocess.Popen[An
 
 
 def end(process: "subprocess.Popen[Any]", patience: float = 10.0) -> None:
-    """Ends a group, by force after `patience` seconds; returns when its first process is gone."""
+    """Ends a group: SIGTERM, at most `patience` seconds for its first process to end, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         # macOS says PermissionError of a group in which there are only zombies.
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -46,7 +46,7 @@ def self_test(engine: Engine, prompt: Sequence[int], last: bool = True) -> Repor
 
     Args:
         engine: as callers will use it.
-        prompt: what two requests are asked, as callers ask; it begins with a saved persona.
+        prompt: ids that two requests ask, as callers ask; they begin with the saved prefix of a persona.
         last: whether there is no other path to try, so that a doubt is no reason to refuse.
 
     Raises:
@@ -54,7 +54,7 @@ def self_test(engine: Engine, prompt: Sequence[int], last: bool = True) -> Repor
     """
     report = Report()
     step = getattr(engine.step, "recorded", engine.model.step)
-    # A replay of the model's own step computes exactly what the path after it does: no other would do better.
+    # A replay of the model's own step computes exactly what the next path does, which would do no better.
     only = last or (engine.step != engine.model.step and step == engine.model.step)
     for check in (exact.replays, exact.reads, exact.writes):
         report.findings += check(engine.model, engine.step)
@@ -72,7 +72,7 @@ def self_test(engine: Engine, prompt: Sequence[int], last: bool = True) -> Repor
 
 
 def _answers(engine: Engine, prompt: Sequence[int]) -> Iterator[Finding]:
-    """Greedy answers to two requests at once, through `generate`, as callers ask."""
+    """Checks greedy answers to two requests at once, which go through `generate` as those of callers do."""
     with engine.lock:  # else the first may end before the second comes, which then takes its row
         asked = [engine.generate(list(prompt), GREEDY, seed=0, keep_scores=True) for _ in range(2)]
     for generation in asked:

@@ -25,11 +25,11 @@ SENTINEL = 7.0
 PENALISED = Sampling(repetition_penalty=1.3, presence_penalty=0.4, frequency_penalty=0.3)
 
 Pass = Callable[..., Tensor]
-"""A `Step` or a `Read`."""
+"""A `Step` or a `PrefillPass`."""
 
 
 def replays(model: SlotModel, step: Step) -> Iterator[Finding]:
-    """A replayed graph, or any pass but one's own, gives the same scores and writes the same cells."""
+    """Checks that replayed graphs give the scores, and write the cells, that the recorded passes do."""
     recorded = getattr(step, "recorded", model.step)
     if step == recorded:
         return
@@ -66,7 +66,7 @@ def _replayed(
 
 @torch.inference_mode()
 def choices(model: SlotModel, sampler: Sampler) -> Iterator[Finding]:
-    """A replayed choice draws what is drawn eagerly, first and after others."""
+    """Checks that a replayed choice draws what is drawn eagerly, as the first token and after others."""
     device, shape = model.model.device, (model.cache.slots, model.model.config.vocab_size)
     scores = torch.randn(shape, generator=torch.Generator(device).manual_seed(0), device=device)
     for number in sampler.recorded:
@@ -80,7 +80,7 @@ def choices(model: SlotModel, sampler: Sampler) -> Iterator[Finding]:
 
 @torch.inference_mode()
 def reads(model: SlotModel, step: Step) -> Iterator[Finding]:
-    """A row's scores depend on every column up to its position, on none beyond, and on no neighbour."""
+    """Checks that a row's scores depend on all columns up to its position, none beyond, and no neighbour."""
     filled = Filled(model, step)
     scores = filled.scores()
     if not scores.isfinite().all():
@@ -164,7 +164,7 @@ def _neighbours(filled: Filled) -> Iterator[Finding]:
 
 @torch.inference_mode()
 def writes(model: SlotModel, step: Step) -> Iterator[Finding]:
-    """Prefill and decode write the keys and values of layer 0 where they belong, and nowhere else."""
+    """Checks that prefill and decode write the keys and values of layer 0 where they belong, nowhere else."""
     rows, idle, device = min(2, model.cache.slots), model.cache.context, model.model.device
     ids = [[5, 6, 7, 8, 9], [10, 11, 12]][:rows]
     padded = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]][:rows], device=device)
@@ -186,7 +186,7 @@ def _written(
     """Compares the first rows, and one more, with what layer 0's own modules compute in the same shape.
 
     Args:
-        computed: how many rows `run` pads them to, if it does.
+        computed: how many rows `run` pads `ids` to, if it does.
     """
     stores = model.cache.keys[0], model.cache.values[0]
     rows = range(min(len(ids) + 1, model.cache.slots))
@@ -213,18 +213,18 @@ def _written(
 def prefixes(
     model: SlotModel, saved: Sequence[Prefix], prompt: Sequence[int], rows: Sequence[int]
 ) -> Iterator[Finding]:
-    """Each saved prefix belongs to its ids, and rows whose prompt began with one hold it in every layer.
+    """Checks that each saved prefix is of its ids, and that rows hold the one that their prompt begins with.
 
     Args:
-        model: whose cache it is.
-        saved: the engine's, longest first.
-        prompt: what the rows were asked.
-        rows: those that answered it.
+        model: the model whose cache holds the rows.
+        saved: the engine's prefixes, longest first.
+        prompt: ids of the prompt that the rows answered.
+        rows: the rows that answered it.
     """
     for prefix in saved:
         ids = torch.tensor([prefix.ids], device=model.model.device)
         places = torch.arange(len(prefix.ids), device=ids.device)[None]
-        # In the same chunks as it was read, since another shape may round differently.
+        # In the same chunks as its prefill, since another shape may round differently.
         starts = range(PREFILL_TOKENS, len(prefix.ids), PREFILL_TOKENS)
         chunks = zip(*(one.tensor_split(list(starts), dim=1) for one in (ids, places)), strict=True)
         parts = zip(*(first_layer(model, *chunk) for chunk in chunks), strict=True)
@@ -240,7 +240,7 @@ def prefixes(
 
 @torch.inference_mode()
 def first_layer(model: SlotModel, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values of layer 0, `[n, kv_heads, tokens, head_dim]`, for int64 `[n, tokens]`."""
+    """Keys and values of layer 0, `[n, kv_heads, tokens, head_dim]`; both inputs are int64 `[n, tokens]`."""
     first = model.layers[0]
     states = first.normed(model.model.model.embed_tokens(ids))
     return first.attention.project(states, model.angles(positions))[1:]

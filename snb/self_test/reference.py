@@ -84,7 +84,7 @@ def weight(layer: Any) -> Tensor:
     if isinstance(layer, Rowwise):
         return layer.dequantised(torch.float32)
     held: Tensor = layer.weight
-    if packed := getattr(held, "quant_state", None):  # of nf4: who has no such weight does not pay the import
+    if packed := getattr(held, "quant_state", None):  # of nf4; imported only where there is such a weight
         from bitsandbytes.functional import dequantize_4bit
 
         state = copy.copy(packed)

@@ -53,7 +53,7 @@ def judge(model: SlotModel, text: Sequence[int], step: Step) -> tuple[list[Findi
     Args:
         model: its rows are overwritten.
         text: ids, best of a natural text, whose scores are sharpest; repeated if short.
-        step: of decoding, without a graph; it may have `layers` of its own.
+        step: a decode step, run without a graph; it may have `layers` of its own.
     """
     slots, device = model.cache.slots, model.model.device
     rows = min(ROWS, slots)
@@ -98,10 +98,10 @@ def _forced(model: SlotModel, step: Step, ids: Tensor, chunk: int) -> tuple[Tens
 
 @contextmanager
 def _recorded(*models: Sequence[Any]) -> Iterator[dict[tuple[int, str], list[tuple[Tensor, Tensor]]]]:
-    """Keeps inputs and outputs of every layer's attention and MLP, on the CPU to spare a full card.
+    """Keeps inputs and outputs of every layer's attention and MLP, on the CPU to spare a full GPU.
 
     Args:
-        models: layers of prefill, and those of a step that has its own.
+        models: the layers of prefill, and those of a step that has its own.
     """
     calls: dict[tuple[int, str], list[tuple[Tensor, Tensor]]] = defaultdict(list)
 
@@ -134,8 +134,8 @@ def _compare_parts(model: SlotModel, passes: Passes, read: int) -> tuple[list[Fi
     """Compares every attention and MLP with fp32 on its own inputs, and transformers likewise.
 
     Args:
-        model: whose layers they are.
-        passes: their inputs and outputs.
+        model: the model whose layers they are.
+        passes: inputs and outputs of its attentions and MLPs.
         read: tokens of each row before the first decode step.
 
     Returns:
@@ -208,14 +208,14 @@ def _margins(scores: Tensor, best: Tensor, others: Tensor) -> Tensor:
 
 
 def divergence(scores: Tensor, expected: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the distribution of `scores` from the expected one, in nats.
+    """Kullback-Leibler divergence D(expected ‖ scores) of the distributions of two arrays of scores, in nats.
 
     Args:
         scores: fp32 `[…, vocabulary]`.
         expected: likewise.
 
     Returns:
-        One value for each distribution, `[…]`.
+        One value for each pair of distributions, `[…]`.
     """
     logarithms = scores.log_softmax(-1), expected.log_softmax(-1)
     each: Tensor = kl_div(*logarithms, log_target=True, reduction="none")

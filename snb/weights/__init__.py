@@ -6,9 +6,9 @@ The path of a boot, in order:
 2. `fetch`: the folders of base and adapter, downloaded if need be and verified.
 3. `merge`: streams the checkpoint to the device, one tensor at a time.
 4. `adapter`: adds the LoRA to each tensor.
-5. `quantization`: what each tensor is held in.
+5. `quantization`: quantises each merged weight.
 
-Beside it: `prepared` (weights that were merged and quantised before, which `loader` takes instead), `hub`
+Besides: `prepared` (weights that were merged and quantised before, which `loader` takes instead), `hub`
 (downloads and their retries), `lock` (what a complete download holds), `checkpoint` (whether a folder can be
 served), `document` (JSON, read within bounds).
 """

@@ -22,7 +22,7 @@ from snb.errors import AdapterMismatch, AdapterUnsupported, WeightsMissing
 from snb.weights import document
 
 if TYPE_CHECKING:
-    # PEFT, which brings bitsandbytes, takes seconds to import: a boot from prepared weights spares them.
+    # PEFT, which brings bitsandbytes, takes seconds to import; a boot from prepared weights does without it.
     from peft import LoraConfig
 
 log = logging.getLogger(__name__)
@@ -48,16 +48,16 @@ LIMITED = {
     "bias": ("none", "all", "lora_only"),
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
-"""Fields of which these values are handled. The initialisations left out change the base or the merge."""
+"""Fields of which only these values are handled. Initialisations left out change the base or the merge."""
 
 SEARCHED = ("target_modules", "exclude_modules")
-"""Fields that may be an expression, which a module's whole name has to match."""
+"""Fields that may be a regular expression, which has to match a module's whole name."""
 NAMED = ("modules_to_save", "layers_pattern", "rank_pattern", "alpha_pattern")
-"""Fields whose entries PEFT makes expressions of; here they have to be names, which cannot backtrack."""
+"""Fields whose entries PEFT turns into expressions; here they have to be names, which cannot backtrack."""
 NAME = re.compile(r"[\w.\\^$-]{1,200}")
 MOST_NAMED, MOST_LISTED, LONGEST = 500, 4096, 10_000
-"""Different entries of NAMED, entries of any other field, and characters of one. PEFT holds each against each
-module of the base, and `re` keeps 512 expressions compiled: twice as many took minutes for 48 layers."""
+"""Distinct entries of NAMED together, entries of any one field, characters of one entry. PEFT matches each
+with each module of the base, and `re` caches 512 expressions: twice as many took minutes for 48 layers."""
 PATIENCE = 2.0
 """Seconds that one expression may take for all modules; usual ones take milliseconds."""
 
@@ -209,7 +209,7 @@ class Adapter:
             config = self._spelt_out([name for name, _ in model.named_modules()])
             try:
                 wrapped = get_peft_model(model, config)
-            except Exception as error:  # PEFT and torch raise what they meet
+            except Exception as error:  # PEFT and torch raise whatever they run into
                 raise AdapterMismatch(f"PEFT cannot apply {CONFIG}: {error}", ITS_BASE) from error
             wanted = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
             allowed = get_peft_model_state_dict(wrapped, save_embedding_layers=True)
@@ -230,7 +230,7 @@ class Adapter:
         return config
 
     def _settled(self, wanted: Set[str], tied: bool) -> dict[str, dict[str, str]]:
-        """The changes, where a saved weight that the configuration does not ask for replaces the base's.
+        """The changes, without copies; a saved weight that the configuration does not ask for counts as base.
 
         Tied embeddings are one weight of the base under two names; PEFT loads the output's last, so it wins.
         """
@@ -299,13 +299,13 @@ def _unsupported(stored: Mapping[str, Any]) -> list[str]:
 
 
 def _matching(expression: str, modules: list[str]) -> list[str]:
-    """The modules whose whole names match. Raises TimeoutError, or regex.error for what is no expression."""
+    """The modules whose whole names match. Raises TimeoutError, or regex.error for an invalid expression."""
     end = time.monotonic() + PATIENCE
     return [m for m in modules if regex.fullmatch(expression, m, timeout=max(end - time.monotonic(), 0.001))]
 
 
 def _unbounded(stored: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each field of another type than PEFT's own, or that it could search with for hours."""
+    """A sentence for each field whose type is not PEFT's, or that PEFT might spend hours matching."""
     entries = {name: _entries(stored.get(name)) for name in (*SEARCHED, *NAMED)}
     for name, texts in entries.items():
         if len(texts) > MOST_LISTED or not all(isinstance(text, str) for text in texts):
@@ -326,7 +326,7 @@ def _entries(value: Any) -> list[Any]:
 
 
 def _uncountable(stored: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each rank and each alpha that is no number, or too large for a shape or for fp32."""
+    """Faults of ranks and of alphas: no number, too large for a shape or for fp32, or a rank below 1."""
     for name, pattern, kinds in (("r", "rank_pattern", int), ("lora_alpha", "alpha_pattern", int | float)):
         own = stored.get(pattern)
         values = [stored.get(name, 1), *(own.values() if isinstance(own, dict) else ())]

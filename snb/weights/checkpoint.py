@@ -1,4 +1,4 @@
-"""Checks a folder before anything is loaded from it: complete files, no code, a model that is served."""
+"""Checks a folder before anything is loaded from it: complete files, no code, a model that can be served."""
 
 import logging
 import re
@@ -36,7 +36,7 @@ GENERATION = "generation_config.json"
 SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 MOST_LAYERS = 256
-"""Three times those of the largest Qwen2. Each takes 3 ms to build, even without weights (on two cores)."""
+"""Three times as many as the largest Qwen2. Each takes 3 ms to build, even without weights (on two cores)."""
 
 Shape = tuple[int, ...]
 
@@ -46,8 +46,8 @@ def inspect(folder: Path, role: Role, names: Set[str] | None = None) -> None:
 
     Args:
         folder: the one that the weights are in.
-        role: what they are.
-        names: those of its files that may be loaded; None for all.
+        role: what the weights are.
+        names: the files in it that may be loaded; None for all.
 
     Raises:
         WeightsMissing: with every fault of the folder.
@@ -92,10 +92,10 @@ def description_faults(folder: Path, role: Role, names: Set[str]) -> list[str]:
 
 
 def shards(folder: Path, role: Role) -> set[str]:
-    """The files that hold the tensors: those that the index names, or where there is none the whole one.
+    """The names of the files with the tensors: those in the index, or a single one if there is no index.
 
     Raises:
-        WeightsMissing: the index is malformed, or names something that is no safetensors file in the folder.
+        WeightsMissing: the index is malformed, or names something other than safetensors files beside it.
     """
     if role == "adapter" or not (folder / INDEX).exists():
         return {WHOLE[role]}
@@ -110,7 +110,7 @@ def tensor_shapes(path: Path) -> dict[str, Shape]:
     """The shape of each tensor in a file, of which only the header is read.
 
     Raises:
-        WeightsMissing: it is no safetensors file, it is truncated, or its header is not that of its bytes.
+        WeightsMissing: it is no safetensors file, it is truncated, or its header does not match its bytes.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -138,7 +138,7 @@ def _tensor_faults(folder: Path, role: Role) -> Iterator[str]:
 
 
 def model_shapes(config: Qwen2Config) -> dict[str, Shape]:
-    """The shape of each parameter of a model; a tied embedding is there once."""
+    """The shape of each parameter of a model, by name; a tied embedding appears once."""
     with torch.device("meta"):
         model = Qwen2ForCausalLM(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -162,7 +162,7 @@ FIELDS = {
     *("use_sliding_window", "sliding_window", "max_window_layers", "dtype", "torch_dtype"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "quantization_config", "snb_notice"),
 }
-"""What is taken from config.json: the model. Others are switches of transformers 5.23, which load other files
+"""Fields read from config.json: the model. Others are switches of transformers 5.23, which load other files
 (`transformers_weights`), change code (`fusion_config`) or make lists of any length (`num_labels`)."""
 SERVED = {
     "architectures": ("Qwen2ForCausalLM",),
@@ -170,7 +170,7 @@ SERVED = {
     "rope_type": ("default", "linear", "llama3", "proportional", "yarn"),
     "quant_method": ("none",),
 }
-"""What config.json may say. A sliding window would need a mask of its own. The rotary types left out
+"""Values that config.json may hold. A sliding window would need a mask of its own. The rotary types left out
 (`dynamic`, `longrope`) depend on the longest row, so an answer would depend on its neighbours. A base is
 quantised here, after the merge."""
 HINTS = {
@@ -242,7 +242,7 @@ def read_config(folder: Path, context: int = 0) -> Qwen2Config:
 
 
 def read_generation(folder: Path) -> GenerationConfig | None:
-    """What an inspected folder says of generating; None if nothing."""
+    """The generation config of an inspected folder; None if it has none."""
     file = folder / GENERATION
     return GenerationConfig.from_dict(document.read(file)) if file.exists() else None
 
@@ -271,7 +271,7 @@ def _generation_faults(stored: Mapping[str, Any]) -> list[str]:
     """Why no GenerationConfig can be made of a file, or why it names no end tokens."""
     try:
         ends = GenerationConfig.from_dict(dict(stored)).eos_token_id
-    except Exception as error:  # transformers raises what it meets
+    except Exception as error:  # transformers raises whatever it runs into
         return [f"{GENERATION} is refused: {type(error).__name__} {' '.join(str(error).split())}"]
     sound = all(end is None or isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends]))
     return [] if sound else [f"{GENERATION} has no valid eos_token_id"]

@@ -1,4 +1,4 @@
-"""JSON files of weights: whatever one holds, reading it ends in an object or in one error."""
+"""The JSON files beside weights: whatever one holds, reading it gives an object or raises one error."""
 
 import json
 import math
@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 from snb.errors import WeightsMissing
 
 LARGEST = 1 << 25
-"""Bytes; four times the tokenizer.json of Qwen2.5."""
+"""Most bytes of a file: four times the tokenizer.json of Qwen2.5."""
 
 
 def read(path: Path, cure: str = "") -> dict[str, Any]:
-    """The object in a file of strict JSON: UTF-8 without a mark, each key once, and finite numbers.
+    """The object in a file of strict JSON: UTF-8 without a byte-order mark, unique keys, finite numbers.
 
     Where parsers disagree, the one that checks a file could see another value than the one that uses it.
 

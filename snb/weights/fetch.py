@@ -33,7 +33,7 @@ class Source:
 
     @classmethod
     def of(cls, role: Role, name: str, revision: str | None) -> "Source":
-        """Without a revision: the pinned one if the repository is the pinned one, and else `main`."""
+        """Without a revision, takes the pinned one if the repository is the pinned one, else `main`."""
         pin = PINS[role]
         return cls(role, name, revision or (pin["revision"] if name == pin.get("repository") else "main"))
 
@@ -54,7 +54,7 @@ class Source:
 
 
 def sources(settings: Settings) -> list[Source]:
-    """The adapter, unless it is `none`, then the base: what may be refused before what takes long."""
+    """The adapter, unless it is `none`, then the base: what may be refused comes before what takes long."""
     base = Source.of("base", settings.base_model, settings.base_revision)
     if settings.adapter == "none":
         return [base]
@@ -88,7 +88,7 @@ def ensure(
         approve: called with the folder once the small files are there; it may refuse before the large ones.
 
     Raises:
-        SNBError: of `approve`.
+        SNBError: whatever `approve` raises.
         AdapterUnsupported: the adapter is of a kind that cannot be merged.
         AdapterMismatch: an adapter that is here already does not fit the base.
         WeightsMissing: the source is unusable, or is not there and HF_HUB_OFFLINE is set.
@@ -142,7 +142,7 @@ def check(source: Source, settings: Settings) -> Path:
 
 
 def stored(source: Source, weights_dir: Path) -> Path | None:
-    """The folder whose lock names this repository and this revision, be it as its commit or as asked for."""
+    """The folder whose lock names this repository and revision (as asked for, or as a commit), or None."""
     for path in sorted(weights_dir.glob(f"{_stem(source.name)}@*/{NAME}")):
         lock = Lock.read(path.parent)
         if lock and lock.repository == source.name and source.revision in (lock.revision, lock.commit):

@@ -42,7 +42,7 @@ class Passing(Exception):
 
 
 class Foreign(Exception):
-    """An answer that is not a hub's, but a login page's or a proxy's. Its text is one line."""
+    """The response did not come from a hub but, say, from a login page or a proxy. Its text is one line."""
 
 
 FAULTS = (Passing, Foreign, httpx2.HTTPError, OSError, RuntimeError)
@@ -51,7 +51,7 @@ FAULTS = (Passing, Foreign, httpx2.HTTPError, OSError, RuntimeError)
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the hub declares it: bytes, the sha256 where it is in LFS, and git's hash for the others."""
+    """A file as the hub declares it: size in bytes, sha256 if it is in LFS, and git's blob hash if not."""
 
     size: int
     sha256: str | None
@@ -90,7 +90,7 @@ class Hub:
             raise BadSetting("HF_TOKEN has a character that no token has", "Copy the token again")
 
     def listing(self, repository: str, revision: str) -> Listing:
-        """Resolves a branch, a tag or a commit, in one request.
+        """Lists a repository at a branch, a tag or a commit, resolved to the commit, in one request.
 
         Raises:
             DownloadFailed: the hub refused or did not answer, or what answered is not a hub.
@@ -101,18 +101,17 @@ class Hub:
             try:
                 info = api.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
                 return _listing(repository, info)
-            except (ValueError, TypeError, LookupError) as error:  # the library parses any 200
+            except (ValueError, TypeError, LookupError) as error:  # the library parses any 200 response
                 start = f": {error.doc[:SHOWN]!r}" if isinstance(error, json.JSONDecodeError) else ""
                 raise Foreign(f"what answered does not list a repository{start}") from error
 
         return self._patiently(f"{repository} at {revision}", ask)
 
     def fetch(self, listing: Listing, names: Set[str], folder: Path) -> dict[str, Entry]:
-        """Downloads the named files into the folder, except those that are there and match.
+        """Downloads those of the named files that the folder lacks or that differ; returns all their entries.
 
         Raises:
-            DownloadFailed: the hub refused, did not answer or sent other bytes than it declares, or the disk
-                is too small.
+            DownloadFailed: the hub refused, did not answer or sent wrong bytes, or the disk is too small.
         """
         files = {name: listing.files[name] for name in names}
 
@@ -175,7 +174,7 @@ class Hub:
 
 
 def _listing(repository: str, info: ModelInfo) -> Listing:
-    """The top-level files in an answer. Raises Foreign if it lacks something that a hub always gives."""
+    """The top-level files in a response. Raises Foreign if it lacks something that a hub always gives."""
     if not COMMIT.fullmatch(info.sha or ""):
         raise Foreign("what answered names no commit")
     files = {}
@@ -203,10 +202,10 @@ def _declared(path: Path, file: RemoteFile, sha256: str) -> bool:
 
 
 def patiently(what: str, call: Callable[[], T], sleep: Callable[[float], None]) -> T:
-    """Calls until it works, at most `ATTEMPTS` times. Pauses double, with jitter, or are what the hub asks.
+    """Calls up to `ATTEMPTS` times, with exponential back-off and jitter, or longer pauses if the hub asks.
 
     Raises:
-        one of `FAULTS`: that of the last call, or the first that is not transient.
+        one of `FAULTS`: the last call's, or the first that is not transient.
     """
     for attempt in range(1, ATTEMPTS):
         try:
@@ -222,7 +221,7 @@ def patiently(what: str, call: Callable[[], T], sleep: Callable[[float], None]) 
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether a fault is transient: lost connections, 408, 429, 5xx, but no other status, nor disk errors."""
+    """Whether a fault is transient: lost connections, 408, 429 and 5xx, not other statuses or disk errors."""
     if foreign(error):
         return False
     answered = status(error)
@@ -240,7 +239,7 @@ def status(error: BaseException) -> int | None:
 
 
 def retry_after(error: BaseException) -> float:
-    """Seconds that the hub asks to wait, by Retry-After or RateLimit; 0 if it names none, or a date."""
+    """Seconds that the hub asks to wait, in Retry-After or RateLimit; 0 if in neither, or if it is a date."""
     answer = next(_answers(error), None)
     if answer is None:
         return 0.0

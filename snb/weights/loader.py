@@ -38,14 +38,14 @@ class Loaded:
     notice: str
     """What every output must say about this model; empty for the real one."""
     seconds: Seconds = field(default_factory=dict)
-    """Of the phases so far: `weights` (finding and verifying them) and `load`."""
+    """Duration of the phases so far: `weights` (finding and verifying them) and `load`."""
 
 
 def load(settings: Settings) -> Loaded:
     """Downloads what is absent, verifies it, and loads it; nothing is offloaded to the CPU or a disk.
 
     Raises:
-        SNBError: of what failed; see `fetch`, `prepared`, `adapter` and `merge` here, and `snb.card`.
+        SNBError: what failed; see `fetch`, `prepared`, `adapter` and `merge` here, and `snb.card`.
     """
     seconds: Seconds = {}
     with phase("weights", seconds):
@@ -72,7 +72,7 @@ def load_prepared(merged: Prepared, settings: Settings) -> Loaded:
     """Loads weights that are merged and quantised already, whatever base and adapter the settings name.
 
     Raises:
-        SNBError: of `snb.card`, or of `merge` where a weight is absent.
+        SNBError: as `snb.card` raises, or as `merge` does if a weight is absent.
     """
     card = merged.card
     log.info("weights: prepared %s; quality: %s", card, card.quality or UNMEASURED)

@@ -19,10 +19,10 @@ from snb.weights import document
 log = logging.getLogger(__name__)
 NAME = "snb.lock.json"
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
-"""A file's name that leads out of no folder."""
+"""A file name that cannot lead out of its folder."""
 SHA256 = re.compile("[0-9a-f]{64}")
 READ = (".json", ".safetensors")
-"""Endings of what a boot reads; no file of another kind is ever opened."""
+"""Suffixes of the files that a boot reads; no file of another kind is ever opened."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Lock:
-    """Written last, so a folder that has one was complete."""
+    """The record of a complete download; it is written last, so a folder that has one was complete."""
 
     repository: str
     revision: str
     """The branch, tag or commit that was asked for."""
     commit: str
-    """The commit that it stood for on that day."""
+    """The commit that it stood for at the time."""
     files: dict[str, Entry]
 
     @classmethod
     def read(cls, folder: Path) -> "Lock | None":
-        """The folder's lock, or None where there is none or it is damaged; one that names no files is."""
+        """The folder's lock; None if there is none, or if it is damaged or names no files."""
         try:
             fields = document.read(folder / NAME)
             files = {name: Entry(**entry) for name, entry in fields.pop("files").items()}
@@ -73,13 +73,13 @@ class Lock:
 
 @contextmanager
 def alone(path: Path) -> Iterator[bool]:
-    """One process at a time runs the block. The lock file stays; the system frees it when its holder dies.
+    """One process at a time runs the block. The lock file stays; the system unlocks it if its holder dies.
 
     Yields:
         Whether another process held it first.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the lock file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, waited = FileLock(path), False
@@ -103,8 +103,7 @@ def verify(folder: Path, cure: str = "") -> set[str]:
         The names of the files, which are all that may be loaded.
 
     Raises:
-        WeightsMissing: with every fault, a file that is not in the lock among them, or because there is no
-            lock.
+        WeightsMissing: with every fault, files that are not in the lock included, or if there is no lock.
     """
     lock = Lock.read(folder)
     if lock is None:
@@ -122,7 +121,7 @@ def verify(folder: Path, cure: str = "") -> set[str]:
 
 
 def strays(folder: Path, names: Iterable[str]) -> list[str]:
-    """A sentence for each file that would be read, or be taken for weights, and is not one of these."""
+    """A sentence for each JSON or safetensors file in the folder that is not one of `names`."""
     read = {path.name for path in folder.iterdir() if path.suffix.lower() in READ}
     return [f"{name} is beside what {NAME} lists: remove it" for name in sorted(read - {NAME, *names})]
 

@@ -17,8 +17,8 @@ from snb.weights.hub import Hub
 from snb.weights.lock import Lock, verify
 
 FORMAT = 2
-"""Version of the folder's format: raised when the previous version of this package could not load it. In 1
-bitsandbytes held int8; the rest is as it was."""
+"""Version of the folder's format, raised when the previous version of this package could not load it. In
+format 1, bitsandbytes held int8; nothing else differs."""
 FOLDER = "prepared"
 """Its default name in the weights' folder, or in the image's."""
 UNMEASURED = "not measured"
@@ -38,7 +38,7 @@ class Origin:
     revision: str
     """The branch, tag or commit that was asked for; empty for a folder."""
     commit: str
-    """The commit that it stood for on that day; empty for a folder."""
+    """The commit that it stood for at the time; empty for a folder."""
     sha256: str
     """See `fingerprint`."""
 
@@ -54,7 +54,7 @@ class Origin:
     def is_of(self, source: Source) -> bool:
         """Whether a source is the same: a local folder is compared by content, anything else by name.
 
-        The name of a folder is not that of a repository: anybody's folder can be called so.
+        A folder that is named like a repository is not taken for it, since any folder can have that name.
         """
         if source.folder:
             return fingerprint(source.folder, source.role) == self.sha256
@@ -67,7 +67,7 @@ class Origin:
 
 
 def fingerprint(folder: Path, role: Role) -> str:
-    """A sha256 that tells two bases or two adapters apart: of names, sizes and beginnings of their files."""
+    """A sha256 of the names, sizes and beginnings of files, which tells two bases or two adapters apart."""
     described = ("adapter_config.json",) if role == "adapter" else ("config.json", "tokenizer.json")
     total = hashlib.sha256()
     for name in sorted({*described, *shards(folder, role)}):
@@ -91,7 +91,7 @@ class Quality:
     """Precision of the merged model."""
     device: str
     divergence: float
-    """Kullback-Leibler divergence of the reference from the prepared weights, in nats."""
+    """Kullback-Leibler divergence D(reference ‖ prepared weights), in nats."""
     same_choice: float
     """Share of tokens at which both find the same token likeliest."""
 
@@ -123,7 +123,7 @@ class Card:
 
         Raises:
             WeightsMissing: there is none, or it is damaged.
-            PreparedMismatch: its format is newer than what this version reads.
+            PreparedMismatch: its format is newer than this version reads, or it is int8 in format 1.
         """
         try:
             stored = document.read(folder / CARD)
@@ -151,7 +151,7 @@ class Card:
         return card
 
     def write(self, folder: Path) -> None:
-        """Writes it in a form that people read too: indented, and with 'not measured' where that is so."""
+        """Writes the card for people to read too: indented, and with 'not measured' where that is so."""
         content = {**asdict(self), "quality": asdict(self.quality) if self.quality else UNMEASURED}
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / CARD).write_text(f"{text}\n", encoding="utf-8")
@@ -195,7 +195,7 @@ def find(settings: Settings, hub: Hub | None = None, download: bool = True) -> P
 
     Raises:
         WeightsMissing: with every file of the folder that is absent, truncated or altered.
-        PreparedMismatch: it was made for another base, adapter or precision, or has a newer format.
+        PreparedMismatch: of another base, adapter or precision, or in a format that is not read here.
         DownloadFailed: a repository could not be fetched.
     """
     source = named(settings)
@@ -211,7 +211,7 @@ def find(settings: Settings, hub: Hub | None = None, download: bool = True) -> P
 
 
 def named(settings: Settings) -> Source | None:
-    """Where prepared weights come from; None if base and adapter are to be merged at the boot."""
+    """Where prepared weights come from; None if base and adapter are to be merged at boot."""
     if settings.prepared == "none":
         return None
     if settings.prepared != "auto":

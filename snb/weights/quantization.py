@@ -1,4 +1,4 @@
-"""How a loader of transformers quantises: nf4 by bitsandbytes, int8 and fp8 row by row.
+"""How the loader of transformers quantises: nf4 by bitsandbytes, int8 and fp8 row by row.
 
 Each weight is quantised after its merge, on its device, while the checkpoint streams in.
 """
@@ -17,7 +17,7 @@ from snb.card import quantised
 from snb.engine import rowwise
 
 METHOD = "rowwise"
-"""What config.json of prepared weights in int8 and fp8 says."""
+"""The `quant_method` in config.json of prepared weights in int8 and fp8."""
 HELD = {"int8": rowwise.INT8, "fp8": rowwise.FP8}
 
 
@@ -50,10 +50,10 @@ def never_repacked(model: Qwen2ForCausalLM) -> None:
 
 @register_quantization_config(METHOD)
 class RowwiseConfig(QuantizationConfigMixin):
-    """`quantization_config` in config.json.
+    """The `quantization_config` of int8 and fp8 in config.json.
 
     Raises:
-        ValueError: the weights are held in something else than int8 and fp8.
+        ValueError: the weights are held in something other than int8 or fp8.
     """
 
     def __init__(self, weights: str, quant_method: str = METHOD) -> None:
@@ -69,7 +69,7 @@ class RowwiseQuantizer(HfQuantizer):
     is_trainable = False
 
     def is_serializable(self) -> bool:
-        """transformers may save such a model."""
+        """Lets transformers save such a model."""
         return True
 
     def _process_model_before_weight_loading(self, model: Qwen2ForCausalLM, **unused: Any) -> None:
@@ -80,7 +80,7 @@ class RowwiseQuantizer(HfQuantizer):
             model.set_submodule(names[linear], rowwise.Rowwise(weight, scales, linear.bias))
 
     def param_needs_quantization(self, model: Qwen2ForCausalLM, param_name: str, **unused: Any) -> bool:
-        """Whether a tensor of the model is such a layer's weight."""
+        """Whether a tensor of the model is the weight of a `Rowwise`."""
         module, _, own = param_name.rpartition(".")
         return own == "weight" and isinstance(model.get_submodule(module), rowwise.Rowwise)
 
@@ -96,7 +96,7 @@ class Quantise(ConversionOps):
         self.dtype = dtype
 
     def convert(self, input_dict: dict[str, Any], **unused: Any) -> dict[str, Tensor]:
-        """One weight, by its name, in a list or alone."""
+        """Quantises one weight, given by name, in a list or alone; returns values and scales by name."""
         [(name, weight)] = input_dict.items()
         values, scales = rowwise.quantised(weight[0] if isinstance(weight, list) else weight, self.dtype)
         return {name: values, f"{name.removesuffix('weight')}scales": scales[:, 0]}
