@@ -34,10 +34,10 @@ class Cancellation:
     def then(self, listener: Callable[[], None]) -> None:
         """Registers a listener for the cancel, and calls it at once if that has happened already."""
         with self._lock:
-            self._listeners.append(listener)
-            happened = self._canceled
-        if happened:
-            listener()
+            if not self._canceled:
+                self._listeners.append(listener)
+                return
+        listener()
 
     def cancel(self) -> None:
         """Calls every listener, once."""
