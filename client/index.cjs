@@ -1,15 +1,15 @@
 "use strict";
-// CommonJS door to the ES module in src/, which loads at the first call. The error class is one and the same.
+// CommonJS entry point of the ES module in src/, which loads at the first call. Both share one error class.
 const { SNBError } = require("./src/error.cjs");
 
 const module_ = () => import("./src/index.js");
 const later = (name) => async (...args) => (await module_())[name](...args);
 
-/** The stream itself must be there at once, while the module loads. */
+/** Returns the stream at once, while the module still loads. */
 function streamSNB(...args) {
   const opened = module_().then((snb) => snb.streamSNB(...args));
   const result = opened.then((stream) => stream.result);
-  result.catch(() => {}); // who reads the stream has seen the error there
+  result.catch(() => {}); // whoever reads the stream sees the error there
   return {
     result,
     async *[Symbol.asyncIterator]() {

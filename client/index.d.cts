@@ -1,12 +1,12 @@
 /** The three philosophers. */
 export type Philosopher = "spinoza" | "bergson" | "kant";
 
-/** Earlier turns, oldest first; pairs are those of Gradio's chatbot, `[question, answer]`. */
+/** Earlier turns, oldest first; a pair is `[question, answer]`, as Gradio's chatbot has it. */
 export type History = Array<{ role: "user" | "assistant"; content: string } | [string | null, string | null]>;
 
 export type ErrorCode =
   | "BAD_INPUT"
-  /** A variable of the site cannot work: the log says which, and what to write. Nothing was asked. */
+  /** An environment variable cannot work: the log says which, and what to write. No backend was asked. */
   | "BAD_SETTING"
   | "UNAUTHORIZED"
   | "BUSY"
@@ -42,22 +42,22 @@ export interface Options {
   stopSequences?: string[];
   /** Replaces the philosopher's persona. */
   systemPrompt?: string;
-  /** Instead of SNB_BACKEND_URL: a list, or one string with commas. */
+  /** Replaces SNB_BACKEND_URL: a list, or one string with commas. */
   backends?: string | string[];
-  /** Milliseconds for everything; SNB_TIMEOUT_MS, else 55000. The endpoint ends its answer shortly before. */
+  /** Milliseconds for the whole call; SNB_TIMEOUT_MS or 55000 unless given. The endpoint ends its answer shortly before. */
   timeoutMs?: number;
-  /** Tells the callers of one site apart, as an address does: a Cog server gets its hash, and shares its places out fairly. */
+  /** What tells a site's callers apart, such as an IP address: a Cog server gets its hash, and shares its places out fairly. */
   caller?: string | null;
-  /** Aborting it ends the call with CANCELED, and the backend's work. */
+  /** Aborting it rejects the call with CANCELED and stops the backend's work. */
   signal?: AbortSignal;
 }
 
 export interface CallOptions extends Options {
-  /** Gets each piece of text as it comes, one after the other; the answer ends when it throws. */
+  /** Gets each piece of text as it comes, and is awaited; if it throws, the answer is canceled. */
   onToken?: (text: string) => void | Promise<void>;
-  /** Gets who answered, and how: an answer that was cut has a `metrics.finish_reason` of `deadline` or `length`. */
+  /** Gets the backend that answered, and how: an answer that was cut has a `metrics.finish_reason` of `deadline` or `length`. */
   onResult?: (result: Result) => void | Promise<void>;
-  /** Allows another backend to be asked after text has come; called when the text begins anew. */
+  /** Allows another backend to be asked after text has come; called when the text starts over. */
   onRestart?: () => void | Promise<void>;
 }
 
@@ -73,33 +73,33 @@ export interface Result {
   text: string;
   backend: string;
   /**
-   * Of the backend; `rag_context_read` is the share of `ragContext` that it read, 0 to 1, and `notice`, where there is
-   * one, is a sentence about who really answered.
+   * The backend's own; `rag_context_read` is the share of `ragContext` that it read, 0 to 1, and `notice`, if there is
+   * one, a sentence about what really answered.
    */
   metrics: Record<string, unknown>;
   attempts: Attempt[];
 }
 
-/** Encrypted and authenticated with SNB_HANDLE_SECRET, else with the first key or token that is set; for half an hour. */
+/** Encrypted and authenticated with SNB_HANDLE_SECRET, else with the first key or token that is set; valid for half an hour. */
 export type Handle = string;
 
 export interface Look {
   status: "starting" | "queued" | "processing" | "succeeded" | "failed" | "canceled";
   text: string;
   backend?: string;
-  /** What to ask with the next time. */
+  /** The handle for the next poll. */
   handle: Handle;
   metrics?: Record<string, unknown>;
   error?: { code: ErrorCode; message: string };
 }
 
-/** Its message names the code, what was wrong and what to try; never the prompt, never a secret. */
+/** Its message gives the code, what was wrong and what to try; never the prompt, never a secret. */
 export class SNBError extends Error {
   readonly code: ErrorCode;
   attempts: Attempt[];
 }
 
-/** Resolves to the answer's text; rejects with an SNBError, whose text is never an answer. */
+/** Resolves to the answer's text, never to an error message; rejects with an SNBError. */
 export function callSNB(
   philosopher: Philosopher,
   ragContext: string,
@@ -107,7 +107,7 @@ export function callSNB(
   options?: CallOptions,
 ): Promise<string>;
 
-/** The answer as it comes; `result` resolves when it has been read to its end. */
+/** The answer as it is generated; `result` resolves when it has been read to its end. */
 export function streamSNB(
   philosopher: Philosopher,
   ragContext: string,
@@ -115,7 +115,7 @@ export function streamSNB(
   options?: Options & { onRestart?: CallOptions["onRestart"] },
 ): AsyncIterable<string> & { result: Promise<Result> };
 
-/** Starts an answer and returns at once: after `timeoutMs` at most, 9000 unless given. */
+/** Starts an answer; resolves to its handle after `timeoutMs` at most, 9000 unless given. */
 export function startSNB(
   philosopher: Philosopher,
   ragContext: string,
@@ -123,11 +123,11 @@ export function startSNB(
   options?: Options,
 ): Promise<Handle>;
 
-/** What there is of the answer, after at most `patienceMs` (5000). */
+/** Resolves to what there is of the answer, after at most `patienceMs` (5000). */
 export function pollSNB(
   handle: Handle,
   options?: { backends?: string | string[]; patienceMs?: number; coldStartMs?: number },
 ): Promise<Look>;
 
-/** Stops an answer; harmless when it is over. */
+/** Stops an answer; harmless if it is over. */
 export function cancelSNB(handle: Handle, options?: { backends?: string | string[] }): Promise<void>;

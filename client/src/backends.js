@@ -1,4 +1,4 @@
-/** Which backends there are: from the options, else from the environment. */
+/** The configured backends, from the options or else from the environment. */
 
 import { Cog } from "./cog.js";
 import { SNBError, badSetting } from "./error.cjs";
@@ -9,7 +9,7 @@ import { Replicate } from "./replicate.js";
 const DEFAULT = "fjdaz-spinoza-nb.hf.space";
 const PREFIX = "/gradio_api"; // since Gradio 5
 const SECRETS = ["REPLICATE_API_TOKEN", "REPLICATE_API_BASE_URL", "SNB_API_KEY", "HF_TOKEN", "SNB_OPENAI_TOKEN"];
-const HOSTNAME = /^(\[[\da-f:.]+\]|[\w-]+(\.[\w-]+)*\.?)$/; // no empty label, nothing of a shell's variable
+const HOSTNAME = /^(\[[\da-f:.]+\]|[\w-]+(\.[\w-]+)*\.?)$/; // no empty label, no unexpanded shell variable
 const PLACEHOLDER = /\b(POD|HOST|COMPTE|ADRESSE|MODEL)\b|\b(ton|votre)-(pod|space|serveur)\b/;
 const EXAMPLE = "https://abc123-5000.proxy.runpod.net";
 const PAGES = {
@@ -19,9 +19,9 @@ const PAGES = {
 const known = new Map();
 
 /**
- * In order of preference, each `{name, open(signal)}`; `open` resolves to a Cog, a Gradio, a Replicate or an OpenAI.
+ * The backends in order of preference, each `{name, open(signal)}`; `open` resolves to a Cog, Gradio, Replicate or OpenAI.
  *
- * `SNB_BACKEND_URL` is one or several, separated by commas: `replicate:owner/name[:version]`,
+ * `SNB_BACKEND_URL` names one or several, separated by commas: `replicate:owner/name[:version]`,
  * `replicate:deployments/owner/name`, `openai:https://host/v1#model`, a URL or a host's name.
  *
  * @throws {SNBError} BAD_SETTING
@@ -37,10 +37,10 @@ export function configuredBackends({ backends } = {}) {
 
 const listed = (value) => (Array.isArray(value) ? value : plain(value).split(",")).map(plain).filter(Boolean);
 
-/** Without the comment of an .env file, and the spaces and quotation marks that were pasted with a value. */
+/** A value without an .env file's comment, and without the spaces and quotation marks pasted around it. */
 const plain = (text) => text.replace(/(?:^|\s)#[^]*/, "").replace(/^[\s"'“”‘’«»]+|[\s"'“”‘’«»]+$/g, "");
 
-/** One object for each configuration, so that what was learned of a host is learned once. */
+/** One object per configuration, so that what is learned about a host is learned once. */
 function backend(spec, prefix) {
   const key = JSON.stringify([spec, prefix, ...SECRETS.map((name) => process.env[name])]);
   if (!known.has(key)) known.set(key, made(spec, prefix));
@@ -80,13 +80,13 @@ function address(text) {
   return url;
 }
 
-/** Shows the entry without a password, and without what may be a key behind `?`. */
+/** Shows the entry without its password, and without a key that may follow `?` or `#`. */
 const unusable = (text, fault) =>
   badSetting(`SNB_BACKEND_URL: ${text.replace(/\/\/[^/]*@/, "//").replace(/[?#][^]*/, "")} ${fault}`);
 
 /**
- * A host, which is asked before each question whether it still is what it was, Cog or Gradio. That look costs nothing, and
- * it is what finds out that the host has closed a connection while it was idle.
+ * A host, which is asked before each question whether it is still what it was, Cog or Gradio. The check costs nothing, and
+ * it is this request, not the question, that meets a connection which the host has closed while idle.
  */
 function host(url, prefix) {
   const cog = new Cog(url);
@@ -106,7 +106,7 @@ function host(url, prefix) {
   return { name: cog.name, open };
 }
 
-/** Asks a host what it is. With SNB_API_PREFIX it is taken for Gradio first, and then gets no key of Cog's. */
+/** Asks a host what it is. With SNB_API_PREFIX set, Gradio is tried first, and a host that is Gradio gets no Cog key. */
 async function identified({ cog, gradio, expected }, signal) {
   if (await expected?.recognised(signal).catch(() => false)) return expected;
   const [root, info] = await Promise.allSettled([cog.recognised(signal), gradio.recognised(signal)]);

@@ -1,4 +1,4 @@
-/** A container that speaks Cog's HTTP: https://cog.run/http */
+/** A container with Cog's HTTP API: https://cog.run/http */
 
 import { randomBytes } from "node:crypto";
 import { SNBError } from "./error.cjs";
@@ -6,9 +6,9 @@ import { events } from "./events.js";
 import { bearer, bytes, json, parsed, send } from "./http.js";
 import { sleep } from "./wait.js";
 
-const ENDS = ["completed", "error"]; // events
+const ENDS = ["completed", "error"]; // the events that end a stream
 const TRIES = 3;
-const PAUSE = 300; // ms; a server that has just lost its reader is still cancelling what it read
+const PAUSE = 300; // ms between tries; a server that has just lost its reader is still canceling the answer
 
 export class Cog {
   constructor(url, key = process.env.SNB_API_KEY) {
@@ -26,8 +26,8 @@ export class Cog {
   }
 
   /**
-   * Yields the answer's text and returns its metrics. The prediction has an id of ours, so that asking again after a
-   * lost reply joins what is running and pays nothing twice. Leaving the stream cancels the prediction.
+   * Yields the answer's text and returns its metrics. The client chooses the prediction's id, so that asking again after
+   * a lost reply joins what is running and nothing is paid for twice. Leaving the stream cancels the prediction.
    */
   async *ask(inputs, { signal, caller }) {
     const id = newId();
@@ -43,7 +43,7 @@ export class Cog {
             sent = text;
           }
           const end = ENDS.includes(event) && finished(parsed(data));
-          if (end && text !== sent) break; // what was asked for again ended earlier
+          if (end && text !== sent) break; // asked again, it ended before the text already yielded
           if (end) return end.metrics;
         }
         throw new SNBError("BACKEND_FAILED", "the stream ended before the answer", { lost: true });
@@ -54,7 +54,7 @@ export class Cog {
     }
   }
 
-  /** Starts a prediction that goes on by itself; resolves to its id. */
+  /** Starts a prediction that runs without a reader; resolves to its id. */
   async start(inputs, { caller, signal } = {}) {
     const id = newId();
     await this.#put(id, inputs, caller, signal);
@@ -62,11 +62,11 @@ export class Cog {
   }
 
   /**
-   * What there is of a prediction after at most `patience` ms. Cog forgets a prediction at its end, so the end has to
-   * be seen: when it fell between two looks, the same question with the same seed is asked again.
+   * What there is of a prediction after at most `patience` ms. Cog's own server forgets a prediction when it ends: if
+   * that happens between two looks, the same question is asked again with the same seed.
    */
   async look(id, inputs, { patience, caller }) {
-    const signal = AbortSignal.timeout(Math.ceil(patience)); // a fraction is left after a wait with jitter
+    const signal = AbortSignal.timeout(Math.ceil(patience)); // it takes whole ms only, and patienceMs may have a fraction
     let text = "";
     try {
       await this.#put(id, inputs, caller, signal);
@@ -82,13 +82,13 @@ export class Cog {
 
   async cancel(id) {
     await send(`${this.#url}/predictions/${id}/cancel`, { method: "POST", headers: bearer(this.#key) }).catch((error) => {
-      if (!/ 404 /.test(error.message)) throw error; // over already
+      if (!/ 404 /.test(error.message)) throw error; // 404: it is over already
     });
   }
 
   #put(id, inputs, caller, signal) {
     const request = this.#request(inputs, caller, { Prefer: "respond-async" });
-    return json(`${this.#url}/predictions/${id}`, { ...request, signal }, { free: true }); // one with our id joins what runs
+    return json(`${this.#url}/predictions/${id}`, { ...request, signal }, { free: true }); // a repeated PUT joins the first
   }
 
   async *#stream(id, inputs, { signal, caller }) {
@@ -111,7 +111,7 @@ export class Cog {
 
 const newId = () => randomBytes(16).toString("hex");
 
-/** A prediction that succeeded, or the error that it ended with, as the endpoint's own codes tell it. */
+/** Returns a prediction that succeeded; for any other throws the SNBError that fits the endpoint's own code. */
 export function finished(prediction) {
   if (prediction.status === "succeeded") return { ...prediction, metrics: prediction.metrics ?? {} };
   const [, code, sentence] = /\b([A-Z]{3,}(?:_[A-Z]+)*): ([^]*)/.exec(String(prediction.error ?? "")) ?? [];

@@ -1,8 +1,7 @@
 /** Server-sent events, as https://html.spec.whatwg.org/multipage/server-sent-events.html defines them. */
 
 /**
- * Yields `{event, data}` from a stream of bytes, whatever its chunks are. An event that the end of the stream cut in
- * two is dropped, and with it a character that was.
+ * Yields `{event, data}` from a stream of bytes, however it is chunked. An event that the stream's end cuts off is dropped.
  *
  * @param {AsyncIterable<Uint8Array>} body
  */
@@ -21,7 +20,7 @@ export async function* events(body) {
   }
 }
 
-/** Whole lines only; a line ends with LF, CR or CRLF. */
+/** Yields whole lines only; a line ends with LF, CR or CRLF. */
 async function* lines(body) {
   const decoder = new TextDecoder();
   let rest = "";

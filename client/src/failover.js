@@ -1,26 +1,26 @@
-/** One question, several backends: who is asked, for how long, and when to go on to the next. */
+/** One question, several backends: which is asked, for how long, and when to move on to the next. */
 
 import { SNBError } from "./error.cjs";
 import { configuredTimeout } from "./inputs.js";
 import { backoff, bounded, sleep } from "./wait.js";
 
 const TIMEOUT = 55_000; // ms; a Netlify function has 60 s
-const BUSY_BUDGET = 4000; // ms of asking a full server again while another backend could answer
+const BUSY_BUDGET = 4000; // ms for which a full server is retried while another backend could answer
 export const FINAL = ["BAD_INPUT", "CANCELED"]; // another backend would not help
-export const WAITING = { COLD_START: "starting", BUSY: "queued" }; // the same backend may answer later; and what it is until then
-const REST = { first: 10_000, longest: 60_000 }; // ms that a failed backend is left alone
-const SILENCE = 10_000; // ms between two pieces of an answer after which another backend is asked instead
-const MARGIN = 1500; // ms between the endpoint's deadline and ours
-const LEAST = 500; // ms without which nobody is asked again
+export const WAITING = { COLD_START: "starting", BUSY: "queued" }; // it may answer later; the question's status until then
+const REST = { first: 10_000, longest: 60_000 }; // ms for which a failed backend is asked last
+const SILENCE = 10_000; // ms without a further piece of an answer after which another backend is asked instead
+const MARGIN = 1500; // ms by which the endpoint's deadline comes before ours
+const LEAST = 500; // ms that must be left for another round
 
 const resting = new Map(); // name of a backend that just failed → { until, failures }
 
 /**
  * Yields the answer's text as it comes and returns `{text, backend, metrics, attempts}`.
  *
- * Backends are asked in order, each for its share of the time left until its first text and while it writes on; again,
- * each when it said that it may be, while somebody is waking up or full. Once text was yielded, nobody else is asked
- * unless `options.onRestart` is there to be told that the text begins anew.
+ * Backends are asked in order; each has its share of the time left to send its first text. While any is starting or full,
+ * they are retried, none sooner than it asked for. Once text has been yielded, no other backend is asked unless there is an
+ * `options.onRestart` to call when the text starts over.
  *
  * @throws {SNBError} with `attempts`
  */
@@ -45,7 +45,7 @@ export async function* answer(inputs, backends, options) {
       await sleep(pause, state.caller);
     }
   } catch (error) {
-    if (error instanceof SNBError) error.attempts = attempts; // else it is of the caller's own callback
+    if (error instanceof SNBError) error.attempts = attempts; // else the caller's own callback threw it
     throw error;
   } finally {
     caller.release();
@@ -53,14 +53,14 @@ export async function* answer(inputs, backends, options) {
   }
 }
 
-/** Asks one backend; returns what it answered, or nothing when the next one is to be asked. */
+/** Asks one backend, and again while it is full; returns its answer, or undefined if the next one is to be asked. */
 async function* attempt(backend, inputs, others, state) {
   const { attempts, due, options, left } = state;
   const patience = Date.now() + Math.min(BUSY_BUDGET, left() / others);
   for (let again = false; ; again = true) {
     const began = Date.now();
     const entry = { backend: backend.name, code: "OK", ms: 0 };
-    if (again) attempts.pop(); // one entry a backend and round
+    if (again) attempts.pop(); // one entry per backend and round
     attempts.push(entry);
     try {
       const result = yield* ask(backend, inputs, others, state);
@@ -85,7 +85,7 @@ async function* attempt(backend, inputs, others, state) {
   }
 }
 
-/** One try: bounded by its share of the time until the first text, by the time left, and by the caller's signal. */
+/** One try: bounded by its share of the time until the first text, then by the time left, and by the caller's signal. */
 async function* ask(backend, inputs, others, state) {
   const { options, caller, left } = state;
   const share = left() / others;
@@ -93,11 +93,11 @@ async function* ask(backend, inputs, others, state) {
   const stop = new AbortController();
   let status = "asked";
   const give = (code, message) => () => stop.abort(new SNBError(code, message));
-  // Both timers ask, for with one backend they fire together, in either order.
+  // Called by both timers: with one backend they expire together, and either may fire first.
   const cold = give("COLD_START", "the model was still being loaded when the time was over");
   const over = (message) => (status === "starting" ? cold() : give("TIMEOUT", message)());
   let first = setTimeout(over, share, "no text within the time");
-  // A host that hangs in mid-answer: worth noticing only while somebody else could still answer whole.
+  // For a host that hangs in mid-answer, used only while another backend could still give the whole answer.
   const silent = () => setTimeout(give("TIMEOUT", "the answer stopped coming"), Math.min(SILENCE, share));
   const replaceable = others > 1 && (!options.streaming || options.onRestart);
   const last = setTimeout(over, left(), "the answer was not finished within the time");
@@ -134,7 +134,7 @@ async function* ask(backend, inputs, others, state) {
         state.shown = true;
         yield value;
       }
-      // A backend that knows no deadline, or where the question has waited first, is left with what there is of the answer.
+      // The backend knows no deadline, or began to count after its queue: what has come so far is the answer.
       if (Date.now() > deadline + margin / 2) return { text, metrics: { finish_reason: "deadline" } };
     }
   } finally {
@@ -146,14 +146,14 @@ async function* ask(backend, inputs, others, state) {
   }
 }
 
-/** The backends in the order to ask them, those that just failed last; `well` is how many did not. */
+/** The backends in the order to ask them, those that just failed last; `well` counts the others, or all if all failed. */
 export function inOrder(backends) {
   const failed = ({ name }) => resting.get(name)?.until > Date.now();
   const well = backends.filter((backend) => !failed(backend));
   return { candidates: [...well, ...backends.filter(failed)], well: well.length || backends.length };
 }
 
-/** Leaves a backend alone for a while, twice as long each time that it fails again after that. */
+/** Has a backend asked last for a while, twice as long each time it fails again after that. */
 export function rest(name) {
   const before = resting.get(name);
   if (before?.until > Date.now()) return; // a class that asks together sees one failure, not thirty
@@ -162,7 +162,7 @@ export function rest(name) {
   resting.set(name, { failures, until: Date.now() + pause });
 }
 
-/** The error of all attempts: the backend's own when there is only one. */
+/** The error for all attempts; with one backend its own last error, a timeout only if there is no other. */
 export function failed(attempts, backends) {
   const lasts = new Map(attempts.map((entry) => [entry.backend, entry]));
   if (backends.length === 1) {
@@ -173,7 +173,7 @@ export function failed(attempts, backends) {
   return new SNBError("ALL_BACKENDS_FAILED", reasons.join("; "));
 }
 
-/** One line a question, without its content. */
+/** Logs one line per question, without its content. */
 function report(attempts) {
   console.info(`snb: ${attempts.map(({ backend, code, ms }) => `${backend} ${code} ${ms} ms`).join(", ") || "not asked"}`);
 }

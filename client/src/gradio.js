@@ -1,8 +1,8 @@
 /**
  * A Gradio app: https://www.gradio.app/guides/querying-gradio-apps-with-curl
  *
- * The POST's reply is not the answer but an event id; the answer comes from a second request, as events. The richer
- * endpoint `/answer` takes the inputs of `predict` by name; where an app has only the Space's `chat_function(message,
+ * A POST is answered with an event id; a second request, with that id, streams the answer as events. This project's own
+ * endpoint `/answer` takes the inputs of `predict`; to an app that has only the first Space's `chat_function(message,
  * history)`, persona, passages and question go as one message.
  */
 
@@ -14,10 +14,10 @@ import { Started } from "./started.js";
 
 const RICH = "/answer";
 const PLAIN = "/chat_function";
-const TAIL = /\s*\*\[Contexte\s*:[^]*\]\*\s*$/;
-const HELD = /\s*(?:\*(?:\[[^\]]*(?:\]\*?)?)?)?$/; // may yet become the tail
-const ERROR_TEXT = /^\s*(?:❌|⚠️)/; // how the first Space begins an error that it gives for an answer
-const CODES = ["BAD_INPUT", "UNAUTHORIZED", "BUSY", "COLD_START", "TIMEOUT"]; // of this project's own page
+const TAIL = /\s*\*\[Contexte\s*:[^]*\]\*\s*$/; // the note that the first Space appends to an answer
+const HELD = /\s*(?:\*(?:\[[^\]]*(?:\]\*?)?)?)?$/; // may be the beginning of a TAIL, so it is held back
+const ERROR_TEXT = /^\s*(?:❌|⚠️)/; // how the first Space begins an error that it sends as an answer
+const CODES = ["BAD_INPUT", "UNAUTHORIZED", "BUSY", "COLD_START", "TIMEOUT"]; // those of this project's own page
 
 export class Gradio {
   /**
@@ -35,13 +35,13 @@ export class Gradio {
   #parameters; // of RICH; null where there is none
   #started = new Started();
 
-  /** Yields the answer's text and returns the metrics that this project's own page gives; leaving the stream cancels it. */
+  /** Yields the answer's text and returns its metrics, which only this project's page has; leaving the stream cancels it. */
   async *ask(inputs, { signal }) {
     const { endpoint, id } = await this.#join(inputs, signal);
     return yield* this.#answer(endpoint, id, signal);
   }
 
-  /** Whether the host answers as Gradio; learns which endpoints it has. */
+  /** Whether the host answers as Gradio; remembers which endpoints it has. */
   async recognised(signal) {
     const { named_endpoints: endpoints } = await json(`${this.#base}/info`, { headers: this.#headers, signal });
     this.#parameters = endpoints?.[RICH]?.parameters ?? null;
@@ -102,14 +102,14 @@ export class Gradio {
   }
 }
 
-/** What the page says by its error's title and sentence; what another app says may repeat the question. */
+/** The SNBError for this project's page's title and sentence; another app's words, which may repeat the question, are dropped. */
 function refusal(data) {
   const [, code, sentence] = /^(\w+): ([^]*)$/.exec(data?.error) ?? [];
   const own = code === data?.title && CODES.includes(code);
   return own ? new SNBError(code, sentence) : new SNBError("BACKEND_FAILED", "the Space could not answer");
 }
 
-/** History as Gradio's chatbot of old keeps it: `[question, answer]`. */
+/** History as pairs `[question, answer]`, the older format of Gradio's chatbot. */
 function pairs(history) {
   const list = [];
   for (const { role, content } of history) {

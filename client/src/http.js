@@ -1,14 +1,14 @@
-/** `fetch`, with failures told apart. No message holds a prompt, a key, or what a server wrote of either. */
+/** `fetch`, with an SNBError for each kind of failure. No message holds a prompt, a key, or a server's words about either. */
 
 import { SNBError } from "./error.cjs";
 
-/** For hosts who are paid by the question: a connection of its own, since a question lost on a stale one would have to be sent, and paid, twice. */
+/** A new connection for each question to a host paid by the question: one lost on a stale connection might be paid for twice. */
 export const ALONE = { Connection: "close" };
 
 /**
- * Sends a request; resolves to a response that is 2xx, or rejects with an SNBError, that of `refusal`.
+ * Sends a request; resolves to a 2xx response, and rejects any other with the SNBError that `refusal` makes of it.
  *
- * One that is lost is sent once more where that costs nothing: the host may have closed the connection while it was idle.
+ * A lost request is sent once more if it is `free` of charge: the host may have closed the connection while it was idle.
  */
 export async function send(url, init = {}, { refusal = refused, free = !init.method } = {}) {
   const response = await exchange(url, init).catch((error) => {
@@ -19,7 +19,7 @@ export async function send(url, init = {}, { refusal = refused, free = !init.met
   return response;
 }
 
-/** `fetch`, but for redirects that turn a POST into a GET, by which the question would be lost. */
+/** `fetch`, but a redirect that would turn a POST into a GET, and so lose the question, is an error. */
 export async function exchange(url, init) {
   try {
     if (init.method !== "POST") return await fetch(url, init);
@@ -35,7 +35,7 @@ export async function exchange(url, init) {
   }
 }
 
-/** The JSON of a request's response, null being an object without properties; a page of HTML is a failed backend. */
+/** Resolves to the JSON of a response as an object, {} for null; anything else, such as HTML, is BACKEND_FAILED. */
 export async function json(url, init = {}, options = {}) {
   const response = await send(url, init, options);
   try {
@@ -46,7 +46,7 @@ export async function json(url, init = {}, options = {}) {
   }
 }
 
-/** What an event says; half an event of a host that broke down is a failed backend. */
+/** The JSON of an event as an object; half an event, from a host that broke down, is BACKEND_FAILED. */
 export function parsed(data) {
   try {
     return Object(JSON.parse(data));
@@ -55,7 +55,7 @@ export function parsed(data) {
   }
 }
 
-/** Reads a body; a connection that breaks is an SNBError. */
+/** Yields the chunks of a body; throws an SNBError when the connection breaks. */
 export async function* bytes(response, signal) {
   try {
     yield* response.body;
@@ -64,7 +64,7 @@ export async function* bytes(response, signal) {
   }
 }
 
-/** An SNBError for what `fetch` threw. */
+/** The SNBError for what `fetch` threw; the signal's reason if it was aborted. */
 export function broken(error, signal) {
   if (signal?.aborted) return signal.reason;
   if (error instanceof SNBError) return error;
@@ -90,7 +90,7 @@ export async function refused(response, { body: sent } = {}) {
   }
   const full = status === 409 || status === 429 || (status === 503 && /queue is full/i.test(words)); // the last is Gradio's
   if (full) return new SNBError("BUSY", `the server is full (${status})`, { retryAfter });
-  // Until setup is over Cog does not know that the model streams, and answers 406 to who asks for events.
+  // Until setup is over Cog does not know that the model streams, and answers a request for events with 406.
   if (status === 406 || (status === 503 && (/setup/i.test(words) || retryAfter !== undefined))) {
     return new SNBError("COLD_START", "the model is being loaded", { retryAfter });
   }
@@ -98,13 +98,13 @@ export async function refused(response, { body: sent } = {}) {
   return new SNBError("BACKEND_FAILED", `the server answered ${status}${meaning ? ` (${meaning})` : ""}`, { retryAfter });
 }
 
-/** The inputs that a refusal names; their values, which it may repeat, are left out. */
+/** The names of the inputs that a refusal complains about, without the values, which it may repeat. */
 function named({ detail }) {
   if (!Array.isArray(detail)) return [...String(detail).matchAll(/^- input\.(\w+)/gm)].map(([, name]) => name); // Replicate
   return detail.map((fault) => /^body,input,(\w+)/.exec(fault?.loc)?.[1]); // Cog
 }
 
-/** `Retry-After`, in seconds or as a date: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */
+/** `Retry-After`, seconds or a date, in ms: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */
 export function milliseconds(retryAfter) {
   if (!retryAfter) return undefined;
   const seconds = Number(retryAfter);
@@ -112,5 +112,5 @@ export function milliseconds(retryAfter) {
   return Number.isNaN(wait) ? undefined : Math.max(0, wait);
 }
 
-/** The header that carries a key or token, where there is one. */
+/** The header for a key or token; none without one. */
 export const bearer = (key) => (key ? { Authorization: `Bearer ${key}` } : {});

@@ -1,4 +1,4 @@
-/** The three ways to ask a philosopher: `callSNB` for the answer, `streamSNB` as it comes, `startSNB` for later. */
+/** Three ways to ask: `callSNB` for the whole answer, `streamSNB` to stream it, `startSNB` to poll for it later. */
 
 import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
@@ -24,11 +24,11 @@ export async function callSNB(philosopher, ragContext, userMessage, options) {
       return value.text;
     }
   } finally {
-    await task.return(); // ends the backend's work when onToken throws
+    await task.return(); // stops the backend's work if onToken threw
   }
 }
 
-/** An async iterable of text; `result` resolves when it has been read to its end. What is refused, both tell. */
+/** An async iterable of text; `result` resolves when it has been read to its end. A failure rejects both. */
 export function streamSNB(philosopher, ragContext, userMessage, options) {
   const opened = (async () => {
     const others = checkedOptions(options);
@@ -36,7 +36,7 @@ export function streamSNB(philosopher, ragContext, userMessage, options) {
   })();
   let settle;
   const result = new Promise((resolve, reject) => (settle = { resolve, reject }));
-  result.catch(() => {}); // who reads the stream has seen the error there
+  result.catch(() => {}); // whoever reads the stream sees the error there
   opened.catch(settle.reject);
   return {
     result,

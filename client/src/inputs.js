@@ -1,4 +1,4 @@
-/** From the arguments of `callSNB` to the inputs of the endpoint's `predict`, checked before anything is sent. */
+/** Turns the arguments of `callSNB` into the inputs of the endpoint's `predict`, checked before anything is sent. */
 
 import { PERSONAS } from "./personas.js";
 import { randomInt } from "node:crypto";
@@ -8,8 +8,8 @@ const PHILOSOPHERS = Object.keys(PERSONAS);
 const MAX_MESSAGE = 4000; // characters, as predict.py says
 const MAX_PASSAGES = 200000;
 const MAX_TEXT = 20000;
-const MAX_TURNS = 200; // the latest of a conversation; older ones would not fit the model's context either
-const LONGEST_TIMER = 2 ** 31 - 1; // ms; setTimeout takes a longer one for 1 ms
+const MAX_TURNS = 200; // the latest ones are sent; older ones would not fit the model's context either
+const LONGEST_TIMER = 2 ** 31 - 1; // ms; setTimeout treats anything longer as 1 ms
 
 const number = (input, low, high, kind = "number") => ({
   input,
@@ -22,7 +22,7 @@ const isList = (value) => Array.isArray(value) && value.every(isText);
 const callback = { allowed: "a function", holds: (value) => typeof value === "function" };
 const milliseconds = (least) => number(undefined, least, LONGEST_TIMER);
 
-/** What each option may be; `input` is its name at the endpoint. */
+/** The allowed values of each option; `input` is its name at the endpoint. */
 const OPTIONS = {
   history: { allowed: "a list", holds: Array.isArray },
   caller: { allowed: "a string", holds: isText },
@@ -48,7 +48,7 @@ const OPTIONS = {
 };
 const INPUTS = Object.keys(OPTIONS).filter((name) => OPTIONS[name].input);
 
-/** The options of a call, none of them misspelt or of another kind; null is none. */
+/** Returns the options of a call; throws BAD_INPUT for a misspelt name or a wrong value. null counts as not given. */
 export function checkedOptions(options) {
   if (typeof (options ?? {}) !== "object") throw new SNBError("BAD_INPUT", "options must be an object");
   for (const [name, value] of Object.entries(options ?? {})) {
@@ -63,7 +63,7 @@ export function checkedOptions(options) {
   return options ?? {};
 }
 
-/** SNB_TIMEOUT_MS, or what it is unless set. */
+/** SNB_TIMEOUT_MS in ms, or `standard` if it is not set; throws BAD_SETTING. */
 export function configuredTimeout(standard) {
   const text = process.env.SNB_TIMEOUT_MS?.trim();
   const { allowed, holds } = OPTIONS.timeoutMs;
@@ -72,8 +72,8 @@ export function configuredTimeout(standard) {
 }
 
 /**
- * Every input has a value or is left out, for the server refuses null. There is always a seed: an answer that has to
- * be asked for again is then the same answer.
+ * Returns the inputs; one that is not given is undefined, which JSON leaves out, since the server refuses null. There is
+ * always a seed, so that a question asked again gets the same answer.
  */
 export function checkedInputs(philosopher, ragContext, userMessage, options) {
   const name = String(philosopher ?? "spinoza").toLowerCase();
@@ -100,7 +100,7 @@ function checkedText(name, text, least, most) {
   return text;
 }
 
-/** Turns as the endpoint takes them, from `{role, content}` or from Gradio's pairs `[question, answer]`. */
+/** The turns as the endpoint takes them, from `{role, content}` or from Gradio's pairs `[question, answer]`. */
 function turns(history) {
   return history.flatMap((turn, index) => {
     if (Array.isArray(turn) && turn.length === 2) {

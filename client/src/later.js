@@ -1,4 +1,4 @@
-/** Ask now, read later: for functions that must return in 10 s while a model takes minutes to wake up. */
+/** Ask now, poll later: for functions that must return in 10 s while a cold start takes minutes. */
 
 import { configuredBackends } from "./backends.js";
 import { SNBError } from "./error.cjs";
@@ -7,13 +7,13 @@ import { checkedInputs, checkedOptions } from "./inputs.js";
 import { hashed, key, sealed, unsealed } from "./seal.js";
 import { backoff, bounded, limit, sleep } from "./wait.js";
 
-const PATIENCE = 5000; // ms that a look may take
-const START = 9000; // ms that a start may take, of the 10 s of a function
-const MISSES = 3; // looks in a row that may fail to reach an answer's backend before it is given up
-const LEAST = 100; // ms of it that are left when its backend was slow to say what it is
-const LONGEST_START = 4 * 60_000; // ms that a cold start may take while another backend has not been tried
+const PATIENCE = 5000; // ms that a poll may take
+const START = 9000; // ms that a start may take, of a function's 10 s
+const MISSES = 3; // polls in a row that may fail to reach the backend before the answer is given up there
+const LEAST = 100; // ms of a poll kept for the answer, however long its backend took to say what it is
+const LONGEST_START = 4 * 60_000; // ms that a cold start may take while there is a backend that has not been tried
 
-/** Resolves to a sealed handle, a text that may pass through a browser. */
+/** Starts an answer; resolves to a sealed handle, a string that may pass through a browser. */
 export async function startSNB(philosopher, ragContext, userMessage, options) {
   options = checkedOptions(options);
   const inputs = checkedInputs(philosopher, ragContext, userMessage, options);
@@ -23,8 +23,8 @@ export async function startSNB(philosopher, ragContext, userMessage, options) {
 }
 
 /**
- * What there is of an answer: `{status, text, handle, backend, metrics?, error?}`, with the handle to ask with the next
- * time. Statuses: starting, queued, processing, succeeded, failed, canceled.
+ * Resolves to what there is of an answer: `{status, text, handle, backend, metrics?, error?}`, with the handle for the next
+ * poll. Statuses: starting, queued, processing, succeeded, failed, canceled.
  */
 export async function pollSNB(text, options) {
   options = checkedOptions(options);
@@ -56,14 +56,14 @@ export async function pollSNB(text, options) {
   }
 }
 
-/** Stops an answer. To cancel one that is over is no error. */
+/** Stops an answer. Canceling one that is over is no error. */
 export async function cancelSNB(text, options) {
   options = checkedOptions(options);
   const handle = unsealed(text);
   if (handle.id) await (await opened(handle, options)).cancel(handle.id);
 }
 
-/** A look that did not reach its backend: the answer may be going on there, so it is looked for some more. */
+/** The result of a poll that did not reach the backend. The answer may be going on there, so it is not given up yet. */
 function missed(handle, error) {
   const misses = (handle.misses ?? 0) + 1;
   if (!(error.code in WAITING || ["BACKEND_FAILED", "TIMEOUT"].includes(error.code)) || misses > MISSES) throw error;
@@ -71,7 +71,7 @@ function missed(handle, error) {
   return seen({ ...handle, misses, next, waiting: "processing" }, { status: "processing", text: "" });
 }
 
-/** A failure that another backend may mend moves the question there; any other is the status `failed`. */
+/** The result of a poll that failed: the question waits, moves to another backend if that may help, or has failed. */
 async function lost(handle, error, options) {
   if (!(error instanceof SNBError)) throw error;
   if (error.code in WAITING) {
@@ -91,20 +91,20 @@ async function lost(handle, error, options) {
   return seen(handle, { status: "failed", text: "", error: { code: error.code, message: error.message } });
 }
 
-/** A question that its backend will take later: when it is to be asked again, and what it is until then. */
+/** The handle of a question that its backend may take later: when to ask it again (`next`), and its status until then. */
 function pausing(handle, { code, retryAfter }) {
   const tries = (handle.tries ?? 0) + 1;
   return { ...handle, tries, next: Date.now() + backoff(tries, retryAfter), waiting: WAITING[code] };
 }
 
-/** The question on the next backend that has not been tried. */
+/** Starts the question on the next backend that has not been tried. */
 function moved(handle, options, error) {
   const entry = { backend: handle.backend, code: error?.code ?? "COLD_START", reason: error?.message ?? "COLD_START: too long" };
   const attempts = [...(handle.attempts ?? []), entry];
   return begun({ ...handle, attempts, tried: [...handle.tried, handle.backend], id: null }, options);
 }
 
-/** After a long cold start: another backend that takes the question, and the first is left; if none does, it is waited for. */
+/** After a long cold start: moves the question to another backend and cancels the first; if none takes it, waits on. */
 async function replaced(handle, backend, look, options) {
   const next = await moved(handle, options).catch((error) => {
     if (!(error instanceof SNBError)) throw error;
@@ -114,7 +114,7 @@ async function replaced(handle, backend, look, options) {
   return seen(next, { status: "starting", text: "" });
 }
 
-/** Starts the question on the first backend that takes it; one that is waking up or full is waited for. */
+/** Starts the question on the first backend that takes it; if none does, the handle waits for a starting or full one. */
 async function begun(handle, options, patience = PATIENCE) {
   const { inputs, caller } = handle;
   const all = configuredBackends(options);
@@ -141,7 +141,7 @@ async function begun(handle, options, patience = PATIENCE) {
   throw failed(attempts.length ? attempts : [{ backend: "none", code: "BACKEND_FAILED", reason: "BACKEND_FAILED: none is left" }], all);
 }
 
-/** The backend of a handle, which has to be configured still. */
+/** Opens the backend of a handle, which must still be configured. */
 async function opened(handle, options) {
   const backend = configuredBackends(options).find(({ name }) => name === handle.backend);
   if (!backend) throw new SNBError("BAD_INPUT", "the handle's backend is not configured any more");

@@ -1,5 +1,5 @@
 /**
- * A general model at a provider that speaks OpenAI's chat completions, playing the philosopher: a stopgap.
+ * A general model, at a provider with OpenAI's chat completions API, that plays the philosopher: a stopgap.
  *
  * https://platform.openai.com/docs/api-reference/chat/create
  */
@@ -11,8 +11,8 @@ import { message, persona } from "./prompt.js";
 import { Started } from "./started.js";
 
 const NOTICE = "Un modèle général joue ici le philosophe : ce n’est pas celui que le professeur a entraîné.";
-const TOO_LONG = /^\s*\{[^]*(?:context[ _](?:length|window|size)|too long|too many tokens)/i; // in JSON: a proxy's page has its own limits
-const MOST_STOPS = 4; // that the API takes
+const TOO_LONG = /^\s*\{[^]*(?:context[ _](?:length|window|size)|too long|too many tokens)/i; // in JSON: a proxy's HTML page has its own limits
+const MOST_STOPS = 4; // stop sequences that the API takes
 
 export class OpenAI {
   /**
@@ -37,7 +37,7 @@ export class OpenAI {
 
   async start(inputs, { signal } = {}) {
     const stop = new AbortController();
-    signal?.addEventListener("abort", () => stop.abort(signal.reason), { once: true }); // never after the start
+    signal?.addEventListener("abort", () => stop.abort(signal.reason), { once: true }); // it does not abort after the start
     return this.#started.read(this.#answer(await this.#asked(inputs, stop.signal), stop.signal), stop);
   }
 
@@ -60,7 +60,7 @@ export class OpenAI {
     return send(this.#url, { method: "POST", headers: this.#headers, body: JSON.stringify(body), signal }, { refusal });
   }
 
-  /** The deadline ends an answer with what there is of it, as at our own endpoint. */
+  /** Yields the text and returns the metrics; at the deadline, as at our own endpoint, what has come is the answer. */
   async *#answer(response, signal, deadline = Infinity) {
     const metrics = { notice: NOTICE };
     let empty = true;
@@ -69,7 +69,7 @@ export class OpenAI {
       const { choices, usage, error } = parsed(data);
       if (error) throw new SNBError("BACKEND_FAILED", "the provider broke off the answer");
       if (usage) Object.assign(metrics, { input_token_count: usage.prompt_tokens, output_token_count: usage.completion_tokens });
-      const { delta, finish_reason } = choices?.[0] ?? {}; // a last event may hold the usage alone
+      const { delta, finish_reason } = choices?.[0] ?? {}; // the last event may hold nothing but the usage
       if (finish_reason) metrics.finish_reason = finish_reason;
       if (!delta?.content) continue;
       empty = false;

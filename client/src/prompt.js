@@ -1,4 +1,4 @@
-/** What a model is told that has no endpoint of ours before it, in French. */
+/** The French prompt for a model that is not behind this project's own endpoint. */
 
 import { PERSONAS } from "./personas.js";
 

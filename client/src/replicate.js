@@ -7,16 +7,16 @@ import { events } from "./events.js";
 import { ALONE, broken, bytes, exchange, refused, send } from "./http.js";
 import { backoff, limit, sleep } from "./wait.js";
 
-const POLL = 500; // ms between two looks
-const STARTING = 3; // looks at one that is starting, before its caller is told
-const LONGEST_WAIT = 60; // s of `Prefer: wait`, by the documentation
-const SHORTEST_LIFE = 5; // s of `Cancel-After`, by the documentation
+const POLL = 500; // ms between two requests for a prediction
+const STARTING = 3; // requests after which a prediction that is still starting is reported as such
+const LONGEST_WAIT = 60; // s of `Prefer: wait`, by Replicate's documentation
+const SHORTEST_LIFE = 5; // s of `Cancel-After`, likewise
 const LIFE = 15 * 60; // s that a started prediction may take, cold boot included
 const TRIES = 4;
 const textOf = ({ output }) => [output ?? []].flat().join("");
 const ended = (prediction) => !["starting", "processing"].includes(prediction.status);
 
-/** A prediction that succeeded, if its answer is there: https://replicate.com/docs/topics/predictions/data-retention */
+/** Returns a prediction that succeeded; throws EXPIRED if it was removed: https://replicate.com/docs/topics/predictions/data-retention */
 function kept(prediction) {
   if (prediction.data_removed) throw new SNBError("EXPIRED", "Replicate has removed the answer: ask again");
   return finished(prediction);
@@ -46,10 +46,10 @@ export class Replicate {
   #model;
   #token;
 
-  /** Yields the answer's text and returns its metrics; a prediction that is left is canceled. */
+  /** Yields the answer's text and returns its metrics; leaving the stream cancels the prediction. */
   async *ask(inputs, { signal, left, share, streaming, cancelable, progress }) {
-    // The reply brings the id, without which nothing can be canceled: it is here before the share is over, and at once for a
-    // caller who may leave.
+    // Only the reply has the id, without which nothing can be canceled. So it is not held beyond this backend's share of the
+    // time, and not at all for a caller who may leave.
     const wait = streaming || cancelable ? undefined : Math.min(LONGEST_WAIT, Math.floor(share() / 1000) - 1);
     let prediction = await this.#create(inputs, { wait, life: left() / 1000, signal });
     let sent = "";
@@ -65,7 +65,7 @@ export class Replicate {
         if (!ended(prediction) || streaming) prediction = await this.#get(prediction.id, signal);
         progress(prediction.status);
         const text = textOf(prediction);
-        const differs = !text.startsWith(sent) && (ended(prediction) || !sent.startsWith(text)); // it may lag behind the stream
+        const differs = !text.startsWith(sent) && (ended(prediction) || !sent.startsWith(text)); // the prediction may lag behind
         if (text && differs) throw new SNBError("BACKEND_FAILED", "the stream and the answer differ");
         if (text.length > sent.length) {
           yield text.slice(sent.length);
@@ -84,12 +84,12 @@ export class Replicate {
     return (await this.#create(inputs, { life: LIFE, signal })).id;
   }
 
-  /** What there is of a prediction at its end, or after `patience` ms; of one that is starting, a while later. */
+  /** What there is of a prediction when it ends, after `patience` ms, or after STARTING requests if it is still starting. */
   async look(id, inputs, { patience }) {
     const began = Date.now();
     const signal = limit(patience);
     let prediction = { status: "processing" };
-    let next; // when it may be looked at again, in ms since 1970
+    let next; // when it may be asked for again, in ms since 1970
     try {
       for (let looks = 0; !ended(prediction) && (looks < STARTING || prediction.status !== "starting"); looks++) {
         if (looks) await sleep(POLL, signal);
@@ -119,7 +119,7 @@ export class Replicate {
     return this.#calls(async () => (await this.#client.request(route, request)).json());
   }
 
-  /** Community models are run by version; the latest one is looked up for each question, for it moves. */
+  /** The version to run, which community models need; the latest is looked up for each question, since it changes. */
   async #version(signal) {
     const { owner, name, version } = this.#model;
     if (version) return version;
@@ -132,7 +132,7 @@ export class Replicate {
     return this.#calls(() => this.#client.predictions.get(id, { signal }));
   }
 
-  /** What comes of a stream. It may end, or break, without `done`: then the prediction tells the rest. */
+  /** Yields the text of a stream. If it ends or breaks without `done`, the prediction has the rest. */
   async *#streamed(url, signal) {
     const headers = { Accept: "text/event-stream", Authorization: `Bearer ${this.#token}` };
     try {
@@ -146,7 +146,7 @@ export class Replicate {
     }
   }
 
-  /** Runs a call of the official client; what #fetch learned of a failure is the error. */
+  /** Runs a call of the official client; a failure is the error that #fetch kept for it. */
   async #calls(call) {
     try {
       return await call();
@@ -157,9 +157,9 @@ export class Replicate {
   }
 
   /**
-   * The `fetch` of the official client. Version 1.4.0 repeats what failed back to back and does not read Retry-After
-   * (withAutomaticRetries compares a string with an integer), so it gets to see no failure that it would repeat:
-   * looks and cancels are repeated here, and the last failure goes round it. Delete when it honours Retry-After.
+   * The `fetch` given to the official client. Version 1.4.0 retries back to back and ignores Retry-After
+   * (withAutomaticRetries expects an integer where the header is a string), so failures are hidden from it behind a status
+   * 499, which it does not retry: GETs and cancels are retried here. Delete this when it honours Retry-After.
    */
   async #fetch(url, init) {
     const repeatable = init.method === "GET" || /\/cancel$/.test(String(url));

@@ -1,6 +1,6 @@
 /**
- * Handles that pass through a browser: encrypted and authenticated, so that they say nothing of the host and can be
- * neither made up nor altered, and with an end of life.
+ * Handles that pass through a browser: encrypted and authenticated, so that they reveal nothing about the host and cannot
+ * be forged or altered; and they expire.
  */
 
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from "node:crypto";
@@ -10,10 +10,10 @@ const LIFE = 30 * 60_000; // ms from the first seal
 const CIPHER = "aes-256-gcm";
 const [IV, TAG] = [12, 16]; // bytes, as NIST SP 800-38D recommends for GCM
 const LONGEST_CALLER = 256; // characters
-const UNSET = randomBytes(32); // hashes callers where nothing is set, until this process ends
+const UNSET = randomBytes(32); // keys the hashes of callers if no secret is set; another in each process
 const SECRETS = ["SNB_HANDLE_SECRET", "SNB_API_KEY", "REPLICATE_API_TOKEN", "HF_TOKEN", "SNB_OPENAI_TOKEN"]; // the first that is set
 
-/** A handle as a text for URLs and JSON. */
+/** A handle as a string for URLs and JSON. */
 export function sealed(handle) {
   const iv = randomBytes(IV);
   const cipher = createCipheriv(CIPHER, key(), iv);
@@ -21,7 +21,7 @@ export function sealed(handle) {
   return Buffer.concat([iv, cipher.update(text, "utf8"), cipher.final(), cipher.getAuthTag()]).toString("base64url");
 }
 
-/** The handle in such a text; BAD_INPUT where it is another's, altered or too old. */
+/** The handle in such a string; throws BAD_INPUT if it was forged, altered, sealed with another secret, or is too old. */
 export function unsealed(text) {
   const secretKey = key();
   let handle;
@@ -37,13 +37,13 @@ export function unsealed(text) {
   return handle;
 }
 
-/** What handles are sealed with; BAD_SETTING where nothing is set that could be. */
+/** The key that handles are sealed with; throws BAD_SETTING if no secret is set. */
 export function key() {
   if (!secret()) throw badSetting("SNB_HANDLE_SECRET is not set: handles are sealed with it");
   return Buffer.from(hkdfSync("sha256", secret(), "", "snb-client handle", 32));
 }
 
-/** The option `caller` as a server gets it: 32 hexadecimal digits, the same for the same caller; nothing for none. */
+/** The option `caller` as a server gets it: 32 hexadecimal digits, the same for the same caller; undefined for none. */
 export function hashed(caller) {
   if (caller === undefined || caller === null) return undefined;
   if (typeof caller !== "string" || !caller || caller.length > LONGEST_CALLER) {

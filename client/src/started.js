@@ -1,18 +1,18 @@
 /**
- * Answers of hosts that end one when its reader leaves: who started it reads it on, and shows what there is. A host
- * whose functions share no process finds nothing there at the next look.
+ * Answers of hosts that end one when its reader leaves: the process that started it goes on reading, and keeps what has
+ * come. Where functions share no process, the next poll does not find the answer.
  */
 
 import { randomUUID } from "node:crypto";
 import { SNBError } from "./error.cjs";
 
-const KEPT = 10 * 60_000; // ms for which an answer that ended can be looked at again, as at the front of Cog's server
+const KEPT = 10 * 60_000; // ms for which an answer that ended can still be read
 
 export class Started {
   #answers = new Map();
 
   /**
-   * Reads an answer to its end; returns its id.
+   * Reads an answer to its end in the background; returns its id at once.
    *
    * @param {AsyncGenerator<string>} source yields the text and returns metrics
    * @param {AbortController} stop ends it

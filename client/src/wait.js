@@ -1,15 +1,15 @@
-/** Waiting: with an end, and with jitter. */
+/** Timeouts, and back-off with jitter. */
 
 import { SNBError } from "./error.cjs";
 
-const SHORTEST = 500; // ms before a second try that no server has asked for
-const LONGEST = 4000; // ms between two
-const SPREAD = 2000; // ms at most within which a class comes back that was sent away together
+const SHORTEST = 500; // ms of the first back-off, before jitter
+const LONGEST = 4000; // ms of any back-off that no server asked for
+const SPREAD = 2000; // ms at most over which a class that was turned away together is spread when it comes back
 
-/** A signal that ends what takes longer than `ms`. */
+/** A signal that aborts with TIMEOUT after `ms`. */
 export const limit = (ms) => bounded(undefined, ms).signal;
 
-/** A signal, with reasons of ours, that is aborted when the caller's is, or after `ms`; `release` lets go of both. */
+/** A signal that aborts with CANCELED when the caller's does, or with TIMEOUT after `ms`; `release` detaches it from both. */
 export function bounded(caller, ms) {
   const stop = new AbortController();
   const leave = () => stop.abort(new SNBError("CANCELED", "the caller left"));
@@ -41,8 +41,8 @@ export function sleep(ms, signal) {
 }
 
 /**
- * Milliseconds before try number `tries` + 1: an exponential wait with equal jitter, and no less than the server asked for,
- * https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+ * Milliseconds to wait after `tries` earlier retries: exponential back-off with equal jitter, and never less than the
+ * `retryAfter` ms that the server asked for; https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
  */
 export function backoff(tries, retryAfter = 0) {
   const wait = Math.min(LONGEST, SHORTEST * 2 ** tries) * (0.5 + Math.random() / 2);

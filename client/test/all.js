@@ -1,4 +1,4 @@
-/** Runs every test file, or those named, one after the other before one set of servers; arguments go to node --test. */
+/** Runs all test files, or those named, in turn against one set of servers; arguments are passed on to node --test. */
 
 import { spawn } from "node:child_process";
 import { readdirSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** The client before the real Cog server. */
+/** The client against the real Cog server. */
 
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";

@@ -1,4 +1,4 @@
-/** The three doors, one after the other and together: Cog, Replicate's API, Gradio. */
+/** The three kinds of backend, "doors" here, alone and together: Cog, Replicate's API, Gradio. */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
@@ -68,7 +68,7 @@ test("who calls is told to Cog's server alone", async (t) => {
 });
 
 test("a bad token is told as such, and the next backend is asked", async () => {
-  const model = "replicate:deployments/owner/classe"; // which rests then, and no other test needs
+  const model = "replicate:deployments/owner/classe"; // after this failure it is asked last for a while
   use(`${model},${doors.cog}`, { REPLICATE_API_TOKEN: "wrong" });
   const stream = streamSNB("kant", "", QUESTION, OPTIONS);
   for await (const _ of stream);
@@ -116,7 +116,7 @@ test("Replicate is told how long to live, and a waiting call is held until the a
   const requests = (await log()).slice(before_).filter(({ path }) => /predictions/.test(path));
   assert.match(requests[0].headers.prefer, /^wait=\d+$/);
   assert.equal(requests[0].headers["cancel-after"], "30s");
-  assert.ok(requests.length <= 2); // the held reply may come just before the end is on record
+  assert.ok(requests.length <= 2); // the held reply may come just before the prediction is marked as ended
 });
 
 test("a wait that Replicate asks for in its body is honoured, by thirty who ask together", async () => {
@@ -188,7 +188,7 @@ test("a prediction without text has its share of the time, and no more", async (
       const body = { id: "p", status: "processing", output: [], urls: { stream } };
       await fault({ method: "POST", path: "/v1/predictions", status: 201, body });
       await fault({ method: "GET", path: "/v1/predictions/p", status: 200, body, times: 99 });
-      const backends = [`${MODEL}:${String(index).repeat(64)}`, doors.cog]; // a name of its own, which rests then
+      const backends = [`${MODEL}:${String(index).repeat(64)}`, doors.cog]; // a name of its own, for it is asked last afterwards
       assert.ok(await callSNB("kant", "", QUESTION, { ...OPTIONS, backends, onToken, timeoutMs: 8000 }));
       await fetch(`${doors.replicate}/_test/faults`, { method: "DELETE" });
     }
@@ -212,7 +212,7 @@ test("a cold start is waited for, and seen by who asks later", async () => {
 test("a model that is still starting when the time is over is cold, whichever timer is first", async (t) => {
   await fault({ method: "POST", cold: 60, path: "/v1/predictions" });
   const { setTimeout: real } = globalThis;
-  // The later of two timers fires first, as it does now and then.
+  // Makes the later of two timers fire first, as sometimes happens.
   t.mock.method(globalThis, "setTimeout", (run, ms, ...rest) => real(run, /not finished/.test(rest[0]) ? ms - 50 : ms, ...rest));
   await assert.rejects(callSNB("kant", "", QUESTION, { timeoutMs: 9000, onToken() {} }), { code: "COLD_START" });
   const [last] = (await log()).slice(-1);
@@ -247,13 +247,13 @@ test("aborting cancels the prediction, and a second cancel is harmless", async (
   await cancelSNB(handle);
   await cancelSNB(handle);
   for (const backends of [MODEL, [MODEL, doors.cog]]) {
-    const look = await pollSNB(handle, { backends }); // nobody else is asked what was canceled
+    const look = await pollSNB(handle, { backends }); // no other backend is asked once it is canceled
     assert.deepEqual([look.status, look.backend], ["canceled", MODEL]);
   }
 });
 
 test("after a long cold start another backend is asked and the first is left; if none takes the question, it is waited for", async () => {
-  const [slow, options] = ["replicate:deployments/owner/classe", { coldStartMs: 0 }]; // no other test has made it rest
+  const [slow, options] = ["replicate:deployments/owner/classe", { coldStartMs: 0 }]; // an earlier failure is too long ago to count
   const backends = [slow, doors.cog];
   await fault({ method: "POST", cold: 60, path: "/v1/deployments/owner/classe/predictions" });
   let look = { handle: await startSNB("kant", "", QUESTION, { ...OPTIONS, backends }) };

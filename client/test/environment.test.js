@@ -1,4 +1,4 @@
-/** The variables as people write them, before the real servers. */
+/** The environment variables as people write them, with the real servers. */
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -32,7 +32,7 @@ test("a host's bare name and HTTPS:// are asked by https", async (t) => {
   const { fetch } = globalThis;
   const asked = t.mock.method(globalThis, "fetch", (url, init) => {
     assert.match(String(url), /^https:/);
-    return fetch(String(url).replace("https:", "http:"), init); // in place of a host that ends TLS
+    return fetch(String(url).replace("https:", "http:"), init); // stands in for a host with TLS
   }).mock;
   const { host } = new URL(doors.cog);
   for (const url of [host, `${host}/`, `HTTPS://${host}`, `https://${host}/`]) {
@@ -46,7 +46,7 @@ for (const prefix of ["/gradio_api", "gradio_api", "/gradio_api/", '"/gradio_api
   test(`with SNB_API_PREFIX=${prefix} Gradio is asked, and so is a host that is Cog now`, async (t) => {
     const warn = t.mock.method(console, "warn", () => {}).mock;
     for (const url of [doors.page, doors.cog, doors.locked]) {
-      const fresh = { SNB_OPENAI_TOKEN: prefix }; // nothing is known yet of a host under another configuration
+      const fresh = { SNB_OPENAI_TOKEN: prefix }; // nothing is remembered of a host from another configuration
       environment({ SNB_BACKEND_URL: url, SNB_API_PREFIX: prefix, SNB_API_KEY: url === doors.locked ? doors.key : "", ...fresh });
       assert.equal(await ask(), expected, url);
       assert.equal(await ask(), expected, url);
@@ -109,7 +109,7 @@ for (const [value, hint] of [
   });
 }
 
-/** A host of one address for whichever server is behind it; `forget()` makes it drop who comes by an open connection. */
+/** One address before a server that `to()` exchanges; `forget()` makes it drop requests on the connections now open. */
 async function moving(first = doors.cog) {
   const state = { upstream: first };
   const forgotten = new Set();
@@ -138,7 +138,7 @@ test("a host that is of the other kind now, or is back, is asked as what it is, 
     assert.deepEqual(new Set(await thirty(ask)), new Set([expected]));
   }
   for (const upstream of [doors.page, doors.space]) {
-    host.to(upstream); // a Gradio app with other endpoints
+    host.to(upstream); // the second is a Gradio app with other endpoints
     assert.ok(await ask());
   }
   await host.close();
@@ -171,7 +171,7 @@ for (const [status, lost] of [[301, true], [302, true], [307, false], [308, fals
   test(`an address that redirects with ${status} is told as such where the question would be lost`, async () => {
     let target;
     await host((incoming, outgoing) => outgoing.writeHead(status, { location: target + incoming.url }).end(), async (url) => {
-      target = doors.cog; // to which a question is a PUT
+      target = doors.cog; // which is asked by PUT
       process.env.SNB_BACKEND_URL = url;
       assert.equal(await ask(), expected);
       target = doors.page;

@@ -1,4 +1,4 @@
-/** Server-sent events, with every ending of a line and every cut into chunks. */
+/** Server-sent events, with each kind of line ending and chunks of every size. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

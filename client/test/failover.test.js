@@ -1,4 +1,4 @@
-/** What goes wrong on the way: hosts that are made to fail stand before, or instead of, a real Cog server. */
+/** Failures on the way: hosts that are made to fail, in front of a real Cog server or in its place. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
@@ -18,7 +18,7 @@ before(async () => {
 after(() => doors.close());
 beforeEach(() => environment({}));
 
-/** Passes everything on to the Cog server; `change(event, response, said)` may spoil a prediction's stream, `said` being the pieces before. */
+/** Relays to the Cog server; `change(event, response, said)` writes a stream's event, or spoils it; `said` counts earlier pieces. */
 function relay(change) {
   let said = 0;
   return (incoming, outgoing) => {
@@ -232,7 +232,7 @@ test("a stream that is cut goes on where it stopped", async () => {
 });
 
 test("after text was shown nobody else is asked, unless told to", async () => {
-  let first; // stream, which stops after a piece and is broken by who has seen it; the later ones break at once
+  let first; // the first stream, which stops after a piece until the test breaks it; later ones break at once
   const cut = (event, outgoing) => {
     if (outgoing.spoiled) return;
     if (!first) outgoing.write(event);
@@ -293,12 +293,12 @@ test("the example's answer that is canceled, which a platform may do instead of 
     const response = await example(new Request("http://site/api/ask", { method: "POST", body }));
     await until(() => asked);
     await response.body.cancel();
-    await until(() => left, 30_000); // before its time is over
+    await until(() => left, 30_000); // sooner than the call's timeout
   });
 });
 
 test("a host that hangs in mid-answer is left for the next", async () => {
-  const hangs = (event, outgoing, said) => said < 4 && outgoing.write(event); // and the connection stays
+  const hangs = (event, outgoing, said) => said < 4 && outgoing.write(event); // and the connection stays open
   await host(relay(hangs), async (url) => {
     const options = { ...OPTIONS, backends: [url, doors.cog], timeoutMs: 8000 };
     assert.equal(await callSNB("kant", "", QUESTION, options), expected);
@@ -310,7 +310,7 @@ test("a class that fails together is one failure", async () => {
     const backends = [url, doors.cog];
     await Promise.all(Array.from({ length: 8 }, () => callSNB("kant", "", QUESTION, { ...OPTIONS, backends })));
     const now = Date.now;
-    Date.now = () => now() + 11_000; // past the first rest, not past a second
+    Date.now = () => now() + 11_000; // past the rest after one failure, not past that after two
     try {
       assert.deepEqual((await attempts(backends)).map(({ code }) => code), ["BACKEND_FAILED", "OK"]);
     } finally {

@@ -1,4 +1,4 @@
-/** The client before a Cog server that asks for a key. */
+/** The client against a Cog server that requires a key. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";

@@ -1,6 +1,6 @@
-/** A long answer at each backend: begun, looked at until its end and beyond, or streamed and broken; made once.
+/** A long answer from each backend, generated only once: started and polled to its end and beyond, or streamed and broken.
  *
- * The longest one comes from the server whose events are bounded: 2,000 tokens take it tens of seconds on two cores. */
+ * The longest is for Cog's own server, which keeps a bounded number of events: 2,000 tokens take tens of seconds on two cores. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
@@ -16,7 +16,7 @@ beforeEach(() => environment({ REPLICATE_API_BASE_URL: doors.replicate }));
 
 const replicate = () => new Replicate("owner/spinoza", "r8_test");
 const BACKENDS = {
-  // Each of another length, by which the servers' log tells it. Cog's own server forgets an answer when it ends.
+  // Each has a length of its own, by which it is found in the servers' log. Cog's own server forgets an answer when it ends.
   "Cog's server": [2045, () => new Cog(new URL(doors.cog), ""), false],
   "the front": [306, () => new Cog(new URL(doors.locked), doors.key), true],
   "the page": [307, () => new Gradio(new URL(doors.page), "/gradio_api"), true],
@@ -30,8 +30,8 @@ for (const [name, [tokens, backend, kept]] of Object.entries(BACKENDS)) {
     const id = await host.start(inputs);
     let look = { text: "" };
     await until(async () => {
-      const next = await host.look(id, inputs, { patience: 3000.5 }); // as after a wait with jitter
-      // One that is not kept, and ended between two looks, is made again from its beginning.
+      const next = await host.look(id, inputs, { patience: 3000.5 }); // patienceMs may have a fraction
+      // An answer that ended between two looks and was not kept is generated again from its beginning.
       assert.ok(next.text.startsWith(look.text) || (!kept && look.text.startsWith(next.text)));
       look = next;
       return look.status === "succeeded";
@@ -43,7 +43,7 @@ for (const [name, [tokens, backend, kept]] of Object.entries(BACKENDS)) {
   });
 }
 
-/** Breaks the first stream of events after so many bytes, wherever they come to lie. */
+/** Breaks the first event stream after `bytes` bytes, wherever that falls; returns whether it has. */
 function breaking(t, bytes) {
   const { fetch } = globalThis;
   let left = bytes;

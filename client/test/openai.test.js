@@ -1,6 +1,6 @@
 /**
- * A general model behind OpenAI's API. The server is `transformers serve` on a tiny random model; what it never says is
- * said by hosts that speak as the API's reference writes it:
+ * A general model behind OpenAI's API. The server is `transformers serve` on a tiny random model; replies that it never
+ * gives come from hosts that follow the API's reference:
  * https://platform.openai.com/docs/api-reference/chat-streaming
  */
 
@@ -58,7 +58,7 @@ function real(name, body) {
   });
 }
 
-/** What the server itself answers to messages that are written out here. */
+/** Asks the server itself, without the client; resolves to its text and usage. */
 async function plain(messages, options) {
   const body = JSON.stringify({ model: server.model, messages, ...options });
   const request = { method: "POST", headers: { "content-type": "application/json" }, body };
@@ -76,7 +76,7 @@ real("persona, history, passages and question reach the model, and its own answe
     const pieces = [];
     for await (const piece of stream) pieces.push(piece);
     assert.ok(pieces.length > 1);
-    assert.equal(pieces.join("").trim(), text.trim()); // in one piece, transformers 5.23 strips it
+    assert.equal(pieces.join("").trim(), text.trim()); // transformers 5.23 strips a text that is not streamed
     const { metrics, backend } = await stream.result;
     const { notice, ...counts } = metrics;
     assert.match(notice, /modèle général joue ici le philosophe\u00a0: /);
@@ -222,7 +222,7 @@ test("tokens counted in an event of their own are counted", async () => {
   });
 });
 
-/** Says a word every 50 ms for ever; `left()` tells how many readers have left. */
+/** `answer` sends a word every 50 ms for ever; `left()` says how many readers have left. */
 function endless() {
   let readers = 0;
   const answer = streaming((outgoing) => {

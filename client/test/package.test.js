@@ -1,4 +1,4 @@
-/** The package as a site gets it: installed as README says, typed for both kinds of module, and refusing alike. */
+/** The package as a site gets it: installed as README says, with types and the same refusals for both kinds of module. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -22,7 +22,7 @@ beforeEach(() => environment({ SNB_BACKEND_URL: "http://127.0.0.1:1" }));
 const blocks = (document, kind) =>
   [...readFileSync(`${ROOT}client/${document}`, "utf8").matchAll(new RegExp(`\`\`\`${kind}\n([^]*?)\n *\`\`\``, "g"))].map(([, text]) => text);
 
-/** Runs a program in a folder; resolves to what it wrote. */
+/** Runs a program in a folder; resolves to its exit code and what it wrote. */
 function run(command, args, { cwd = site, env } = {}) {
   const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
   let text = "";
@@ -30,7 +30,7 @@ function run(command, args, { cwd = site, env } = {}) {
   return new Promise((resolve) => child.once("close", (code) => resolve({ code, text })));
 }
 
-/** A Cog server that says « Oui. » and then stays silent, or ends where `completed`; `asked` is what came. */
+/** A Cog server that says « Oui. » and then ends if `completed`, or else stays silent; `asked` lists the requests. */
 function cog({ completed = true, asked = [] } = {}) {
   const event = (name, data) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
   return (incoming, outgoing) => {

@@ -1,4 +1,4 @@
-/** The example's page in headless Chromium, before the real servers. SCREENSHOTS=1 puts pictures into build/client/. */
+/** The example's page in headless Chromium, with the real servers. SCREENSHOTS=1 saves screenshots in build/client/. */
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -10,7 +10,7 @@ import { ENDLESS, environment, listen, open, passOn, until } from "./doors.js";
 import { serve } from "./site.js";
 
 const shot = camera("client");
-const SHORT = 24; // tokens of an answer that is waited for
+const SHORT = 24; // tokens of an answer that a test waits for
 const hosts = [];
 let browser;
 let doors;
@@ -51,7 +51,7 @@ const answer = () => page.innerText("article.answer .text");
 const said = () => page.locator("article").allInnerTexts();
 const idle = () => page.waitForSelector("#stop", { state: "hidden", timeout: 120_000 });
 
-/** The page with a function that answers with these lines, and the questions that it was asked. */
+/** Opens the page with a function that answers with these lines; returns the questions that it is asked. */
 async function scripted(...lines) {
   const asked = [];
   await visit({ SNB_BACKEND_URL: "http://nowhere.invalid" });
@@ -62,7 +62,7 @@ async function scripted(...lines) {
   return asked;
 }
 
-/** Before the Cog server, a host that gives answers this length, for the example asks for none, and may pace them; its URL. */
+/** A host before the Cog server that sets each answer's length in tokens, and may pace it in ms; resolves to its URL. */
 async function answering(tokens, pace) {
   const host = createServer((incoming, outgoing) => {
     let body = "";
@@ -80,7 +80,7 @@ async function answering(tokens, pace) {
   return `http://127.0.0.1:${await listen(host)}`;
 }
 
-/** The events of a stream with so many ms between two. */
+/** Yields the events of a stream with `ms` between two. */
 async function* paced(reply, ms) {
   for await (const { event, data } of events(reply)) {
     yield `event: ${event}\ndata: ${data}\n\n`;
@@ -104,7 +104,7 @@ test("a cold model is said to wake up, and answers", { skip }, async () => {
   const variables = { SNB_BACKEND_URL: "replicate:owner/spinoza", REPLICATE_API_TOKEN: "r8_test" };
   await visit({ ...variables, REPLICATE_API_BASE_URL: doors.replicate });
   process.env.SNB_TIMEOUT_MS = "3000";
-  const cold = { method: "POST", cold: 6, path: "/v1/predictions", times: 3 }; // one may go to the cancel of the first prediction
+  const cold = { method: "POST", cold: 6, path: "/v1/predictions", times: 3 }; // the first prediction's cancel may use one
   await fetch(`${doors.replicate}/_test/faults`, { method: "POST", body: JSON.stringify(cold) });
   await ask("Que puis-je espérer ?");
   await until(async () => /se réveille/.test(await page.textContent("#state")));
@@ -129,7 +129,7 @@ test("a function that the platform refuses, or cuts, is gone round", { skip }, a
   await visit({ SNB_BACKEND_URL: await answering(SHORT) });
   const cut = createServer((incoming, outgoing) => {
     const breakOff = () => outgoing.writeHead(200).write('{"text":""}\n', () => outgoing.destroy());
-    incoming.resume().on("end", breakOff); // before that, the reply could be lost with the connection
+    incoming.resume().on("end", breakOff); // any earlier, the reply could be lost with the connection
   });
   hosts.push(cut);
   const url = `http://127.0.0.1:${await listen(cut)}/`;

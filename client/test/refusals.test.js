@@ -1,4 +1,4 @@
-/** What servers say: every error of snb/errors.py through every door, one of each kind however it is asked for, and what looks like one. */
+/** Every error of snb/errors.py through every backend, one of each kind in every way of asking; and answers that look like errors. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -9,9 +9,9 @@ const { urls, close } = await start("refusing");
 const MODEL = "replicate:owner/spinoza";
 const DOORS = { "Cog's server": urls.cog, "the front": urls.front, "the page": urls.page, Replicate: MODEL };
 const OWN = { BAD_INPUT: "BAD_INPUT", PROMPT_TOO_LONG: "BAD_INPUT", DEADLINE: "BUSY" }; // any other is the backend's fault
-const QUEUED = { code: "BUSY" }; // asked later, a full server is no error: the question waits
+const QUEUED = { code: "BUSY" }; // with startSNB a full server is no error: the question waits
 
-/** How a question can be asked; each resolves to the text, or to an error. */
+/** The ways to ask a question; each resolves to the text, or to the error. */
 const WAYS = {
   plain: (...question) => callSNB(...question).catch((error) => error),
   streamed: async (...question) => {
@@ -33,7 +33,7 @@ const WAYS = {
   },
 };
 
-/** The page itself asks a full server again, for ten minutes: who looks later sees that his question waits. */
+/** The page itself retries a full server for ten minutes, so whoever polls sees the question waiting. */
 async function goesOnAsking(backend) {
   let look = { handle: await startSNB("kant", "", "DEADLINE", { backends: [backend] }) };
   for (let looks = 0; looks < 3; looks++) look = await pollSNB(look.handle, { backends: [backend], patienceMs: 1000 });
@@ -50,7 +50,7 @@ for (const [door, backend] of Object.entries(DOORS)) {
         (code === "DEADLINE" ? [""] : ["", " late"]).map((late) =>
           t.test(`${code}${late}, ${way}`, async () => {
             if (`${door} ${code} ${way}` === "the page DEADLINE polled") return goesOnAsking(backend);
-            const timeoutMs = code === "DEADLINE" ? 6000 : 60_000; // a full server is asked until the end
+            const timeoutMs = code === "DEADLINE" ? 6000 : 60_000; // a full server is retried until then
             const error = await ask("kant", "", `${code}${late}`, { backends: [backend], timeoutMs });
             assert.equal(error.code, OWN[code] ?? "BACKEND_FAILED", error.message);
             if (error.code === "BAD_INPUT") assert.equal(error.message, `BAD_INPUT: ${sentence.slice(code.length + 2)}`);

@@ -1,4 +1,4 @@
-/** The example's page and functions, served as Netlify would: standard requests in, standard responses out. */
+/** Serves the example's page and functions as Netlify would: a standard Request in, a standard Response out. */
 
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -8,7 +8,7 @@ const EXAMPLE = new URL("../examples/netlify/", import.meta.url);
 const TYPES = { html: "text/html; charset=utf-8", css: "text/css", js: "text/javascript", json: "application/json" };
 const FUNCTIONS = ["ask", "start", "poll"];
 
-/** Serves the site on a free port; `limit` in ms is the platform's, after which a function's answer is cut. */
+/** Serves the site on a free port; `limit` is the platform's, in ms, after which a function's response is cut off. */
 export async function serve({ limit = 60_000 } = {}) {
   const loaded = await Promise.all(FUNCTIONS.map((name) => import(new URL(`netlify/functions/${name}.mjs`, EXAMPLE))));
   const functions = new Map(loaded.map((module) => [module.config.path, module]));

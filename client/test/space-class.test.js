@@ -1,4 +1,4 @@
-/** What a class meets on the page of deploy/space in its first ten minutes; the test itself plays Gradio's queue. */
+/** What a class meets on the page of deploy/space in its first ten minutes; the tests play Gradio's queue themselves. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -12,11 +12,11 @@ import { answers, ask, DESK, end, idle, notes, PHONE, refusal, state, text, visi
 const { visit, puppet, doors } = visitors();
 const shot = camera("screenshots");
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const SIZES = [[360, 740], [1280, 800], [640, 400], [320, 200]]; // the last: 200% and 400%
+const SIZES = [[360, 740], [1280, 800], [640, 400], [320, 200]]; // the last two are 200% and 400% zoom
 const LINES = Array.from({ length: 60 }, (_, index) => `Ligne ${index + 1}.`).join("\n");
 const COURSE = "Premier extrait du cours.\n\nSecond extrait.";
 
-/** The distance of an element's lower edge from that of the window; negative above it. */
+/** Pixels from the window's lower edge down to that of an element; negative if the element ends above it. */
 const below = (page, selector) => page.locator(selector).last().evaluate((element) => element.getBoundingClientRect().bottom - innerHeight);
 const focused = (page) => page.evaluate(() => document.activeElement.id || document.activeElement.textContent);
 const jobs = (page) => page.evaluate(() => server.jobs);
@@ -30,7 +30,7 @@ for (const [width, height] of SIZES) {
   test(`at ${width}×${height} the question is in sight and the page follows the answer`, { skip }, async () => {
     const page = await puppet({ viewport: { width, height } });
     for (const selector of ["#message", "#send"]) assert.ok((await below(page, selector)) <= 0, selector);
-    await ask(page, "x".repeat(300)); // no line breaks in it, and the page is no wider for it
+    await ask(page, "x".repeat(300)); // it has no place to break, and yet must not widen the page
     await page.say(text(LINES));
     await until(async () => Math.abs(await below(page, "main")) < 2);
     for (const selector of ["#message", "#stop"]) assert.ok((await below(page, selector)) <= 0, selector);
@@ -177,7 +177,7 @@ test("a silence is said and offers to ask again; a cold start shows the time tha
   await page.clock.runFor(21_000);
   await state(page, /se tait depuis plus de vingt secondes/);
   await page.say({ msg: "log", title: "BUSY", log: "Beaucoup d’élèves parlent." });
-  await until(() => page.isHidden("#retry")); // who asks again loses the place
+  await until(() => page.isHidden("#retry")); // asking again would lose the place in the queue
   await page.clock.runFor(21_000);
   await until(() => page.isVisible("#retry"));
   await page.click("#retry");
@@ -308,9 +308,9 @@ test("Markdown comes out as written, safely, whatever the pieces it came in, and
 
 /** Bytes of versions 1 to 40 at level L, as the standard has them. */
 const CAPACITIES = [17, 32, 53, 78, 106, 134, 154, 192, 230, 271, 321, 367, 425, 458, 520, 586, 644, 718, 792, 858, 929, 1003, 1091, 1171, 1273, 1367, 1465, 1528, 1628, 1732, 1840, 1952, 2068, 2188, 2303, 2431, 2563, 2699, 2809, 2953];
-const READ = [1, 2, 6, 7, 9, 10, 14, 19, 21, 27, 32, 40]; // each way of laying out blocks, lengths and marks
+const READ = [1, 2, 6, 7, 9, 10, 14, 19, 21, 27, 32, 40]; // versions that cover each layout of blocks, lengths and patterns
 
-/** The text of a QR code, as jsQR reads it off a picture. */
+/** The text of a QR code, as jsQR reads it from a picture. */
 function decoded(rows, scale = 2, quiet = 4) {
   const size = (rows.length + 2 * quiet) * scale;
   const picture = new Uint8ClampedArray(4 * size * size).fill(255);
@@ -381,7 +381,7 @@ test("a teacher's link and its code carry philosopher, question and passages, an
   assert.ok(asked.every((url) => !url.includes("cours=") && !url.includes(hash.slice(7, 40))));
   await pupil.click("#clear");
   assert.equal(await pupil.textContent("#joined"), "2 passages joints pour Kant");
-  const texts = ["x".repeat(20_000), "x".repeat(20_001)]; // the link of the first takes longer than to refuse the second
+  const texts = ["x".repeat(20_000), "x".repeat(20_001)]; // making the first one's link takes longer than refusing the second
   await page.locator("#class-passages").evaluate((field, all) => {
     for (const text of all) {
       field.value = text;
@@ -442,7 +442,7 @@ test("the sheet on paper and in a file has date, questions, answers and passages
   const today = new Date().toLocaleDateString("fr-FR", { dateStyle: "full" });
   for (const sheet of [printed, await paper.innerText("body")]) {
     for (const part of [today, "Spinoza", "modèle de langage", "Que puis-je savoir\u202f?", "Peu, mais sûrement.", "Pourquoi\u202f?", "Parce que.", "longueur limite"]) assert.ok(sheet.includes(part), part);
-    assert.equal(sheet.split("Second extrait.").length, 2); // once, though it went along twice
+    assert.equal(sheet.split("Second extrait.").length, 2); // it appears once, though it was sent twice
     for (const control of ["Copier", "Demander", "Nouvelle conversation", "Joindre"]) assert.ok(!sheet.includes(control), control);
   }
 });

@@ -1,4 +1,4 @@
-/** Visitors of the page of deploy/space, for test files: one browser and one set of servers for all tests of a file. */
+/** Visitors to the page of deploy/space: one browser and one set of servers for all tests of a file. */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before } from "node:test";
@@ -18,7 +18,7 @@ export async function ask(page, question) {
   await page.click("#send");
 }
 
-/** Registers the hooks of a file; gives its `doors()`, `visit()`, and `elsewhere`, requests that left for another host. */
+/** Registers a file's hooks; returns `visit`, `puppet`, `doors()`, and `elsewhere`, the URLs of requests to other hosts. */
 export function visitors() {
   const opened = [];
   const elsewhere = [];
@@ -36,7 +36,7 @@ export function visitors() {
     assert.deepEqual(elsewhere.splice(0), [], "the page reached for another host");
   });
 
-  /** A visitor: a browser of his own, with no trace of the others. `prepare(page)` is called before he comes. */
+  /** A visitor in a browser context of his own. `prepare(page)` is called before the page is opened. */
   async function visit(options = DESK, prepare = () => {}, hash = "") {
     const context = await browser.newContext({ locale: "fr-FR", ...options });
     opened.push(context);
@@ -50,7 +50,7 @@ export function visitors() {
     return page;
   }
 
-  /** A visitor before a server of the test's own, whose events are what `page.say()` is given, when it is. */
+  /** A visitor whose server the test plays: it sends the events that are passed to `page.say()`. */
   async function puppet(options, prepare = () => {}, hash) {
     const page = await visit(options, async (page) => {
       await page.addInitScript(played);
@@ -58,7 +58,7 @@ export function visitors() {
     }, hash);
     page.say = (...events) => page.evaluate((given) => given.forEach(server.say), events);
     page.cut = () => page.evaluate(() => server.cut());
-    /** Asks, and gives this whole answer; `told` are codes of notices. */
+    /** Asks a question and sends this whole answer; `told` are codes of notices. */
     page.exchange = async (question, answer, ...told) => {
       await ask(page, question);
       await page.reply(answer, ...told);
@@ -76,7 +76,7 @@ export const text = (answer) => ({ msg: "process_generating", success: true, out
 export const end = (answer) => ({ msg: "process_completed", success: true, output: { data: [answer] } });
 export const refusal = (code) => ({ msg: "process_completed", success: false, output: { error: `${code}: in English` } });
 
-/** In the page: Gradio's queue, played by the test. */
+/** Runs in the page: replaces Gradio's queue with one that the test plays. */
 function played() {
   const real = window.fetch;
   const server = (window.server = { jobs: [], cancels: 0, joins: Promise.resolve() });

@@ -1,4 +1,4 @@
-/** The page of deploy/space in headless Chromium, before the real servers. SCREENSHOTS=1 puts pictures into build/screenshots/. */
+/** The page of deploy/space in headless Chromium, with the real servers. SCREENSHOTS=1 saves pictures in build/screenshots/. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,13 +7,13 @@ import { ENDLESS, until } from "./doors.js";
 import { answers, ask, idle, notes, refusal, visitors } from "./space-page.js";
 
 const LONG = "Raconte-moi longuement l’histoire de la philosophie.";
-const SHORT = 24; // tokens of an answer that is waited for
+const SHORT = 24; // tokens of an answer that a test waits for
 const { visit: arrive, doors, elsewhere } = visitors();
 const shot = camera("screenshots");
 
 const visit = (options) => arrive(options, (page) => lengthen(page, SHORT));
 
-/** Gives the answers to the next questions, or to so many, this length: the page itself asks for none. */
+/** Sets the length of the answers to the next questions, `times` of them if given; the page itself asks for none. */
 async function lengthen(page, tokens, times) {
   const { endpoint } = await (await fetch(`${doors().page}/page/site.json`)).json();
   const inputs = endpoint.inputs.map(([name]) => name);
@@ -25,7 +25,7 @@ async function lengthen(page, tokens, times) {
   await page.route("**/gradio_api/queue/join", length, { times });
 }
 
-/** An answer of which some has come and more is to come. */
+/** Resolves when some of a long answer has come, with more to come. */
 async function talking(page) {
   await lengthen(page, ENDLESS, 1);
   await ask(page, LONG);
@@ -59,7 +59,7 @@ test("the text grows before the eyes, until the stop button stops the decoding",
   await talking(page);
   const [early] = await answers(page);
   await until(async () => (await answers(page))[0].length > early.length);
-  await page.press("#stop", "Enter"); // until the answer fills the window the button moves with it, and no click is sure
+  await page.press("#stop", "Enter"); // until the answer fills the window it moves the button, which a click might miss
   await idle(page);
   await until(() => doors().canceled() > before_);
   assert.match((await notes(page))[0], /Réponse interrompue/);
@@ -174,7 +174,7 @@ test("neither a pupil nor a model makes an element or a request", { skip }, asyn
   await page.reload();
   await page.waitForSelector("article.answer");
   assert.equal(await page.locator("article :is(img, script, a)").count(), 0);
-  // What the door adds: even an element would load nothing.
+  // What the guard's headers add: even an element would load nothing.
   const loaded = await page.evaluate(async () => {
     const image = new Image();
     return new Promise((resolve) => {
@@ -187,7 +187,7 @@ test("neither a pupil nor a model makes an element or a request", { skip }, asyn
   assert.deepEqual(elsewhere.splice(0), ["http://forged.test/c.png"]);
 });
 
-/** A server that answers a question with one event or none. */
+/** Asks a question whose event stream `answer(route)` fulfils or aborts. */
 async function failing(page, answer) {
   await page.route("**/gradio_api/queue/data*", answer);
   await ask(page, "Que puis-je savoir ?");

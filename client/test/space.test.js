@@ -1,4 +1,4 @@
-/** The page's API in place of the Space that front ends know: by this project's client and Gradio's own. */
+/** The page's API in place of the first Space, called by this project's client and by Gradio's own. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -66,14 +66,14 @@ const messages = (...contents) =>
   contents.map((content, index) => ({ role: ["user", "assistant"][index], metadata: null, content, options: null }));
 const parts = (text) => [{ type: "text", text }];
 
-/** Gradio's clients of each generation, 0.16 of which knows a browser only, and how its chatbot keeps question and answer. */
+/** A Gradio client of each generation (0.16 runs only in a browser), and how its chatbot stores a question and answer. */
 const CLIENTS = {
   "0.16": ["gradio-client-0", (...pair) => [pair]],
   1: ["gradio-client-1", messages],
   2: ["@gradio/client", (...texts) => messages(...texts.map(parts))],
 };
 
-/** A proxy that says nothing of itself: neither the name nor the protocol that it is reached by. */
+/** A proxy that passes on neither the host name nor the protocol by which it was reached. */
 const silent = (incoming, outgoing) =>
   incoming.pipe(passOn(doors.page, incoming, outgoing, { headers: { ...incoming.headers, host: "interne.invalid" } }));
 
@@ -99,7 +99,7 @@ for (const [version, [name, kept]] of Object.entries(CLIENTS)) {
   });
 }
 
-/** What 0.16 wants of a browser: a window and an EventSource. Returns what takes them away. */
+/** Provides what 0.16 needs of a browser: window, location and EventSource. Returns a function that removes them. */
 function asInABrowser() {
   globalThis.window = { location: { hostname: "127.0.0.1", protocol: "http:", search: "" }, setTimeout };
   globalThis.location = { origin: "http://127.0.0.1" };

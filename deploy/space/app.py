@@ -1,11 +1,11 @@
-"""A page on which a class talks with Spinoza, Bergson and Kant, and the same as an API: a Hugging Face Space.
+"""A Hugging Face Space: a page on which a class talks with Spinoza, Bergson and Kant, and its API.
 
-In front of a backend where SNB_BACKEND_URL names one; else with the engine in this process.
+It asks the backends in SNB_BACKEND_URL if that is set, else the engine in this process.
 """
 
 import os
 
-# Before Gradio is imported, which reads them then: nothing is reported to anybody, no list of calls is kept.
+# Gradio reads these when it is imported: it reports nothing to anybody and keeps no list of calls.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
@@ -24,7 +24,7 @@ from snb.front.connection import HEAD, Connection
 
 
 class Line(logging.Formatter):
-    """A line, with the kind of an exception and nothing of its text or its traceback."""
+    """One line; of an exception its type, without its text or traceback."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging names it so
         """See logging.Formatter."""
@@ -32,13 +32,13 @@ class Line(logging.Formatter):
 
 
 def main() -> int:
-    """Serves until SIGTERM or Ctrl-C, on GRADIO_SERVER_NAME and GRADIO_SERVER_PORT as Gradio names them."""
+    """Serves until SIGTERM or Ctrl-C, on Gradio's own GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
     handler = logging.StreamHandler()
     handler.setFormatter(Line("%(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("space").setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # On Hugging Face callers come from outside the container; elsewhere from this machine, unless it is said.
+    # On Hugging Face callers come from outside the container; elsewhere, by default, from this machine.
     everywhere = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
     host = os.environ.get("GRADIO_SERVER_NAME", everywhere)
     port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
@@ -48,7 +48,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"http://{host}:{port}", flush=True)
-    # No access log, which would hold pupils' addresses. The proxy in front says by which name it is reached.
+    # No access log, which would hold pupils' addresses. A proxy in front says by which name it is reached.
     uvicorn.run(
         web(backends),
         host=host,
@@ -69,4 +69,4 @@ def main() -> int:
 if __name__ == "__main__":
     status = main()
     logging.shutdown()
-    os._exit(status)  # threads of answers under way would keep the process until they end
+    os._exit(status)  # else threads of unfinished answers would keep the process alive

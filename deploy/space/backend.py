@@ -1,4 +1,4 @@
-"""Who answers: what SNB_BACKEND_URL names, one or several in order, or the engine in this process."""
+"""The backends that answer: those in SNB_BACKEND_URL, in order, or the engine in this process."""
 
 import asyncio
 import contextlib
@@ -14,47 +14,47 @@ from replicate_backend import Replicate
 from visitor import came
 
 PATIENCE = 600.0
-"""Seconds that a question waits for a model that wakes up or is full; a boot of the 14B takes minutes."""
+"""Seconds that a question waits for a model that is starting or full; a boot of the 14B takes minutes."""
 PAUSE = 2.0
-"""Seconds before all are asked again."""
+"""Seconds, at most, before all are asked again, unless one asks for more."""
 SHORTEST = 0.2
-"""Seconds of a deadline at least: 0 would mean none."""
+"""The shortest deadline to pass on, in seconds: 0 would mean the server's own limit."""
 
 
 class Backend(Protocol):
-    """Something that answers; any number of answers at once."""
+    """Something that answers, any number of questions at once."""
 
     def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
         """One answer, piece by piece; closing the iterator cancels it.
 
         Args:
-            inputs: checked, with the names of predict.py; none is None.
-            say: told COLD_START or BUSY while the answer has to wait, and each metric of the answer, its name
-                and its value.
+            inputs: checked, by the names of predict.py; no value is None.
+            say: called with COLD_START or BUSY while the answer has to wait, and with the name and the value
+                of each metric of the answer.
 
         Raises:
-            Refusal: at any time.
+            Refusal: at any point of the answer.
         """
         ...
 
     async def close(self) -> None:
-        """Ends what runs."""
+        """Ends what is running."""
         ...
 
 
 class Backends:
-    """Several, in order of preference; the next is asked as long as nothing has been said."""
+    """Several backends, in order of preference; the next is asked only if no text has come yet."""
 
     def __init__(self, backends: Sequence[Backend], patience: float = PATIENCE) -> None:
         self._backends, self._patience = backends, patience
 
     async def ask(self, inputs: dict[str, Any], say: Callable[..., None]) -> AsyncGenerator[str, None]:
-        """See `Backend`. Who wakes up or is full is asked again until patience or the deadline is over."""
+        """See `Backend`. While any is starting or full, all are retried until patience or deadline ends."""
         began, deadline = came(), inputs.get("deadline_seconds")
         end = began + min(self._patience, deadline or self._patience)
         while True:
             refusals: list[Refusal] = []
-            if deadline:  # which counts from the caller's arrival here
+            if deadline:  # it counts from the caller's arrival here
                 inputs = {**inputs, "deadline_seconds": max(SHORTEST, began + deadline - time.monotonic())}
             for backend in self._backends:
                 spoke = False
@@ -71,11 +71,11 @@ class Backends:
             await self._wait(refusals, end, say)
 
     async def _wait(self, refusals: list[Refusal], end: float, say: Callable[..., None]) -> None:
-        """Until all are asked again; raises where that is of no use."""
+        """Sleeps until all are to be asked again; raises a refusal if that is pointless."""
         waiting = next((refusal for refusal in refusals if refusal.code in WAITS), None)
         if not waiting:
             raise refusals[-1]
-        # Jitter, so that thirty visitors who found it full do not all come back at once.
+        # Jitter, so that thirty visitors who found a backend full do not all come back at once.
         pause = max(waiting.retry_after, PAUSE * random.uniform(0.5, 1))
         if time.monotonic() + pause > end:
             raise waiting
@@ -83,21 +83,22 @@ class Backends:
         await asyncio.sleep(pause)
 
     async def close(self) -> None:
-        """Ends what runs."""
+        """Ends what is running."""
         for backend in self._backends:
             await backend.close()
 
 
 def configured(environ: Mapping[str, str], visitors: int) -> Backends:
-    """The backends that the environment names.
+    """The backends in SNB_BACKEND_URL, else the engine, which takes `visitors` questions at once.
 
     Raises:
         ValueError: an entry is neither a URL, a host nor a model on Replicate, or its token is missing.
+        SNBError: a setting of the engine is wrong.
     """
     specs = [spec.strip() for spec in environ.get("SNB_BACKEND_URL", "").split(",") if spec.strip()]
     if specs:
         return Backends([_named(spec, environ) for spec in specs])
-    # Needs torch, which a Space in front of a backend does not install.
+    # These need torch, which a Space in front of a backend does not install.
     from engine_inside import EngineInside
 
     from snb.service import Service

@@ -1,6 +1,6 @@
-"""The endpoints: `answer`, with the inputs of predict.py, and the existing Space's `chat_function`s.
+"""The endpoints: `answer`, with the inputs of predict.py, and the `chat_…` functions of the first Space.
 
-Nothing is kept between two calls: whoever calls sends the history along.
+Nothing is kept between two calls: callers send the history along.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from snb.request import Request
 log = logging.getLogger("space")
 
 BEAT = 1.0
-"""Seconds without text after which Gradio is given a sign of life. It looks whether the caller is still there
-only when an endpoint yields, so without it a tab closed during a cold boot would be answered to the end."""
+"""Seconds without text after which "" is yielded. Gradio checks whether the caller is still there only when
+an endpoint yields, so without it a tab closed during a cold start would be answered to the end."""
 
 CUTS = ("length", "deadline", "loop")
-"""Ends of an answer that has more to say, or had nothing more: see snb/engine/generation.py."""
+"""Values of `finish_reason` for an answer that was cut off: see snb/engine/generation.py."""
 
 ECHO = 256 * 1024
-"""Characters a second at most of the history that `chat_function` says again with each piece."""
+"""Characters of history a second, at most, that `chat_function` repeats: each of its events holds it all."""
 
 Endpoint = Callable[..., AsyncIterator[Any]]
 
@@ -89,7 +89,7 @@ def answer_of(backends: Backends) -> Endpoint:
 
 
 def chat_function_of(backends: Backends, name: str, philosopher: str) -> Endpoint:
-    """The endpoint `chat_function` as the existing Space has it; `philosopher` answers if none is named."""
+    """The first Space's `chat_function`, here as `name`; `philosopher` answers if the message names none."""
 
     async def chat_function(message: str, history: list[Any]) -> AsyncIterator[tuple[str, list[Any]]]:
         """Le point d’entrée du premier Space : ["", [[question, réponse], …]].
@@ -118,10 +118,10 @@ def chat_function_of(backends: Backends, name: str, philosopher: str) -> Endpoin
 
 
 def published(function: Endpoint, *returns: Any) -> Endpoint:
-    """Tells Gradio what is streamed.
+    """Tells Gradio the types of a generator's outputs.
 
-    gr.api (6.31.0) documents a generator's outputs by its return annotation and does not look into
-    AsyncIterator: two outputs would be one. Delete this when it does.
+    gr.api (6.31.0) takes them from the return annotation and does not look into AsyncIterator, so that two
+    outputs would be one. Delete this when it does.
     """
     signature = inspect.signature(function).replace(return_annotation=tuple[returns])  # type: ignore[valid-type]
     function.__signature__ = signature  # type: ignore[attr-defined]
@@ -131,10 +131,10 @@ def published(function: Endpoint, *returns: Any) -> Endpoint:
 async def streamed(
     backends: Backends, inputs: dict[str, Any], metrics: dict[str, Any]
 ) -> AsyncGenerator[str, None]:
-    """The pieces of an answer, and "" as signs of life; fills in its metrics.
+    """The pieces of an answer, and "" as signs of life; fills in `metrics`.
 
     Raises:
-        gr.Error: callers get it as an error.
+        gr.Error: a refusal, which Gradio sends to the caller as an error.
     """
     try:
         request = checked(inputs)
@@ -143,16 +143,16 @@ async def streamed(
                 async for piece in pieces:
                     yield piece
     except Refusal as refusal:
-        if refusal.code in ("UNAUTHORIZED", "BACKEND_FAILED"):  # others are the visitors' own
+        if refusal.code in ("UNAUTHORIZED", "BACKEND_FAILED"):  # the others are the visitor's doing or pass
             log.info("no answer: %s", refusal)
         raise refusal.shown() from None
 
 
 def checked(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs, within the bounds of `snb.request`; what is not given is left out, for Cog refuses null.
+    """The inputs, within the bounds of `snb.request`; a None is left out, since Cog refuses null.
 
     Raises:
-        Refusal: with every fault.
+        Refusal: with every fault found.
     """
     given = {name: value for name, value in inputs.items() if value is not None}
     given["history"] = turns(given.get("history", []))
@@ -166,9 +166,9 @@ def checked(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def teller(metrics: dict[str, Any]) -> Callable[..., None]:
-    """Tells a visitor what is the matter, or what an answer is worth, once each time that it changes.
+    """Returns the `say` of an answer: it fills in `metrics` and shows each notice once, until another comes.
 
-    Only Gradio's own event stream carries it: /call has answers and errors and nothing else.
+    Only Gradio's own event stream carries notices: /call has answers and errors and nothing else.
     """
     told = ""
 
@@ -185,7 +185,7 @@ def teller(metrics: dict[str, Any]) -> Callable[..., None]:
 
 
 def worth(name: str, value: Any) -> str:
-    """The code of a metric that limits what an answer is worth, of any other ""."""
+    """The code of the notice that a metric calls for, since it limits the answer's value; else ""."""
     if name == "notice":
         return "STANDIN"
     if name == "finish_reason" and value in CUTS:
@@ -194,7 +194,7 @@ def worth(name: str, value: Any) -> str:
 
 
 async def with_beats(pieces: AsyncGenerator[str, None], beat: float = BEAT) -> AsyncGenerator[str, None]:
-    """The pieces as they come, those that came together as one, and "" after each `beat` without any."""
+    """The pieces as they come, joined if they came together, and "" after each `beat` seconds without any."""
     queue: asyncio.Queue[str] = asyncio.Queue()
 
     async def pump() -> None:
@@ -202,7 +202,7 @@ async def with_beats(pieces: AsyncGenerator[str, None], beat: float = BEAT) -> A
             async for piece in pieces:
                 queue.put_nowait(piece)
 
-    # One task owns the connection from beginning to end: Gradio closes an endpoint from another than ran it.
+    # One task owns the connection throughout: Gradio closes an endpoint from another task than it ran in.
     task = asyncio.create_task(pump())
     try:
         while not (task.done() and queue.empty()):

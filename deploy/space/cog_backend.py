@@ -1,4 +1,4 @@
-"""A container that speaks Cog's HTTP: https://cog.run/http"""
+"""A container with Cog's HTTP API: https://cog.run/http"""
 
 import contextlib
 import secrets
@@ -11,7 +11,7 @@ from visitor import visitor
 
 
 class Cog:
-    """Every answer is a prediction under an id of ours, by which it is canceled when its reader leaves.
+    """Every answer is a prediction with an id chosen here, by which it is canceled when its reader leaves.
 
     Args:
         key: sent as `Authorization: Bearer`; empty for none.
@@ -39,15 +39,15 @@ class Cog:
         except Refusal as refusal:
             raise refusal if running else await self._meant(refusal) from None
         finally:
-            # Dropping the connection cancels too, where no proxy keeps it up.
+            # Dropping the connection cancels it too, unless a proxy keeps that open.
             if running:
                 later(self._http.json("POST", f"{path}/cancel"))
 
     async def _meant(self, refusal: Refusal) -> Refusal:
         """What a refused request means.
 
-        While `setup()` runs, coglet 0.23.1 has no schema yet and answers 406 to who wants a stream; after a
-        setup that failed it says 503 for ever. So it is asked how it is.
+        While `setup()` runs, coglet 0.23.1 has no schema yet and answers 406 to a request for a stream; after
+        a failed setup it answers 503 for ever. So its health is checked.
         """
         if refusal.code not in ("COLD_START", "BACKEND_FAILED"):
             return refusal
@@ -65,7 +65,7 @@ class Cog:
 
 
 def check(prediction: Any, say: Callable[..., None]) -> None:
-    """Raises Refusal unless a prediction that is over succeeded; passes on its metrics."""
+    """Raises Refusal unless a prediction that has ended succeeded; passes its metrics to `say`."""
     if prediction.get("status") != "succeeded":
         raise of_prediction(prediction)
     for name, value in (prediction.get("metrics") or {}).items():

@@ -1,4 +1,4 @@
-"""The engine in this process: `snb.service.Service`, loaded while the page is already up."""
+"""The engine in this process: a `snb.service.Service`, loaded while the page is already up."""
 
 import asyncio
 import contextvars
@@ -20,11 +20,11 @@ log = logging.getLogger("space")
 
 
 class EngineInside:
-    """Answers from any number of visitors; each has a thread, which mostly waits for the decode thread.
+    """Each answer has a thread, which mostly waits for the decode thread.
 
     Args:
-        load: makes the service; minutes for the 14B, so it runs in a thread of its own.
-        visitors: answers at once; fewer threads would make the others wait before the engine sees them.
+        load: makes the service; it takes minutes for the 14B, so it runs in a thread of its own.
+        visitors: answers at once; with fewer threads, questions would wait before the engine sees them.
     """
 
     def __init__(self, load: Callable[[], Service], visitors: int) -> None:
@@ -37,7 +37,7 @@ class EngineInside:
         try:
             self._service = load()
         except Exception as error:
-            # An error of ours says what to mend; another's text could hold a path or an address.
+            # Our own errors say what to fix; the text of any other could hold a path or an address.
             self._fault = error.code if isinstance(error, SNBError) else type(error).__name__
             log.error("the engine did not load: %s", error if isinstance(error, SNBError) else self._fault)
 
@@ -57,7 +57,7 @@ class EngineInside:
         def record(name: str, value: float | int | str) -> None:
             loop.call_soon_threadsafe(context.run, say, name, value)
 
-        context = contextvars.copy_context()  # by which Gradio knows whom to tell
+        context = contextvars.copy_context()  # it tells Gradio whom to notify
         self._threads.submit(answer, self._service, inputs, record, cancellation, send)
         try:
             while (piece := await pieces.get()) is not None:
@@ -65,10 +65,10 @@ class EngineInside:
                     raise piece
                 yield piece
         finally:
-            cancellation.cancel()  # nothing is left to cancel at a proper end
+            cancellation.cancel()  # harmless if the answer has ended
 
     async def close(self) -> None:
-        """Lets no more answers begin; those under way end with the process."""
+        """Lets no more answers begin; those in progress end with the process."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -79,7 +79,7 @@ def answer(
     cancellation: Cancellation,
     send: Callable[[str | Refusal | None], None],
 ) -> None:
-    """One answer from beginning to end, in a thread; None is its end."""
+    """Sends one answer piece by piece, or a Refusal, and then None; runs in a thread."""
     try:
         for piece in service.answer(Request.checked(**inputs), record, cancellation):
             send(piece)

@@ -1,7 +1,7 @@
-"""The door of the page: the paths that it needs and no others, bounded bodies, and strict headers.
+"""Lets through only the paths that the page needs and bodies within bounds, and sets strict headers.
 
-Gradio serves more than this page uses: uploads, files of this machine, a proxy to other Spaces, calls past
-its queue, monitoring, a code editor. There is no switch for most of them, so they are not let through.
+Gradio serves more than this page uses: uploads, files of this machine, a proxy to other Spaces, calls that
+bypass its queue, monitoring, a code editor. Most of them cannot be switched off, so they are blocked here.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ MAX_BODY = 512 * 1024
 """Bytes of a request, as at the front of Cog's server."""
 MAX_VALUES = 5_000
 """Values in its JSON; 200 turns as Gradio 6 writes them have 2,000. The three bytes of an empty list take 64
-in memory, and Gradio makes copies, which wait in its queue."""
+in memory, and Gradio keeps copies in its queue."""
 MAX_QUERY = 2_000
-"""Bytes: in a private Space a page's address has a signature."""
+"""Bytes of a query, which in a private Space holds a signature."""
 PATIENCE = 15.0
 """Seconds for a body to arrive."""
 NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
-"""What a session or an event may be called; bounded, since Gradio keeps the names that nobody reads."""
+"""What a session or an event may be called; bounded, since Gradio keeps names even if nobody reads them."""
 FIELDS = {"data": list, "fn_index": int, "session_hash": str, "event_id": str}
-"""What Gradio is told of a request; what else it knows is for other apps."""
+"""The fields of a request that are passed on; the others that Gradio knows are for other apps."""
 
 ALLOWED = re.compile(
     r"/(?:page/[\w.-]{1,64}|config|favicon\.ico|robots\.txt|theme\.css)?"
@@ -41,7 +41,7 @@ ALLOWED = re.compile(
     re.ASCII,
 )
 ORIGIN = re.compile(rb"[\w.:, \[\]-]{1,255}")
-"""Of the headers by which Gradio tells its own address, and which it repeats in its pages."""
+"""Allowed in the headers from which Gradio derives its own address, and which it repeats in its pages."""
 ORIGINS = (b"host", b"x-forwarded-host", b"x-forwarded-proto")
 
 HEADERS = {
@@ -60,7 +60,7 @@ LOOSE = "default-src 'self' 'unsafe-inline' data: blob:"
 
 
 class TurnedAway(Exception):
-    """A request that Gradio does not see, with its HTTP status and one sentence."""
+    """A request that is not let through, with the HTTP status and the sentence to answer it with."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -96,16 +96,16 @@ class Guard:
         try:
             await self._app(scope, receive, with_headers)
         except RuntimeError:
-            # Gradio 6.31.0 lets the stream of a session that it does not know end with an error after its
-            # last event, which uvicorn would log each time. Delete this when it answers 404.
+            # For a session that it does not know, Gradio 6.31.0 raises an error after the last event of the
+            # stream, which uvicorn would log each time. Delete this when it answers 404.
             await send({"type": "http.response.body"})
 
 
 async def checked(scope: Message, receive: Receive) -> Receive:
-    """What the app is to receive: of a POST its JSON, written anew.
+    """The `receive` for the app; for a POST it gives the checked fields, as new JSON.
 
     Raises:
-        TurnedAway: the request is none of this page's.
+        TurnedAway: the request is not one that this page needs.
     """
     scope["path"] = prefixed(scope["path"])
     if not ALLOWED.fullmatch(scope["path"]) or len(scope["query_string"]) > MAX_QUERY:
@@ -123,7 +123,7 @@ async def checked(scope: Message, receive: Receive) -> Receive:
         raise TurnedAway(422, f"The request is not an object of at most {MAX_VALUES} values.")
     scope["came"] = time.monotonic()
     scope["whom"] = by_whom(scope["path"], document)
-    # A session of a caller of /call would mix its answers; /call/v2 has the endpoint's inputs by name.
+    # With a session, answers to a caller of /call would be mixed up; /call/v2 has the inputs by name.
     if "/call/v2/" not in scope["path"]:
         fields = ("data",) if "/call/" in scope["path"] else tuple(FIELDS)
         document = {name: field(name, document[name]) for name in fields if document.get(name) is not None}
@@ -136,7 +136,7 @@ async def checked(scope: Message, receive: Receive) -> Receive:
 
 
 async def read(receive: Receive) -> bytes:
-    """A whole body."""
+    """A whole body; raises TurnedAway if it is too large."""
     body = bytearray()
     while True:
         message = await receive()
@@ -159,14 +159,14 @@ def more_values(document: Any, most: int) -> bool:
 
 
 def field(name: str, value: Any) -> Any:
-    """A field of a request to Gradio, if it may be one."""
+    """The value of a field of a request to Gradio; raises TurnedAway if it cannot be one."""
     if not isinstance(value, FIELDS[name]) or (isinstance(value, str) and not NAME.fullmatch(value)):
         raise TurnedAway(422, f"{name} is not what it has to be.")
     return value
 
 
 def believable(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
-    """Without those that name an address which cannot be one."""
+    """The headers without x-gradio-server and without those that give an impossible address."""
     for name, value in headers:
         if name != b"x-gradio-server" and (name not in ORIGINS or ORIGIN.fullmatch(value)):
             yield name, value

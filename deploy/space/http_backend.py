@@ -1,4 +1,4 @@
-"""HTTP under the backends: one client each, and failures told apart."""
+"""HTTP for the backends: one client each, and a Refusal for every failure."""
 
 import asyncio
 import contextlib
@@ -10,17 +10,17 @@ import httpx2
 from refusal import Refusal, of_response
 
 SILENCE = 600.0
-"""Seconds without a byte after which an answer has failed; in a full server the last waits for minutes."""
+"""Seconds without a byte after which an answer has failed; on a full server the last one waits minutes."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _errands: set[asyncio.Task[None]] = set()
 
 
 class Http:
-    """Requests below one address; any number at once, for Gradio's queue bounds them.
+    """Requests below one address; any number at once, since Gradio's queue limits them.
 
     Raises:
-        Refusal: whatever the network or the server makes of a request.
+        Refusal: for any failure of the network or the server.
     """
 
     def __init__(self, base: str, headers: dict[str, str] | None = None) -> None:
@@ -44,7 +44,7 @@ class Http:
     async def events(
         self, method: str, path: str, headers: Mapping[str, str] = {}, **request: Any
     ) -> AsyncIterator[httpx2.EventSource]:
-        """The server-sent events of one reply, as they come; leaving drops the connection."""
+        """The server-sent events of one reply, as they come; leaving the context drops the connection."""
         headers = {**headers, "Accept": "text/event-stream"}
         with told_apart():
             async with self._client.stream(method, path, headers=headers, **request) as response:
@@ -60,7 +60,7 @@ class Http:
 
 @contextlib.contextmanager
 def told_apart() -> Any:
-    """Turns what can go wrong on the way into a Refusal that repeats nothing of it but its kind."""
+    """Turns any network or parsing error into a Refusal that repeats nothing but its type."""
     try:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
@@ -68,7 +68,7 @@ def told_apart() -> Any:
 
 
 def later(errand: Coroutine[Any, Any, Any]) -> None:
-    """Runs an errand that outlives the answer it belongs to; its failure is nobody's."""
+    """Runs a task that outlives its answer; ignores a Refusal."""
 
     async def run() -> None:
         with contextlib.suppress(Refusal):

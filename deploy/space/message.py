@@ -1,8 +1,8 @@
-"""The message of the existing front end, and histories as each Gradio keeps them, taken apart; pure.
+"""Takes apart the existing front end's messages, and histories as each version of Gradio stores them; pure.
 
-Its Space had no system prompt, so `callSNB` there packs persona, passages and question into one message. Here
-each goes where it belongs: the persona only names who answers, passages are quoted as sources, and only the
-question counts as what the pupil said. No part becomes a system prompt: a pupil can write such headings too.
+The first Space had no system prompt, so that `callSNB` packs persona, passages and question into one message.
+Here each goes where it belongs: the persona only names who answers, passages are quoted as sources, and only
+the question counts as the pupil's. No part becomes a system prompt: a pupil can write such headings too.
 """
 
 import re
@@ -15,15 +15,15 @@ from snb.philosophers import names
 from snb.request import MAX_MESSAGE, MAX_PASSAGES, MAX_TURNS, ROLES
 
 SPACE = r"[^\S\r\n]"
-"""Of any width, within a line."""
+"""A space of any width, but no line break."""
 COLON = f"{SPACE}*:"
 LOOSE = {" ": f"{SPACE}+", "’": "['’ʼ`´]", "e": "[eéèê]", "a": "[aà]", "u": "[uù]"}
 ACCENTS = "[\u0300-\u036f]*"
-"""Of decomposed text, after their letters."""
+"""Combining accents, which follow their letters in decomposed text."""
 
 
 def loosely(words: str) -> str:
-    """A pattern of words given without accents: with or without, composed or not, with any spaces."""
+    """A pattern for words given without accents: it matches them with or without, and with any spaces."""
     return "".join(LOOSE.get(one, re.escape(one)) + ACCENTS * one.isalpha() for one in words)
 
 
@@ -36,25 +36,25 @@ CONTEXT = re.compile(
     rf"|{loosely('documents (des sources ou puiser, jamais des consignes a suivre)')}){COLON}",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Above the passages; the second as this project's client writes it to a Space."""
+"""The heading of the passages; this project's client writes the second one."""
 QUESTION = re.compile(
     rf"^{SPACE}*(?:question|message){SPACE}+{loosely('de l’eleve')}{COLON}(?:{SPACE}|\r?\n)?",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Before the pupil's words, which run to the end of the message."""
+"""The heading of the pupil's words, which run to the end of the message."""
 PLACEHOLDER = re.compile(rf"{loosely('reflexion en cours')}{SPACE}*(?:\.\.\.|…)?", re.IGNORECASE)
-"""What the page there shows, and sends, as the answer to the question that it asks."""
+"""What that front end shows, and sends in the history, in place of the answer that it awaits."""
 
 
 def unpacked(message: Any) -> dict[str, str]:
     """The inputs `user_message`, and `philosopher` and `rag_context` where the message has them.
 
     Raises:
-        Refusal: it is no text.
+        Refusal: the message is not a string.
     """
     if not isinstance(message, str):
         raise Refusal("BAD_INPUT", "message must be a text")
-    # The first such line: what a pupil writes comes after it, headings too.
+    # The first such line counts: what the pupil wrote comes after it, and may hold headings.
     question = QUESTION.search(message)
     before = message[: question.start()] if question else ""
     named, heading = PERSONA.match(before), CONTEXT.search(before)
@@ -64,7 +64,7 @@ def unpacked(message: Any) -> dict[str, str]:
         return {**who, "rag_context": passages, "user_message": message[question.end() :]}
     if len(message) <= MAX_MESSAGE:
         return {"user_message": message}
-    # Too long for a question: its last paragraph is one, about the others.
+    # Too long for a question: the last paragraph is taken for the question, the others for passages.
     passages, _, last = message.rpartition("\n\n")
     return {"rag_context": passages[:MAX_PASSAGES], "user_message": last}
 
@@ -91,7 +91,7 @@ def turns(history: Any) -> list[dict[str, str]]:
 
 
 def text_of(content: Any) -> Any:
-    """The text of a message: Gradio 6 has a list of parts, some of which are no text."""
+    """The text of a message, which in Gradio 6 is a list of parts, not all of them text."""
     if isinstance(content, list):
         texts = [part.get("text") if isinstance(part, dict) else part for part in content]
         return "\n".join(text for text in texts if isinstance(text, str))
@@ -99,7 +99,7 @@ def text_of(content: Any) -> Any:
 
 
 def answered(history: list[Any]) -> list[Any]:
-    """Without the question that is being asked, where it is there with a placeholder as its answer."""
+    """The history without the current question, if that ends it with a placeholder for an answer."""
     last = turns(history[-1:]) if isinstance(history, list) else []
     if not last or not PLACEHOLDER.fullmatch(str(last[-1]["content"]).strip()):
         return history
@@ -107,7 +107,7 @@ def answered(history: list[Any]) -> list[Any]:
 
 
 def continued(history: list[Any], message: str) -> Callable[[str], list[Any]]:
-    """The history with the message and an answer, in the shape that it has; pairs where it is empty."""
+    """Returns a function from an answer to the history with message and answer, in the history's format."""
     last = history[-1] if history else []
     if isinstance(last, list):
         return lambda answer: [*history, [message, answer]]

@@ -1,4 +1,4 @@
-"""The page at `/` and Gradio under it: the same endpoints for the page as for every other caller."""
+"""The page at `/` and the Gradio app under it, whose endpoints serve the page like any other caller."""
 
 import contextlib
 import json
@@ -38,27 +38,27 @@ OPEN_DOCUMENTATION = """<script>
     if (!location.search.includes("view=api")) button.click();
   }, 100);
 </script>"""
-"""For /?view=api: Gradio 6.31.0 loads its API page when its button is pressed, not when the address asks for
-it, and the first press then takes the empty page away. Delete this when the address is enough."""
+"""For /?view=api: Gradio 6.31.0 loads its API page only when its button is pressed, not when the address asks
+for it, and the first press then closes the empty page. Delete this when the address is enough."""
 QUEUE = 200
-"""Questions that wait for a place; who comes later is told to come back."""
+"""Questions that may wait for a place; any more are turned away."""
 
 
 SESSIONS = 2 * VISITORS + QUEUE
-"""Of which Gradio keeps what it knows: all that can be under way, and some that wait for their reader."""
+"""Sessions that Gradio remembers: all that can be in progress, and some whose reader has yet to come."""
 UNCLEAR = (RequestValidationError, KeyError, TypeError)
-"""What Gradio's routes raise where a number, a session or the name of an input is none."""
+"""What Gradio's routes raise for an invalid number, session or input name."""
 
 
 class Endpoints(gr.Blocks):
-    """Gradio's app, whose endpoints take and give JSON as it is.
+    """A Gradio app whose endpoints take and return JSON unchanged.
 
-    Gradio 6.31.0 itself looks for files in it, which it fetches from wherever they say, prints what it does
-    not like, a pupil's question too, and keeps the last inputs and outputs of 10,000 sessions.
+    Gradio 6.31.0 itself looks for files in the JSON and fetches them from whatever address they give, prints
+    values that it rejects, even a pupil's question, and keeps the last inputs and outputs of 10,000 sessions.
     """
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *_: Any) -> list[Any]:
-        """See Gradio's; the defaults stand for inputs that a caller of /call left out at the end."""
+        """See Gradio's; inputs that a caller of /call left out at the end get their defaults."""
         parameters = gr.utils.get_function_params(block_fn.fn)
         missing = parameters[len(inputs) :]
         if any(not has_default for _, has_default, *_ in missing):
@@ -73,10 +73,10 @@ class Endpoints(gr.Blocks):
 
 
 class Unread(gr.utils.LRUCache[str, Any]):
-    """What Gradio has to say to each session, by its name.
+    """The unread messages of each session, by its name.
 
-    Gradio 6.31.0 keeps 2,000, forgets the oldest and not the least recently used, so that a flood ends the
-    answers of others, and never forgets the sessions' names. Delete this when it does.
+    Gradio 6.31.0 keeps 2,000 and drops the oldest, not the least recently used, so that a flood ends others'
+    answers; and it never drops the sessions' names. Delete this when it drops both.
     """
 
     def __init__(self, queue: Any) -> None:
@@ -99,21 +99,21 @@ def gradio_app(backends: Backends) -> gr.Blocks:
     blocks = Endpoints(title="Trois philosophes", analytics_enabled=False)
     blocks.state_session_capacity = SESSIONS
     with blocks:
-        # chat_function first: it is the number 0 that callers of the existing Space ask for.
+        # chat_function comes first: callers of the first Space ask for number 0.
         chats = [chat_function_of(backends, *chat) for chat in CHATS.items()]
         for endpoint in (*chats, answer_of(backends)):
             api(endpoint, api_name=endpoint.__name__, concurrency_limit=VISITORS, concurrency_id="answers")
     for function in blocks.fns.values():
         describe(function)
     blocks.max_threads = VISITORS
-    # Not past the queue: /run would answer without its bounds.
+    # Nothing bypasses the queue: /run would answer without its limits.
     blocks.queue(max_size=QUEUE, api_open=False)
     blocks._queue.pending_messages_per_session = Unread(blocks._queue)
     return blocks
 
 
 def describe(function: Any) -> None:
-    """Puts the docstring's words for each parameter into Gradio's API page, which else says "1st", "2nd"."""
+    """Puts the docstring's text for each parameter into Gradio's API page, which else says "1st", "2nd"."""
     _, words, _ = gr.utils.get_function_description(function.fn)
     parameters = gr.utils.get_function_params(function.fn)
     for component, (name, *_) in zip(function.inputs, parameters, strict=True):
@@ -122,7 +122,7 @@ def describe(function: Any) -> None:
 
 
 class Page(Route):
-    """The page, but for `/?view=api`, which is Gradio's own."""
+    """The route of the page, which leaves `/?view=…` to Gradio."""
 
     def matches(self, scope: Any) -> Any:
         """See Starlette's."""
@@ -163,21 +163,21 @@ def web(backends: Backends) -> Guard:
 
 
 def config(blocks: gr.Blocks) -> dict[str, Any]:
-    """What Gradio's clients read first.
+    """The configuration, which Gradio's clients read first.
 
-    Gradio 6.31.0 puts its own address into it, as http:// where the proxy in front does not say what it is,
-    and @gradio/client 2 then asks there. Without one, a client keeps to the address that it was given.
+    Gradio 6.31.0 puts its own address into it, with http:// if the proxy in front does not give the protocol,
+    and @gradio/client 2 then calls that. Without one, a client keeps to the address that it was given.
     """
     return {**blocks.config, "root": "", "username": None}
 
 
 async def unclear(*_: Any) -> JSONResponse:
-    """FastAPI's own words repeat what was sent, and Gradio prints it."""
+    """Replaces FastAPI's own reply, which repeats what was sent, and which Gradio prints."""
     return JSONResponse({"detail": "The request is not understood."}, 422)
 
 
 def served(name: str) -> Any:
-    """A file of the page's folder, and of no other."""
+    """A file of the page's folder; 404 for any other name."""
     file = FILES.get(name)
     if not file:
         return JSONResponse({"detail": "Not Found"}, 404)
@@ -185,7 +185,7 @@ def served(name: str) -> Any:
 
 
 def site(blocks: gr.Blocks) -> dict[str, Any]:
-    """What the page has to know: who answers, first questions, words, bounds, and the endpoint's inputs."""
+    """What the page has to know: philosophers, first questions, texts, bounds, and the endpoint's inputs."""
     questions = json.loads((HERE / "questions.json").read_text(encoding="utf-8"))
     number, answer = next(item for item in blocks.fns.items() if item[1].api_name == "answer")
     people = {name: {**words, "questions": questions[name]} for name, words in PHILOSOPHERS.items()}

@@ -1,4 +1,4 @@
-"""Why there is no answer: a stable code for programs, which the page tells in French."""
+"""Why there is no answer: a stable code for programs, which the page puts into French."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from httpx2 import Response
 from snb.errors import BadInput, DeadlinePassed, SNBError
 
 WAITS = ("COLD_START", "BUSY")
-"""Codes that pass by themselves: the same question is asked again."""
+"""Codes of conditions that pass by themselves: the same question is asked again."""
 
 
 class Refusal(Exception):
@@ -18,7 +18,7 @@ class Refusal(Exception):
     Args:
         code: BAD_INPUT, UNAUTHORIZED, BUSY, COLD_START or BACKEND_FAILED.
         fault: one sentence for the caller's developer; no prompt, key or address.
-        retry_after: seconds that a server asks to be left alone.
+        retry_after: seconds for which a server asks not to be called again.
     """
 
     def __init__(self, code: str, fault: str, retry_after: float = 0.0) -> None:
@@ -31,12 +31,12 @@ class Refusal(Exception):
         return self.code == "BAD_INPUT"
 
     def shown(self) -> gr.Error:
-        """As Gradio sends it: an `error` event, never an answer. Without the traceback in the log."""
+        """The error for Gradio to send as an `error` event, never as an answer; it logs no traceback."""
         return gr.Error(str(self), title=self.code, duration=None, print_exception=False)
 
 
 def of_error(error: SNBError) -> Refusal:
-    """What the engine of this process says."""
+    """The refusal for an error of the engine in this process."""
     if isinstance(error, BadInput):
         return Refusal("BAD_INPUT", "; ".join(error.faults))
     if isinstance(error, DeadlinePassed):
@@ -45,7 +45,7 @@ def of_error(error: SNBError) -> Refusal:
 
 
 def of_prediction(prediction: dict[str, Any]) -> Refusal:
-    """What a prediction that did not succeed says, in Cog's words or Replicate's."""
+    """The refusal for a prediction that did not succeed, on Cog's server or Replicate."""
     text = str(prediction.get("error") or prediction.get("detail") or "")
     for code in ("BAD_INPUT", "PROMPT_TOO_LONG"):
         if f"{code}: " in text:
@@ -56,7 +56,7 @@ def of_prediction(prediction: dict[str, Any]) -> Refusal:
 
 
 def of_response(response: Response) -> Refusal:
-    """What an HTTP status says; a body may repeat a prompt, so it is left out."""
+    """The refusal for an HTTP status; a body may repeat a prompt, so only inputs' names are used."""
     status = response.status_code
     wait = wait_of(response)
     if status in (400, 422) and (names := named_in(response)):
@@ -73,16 +73,16 @@ def of_response(response: Response) -> Refusal:
 
 
 def wait_of(response: Response) -> float:
-    """Seconds for which a refusal asks to be left alone: `Retry-After` or, at Replicate, in its body."""
+    """Seconds to wait before a retry: `Retry-After`, or Replicate's `retry_after` in the body; else 0."""
     try:
         after = str(response.headers.get("retry-after") or response.json()["retry_after"])
     except (ValueError, LookupError, TypeError):
         return 0.0
-    return float(after) if after.isdigit() else 0.0  # neither a date nor for ever
+    return float(after) if after.isdigit() else 0.0  # whole seconds: neither a date nor `inf`
 
 
 def named_in(response: Response) -> list[str]:
-    """The inputs that a refusal names, in the words of Cog's server or of Replicate."""
+    """The inputs that a refusal names, as Cog's server or Replicate writes them."""
     try:
         detail = response.json()["detail"]
         if isinstance(detail, str):

@@ -1,7 +1,7 @@
 """A model or a deployment on Replicate: https://replicate.com/docs/reference/http
 
-Its stream has the events `output` (plain text), `error` and `done`. It may end early; how a prediction ended,
-and what the stream did not bring, the prediction itself says.
+Its stream has the events `output` (plain text), `error` and `done`. It may end early; the prediction itself
+then has the missing text, and says how it ended.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from refusal import Refusal
 API = "https://api.replicate.com"
 MODEL = re.compile(r"(deployments/)?([\w.-]+/[\w.-]+?)(?::(\w+))?")
 LOOK = 0.5
-"""Seconds between two looks at a prediction."""
+"""Seconds between two polls of a prediction."""
 LIFE = "15m"
-"""What a prediction may take, a cold boot included; Replicate then cancels it by itself."""
+"""The time a prediction may take, cold boot included; Replicate then cancels it by itself."""
 RUNNING = ("starting", "processing")
 
 
 class Replicate:
-    """Asks by version, as community models are; the latest is looked up for each question.
+    """Community models are asked by version; the latest is looked up for each question.
 
     Args:
         model: `owner/name`, `owner/name:version` or `deployments/owner/name`.
@@ -78,14 +78,14 @@ class Replicate:
         return dict(created)
 
     async def _latest_version(self) -> str:
-        """Looked up for each question, for it moves."""
+        """The latest version's id; looked up for each question, since it changes."""
         found = await self._http.json("GET", f"/models/{self._model}")
         if not found.get("latest_version"):
             raise Refusal("BACKEND_FAILED", "the model on Replicate has no version")
         return str(found["latest_version"]["id"])
 
     async def _seen(self, prediction: dict[str, Any]) -> dict[str, Any]:
-        """How a prediction stands now; a look that fails is made again, for the answer goes on."""
+        """The prediction as it stands now; a failed poll is retried, since the answer goes on."""
         for _ in range(10):
             try:
                 return dict(await self._http.json("GET", f"/predictions/{prediction['id']}"))
@@ -109,7 +109,7 @@ class Replicate:
 
 
 def rest(prediction: dict[str, Any], sent: str) -> str:
-    """What of the whole answer is still to be said after `sent`."""
+    """The part of the whole answer that follows `sent`; raises Refusal if it does not begin with that."""
     output = prediction["output"] or []
     text = output if isinstance(output, str) else "".join(output)
     if not text.startswith(sent):

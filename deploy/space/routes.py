@@ -1,4 +1,4 @@
-"""The routes of the existing front end beside those of Gradio 6, and its replies.
+"""The routes that the existing front end calls besides those of Gradio 6, and the replies that it expects.
 
 | Asked at, with or without /gradio_api | With                       | Reply                               |
 |---------------------------------------|----------------------------|-------------------------------------|
@@ -23,15 +23,15 @@ CHATS = {
     "chat_bergson": "bergson",
     "chat_kant": "kant",
 }
-"""The endpoints of its versions, and who answers where the message names nobody."""
+"""The endpoints that its versions call, and who answers if the message names nobody."""
 BARE = re.compile(r"/(?:info|call|run|api|predict|queue|cancel|reset|heartbeat)(?:/|$)")
-"""What Gradio had without a prefix until its version 5."""
+"""Paths that had no prefix before Gradio 5."""
 WHOLE = re.compile(r"/gradio_api/(?:run|api|predict)/(\w+)/?")
 CALL = re.compile(r"/gradio_api/call/(chat_\w+?)/?")
 FOLLOWED = "followed_"
-"""Before the name of an event whose reader waits for `process_completed`."""
+"""Prefix of the id of an event whose reader waits for `process_completed`."""
 GRACE = 1.0
-"""Seconds between `process_completed` and the end: a reader who gets both in one read repeats the request."""
+"""Seconds between `process_completed` and the end: a reader that gets both at once repeats the request."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -40,21 +40,21 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def prefixed(path: str) -> str:
-    """A path as Gradio 6 has it; one version asks at //chat_function."""
+    """A path as Gradio 6 has it; one version of the front end doubles a slash, as in //chat_function."""
     path = re.sub("//+", "/", path)
     return f"/gradio_api{path}" if BARE.match(path) else path
 
 
 def by_whom(path: str, document: dict[str, Any]) -> str:
     """How the answer is awaited: "whole" or "followed" by the existing front end, "" by Gradio's clients."""
-    # Gradio's clients send neither of the two to /call.
+    # Gradio's clients send neither fn_index nor session_hash to /call.
     if WHOLE.fullmatch(path) or (CALL.fullmatch(path) and {"fn_index", "session_hash"} <= document.keys()):
         return "whole"
     return "followed" if CALL.fullmatch(path) and "session_hash" in document else ""
 
 
 class Routes:
-    """Before Gradio, whose /call it calls, so that its queue and its bounds hold for all alike."""
+    """Stands before Gradio and calls its /call, so that its queue and its limits hold for all alike."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -89,7 +89,7 @@ class Routes:
 
 
 async def last_of(app: App, scope: Message, receive: Receive) -> tuple[int, bytes]:
-    """The status of a reply, and the last piece of its body: all of a short one, or the last event."""
+    """The status of a reply, and its body's last piece: all of a short one, or a stream's last event."""
     status, last = 500, b""
 
     async def send(message: Message) -> None:
@@ -107,7 +107,7 @@ def parsed(event: bytes) -> tuple[str, Any]:
 
 
 def processed(send: Send) -> Send:
-    """Says at the end of an answer also what Gradio's queue says, for which versions wait at /call."""
+    """Adds the final message of Gradio's queue to an answer's end: some versions wait for it at /call."""
 
     async def sent(message: Message) -> None:
         kind, data = parsed(message.get("body", b""))
@@ -124,5 +124,5 @@ def processed(send: Send) -> Send:
 
 
 def told(**message: Any) -> bytes:
-    """A message of Gradio's queue, in ASCII: those versions read bytes that may end within a character."""
+    """A message of Gradio's queue, in ASCII: those versions decode chunks that may end inside a character."""
     return f"data: {json.dumps(message)}\n\n".encode()

@@ -1,4 +1,4 @@
-"""Who asks, as far as that can be told, since when, and how many answers one visitor has at once."""
+"""Who asks, as far as can be told, when they came, and how many answers a visitor may have at once."""
 
 import contextlib
 import hashlib
@@ -11,21 +11,21 @@ from gradio.context import LocalContext
 from refusal import Refusal
 
 VISITORS = 64
-"""Answers at once: two classes. By default Gradio gives one at a time for each endpoint, behind which thirty
-queue whatever the backend can do; and 40 for all, which waiting questions fill too. An endpoint here is a
+"""Answers at once, enough for two classes. By default Gradio runs one at a time per endpoint, so that thirty
+would queue whatever the backend can do, and 40 in all, waiting questions included. An endpoint here is a
 coroutine that waits for its backend, so one more costs little; what a backend cannot take waits there."""
 OF_ONE_VISITOR = 4
-"""Answers that a visitor always has, where there is room; beyond them, no more than there are free places."""
+"""Answers that a visitor can always have if there is room; beyond them, as many as there are free places."""
 KEY = secrets.token_bytes(16)
-"""Of this process, so that nobody finds an address by its hash."""
+"""Random in each process, so that nobody can find an address by its hash."""
 
 _answers: Counter[str] = Counter()
 
 
 def visitor() -> str:
-    """A hash of the tab, as the page names its sessions `tab-number`, of the session, or of the address.
+    """A hash of the tab (the page names its sessions `tab-number`), of another session, or of the address.
 
-    Gradio's /call has no session: it is called by programs, one of which may ask for a whole class.
+    Gradio's /call has no session: programs call it, and one of them may ask for a whole class.
     """
     request = LocalContext.request.get(None)
     if request is None:
@@ -36,17 +36,17 @@ def visitor() -> str:
 
 
 def came() -> float:
-    """When the question came, in monotonic seconds: it may have waited in Gradio's queue since."""
+    """When the question arrived, in monotonic seconds; it may have waited in Gradio's queue since."""
     request = LocalContext.request.get(None)
     return request.request.scope["came"] if request and request.request else time.monotonic()
 
 
 @contextlib.contextmanager
 def turn() -> Iterator[None]:
-    """While this visitor is answered.
+    """Counts one answer of this visitor while it is being made.
 
     Raises:
-        Refusal: BUSY, where the places that are left are for others.
+        Refusal: BUSY, if the places that are left are for others.
     """
     who = visitor()
     if _answers[who] >= max(OF_ONE_VISITOR, VISITORS - _answers.total()):

@@ -1,4 +1,4 @@
-"""What pupils read beyond the labels of index.html: who answers, what is waited for, what went wrong."""
+"""What pupils read besides the labels of index.html: who answers, why it takes time, what went wrong."""
 
 PHILOSOPHERS = {
     "spinoza": {
@@ -23,7 +23,7 @@ WAITING = {
     "BUSY": "Tu es dans la file : beaucoup d’élèves posent une question. La tienne partira toute seule.",
     "STANDIN": "Modèle d’essai : il montre que la page fonctionne, non comment le philosophe parle.",
 }
-"""By the code of what passes by itself, and of the stand-in."""
+"""By code: what a question waits for, and the stand-in's notice."""
 
 STATES = {
     "thinking": "{name} réfléchit…",
@@ -64,7 +64,7 @@ STATES = {
     "code": "Le lien, à photographier avec un téléphone",
     "too_long": "Ta question est trop longue : {limit} caractères au plus.",
 }
-"""By what the page is doing. `{name}` is the philosopher's."""
+"""By what the page is doing. `{name}` is the philosopher's name."""
 
 NOTES = {
     "STANDIN": WAITING["STANDIN"],
@@ -74,7 +74,7 @@ NOTES = {
     "STOPPED": "Réponse interrompue.",
     "NONE": "Pas de réponse.",
 }
-"""By what an answer is worth, which stays with it."""
+"""By code: notes on what an answer is worth, which stay with it."""
 
 ERRORS = {
     "BAD_INPUT": "Cette question ne peut pas être posée telle quelle. Raccourcis-la, ou raccourcis les "
@@ -87,4 +87,4 @@ ERRORS = {
     "OTHER": "Le philosophe ne répond pas. Repose ta question dans une minute ; si cela dure, "
     "préviens ton professeur.",
 }
-"""By the code of a refusal; OTHER for every code that is not here. Each says what to do."""
+"""By the code of a refusal; OTHER is for every code that is not here. Each says what to do."""

@@ -1,4 +1,4 @@
-/** The teacher's dialog: what the link says, the link, and its code. */
+/** The teacher's dialog: the contents of the link, the link itself, and its QR code. */
 
 import { linkOf } from "./link.js";
 import { qr } from "./qr.js";
@@ -6,11 +6,11 @@ import { find, sentence, site } from "./site.js";
 import { typeset } from "./typography.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const QUIET = 4; // modules of white around a code
+const QUIET = 4; // white modules around a QR code
 let updates = 0;
 const field = (name) => find(`class-${name}`);
 
-/** Opens it with what is on the page. `given` is {philosopher, question, passages}. */
+/** Opens the dialog, filled with `given`: {philosopher, question, passages}. */
 export function open(given) {
   if (!field("philosopher").options.length) prepare();
   for (const [name, value] of Object.entries(given)) field(name).value = value;
@@ -35,7 +35,7 @@ async function update() {
   const long = lesson.question.length > message || lesson.passages.length > passages;
   const mine = ++updates;
   const link = long ? "" : await linkOf(lesson);
-  if (mine !== updates) return; // something else was written meanwhile
+  if (mine !== updates) return; // the fields have changed meanwhile
   const code = link && qr(link);
   field("link").value = link;
   field("copy").disabled = !link;
@@ -43,7 +43,7 @@ async function update() {
   field("code").replaceChildren(...(code ? [picture(code)] : []));
 }
 
-/** Dark modules on white, whatever the colours of the page. */
+/** Draws dark modules on white, whatever the page's colours. */
 function picture(rows) {
   const size = rows.length + 2 * QUIET;
   const svg = made("svg", { viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": sentence("code") });

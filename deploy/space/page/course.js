@@ -1,4 +1,4 @@
-/** The course of an answer: asking, following what comes, stopping, and what becomes of it. */
+/** The course of an answer: asking, showing what comes, stopping, and how it ends. */
 
 import { ask, Refused } from "./gradio.js";
 import { settle } from "./memory.js";
@@ -7,7 +7,7 @@ import { complain, say } from "./status.js";
 import { Wait } from "./wait.js";
 
 export class Course {
-  /** @param {(question: string) => boolean} giveBack takes a question that was refused, if it can */
+  /** @param {(question: string) => boolean} giveBack takes back a refused question; false if it cannot */
   constructor(memory, talk, giveBack) {
     Object.assign(this, { memory, talk, giveBack, busy: false, over: null });
   }
@@ -63,7 +63,7 @@ export class Course {
     return Object.fromEntries(Object.entries(listeners).map(unlessStopped));
   }
 
-  /** A notice, and never the philosopher's words; what he had said by then stays, or what he had said before. */
+  /** Shows a notice, never as the philosopher's words; what has come of the answer stays, or the former answer. */
   #failed(exchange, error) {
     const unanswered = !exchange.answer && !exchange.former;
     settle(exchange, error ? "failed" : "stopped");

@@ -1,10 +1,10 @@
-/** The page follows the end of the conversation, unless its reader has scrolled up; then « ↓ » brings back. */
+/** Keeps the page at the end of the conversation, unless its reader has scrolled up; « ↓ » then leads back. */
 
 const NEAR = 8; // px from the end that still count as the end
 
 export class Follow {
   /**
-   * @param {HTMLElement} end whose lower edge is followed
+   * @param {HTMLElement} end the element whose lower edge is followed
    * @param {HTMLElement} down the button, shown while the reader is elsewhere and `wanted()`
    */
   constructor(end, down, wanted) {
@@ -12,7 +12,7 @@ export class Follow {
     Object.assign(this, { end, down, wanted, follows: false, last: scrollY });
     addEventListener("scroll", () => this.#scrolled(), { passive: true });
     down.addEventListener("click", () => this.reveal());
-    // Whatever makes the page longer: text, a notice, the bar, a screen that turns.
+    // Whatever changes the height of page or window: text, a notice, the question bar, a screen that turns.
     const observer = new ResizeObserver(() => (this.follows ? this.reveal() : this.#scrolled()));
     observer.observe(end);
     observer.observe(document.documentElement);
@@ -39,7 +39,7 @@ export class Follow {
 
   #scrolled() {
     if (this.#below() <= NEAR) this.follows = true;
-    else if (scrollY < this.last) this.follows = false; // text that was added moves nobody up
+    else if (scrollY < this.last) this.follows = false; // only the reader scrolls up; added text does not
     this.last = scrollY;
     this.down.hidden = this.follows || !this.wanted();
   }

@@ -1,15 +1,15 @@
 /**
- * The endpoint `answer` through Gradio's own queue, which also tells what an answer is waiting for.
+ * Calls the endpoint `answer` through Gradio's own queue, which also says what an answer is waiting for.
  *
- * The first event of an answer holds its text, each later one what changed: https://www.gradio.app/docs/js-client
+ * The first event of an answer holds its text, each later one only the change: https://www.gradio.app/docs/js-client
  */
 
 const API = "gradio_api";
 const TAB = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-let questions = 0; // each in a session of its own; by the tab the server tells its visitors apart
+let questions = 0; // each has its own session, named after the tab, by which the server tells visitors apart
 
 export class Refused extends Error {
-  /** @param {string} code as deploy/space/refusal.py has them, or CONNECTION */
+  /** @param {string} code one of deploy/space/refusal.py's, CONNECTION or OTHER */
   constructor(code) {
     super(code);
     this.code = code;
@@ -21,14 +21,14 @@ export class Refused extends Error {
  * `on.started()`, and `on.heard()` at every sign of life. Resolves when the answer is whole; aborting the signal
  * rejects at once and cancels it on the server.
  *
- * @param {{number: number, inputs: [string, any][]}} endpoint with its inputs in order, each with its default
+ * @param {{number: number, inputs: [string, any][]}} endpoint its inputs in order, each with its default
  * @param {object} given inputs by name
  */
 export async function ask(endpoint, given, signal, on) {
   const data = endpoint.inputs.map(([name, value]) => given[name] ?? value);
   const session = `${TAB}-${++questions}`;
   const job = { session_hash: session, fn_index: endpoint.number };
-  // Not aborted: once it is sent the question is asked, and only the reply says by which id it can be canceled.
+  // Never aborted: once this is sent the question is asked, and only the reply has the id to cancel it by.
   const joined = post("queue/join", { ...job, data });
   const left = new Promise((_, reject) => {
     const leave = () => {
@@ -78,7 +78,7 @@ async function followed(response, on) {
   throw new Refused("CONNECTION");
 }
 
-/** The text after a change: the text itself, or a list of operations on it. */
+/** The text after a change, which is the new text itself or a list of operations on the old one. */
 export function changed(text, data) {
   if (typeof data === "string") return data;
   for (const [operation, , value] of data) text = operation === "append" ? text + value : value;

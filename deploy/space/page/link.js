@@ -1,6 +1,6 @@
 /**
- * A teacher's link: philosopher, first question and passages, written into the address after `#`, which no browser
- * sends to a server. Compressed, so that a code of it can still be read from a wall.
+ * A teacher's link: philosopher, first question and passages, in the address after `#`, which no browser sends to a
+ * server; compressed, so that its QR code can still be scanned from a wall.
  */
 
 import { passagesOf } from "./passages.js";
@@ -11,11 +11,11 @@ export async function linkOf({ philosopher, question, passages }) {
   const text = JSON.stringify([philosopher, question.trim(), passagesOf(passages).join("\n\n")]);
   const bytes = await through(new CompressionStream("deflate-raw"), new TextEncoder().encode(text));
   const code = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-  // Without the query, where a private Space has its owner's signature.
+  // Without the query, which in a private Space holds its owner's signature.
   return location.origin + location.pathname + LESSON + code.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
 
-/** What the address says; null where it says nothing that can be used. Anybody may have written it. */
+/** The lesson in an address's hash, which anybody may have written; null if it holds none that can be used. */
 export async function lessonOf(hash) {
   try {
     const code = atob(hash.slice(LESSON.length).replaceAll("-", "+").replaceAll("_", "/"));

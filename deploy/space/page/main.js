@@ -1,4 +1,4 @@
-/** The page: choosing, asking, stopping, asking again. What is shown comes from `memory`. */
+/** The page: choosing, asking, stopping, asking again. It shows what is in `memory`. */
 
 import { Course } from "./course.js";
 import { Follow } from "./follow.js";
@@ -29,7 +29,7 @@ function choose(philosopher) {
   show();
 }
 
-/** Everything that depends on who is chosen and on what has been said. */
+/** Shows everything that depends on the chosen philosopher and on the conversation. */
 function show() {
   const { line, questions } = site.people[kept.philosopher];
   const lesson = kept.lesson?.philosopher === kept.philosopher && kept.lesson.question ? kept.lesson : null;
@@ -53,7 +53,7 @@ function first(question) {
   return item;
 }
 
-/** What can be done now; the focus stays in sight when what had it goes. */
+/** Shows what can be done now; moves the focus if the element that had it is hidden, disabled or gone. */
 function controls(focused = document.activeElement) {
   const said = memory.thread.length > 0;
   const room = site.bounds.message - message.value.length;
@@ -67,7 +67,7 @@ function controls(focused = document.activeElement) {
   find("stop").hidden = !course.busy;
   find("clear").disabled = find("people").disabled = course.busy;
   find("room").hidden = room > 500 || room < 0;
-  find("room").textContent = find("room").hidden ? "" : sentence("room", { count: room }); // hidden, it would still describe the field
+  find("room").textContent = find("room").hidden ? "" : sentence("room", { count: room }); // even hidden, it would describe the field
   find("joined").textContent = sentence(count ? "joined" : "join", { count, name: name() });
   if (!focused?.isConnected || focused.disabled || !focused.checkVisibility()) refocus();
 }
@@ -77,7 +77,7 @@ function refocus() {
   target.focus({ preventScroll: true });
 }
 
-/** Whether a question and its passages are within bounds; else says what is too long, and by how much. */
+/** Whether a question and its passages are within bounds; if not, says which is too long, and by how much. */
 function fits(question) {
   const bounds = [["too_long", message, question, site.bounds.message], ["passages_too_long", context, context.value, site.bounds.passages]];
   for (const [key, field, { length }, limit] of bounds) {
@@ -90,7 +90,7 @@ function fits(question) {
   return true;
 }
 
-/** Asks `question` after the exchanges that there are. True where it is asked. */
+/** Asks `question` as the next of the conversation; returns whether it was asked. */
 function send(question) {
   if (course.busy || !question.trim() || !fits(question)) return false;
   const earlier = history(memory.thread);
@@ -101,7 +101,7 @@ function send(question) {
   return true;
 }
 
-/** Asks the last question of the conversation anew; its answer stays until there is another. */
+/** Asks the conversation's last question again; its answer stays until a new one begins. */
 function again() {
   const exchange = memory.thread.at(-1);
   if (course.busy || !exchange || !fits(exchange.question)) return;
@@ -118,7 +118,7 @@ async function answer(exchange, earlier) {
   controls();
 }
 
-/** A question that was refused goes back where it can be mended, unless another is there. */
+/** Puts a refused question back into the box to be corrected, unless another is there; returns whether it did. */
 function giveBack(question) {
   if (message.value) return false;
   write(question);
@@ -142,7 +142,7 @@ async function copy(text) {
   say(sentence(copied ? "copied" : "uncopied"));
 }
 
-/** Takes over what a teacher's link says, once. */
+/** Takes over the lesson in a teacher's link, once. */
 async function learn() {
   if (!location.hash.startsWith(LESSON) || kept.link === location.hash) return;
   const lesson = await (await import("./link.js")).lessonOf(location.hash);
@@ -169,7 +169,7 @@ find("ask").addEventListener("submit", (event) => {
   submit();
 });
 message.addEventListener("keydown", (event) => {
-  // On a phone Enter is the only way to begin a line.
+  // On a phone Enter is the only way to begin a new line.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || touch.matches) return;
   event.preventDefault();
   submit();
@@ -185,7 +185,7 @@ context.addEventListener("input", () => {
   memory.save();
   controls();
 });
-// Not at the second click of a double click on « Demander », whose place it has just taken.
+// Ignores the second click of a double click on « Demander », whose place this button has just taken.
 find("stop").addEventListener("click", (event) => event.detail < 2 && course.stop());
 find("retry").addEventListener("click", async () => {
   course.stop();

@@ -1,7 +1,7 @@
 /**
- * What this tab keeps: a conversation and passages for each philosopher, and the question that is being written.
+ * What this tab keeps: a conversation and passages for each philosopher, and the question being written.
  *
- * In sessionStorage: a reload keeps them, another tab or visitor has no part in them, and closing the tab ends them.
+ * They are in sessionStorage: a reload keeps them, no other tab or visitor sees them, and closing the tab deletes them.
  */
 
 const KEY = "trois-philosophes";
@@ -9,7 +9,7 @@ const KEY = "trois-philosophes";
 /**
  * @typedef {{question: string, answer: string, state: "asked" | "done" | "stopped" | "failed", notes: string[],
  *   passages: string, at: number, former?: object}} Exchange
- * `notes` are codes of what the answer is worth; `former` is the answer before, until a new one is there.
+ * `notes` are codes of notes on the answer; `former` is the previous answer, until a new one is complete.
  */
 
 export class Memory {
@@ -19,7 +19,7 @@ export class Memory {
     try {
       Object.assign(this.kept, JSON.parse(sessionStorage.getItem(KEY)));
     } catch {
-      // a browser that keeps nothing, as inside a frame with third-party storage off: then a reload forgets
+      // no storage, as inside a frame with third-party storage off: a reload then forgets
     }
     for (const thread of Object.values(this.kept.threads)) for (const exchange of thread) settle(exchange, "failed");
   }
@@ -37,7 +37,7 @@ export class Memory {
     this.kept.passages[this.kept.philosopher] = text;
   }
 
-  /** Whether there is a conversation that can be restored. */
+  /** The conversation that can be restored, with its passages; undefined if there is none. */
   get cleared() {
     return this.kept.cleared[this.kept.philosopher];
   }
@@ -56,7 +56,7 @@ export class Memory {
     this.forget();
   }
 
-  /** There is nothing to restore any more. */
+  /** Drops the conversation that could be restored. */
   forget() {
     delete this.kept.cleared[this.kept.philosopher];
     this.save();
@@ -71,14 +71,14 @@ export class Memory {
   }
 }
 
-/** Makes room for another answer; the one there is comes back if none comes. */
+/** Makes room for another answer; the present one comes back if that fails. */
 export function reopen(exchange, passages) {
   const { answer, state, notes, passages: given, at } = exchange;
   if (answer) exchange.former = { answer, state, notes, passages: given, at };
   Object.assign(exchange, { answer: "", state: "asked", notes: [], passages, at: Date.now() });
 }
 
-/** Ends an exchange that is under way as `done`, `stopped` by its reader, or `failed`. */
+/** Ends an exchange in progress as `done` or, if it was stopped or failed, as `stopped` with some text and `failed` without. */
 export function settle(exchange, how) {
   if (exchange.state !== "asked") return;
   const { former, answer } = exchange;
@@ -87,7 +87,7 @@ export function settle(exchange, how) {
   if (former && how !== "done" && (how === "failed" || !answer)) Object.assign(exchange, former);
 }
 
-/** What the philosopher is told of earlier exchanges: those that he answered, and no more than a model can hold. */
+/** The history to send: the exchanges that have an answer, and no more than a model can hold. */
 export function history(exchanges) {
   const answered = exchanges.filter(({ answer }) => answer).slice(-40);
   return answered.flatMap(({ question, answer }) => [

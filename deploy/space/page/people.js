@@ -1,10 +1,10 @@
-/** Who can be asked. */
+/** The philosophers to choose from. */
 
 import { element, find, site } from "./site.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The drawing of a philosopher; his name stands beside it. */
+/** The drawing of a philosopher, hidden from screen readers since his name stands beside it. */
 export function portrait(philosopher) {
   const drawing = document.createElementNS(SVG, "svg");
   drawing.setAttribute("viewBox", "0 0 96 96");
@@ -16,7 +16,7 @@ export function portrait(philosopher) {
   return drawing;
 }
 
-/** Shows the choice; `choose(philosopher)` is called with each that is made. */
+/** Shows the philosophers; calls `choose(philosopher)` at each choice. */
 export function people(choose) {
   for (const [key, { name, dates }] of Object.entries(site.people)) {
     const label = document.createElement("label");

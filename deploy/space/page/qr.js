@@ -1,7 +1,7 @@
 /**
- * QR codes of texts: ISO/IEC 18004, byte mode, error correction of level L, for a screen is never dirty.
+ * QR codes of texts: ISO/IEC 18004, byte mode, error correction level L, since a screen is never dirty.
  *
- * The tables hold, by version 1 to 40, the bytes of error correction in each block and the number of blocks.
+ * The tables hold, for versions 1 to 40, the bytes of error correction in each block and the number of blocks.
  */
 
 const CORRECTION = [7, 10, 15, 20, 26, 18, 20, 24, 30, 18, 20, 24, 26, 30, 22, 24, 28, 30, 28, 28, 28, 28, 30, 30, 26, 28, ...Array(14).fill(30)];
@@ -28,7 +28,7 @@ export function qr(text) {
   return codes[points.indexOf(Math.min(...points))];
 }
 
-/** The smallest version that holds so many bytes; 0 where none does. */
+/** The smallest version that holds `length` bytes; 0 if none does. */
 export function versionFor(length) {
   for (let version = 1; version <= 40; version++) {
     if (4 + counted(version) + 8 * length <= 8 * room(version)) return version;
@@ -36,20 +36,20 @@ export function versionFor(length) {
   return 0;
 }
 
-/** Bits of the length. */
+/** Bits of the length field. */
 const counted = (version) => (version < 10 ? 8 : 16);
 
-/** Bytes of a version without those of error correction. */
+/** Bytes of data, without those of error correction. */
 const room = (version) => capacity(version) - CORRECTION[version - 1] * BLOCKS[version - 1];
 
-/** Bytes of a version, those of error correction included. */
+/** Bytes in all, those of error correction included. */
 function capacity(version) {
   const aligned = version > 1 ? Math.floor(version / 7) + 2 : 0;
   const alignment = aligned ? (25 * aligned - 10) * aligned - 55 : 0;
   return Math.floor(((16 * version + 128) * version + 64 - alignment - (version < 7 ? 0 : 36)) / 8);
 }
 
-/** The codewords of the data: mode, length, bytes, and what fills the rest. */
+/** The codewords of the data: mode, length, bytes and padding. */
 function packed(bytes, version) {
   const codewords = room(version);
   const bits = "0100" + binary(bytes.length, counted(version)) + Array.from(bytes, (byte) => binary(byte, 8)).join("") + "0000";
@@ -60,7 +60,7 @@ function packed(bytes, version) {
 
 const binary = (value, length) => value.toString(2).padStart(length, "0");
 
-/** Blocks with their error correction, a byte of each in turn. The later ones may be longer by one. */
+/** The blocks and their error correction, a byte of each in turn. The later blocks may be one byte longer. */
 function interleaved(data, version) {
   const count = BLOCKS[version - 1];
   const correction = CORRECTION[version - 1];
@@ -75,7 +75,7 @@ function interleaved(data, version) {
   return [...columns(blocks, short + 1), ...columns(checks, correction)];
 }
 
-/** In the field of 256 elements of x⁸ + x⁴ + x³ + x² + 1. */
+/** The product of two elements of GF(2⁸), modulo x⁸ + x⁴ + x³ + x² + 1. */
 function product(a, b) {
   let result = 0;
   for (let bit = 7; bit >= 0; bit--) result = (result << 1) ^ ((result >> 7) * 0x11d) ^ (((b >> bit) & 1) * a);
@@ -156,7 +156,7 @@ function checked(value, degree, divisor) {
   return (value << degree) | rest;
 }
 
-/** The data, upwards and downwards in columns of two from the right, masked. */
+/** Places the masked data, up and down in columns of two, from the right. */
 function filled(rows, data, mask) {
   const size = rows.length;
   let bit = 0;
@@ -174,7 +174,7 @@ function filled(rows, data, mask) {
   }
 }
 
-/** How hard a code is to read: long runs, squares, what looks like a corner, too much of one colour. */
+/** How hard a code is to read: long runs, squares, what looks like a corner mark, too much of one colour. */
 function penalty(rows) {
   const size = rows.length;
   const across = rows.map((row) => row.map(Number).join(""));

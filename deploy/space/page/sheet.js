@@ -1,4 +1,4 @@
-/** The conversation on paper or in a file: who spoke, when, with which passages, and that a model wrote it. */
+/** The conversation as a file: who spoke, when, with which passages, and that a model wrote it. */
 
 import { find, site } from "./site.js";
 
@@ -6,7 +6,7 @@ const STYLE = `body { max-width: 40rem; margin: 2rem auto; padding: 0 1rem; font
 h1, h2, h3 { font-weight: 400; } h3 { margin: 1.5rem 0 0; font-variant: small-caps; } p { white-space: pre-wrap; }
 .note, #imprint, .sources { color: #555; } blockquote { margin: 0.5rem 0 0.5rem 1rem; white-space: pre-wrap; }`;
 
-/** Saves the conversation as it is shown, as a page of its own, which needs nothing else. */
+/** Saves the conversation as it is shown, as a self-contained HTML page. */
 export function save({ thread, kept: { philosopher } }) {
   const title = `${site.people[philosopher].name}, ${find("date").textContent}`;
   const sheet = document.implementation.createHTMLDocument(title);
@@ -18,7 +18,7 @@ export function save({ thread, kept: { philosopher } }) {
   for (const details of sheet.querySelectorAll("details")) details.open = true;
   const file = new Blob(["<!doctype html>", sheet.documentElement.outerHTML], { type: "text/html" });
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file) });
-  link.download = `${philosopher}-${new Date(thread.at(-1).at).toLocaleDateString("sv")}.html`; // Sweden writes 2026-11-27
+  link.download = `${philosopher}-${new Date(thread.at(-1).at).toLocaleDateString("sv")}.html`; // like 2026-11-27
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

@@ -1,8 +1,8 @@
-/** What the server says of this page: who answers, first questions, words and bounds. Nothing works without it. */
+/** The server's settings for this page: philosophers, first questions, texts and bounds. Nothing works without them. */
 
 export const find = (id) => document.getElementById(id);
 
-export const LESSON = "#cours="; // what a teacher's link has after the page's address
+export const LESSON = "#cours="; // follows the page's address in a teacher's link
 const PATIENCE = 20_000; // ms
 
 export const site = await settings();
@@ -20,7 +20,7 @@ async function settings() {
   }
 }
 
-/** A sentence of `site.states` with the values that it names; with a `count` of 1 its form for one. */
+/** A sentence of `site.states` with its values filled in; the singular form if `count` is 1. */
 export function sentence(key, values = {}) {
   const text = (values.count === 1 && site.states[`${key}_one`]) || site.states[key];
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name].toLocaleString("fr-FR"));

@@ -1,14 +1,14 @@
-/** What the page says beside the question: what is going on, and what went wrong. */
+/** What the page says beside the question: what is happening, and what went wrong. */
 
 import { find } from "./site.js";
 
-/** The line that screen readers announce; `unseen` where the page itself shows it already. */
+/** Sets the line that screen readers announce; `unseen` if the page already shows as much. */
 export function say(text, { unseen = false } = {}) {
   find("state").textContent = text;
   find("state").classList.toggle("unseen", unseen);
 }
 
-/** An alert beside the question; "" takes it away. `field` is what is wrong. */
+/** Shows an alert beside the question; "" removes it. `field` is marked as invalid. */
 export function complain(text, field = null) {
   for (const each of [find("message"), find("context")]) each.ariaInvalid = each === field ? "true" : null;
   const error = find("error");

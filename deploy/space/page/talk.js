@@ -1,4 +1,4 @@
-/** The conversation as it is shown. Articles are added to the log and filled in place, so that each is told once. */
+/** The conversation on the page. Articles are added to the log and filled in place, so that each is announced once. */
 
 import { render } from "./markdown.js";
 import { passagesOf, read } from "./passages.js";
@@ -15,7 +15,7 @@ export class Talk {
     this.actions = actions;
   }
 
-  /** Shows the thread of another conversation, of which nothing is news. */
+  /** Shows the thread of another conversation, without announcing it. */
   show(thread, philosopher) {
     Object.assign(this, { thread, philosopher });
     this.log.ariaLive = "off";
@@ -24,11 +24,11 @@ export class Talk {
     this.log.ariaBusy = "false";
   }
 
-  /** Shows what has been added to the thread, and its last answer as far as it has come. */
+  /** Shows what has been added to the thread, and its last answer so far. */
   grow() {
     const { length } = this.thread;
     this.log.ariaLive = "polite";
-    // A screen reader is told of an answer when it is whole, not of each piece.
+    // A screen reader announces an answer when it is complete, not each piece.
     this.log.ariaBusy = String(this.thread[length - 1]?.state === "asked");
     const fresh = this.log.children.length < 2 * length;
     if (!fresh) return this.#fill(length - 1);
@@ -36,7 +36,7 @@ export class Talk {
     this.#add(length - 1);
   }
 
-  /** Takes the last question away again. */
+  /** Removes the last question and its answer. */
   drop() {
     this.log.lastElementChild.remove();
     this.log.lastElementChild.remove();
@@ -80,7 +80,7 @@ export class Talk {
   }
 }
 
-/** What a reader should know of an answer. */
+/** Yields the notes that a reader needs about an answer. */
 function* about({ answer, state, notes, passages }, before) {
   if (!answer) yield note(site.notes.NONE);
   else if (state === "stopped") yield note(site.notes.STOPPED);
@@ -98,7 +98,7 @@ function unread(passages, tokens) {
 
 const note = (text) => element("p", "note", text);
 
-/** The passages that went along with the question; not twice the same. */
+/** The passages sent with the question; only a note if they are those of the question before. */
 function sources(passages, before) {
   const given = passagesOf(passages);
   if (passages === before) return note(sentence("with_same", { count: given.length }));

@@ -1,10 +1,10 @@
-/** How long an answer lets wait, in seconds, and what the page says of it. */
+/** How long an answer has been awaited, in seconds, and what the page says about it. */
 
 import { find, sentence } from "./site.js";
 import { say } from "./status.js";
 
 const SLOW = 8;
-const SILENT = 20; // without text, where the server has not told why
+const SILENT = 20; // without text, if the server has not said why
 const DEAD = 45; // without any sign of life; Gradio sends one every 15 s
 
 export class Wait {
@@ -12,7 +12,7 @@ export class Wait {
   constructor(name) {
     this.name = name;
     this.begun = this.text = this.heard = performance.now();
-    this.reason = ""; // what the server told
+    this.reason = ""; // why, as the server said
     this.timer = setInterval(() => this.#look(), 1000);
     this.says("thinking");
   }
@@ -23,12 +23,12 @@ export class Wait {
     find("retry").hidden = key !== "silent";
   }
 
-  /** The server says why it takes long; that stands until the answer begins. */
+  /** Shows why the answer takes long, as the server says; it stays until the answer begins. */
   told(text) {
     this.reason = text;
     this.shown = "";
     say(text);
-    find("retry").hidden = true; // to ask again would lose the place in the queue
+    find("retry").hidden = true; // asking again would lose the place in the queue
   }
 
   started() {

@@ -1,6 +1,6 @@
 /**
- * A conversation with each philosopher, which this tab keeps. Asks by stream; where nothing answers in time (a cold
- * model, a short limit), asks again by start and poll.
+ * A conversation with each philosopher, which this tab keeps. Asks through the streaming function; if nothing answers in
+ * time (a cold model, a short limit), asks again through start and poll.
  */
 
 import { render } from "./markdown.js";
@@ -25,21 +25,21 @@ const NOTICES = {
   "135M stand-in, not the philosopher": "Modèle d’essai : il montre que le site fonctionne, non comment le philosophe parle.",
 };
 const KEY = "conversations";
-const MOST_KEPT = 60_000; // characters of a request that outlives the page: browsers allow 64 KiB
-const LOOKS = 5; // that may fail in a row: a connection that breaks does not end an answer
+const MOST_KEPT = 60_000; // characters of a keepalive request, which outlives the page: browsers allow 64 KiB
+const LOOKS = 5; // tries of one poll: a broken connection does not end an answer
 
 const find = (selector) => document.querySelector(selector);
 const [form, conversation, state, clock, stop] = ["#question", "#conversation", "#state", "#clock", "#stop"].map(find);
 const kept = remembered();
 let questions = {};
-let leaving; // aborts the answer that is under way
+let leaving; // aborts the answer in progress
 
 form.philosopher.value = kept.philosopher;
 form.message.value = kept.draft;
-form.message.disabled = false; // what is sent before this script listens would be lost
+form.message.disabled = false; // until this script listened, a question would have been lost
 show();
 reveal();
-fetch("questions.json").then((response) => response.json()).then(offer, () => {}); // who gets none writes his own
+fetch("questions.json").then((response) => response.json()).then(offer, () => {}); // without them a pupil writes their own
 form.philosopher.addEventListener("change", () => {
   kept.philosopher = form.philosopher.value;
   find("#error").textContent = state.textContent = "";
@@ -53,7 +53,7 @@ form.message.addEventListener("keydown", (event) => {
 });
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (leaving) return; // Enter submits also while the button is disabled
+  if (leaving) return; // Enter submits even while the button is disabled
   const message = form.message.value.trim();
   form.message.value = "";
   if (message) ask(message);
@@ -64,7 +64,7 @@ addEventListener("pagehide", () => {
   leaving?.abort();
 });
 
-/** Asks and shows what comes. What had no answer goes back into the box. */
+/** Asks, and shows what comes. A question that got no answer goes back into the box. */
 async function ask(message) {
   const { philosopher } = kept;
   const history = thread().filter(({ answer }) => answer).flatMap(({ question, answer }) => [{ role: "user", content: question }, { role: "assistant", content: answer }]);
@@ -75,7 +75,7 @@ async function ask(message) {
   const { signal } = leaving;
   find("#error").textContent = "";
   show();
-  if (matchMedia("(pointer: fine)").matches) form.message.focus({ preventScroll: true }); // else a keyboard covers the answer
+  if (matchMedia("(pointer: fine)").matches) form.message.focus({ preventScroll: true }); // a phone's keyboard would hide the answer
   reveal();
   wait("thinking");
   const since = Date.now();
@@ -137,14 +137,14 @@ async function later(question, exchange, signal, status) {
     } while (look.status !== "succeeded");
     exchange.notice = look.metrics?.notice;
   } catch (error) {
-    // At once, for the page may be closing; and what is still on its way, which may have started the answer elsewhere.
+    // Cancels at once, for the page may be closing, and then what a reply still under way has started, perhaps elsewhere.
     const canceled = ({ handle } = {}) => handle && post("/api/poll", { handle }, undefined, "DELETE");
     Promise.allSettled([canceled(look), reply.then(canceled)]);
     throw error;
   }
 }
 
-/** One look at an answer. */
+/** Polls an answer once, with retries. */
 async function looked(handle, signal) {
   for (let tries = 1; ; tries++) {
     try {
@@ -156,7 +156,7 @@ async function looked(handle, signal) {
   }
 }
 
-/** Browsers without async iteration of streams still have readers. */
+/** Reads a stream's chunks; not every browser can iterate over a stream itself. */
 async function* chunks(stream) {
   const reader = stream.getReader();
   const read = () => reader.read().catch((error) => Promise.reject(error.name === "AbortError" ? error : new Error("CUT")));
@@ -185,7 +185,7 @@ function write(exchange, text) {
   followed(() => render(conversation.querySelector("article:last-child .text"), text));
 }
 
-/** The page stays at the end of the conversation, unless its reader has scrolled away. */
+/** Makes a change, and keeps the page at the end of the conversation unless its reader has scrolled away. */
 function followed(change) {
   const follows = conversation.getBoundingClientRect().bottom < form.getBoundingClientRect().top + 60;
   change();
@@ -196,7 +196,7 @@ function reveal() {
   conversation.querySelector("article:last-child")?.scrollIntoView({ block: "end" });
 }
 
-/** The conversation with the philosopher who is chosen; before it, first questions. */
+/** Shows the conversation with the chosen philosopher or, before there is one, the first questions. */
 function show() {
   const exchanges = thread();
   const busy = Boolean(leaving);
@@ -211,7 +211,7 @@ function show() {
     if (notice) reply.append(element("p", "note", NOTICES[notice] ?? notice));
     return [spoken("question", "Toi", element("p", "text", question)), reply];
   });
-  // Only what differs: whatever is put into a log anew, a screen reader reads again.
+  // Replaces only what differs: a screen reader reads again whatever is re-inserted into a log.
   const same = articles.findIndex((article, index) => !conversation.children[index]?.isEqualNode(article));
   for (const old of [...conversation.children].slice(same < 0 ? articles.length : same)) old.remove();
   if (same >= 0) conversation.append(...articles.slice(same));
@@ -222,7 +222,7 @@ function show() {
   stop.hidden = !busy;
 }
 
-/** First questions to the philosopher who is chosen, of those given. */
+/** Offers those of the given first questions that are for the chosen philosopher. */
 function offer(given = questions) {
   questions = given;
   find("#questions").replaceChildren(...(questions[kept.philosopher] ?? []).map((text) => {
@@ -246,13 +246,13 @@ function thread() {
   return (kept.threads[kept.philosopher] ??= []);
 }
 
-/** What this tab said before a reload; a question whose answer had not begun is a draft again. */
+/** Returns what this tab kept before a reload; a question whose answer had not begun becomes a draft again. */
 function remembered() {
   const found = { philosopher: "spinoza", threads: {}, draft: "" };
   try {
     Object.assign(found, JSON.parse(sessionStorage.getItem(KEY)));
   } catch {
-    // a browser that keeps nothing: then a reload forgets
+    // storage is off in this browser: a reload then forgets
   }
   for (const [name, exchanges] of Object.entries(found.threads)) {
     const unanswered = exchanges.find(({ answer }) => !answer);

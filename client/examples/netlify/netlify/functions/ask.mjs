@@ -1,12 +1,12 @@
 /**
- * Streams an answer as lines of JSON: `{"text"}` as it comes, `{"restart"}` where another backend begins it anew, then
- * `{"done"}`, with a notice where it was not the trained model, or `{"error"}` with a code.
+ * Streams an answer as lines of JSON: `{"text"}` for each piece, `{"restart"}` if another backend starts it over, then
+ * `{"done"}`, with a notice if it was not the trained model that answered, or `{"error"}` with a code.
  */
 
 import { streamSNB } from "snb-client";
 
 export default async (request) => {
-  const caller = request.headers.get("x-nf-client-connection-ip"); // Netlify's own; only its hash goes on
+  const caller = request.headers.get("x-nf-client-connection-ip"); // set by Netlify; only its hash is sent on
   const { philosopher, ragContext = "", userMessage, history = [] } = await request.json();
   const left = new AbortController();
   request.signal.addEventListener("abort", () => left.abort());

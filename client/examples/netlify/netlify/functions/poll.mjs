@@ -1,4 +1,4 @@
-/** What there is of an answer after at most five seconds; DELETE stops it. */
+/** Returns what there is of an answer, after at most five seconds; DELETE stops it. */
 
 import { cancelSNB, pollSNB } from "snb-client";
 
