@@ -14,7 +14,7 @@ class SNBError extends Error {
     this.name = "SNBError";
     this.code = code;
     this.attempts = [];
-    Object.defineProperty(this, "retryAfter", { value: retryAfter });
+    Object.defineProperty(this, "retryAfter", { value: retryAfter, writable: true });
     Object.defineProperty(this, "lost", { value: lost });
   }
 }

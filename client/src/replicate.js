@@ -163,7 +163,7 @@ export class Replicate {
    */
   async #fetch(url, init) {
     const repeatable = init.method === "GET" || /\/cancel$/.test(String(url));
-    for (let tries = 0; ; tries++) {
+    for (let tries = 0, retryAfter; ; tries++) {
       let failure;
       let passing = true;
       try {
@@ -171,10 +171,12 @@ export class Replicate {
         if (response.ok) return response;
         passing = response.status === 429 || response.status >= 500;
         failure = await refused(response, init);
+        ({ retryAfter } = failure);
       } catch (error) {
         failure = error;
       }
       if (init.signal?.aborted || !repeatable || !passing || tries === TRIES) {
+        failure.retryAfter ??= retryAfter; // that of the refusal whose pause was cut short
         const stopped = new Response(null, { status: 499 });
         this.#failures.set(stopped, failure);
         return stopped;

@@ -6,7 +6,7 @@
 import { randomUUID } from "node:crypto";
 import { SNBError } from "./error.cjs";
 
-const KEPT = 10 * 60_000; // ms for which an answer that ended can still be read
+const KEPT = 30 * 60_000; // ms for which an answer that ended can still be read: as long as its handle is valid
 
 export class Started {
   #answers = new Map();
