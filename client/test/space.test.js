@@ -47,19 +47,21 @@ test("leaving the stream cancels at the backend", async () => {
 });
 
 test("Gradio's own client predicts, streams, and gets errors as errors", async () => {
-  const client = await Client.connect(doors.page);
-  const { data } = await client.predict("/chat_function", { message: QUESTION, history: [] });
+  // A client for each question: 2.7.0 loses one that is asked before the stream of the last is closed.
+  const client = () => Client.connect(doors.page);
+  const { data } = await (await client()).predict("/chat_function", { message: QUESTION, history: [] });
   assert.equal(data[0], "");
   assert.equal(data[1][0][0], QUESTION);
   assert.ok(data[1][0][1].length > 5);
   const texts = [];
   let metrics;
-  const job = client.submit("/answer", { user_message: QUESTION, philosopher: "bergson", seed: 7, max_tokens: 300, min_tokens: 300 });
+  const job = (await client()).submit("/answer", { user_message: QUESTION, philosopher: "bergson", seed: 7, max_tokens: 300, min_tokens: 300 });
   for await (const message of job) if (message.type === "data") [texts[texts.length], metrics] = message.data;
   assert.ok(texts.length > 1);
   for (const text of texts) assert.ok(texts.at(-1).startsWith(text));
   assert.equal(metrics.seed, 7);
-  await assert.rejects(client.predict("/answer", { user_message: "x".repeat(4001) }), ({ message }) => /BAD_INPUT/.test(message));
+  const refused = (await client()).predict("/answer", { user_message: "x".repeat(4001) });
+  await assert.rejects(refused, ({ message }) => /BAD_INPUT/.test(message));
 });
 
 const messages = (...contents) =>
