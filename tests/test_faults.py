@@ -122,7 +122,7 @@ def test_the_log_names_the_fault_once_without_a_stack_trace_and_an_unknown_cogle
     assert not [text for text in ("Traceback", 'File "', SECRET) if text in written]
 
 
-def test_an_unknown_coglet_is_named_and_cured_all_the_same(
+async def test_an_unknown_coglet_is_named_and_cured_all_the_same(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A coroutine that has returned already still hears that its future is canceled."""
@@ -137,12 +137,9 @@ def test_an_unknown_coglet_is_named_and_cured_all_the_same(
     async def answer() -> None:
         cancel.current().then(lambda: heard.append(True))
 
-    async def canceled_late() -> None:
-        future = asyncio.run_coroutine_threadsafe(answer(), asyncio.get_running_loop())
-        await asyncio.wrap_future(future)
-        future.cancel()
-
-    asyncio.run(canceled_late())
+    future = asyncio.run_coroutine_threadsafe(answer(), asyncio.get_running_loop())
+    await asyncio.wrap_future(future)
+    future.cancel()
     assert heard == [True]
 
 
