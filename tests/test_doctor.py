@@ -314,12 +314,6 @@ def test_a_secret_is_found_in_its_line_and_what_only_speaks_of_one_is_none(
     assert [text.partition(":")[0] for text in texts] == ["notes.py, line 2"] * secret
 
 
-def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
-    made.write("corpus.txt", "Nous ne désirons pas une chose parce qu’elle est bonne.\n" * 20_000)
-    [finding] = secret_scan.check(made.project())
-    assert (finding.level, finding.code) == ("warning", "SECRETS_SKIMMED")
-
-
 def test_this_repository_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """In no file that git has, which are more than Docker would send; tests have what only looks like one."""
     names = subprocess.check_output(["git", "ls-files", ":!tests", ":!client/test"], cwd=ROOT, text=True)
@@ -333,11 +327,7 @@ def test_this_repository_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 # What is published
 
 
-def test_a_model_that_is_absent_or_an_api_that_is_silent_stops_a_push(
-    made: Sound, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_without_a_version_may_be_pushed_to_and_one_that_is_absent_may_not(made: Sound) -> None:
     made.api.first = None
     assert errors(made.findings()) == []
     assert errors(list(doctor.findings(Project(made.root, "owner/other")))) == ["MODEL_ABSENT"]
-    monkeypatch.delenv("REPLICATE_API_TOKEN")
-    assert "API_SILENT" in [finding.code for finding in made.findings() if finding.level == "not checked"]
