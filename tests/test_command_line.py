@@ -1,8 +1,6 @@
 """What every script does alike: help, one line for an error, and a tidy end."""
 
-import ast
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -160,11 +158,3 @@ def test_a_signal_ends_a_script_through_its_finally_and_without_a_word(number: s
         program.send_signal(number)
         assert program.communicate() == ("tidied up\n", "")
     assert program.returncode == 130
-
-
-def test_every_cure_is_something_to_do() -> None:
-    for file in [*(ROOT / "snb").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                words = [word.value for word in node.args[1:] if isinstance(word, ast.Constant)]
-                assert not [word for word in words if re.match(r"See\b", str(word))], file.name
