@@ -1,4 +1,4 @@
-"""One whole answer of a smoke test, and how it is got."""
+"""One whole answer, and how it is got."""
 
 import contextlib
 import signal
@@ -24,18 +24,21 @@ class Reply:
     """Of each piece of text."""
     ended: float
     metrics: Mapping[str, Any]
+    tokens: int | None = None
+    """Of the answer, where the server says."""
 
 
-def hear(endpoint: Endpoint, inputs: Mapping[str, Any]) -> Reply:
-    """One answer, heard to its end. A full server is asked again."""
-    began, times, text = time.monotonic(), list[float](), ""
-    for piece in patiently(endpoint, inputs, AGAIN):
+def hear(endpoint: Endpoint, inputs: Mapping[str, Any], pause: float = AGAIN) -> Reply:
+    """One answer, heard to its end. A full server is asked again after `pause` seconds, at most."""
+    began, times, text, tokens = time.monotonic(), list[float](), "", None
+    for piece in patiently(endpoint, inputs, pause):
+        tokens = tokens if piece.tokens is None else piece.tokens
         if piece.text:
             times.append(time.monotonic() - began)
             text += piece.text
     if not text:
         raise Failed("it ended without any text")
-    return Reply(inputs, text, tuple(times), time.monotonic() - began, piece.metrics)
+    return Reply(inputs, text, tuple(times), time.monotonic() - began, piece.metrics, tokens)
 
 
 @contextlib.contextmanager
