@@ -15,23 +15,20 @@ import asyncio
 import json
 import re
 import secrets
-import socket
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib import metadata
-from typing import Any, Self
+from typing import Any
 
 import httpx2
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from snb.settings import ROOT
+from tests.served import Served
 from tools.serving import schema
 
 MODEL, DEPLOYMENT = "owner/spinoza", "owner/classe"
@@ -181,8 +178,8 @@ def now() -> str:
 Handler = Callable[[Request, Fault], Awaitable[Response]]
 
 
-class ReplicateServer:
-    """Serves from a free port of loopback, in a thread, until it is left; what runs then is dropped.
+class ReplicateServer(Served):
+    """The API.
 
     Args:
         cog: where the Cog server is.
@@ -202,11 +199,7 @@ class ReplicateServer:
         self._schema = schema.derive(source, "Predictor", metadata.version("cog"))
         # Loopback: no proxy on the way. A prediction takes as long as it takes.
         self._cog = httpx2.AsyncClient(base_url=cog, trust_env=False, timeout=None)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        config = uvicorn.Config(Starlette(routes=self._routes()), lifespan="off", log_level="warning")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
+        super().__init__(*self._routes())
 
     @property
     def version(self) -> str | None:
@@ -215,16 +208,6 @@ class ReplicateServer:
 
     def fail(self, method: str, path: str, **fault: Any) -> None:
         self._faults.append(Fault(method, path, **fault))
-
-    def __enter__(self) -> Self:
-        # The socket listens already: a request that comes before the thread is ready waits.
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join()
-        self._socket.close()
 
     def _routes(self) -> list[Route]:
         def route(path: str, handler: Handler, method: str = "GET") -> Route:
