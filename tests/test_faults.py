@@ -22,7 +22,7 @@ from snb.errors import RequestFailed
 from snb.parameters import Sampling
 from snb.settings import ROOT
 from tests.tiny import save_tiny
-from tests.waiting import accepted, logged, until
+from tests.waiting import accepted, until
 from tools.serving.server import Server
 
 pytestmark = pytest.mark.slow  # every test lets other answers run to their end beside the fault
@@ -87,7 +87,8 @@ def ask(server: Server, name: str) -> dict[str, Any]:
 
 def begun(server: Server, log: Path, name: str) -> bool:
     """Whether the service has taken a request: it has a seed. Who asks again is shown what there is."""
-    return logged(log, name, "Starting prediction") > 0 and "seed" in ask(server, name)["metrics"]
+    lines = [line for line in log.read_text().splitlines() if "Starting prediction" in line]
+    return any(name in line for line in lines) and "seed" in ask(server, name)["metrics"]
 
 
 def failed(reply: dict[str, Any]) -> bool:

@@ -28,11 +28,6 @@ def accepted(send: Callable[[], httpx.Response]) -> httpx.Response:
     return reply
 
 
-def logged(log: Path, name: str, message: str = "") -> int:
-    """How many lines of a server's log, which names predictions at the level `info`, say so of this one."""
-    return sum(name in line and message in line for line in log.read_text().splitlines())
-
-
 def running(pid: int) -> bool:
     """Whether a process is there and no zombie."""
     try:
