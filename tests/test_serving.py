@@ -20,14 +20,10 @@ from tools.serving import local, schema, serve
 from tools.serving.server import FOLDERS, Server
 
 READY = """if True:
-    import os, sys
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    class Ready(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"status": "READY"}')
-    HTTPServer((sys.argv[2], int(os.environ["PORT"])), Ready).serve_forever()
+    import os, sys, uvicorn
+    from starlette.responses import JSONResponse
+    answer = JSONResponse({"status": "READY"})
+    uvicorn.run(answer, host=sys.argv[2], port=int(os.environ["PORT"]), lifespan="off")
 """
 
 
