@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import contextvars
 import inspect
 import json
 import os
@@ -172,28 +171,26 @@ async def test_an_engine_inside_that_loads_wakes_up_and_one_that_cannot_says_so(
         await ask(engine)
 
 
-def test_a_visitor_is_a_hash_of_the_tab_the_session_or_the_address_and_has_at_most_a_share() -> None:
+# A coroutine, for a context of its own.
+async def test_a_visitor_is_a_hash_of_the_tab_the_session_or_the_address_and_has_at_most_a_share() -> None:
     def ask(session: str, address: str) -> str:
         client = SimpleNamespace(host=address)
         LocalContext.request.set(SimpleNamespace(session_hash=session, client=client))  # type: ignore[arg-type]
         LocalContext.event_id.set("event")
         return visitor.visitor()
 
-    def share() -> None:
-        assert ask("tab-1", "192.0.2.1") == ask("tab-2", "192.0.2.2") != ask("other-1", "192.0.2.1")
-        assert ask("event", "192.0.2.1") == ask("event", "192.0.2.1") != ask("event", "192.0.2.2")
-        assert re.fullmatch("[0-9a-f]{32}", ask("event", "192.0.2.1"))
-        with contextlib.ExitStack() as answers:
-            for _ in range(visitor.VISITORS // 2):
-                answers.enter_context(visitor.turn())
-            with pytest.raises(Refusal, match="BUSY"), visitor.turn():
-                pass
-            ask("event", "192.0.2.2")
-            for _ in range(visitor.VISITORS // 4):
-                answers.enter_context(visitor.turn())
-        assert not visitor._answers
-
-    contextvars.copy_context().run(share)
+    assert ask("tab-1", "192.0.2.1") == ask("tab-2", "192.0.2.2") != ask("other-1", "192.0.2.1")
+    assert ask("event", "192.0.2.1") == ask("event", "192.0.2.1") != ask("event", "192.0.2.2")
+    assert re.fullmatch("[0-9a-f]{32}", ask("event", "192.0.2.1"))
+    with contextlib.ExitStack() as answers:
+        for _ in range(visitor.VISITORS // 2):
+            answers.enter_context(visitor.turn())
+        with pytest.raises(Refusal, match="BUSY"), visitor.turn():
+            pass
+        ask("event", "192.0.2.2")
+        for _ in range(visitor.VISITORS // 4):
+            answers.enter_context(visitor.turn())
+    assert not visitor._answers
 
 
 def test_gradio_forgets_answers_that_nobody_reads_and_not_those_under_way() -> None:
