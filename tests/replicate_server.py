@@ -50,7 +50,7 @@ class Fault:
     """What befalls the next `times` requests of a method whose path begins with `path`.
 
     Args:
-        status: the reply, with `headers` and `body` (a text is sent as a page), in place of the API's.
+        status: the reply, with `headers`, in place of the API's.
         cold: the prediction that is created waits so many seconds for its instance.
         setup_failed: that instance's `setup()` fails.
         cut: ends a stream within the event after so many.
@@ -61,7 +61,6 @@ class Fault:
     times: int = 1
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    body: Any = None
     cold: float = 0
     setup_failed: bool = False
     cut: int | None = None
@@ -74,10 +73,8 @@ class Fault:
         return met
 
     def reply(self) -> Response:
-        if isinstance(self.body, str):
-            return Response(self.body, self.status, self.headers, "text/html")
         detail = THROTTLED if self.status == 429 else HTTPStatus(self.status).phrase
-        return JSONResponse(self.body or {"detail": detail, "status": self.status}, self.status, self.headers)
+        return JSONResponse({"detail": detail, "status": self.status}, self.status, self.headers)
 
     async def spoiled(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """A stream, cut."""
