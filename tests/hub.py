@@ -1,28 +1,25 @@
 """A hub on loopback: the part of the HTTP API with which huggingface_hub 2.4 lists and fetches a model."""
 
+import asyncio
 import hashlib
-import json
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
-from threading import Thread
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 from huggingface_hub.utils.sha import git_hash
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from tests.served import Served
 
 LFS = (".safetensors", ".bin")
-API = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)/(?P<kind>revision|tree)/(?P<revision>[^/]+)")
 FIELDS = {
     "revision": {"name": "rfilename", "git": "blobId", "sha256": "sha256"},
     "tree": {"name": "path", "git": "oid", "sha256": "oid"},
 }
-FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 
 
 @dataclass(frozen=True)
@@ -37,20 +34,15 @@ class Fault:
     """Whether the connection is reset in the middle of the reply."""
 
 
-@dataclass(frozen=True)
-class Request:
-    method: str
-    path: str
-    headers: Message
-
-
-class LoopbackHub(ThreadingHTTPServer):
+class LoopbackHub(Served):
     """Repositories in memory, the requests received, and faults for the next requests."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(
+            Route("/api/models/{owner}/{name}/{kind}/{revision}", self._answer),
+            Route("/{owner}/{name}/resolve/{revision}/{file:path}", self._answer),
+            Route("/{elsewhere:path}", self._answer),
+        )
         self.commits: dict[tuple[str, str], str] = {}
         self.trees: dict[str, dict[str, bytes]] = {}
         self.requests: list[Request] = []
@@ -58,10 +50,6 @@ class LoopbackHub(ThreadingHTTPServer):
         self.token: str | None = None
         self.unlisted: set[str] = set()
         """Fields that a listing leaves out for each file."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def push(self, repository: str, files: dict[str, bytes]) -> str:
         """Makes a commit, moves `main` to it, and returns its id."""
@@ -76,87 +64,56 @@ class LoopbackHub(ThreadingHTTPServer):
         self.faults += [(method, ending, fault) for fault in faults]
 
     def asked(self, method: str, ending: str = "") -> list[Request]:
-        return [r for r in self.requests if r.method == method and r.path.endswith(ending)]
+        return [r for r in self.requests if r.method == method and r.url.path.endswith(ending)]
 
-    def next_fault(self, request: Request) -> Fault | None:
+    def _next_fault(self, request: Request) -> Fault:
         for entry in self.faults:
-            if entry[0] == request.method and request.path.endswith(entry[1]):
+            if entry[0] == request.method and request.url.path.endswith(entry[1]):
                 self.faults.remove(entry)
                 return entry[2]
-        return None
+        return Fault()
 
-
-@contextmanager
-def loopback_hub() -> Iterator[LoopbackHub]:
-    hub = LoopbackHub()
-    thread = Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.shutdown()
-        thread.join()
-        hub.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: LoopbackHub
-
-    def log_message(self, *_: object) -> None:
-        """Logs nothing: the tests read `requests` instead."""
-
-    def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        request = Request(self.command, path, self.headers)
-        self.server.requests.append(request)
-        fault = self.server.next_fault(request) or Fault()
-        asked = API.fullmatch(path) or FILE.fullmatch(path)
-        commit = self.server.commits.get((asked["repository"], asked["revision"])) if asked else None
+    async def _answer(self, request: Request) -> Response:
+        self.requests.append(request)
+        asked, fault = request.path_params, self._next_fault(request)
+        repository = f"{asked.get('owner')}/{asked.get('name')}"
+        commit = self.commits.get((repository, asked.get("revision", "")))
         if fault.reset:
-            self.close_connection = True
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
-            self.connection.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
-            os.close(self.connection.detach())
-        elif fault.status != 200 or fault.body:
-            self.reply(fault.status, fault.headers, fault.body)
-        elif self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
-            self.reply(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-        elif asked is None or (asked["repository"], "main") not in self.server.commits:
-            self.reply(404, {"X-Error-Code": "RepoNotFound"})
-        elif commit is None:
-            self.reply(404, {"X-Error-Code": "RevisionNotFound"})
-        elif "name" in asked.groupdict():
-            self.send_blob(commit, self.server.trees[commit].get(asked["name"]), fault)
-        else:
-            self.send_listing(asked["repository"], asked["kind"], commit)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def send_listing(self, repository: str, kind: str, commit: str) -> None:
-        files = self.server.trees[commit]
-        entries = [_entry(name, content, FIELDS[kind]) for name, content in files.items()]
-        listed: object = [{"type": "file", **entry} for entry in entries]
-        if kind == "revision":
-            siblings = [{k: v for k, v in e.items() if k not in self.server.unlisted} for e in entries]
-            listed = {"id": repository, "sha": commit, "siblings": siblings}
-        self.reply(200, {"Content-Type": "application/json"}, json.dumps(listed).encode())
-
-    def send_blob(self, commit: str, content: bytes | None, fault: Fault) -> None:
-        if content is None:
-            self.reply(404, {"X-Error-Code": "EntryNotFound"})
-            return
+            return StreamingResponse(self._reset(request), headers={"Content-Length": "9"})
+        if fault.status != 200 or fault.body:
+            return Response(fault.body, fault.status, fault.headers)
+        if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
+            return absent("RepoNotFound", 401)
+        if (repository, "main") not in self.commits:
+            return absent("RepoNotFound")
+        if commit is None:
+            return absent("RevisionNotFound")
+        files = self.trees[commit]
+        if "kind" in asked:
+            return self._listing(repository, asked["kind"], commit)
+        if (content := files.get(asked["file"])) is None:
+            return absent("EntryNotFound")
         headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
-        self.reply(200, headers, bytes(len(content)) if fault.altered else content)
+        return Response(bytes(len(content)) if fault.altered else content, headers=headers)
 
-    def reply(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+    def _listing(self, repository: str, kind: str, commit: str) -> Response:
+        entries = [_entry(name, content, FIELDS[kind]) for name, content in self.trees[commit].items()]
+        if kind == "tree":
+            return JSONResponse([{"type": "file", **entry} for entry in entries])
+        siblings = [{k: v for k, v in entry.items() if k not in self.unlisted} for entry in entries]
+        return JSONResponse({"id": repository, "sha": commit, "siblings": siblings})
+
+    async def _reset(self, request: Request) -> AsyncIterator[bytes]:
+        yield b"{"
+        connections: set[Any] = self._server.server_state.connections
+        [mine] = [one for one in connections if one.client == request.client]
+        mine.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+        mine.transport.abort()
+        await asyncio.sleep(0)  # until the server knows
+
+
+def absent(code: str, status: int = 404) -> Response:
+    return Response(b"", status, {"X-Error-Code": code, "X-Error-Message": "Repository not found"})
 
 
 def _entry(name: str, content: bytes, names: dict[str, str]) -> dict[str, object]:

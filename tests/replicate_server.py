@@ -15,23 +15,20 @@ import asyncio
 import json
 import re
 import secrets
-import socket
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib import metadata
-from typing import Any, Self
+from typing import Any
 
 import httpx2
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from snb.settings import ROOT
+from tests.served import Served
 from tools.serving import schema
 
 MODEL, DEPLOYMENT = "owner/spinoza", "owner/classe"
@@ -53,7 +50,7 @@ class Fault:
     """A fault in the next `times` requests of a method whose path begins with `path`.
 
     Args:
-        status: replies with this, `headers` and `body` (a text is sent as HTML), instead of the API's reply.
+        status: replies with this and `headers`, instead of the API's reply.
         cold: seconds that the created prediction waits for its instance.
         setup_failed: whether that instance's `setup()` fails.
         cut: whole events of a stream before it ends within the next one.
@@ -64,7 +61,6 @@ class Fault:
     times: int = 1
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    body: Any = None
     cold: float = 0
     setup_failed: bool = False
     cut: int | None = None
@@ -77,10 +73,8 @@ class Fault:
         return met
 
     def reply(self) -> Response:
-        if isinstance(self.body, str):
-            return Response(self.body, self.status, self.headers, "text/html")
         detail = THROTTLED if self.status == 429 else HTTPStatus(self.status).phrase
-        return JSONResponse(self.body or {"detail": detail, "status": self.status}, self.status, self.headers)
+        return JSONResponse({"detail": detail, "status": self.status}, self.status, self.headers)
 
     async def spoiled(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The events of a stream, cut off within the event after `cut` whole ones."""
@@ -181,8 +175,8 @@ def now() -> str:
 Handler = Callable[[Request, Fault], Awaitable[Response]]
 
 
-class ReplicateServer:
-    """Serves on a free port of loopback, in a thread, until its block ends, which drops what still runs.
+class ReplicateServer(Served):
+    """The API.
 
     Args:
         cog: URL of the Cog server.
@@ -202,11 +196,7 @@ class ReplicateServer:
         self._schema = schema.derive(source, "Predictor", metadata.version("cog"))
         # No proxy, since this is loopback, and no timeout, since a prediction may take long.
         self._cog = httpx2.AsyncClient(base_url=cog, trust_env=False, timeout=None)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        config = uvicorn.Config(Starlette(routes=self._routes()), lifespan="off", log_level="warning")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
+        super().__init__(*self._routes())
 
     @property
     def version(self) -> str | None:
@@ -215,16 +205,6 @@ class ReplicateServer:
 
     def fail(self, method: str, path: str, **fault: Any) -> None:
         self._faults.append(Fault(method, path, **fault))
-
-    def __enter__(self) -> Self:
-        # The socket is already listening, so a request that comes before the thread is ready waits.
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join()
-        self._socket.close()
 
     def _routes(self) -> list[Route]:
         def route(path: str, handler: Handler, method: str = "GET") -> Route:

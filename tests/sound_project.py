@@ -27,7 +27,7 @@ from safetensors.torch import save
 from snb.settings import ROOT, Settings
 from snb.weights import fetch, prepared
 from snb.weights.hub import Hub
-from tests.hub import LoopbackHub, loopback_hub
+from tests.hub import LoopbackHub
 from tests.replicate_server import MODEL, ReplicateServer
 from tests.tiny import save_tiny
 from tools.preparing import preparation
@@ -150,7 +150,7 @@ def downloaded() -> Path:
     """A folder of weights, downloaded by the project's own code from a hub with `repositories`."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
-    with loopback_hub() as hub:
+    with LoopbackHub() as hub:
         for name, files in repositories().items():
             hub.push(name, files)
         settings = Settings(base_model=BASE, adapter=ADAPTER, weights_dir=folder)
@@ -171,7 +171,7 @@ def scan_once(path: str) -> list[Any]:
 @contextmanager
 def sound(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Sound]:
     """Makes a sound project, and points this process's environment to its programs and servers."""
-    with loopback_hub() as hub, Api("http://127.0.0.1:1", TOKEN) as api:
+    with LoopbackHub() as hub, Api("http://127.0.0.1:1", TOKEN) as api:
         api.pushed = home / "pushed"
         made = Sound(home, hub, api)
         for name, files in repositories().items():

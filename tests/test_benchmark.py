@@ -111,7 +111,7 @@ def test_a_wait_that_no_clock_can_keep_is_none(wait: str, seconds: float) -> Non
         (as_events(BON), "ended before"),
         (as_json({"output": "not a stream"}), "text/event-stream"),
         (as_events("event: output\ndata: nonsense"), "JSONDecodeError"),
-        (as_events('event: completed\ndata: {"status": "succeeded"}'), "no text"),
+        (as_events('event: completed\ndata: {"status": "succeeded"}'), "without any text"),
     ],
 )
 def test_a_request_that_fails_says_why(broken: Reply, reason: str) -> None:

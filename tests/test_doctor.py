@@ -170,7 +170,7 @@ def test_a_public_adapter_may_be_left_out_and_the_hub_is_asked_without_a_token(
     assert "is public, and setup() downloads" in adapter.finding.text
     size = len(made.hub.trees[made.hub.commits[ADAPTER, "main"]]["adapter_model.safetensors"])
     assert (adapter.download, base.download) == (size, 0)
-    assert {request.headers["Authorization"] for request in made.hub.requests} == {None}
+    assert {request.headers.get("authorization") for request in made.hub.requests} == {None}
 
 
 def test_a_gated_repository_lists_its_files_for_everybody_and_is_private_all_the_same(made: Sound) -> None:
@@ -318,12 +318,6 @@ def test_a_secret_is_found_in_its_line_and_what_only_speaks_of_one_is_none(
     assert [text.partition(":")[0] for text in texts] == ["notes.py, line 2"] * secret
 
 
-def test_a_text_too_large_to_be_searched_is_said_to_be_so(made: Sound) -> None:
-    made.write("corpus.txt", "Nous ne désirons pas une chose parce qu’elle est bonne.\n" * 20_000)
-    [finding] = secret_scan.check(made.project())
-    assert (finding.level, finding.code) == ("warning", "SECRETS_SKIMMED")
-
-
 def test_this_repository_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """In no file in git, which has more than Docker would send, but for tests, which hold lookalikes."""
     names = subprocess.check_output(["git", "ls-files", ":!tests", ":!client/test"], cwd=ROOT, text=True)
@@ -337,11 +331,7 @@ def test_this_repository_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 # What is published
 
 
-def test_a_model_that_is_absent_or_an_api_that_is_silent_stops_a_push(
-    made: Sound, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_without_a_version_may_be_pushed_to_and_one_that_is_absent_may_not(made: Sound) -> None:
     made.api.first = None
     assert errors(made.findings()) == []
     assert errors(list(doctor.findings(Project(made.root, "owner/other")))) == ["MODEL_ABSENT"]
-    monkeypatch.delenv("REPLICATE_API_TOKEN")
-    assert "API_SILENT" in [finding.code for finding in made.findings() if finding.level == "not checked"]

@@ -346,22 +346,18 @@ def dropped(connection: socket.socket, more: bytes) -> bool:
     return False
 
 
-def test_of_too_many_who_say_nothing_the_first_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_too_many_who_say_nothing_the_first_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front_connection, "MOST", 3)
-
-    async def crowd() -> None:
-        config = uvicorn.Config(Response(), lifespan="off")
-        state, loop = uvicorn.server.ServerState(), asyncio.get_running_loop()
-        async with await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1") as listening:
-            address = listening.sockets[0].getsockname()
-            callers = [await asyncio.open_connection(*address) for _ in range(4)]
-            assert await callers[0][0].read() == b""
-            callers[1][1].write(HEALTH)
-            assert (await callers[1][0].readline()).startswith(b"HTTP/1.1 200")
-            for _, writer in callers:
-                writer.close()
-
-    asyncio.run(crowd())
+    config = uvicorn.Config(Response(), lifespan="off")
+    state, loop = uvicorn.server.ServerState(), asyncio.get_running_loop()
+    async with await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1") as listening:
+        address = listening.sockets[0].getsockname()
+        callers = [await asyncio.open_connection(*address) for _ in range(4)]
+        assert await callers[0][0].read() == b""
+        callers[1][1].write(HEALTH)
+        assert (await callers[1][0].readline()).startswith(b"HTTP/1.1 200")
+        for _, writer in callers:
+            writer.close()
 
 
 KEYED = b"POST /predictions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n" % KEY.encode()
@@ -485,59 +481,49 @@ async def answering(
 
 
 @pytest.mark.parametrize("bound", ["KEPT", "KEPT_SECONDS"])
-def test_an_answer_that_ended_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
-    async def end_and_look() -> None:
-        async with answering(name := "a" * 32) as made:
-            await made.finish(patience=60)
-            assert made.known(name)
-            monkeypatch.setattr(answers, bound, 0)
-            assert not made.known(name)
-
-    asyncio.run(end_and_look())
+async def test_an_answer_that_ended_is_forgotten_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    async with answering(name := "a" * 32) as made:
+        await made.finish(patience=60)
+        assert made.known(name)
+        monkeypatch.setattr(answers, bound, 0)
+        assert not made.known(name)
 
 
 BROKEN_EVENTS = [b"event: output\ndata: {", b"event: output\ndata: 1", b"event: output\ndata: {}"]
 
 
 @pytest.mark.parametrize("last", [*BROKEN_EVENTS, b"event: start\ndata: {}", b"event: error\ndata: []"])
-def test_an_event_that_is_not_cog_s_ends_the_answer_as_failed(last: bytes) -> None:
-    async def look() -> None:
-        async with answering(name := "a" * 32, last=last) as made:
-            await made.finish(patience=60)
-            answer = made.known(name)
-            assert answer
-            assert (answer.status, answer.error) == ("failed", "Cog's server dropped the answer")
-
-    asyncio.run(look())
+async def test_an_event_that_is_not_cog_s_ends_the_answer_as_failed(last: bytes) -> None:
+    async with answering(name := "a" * 32, last=last) as made:
+        await made.finish(patience=60)
+        answer = made.known(name)
+        assert answer
+        assert (answer.status, answer.error) == ("failed", "Cog's server dropped the answer")
 
 
-def test_an_empty_last_piece_ends_a_stream() -> None:
-    async def read() -> None:
-        answer = answers.Answer("a" * 32, b"", "")
-        answer.take("output", {"chunk": ""})
-        answer.end("succeeded")
-        assert await anext(answer.pieces(patience=0), None) is None
-
-    asyncio.run(read())
+async def test_an_empty_last_piece_ends_a_stream() -> None:
+    answer = answers.Answer("a" * 32, b"", "")
+    answer.take("output", {"chunk": ""})
+    answer.end("succeeded")
+    assert await anext(answer.pieces(patience=0), None) is None
 
 
-def test_a_question_that_comes_when_the_server_has_failed_is_refused() -> None:
-    async def ask() -> None:
-        cog: Any = SimpleNamespace(state="READY", inputs={})
+async def test_a_question_that_comes_when_the_server_has_failed_is_refused() -> None:
+    cog: Any = SimpleNamespace(state="READY", inputs={})
 
-        async def body() -> AsyncIterator[bytes]:
-            cog.state = "UNHEALTHY"
-            yield b'{"input": {}}'
+    async def body() -> AsyncIterator[bytes]:
+        cog.state = "UNHEALTHY"
+        yield b'{"input": {}}'
 
-        async with answering("a" * 32) as made:
-            transport = httpx.ASGITransport(Front(cog, made).app(None))
-            async with httpx.AsyncClient(base_url="http://front", transport=transport) as client:
-                assert (await client.post("/predictions", content=body())).status_code == 503
-
-    asyncio.run(ask())
+    async with answering("a" * 32) as made:
+        transport = httpx.ASGITransport(Front(cog, made).app(None))
+        async with httpx.AsyncClient(base_url="http://front", transport=transport) as client:
+            assert (await client.post("/predictions", content=body())).status_code == 503
 
 
-def test_silence_from_the_start_and_two_unhealthy_looks_are_the_end_and_answers_are_forgotten_meanwhile(
+async def test_silence_from_the_start_and_two_unhealthy_looks_are_the_end_and_answers_are_forgotten_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cog_server, "FIRST", -cog_server.HUNG)
@@ -554,39 +540,30 @@ def test_silence_from_the_start_and_two_unhealthy_looks_are_the_end_and_answers_
             return httpx2.Response(200, json={"status": state})
         raise httpx2.ConnectError("nobody listens")
 
-    async def watch() -> None:
-        async with answering("a" * 32) as made, CogServer() as cog:
-            await made.finish(patience=60)
-            cog.client = httpx2.AsyncClient(base_url="http://cog", transport=httpx2.MockTransport(reply))
-            assert await failure(cog, made) == "Cog's server has been silent for 30 s"
-            assert await failure(cog, made) == "Cog's server is UNHEALTHY"
-            assert not list(states)
-            assert not made._all
-
-    asyncio.run(watch())
+    async with answering("a" * 32) as made, CogServer() as cog:
+        await made.finish(patience=60)
+        cog.client = httpx2.AsyncClient(base_url="http://cog", transport=httpx2.MockTransport(reply))
+        assert await failure(cog, made) == "Cog's server has been silent for 30 s"
+        assert await failure(cog, made) == "Cog's server is UNHEALTHY"
+        assert not list(states)
+        assert not made._all
 
 
-def test_a_cancel_returns_when_the_place_is_free() -> None:
-    async def cancel_and_look() -> None:
-        async with answering(name := "a" * 32, ends_after=0.5) as made:
-            answer = made.known(name)
-            assert answer
-            assert made.full
-            await made.cancel(answer)
-            assert not made.full
-
-    asyncio.run(cancel_and_look())
+async def test_a_cancel_returns_when_the_place_is_free() -> None:
+    async with answering(name := "a" * 32, ends_after=0.5) as made:
+        answer = made.known(name)
+        assert answer
+        assert made.full
+        await made.cancel(answer)
+        assert not made.full
 
 
-def test_an_id_whose_question_was_never_taken_is_free_again() -> None:
-    async def ask() -> None:
-        async with httpx2.AsyncClient(base_url="http://127.0.0.1:1", trust_env=False) as nobody:
-            made = answers.Answers(nobody, places=1)
-            with pytest.raises(answers.Refused, match="dropped the answer"):
-                await made.get("a" * 32, b"", "")
-            assert not made.known("a" * 32)
-
-    asyncio.run(ask())
+async def test_an_id_whose_question_was_never_taken_is_free_again() -> None:
+    async with httpx2.AsyncClient(base_url="http://127.0.0.1:1", trust_env=False) as nobody:
+        made = answers.Answers(nobody, places=1)
+        with pytest.raises(answers.Refused, match="dropped the answer"):
+            await made.get("a" * 32, b"", "")
+        assert not made.known("a" * 32)
 
 
 def take_a_place(server: Server) -> str:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from snb.philosophers import names, persona
 from snb.settings import ROOT
 from tests import scripts
-from tools.benchmarking import benchmark_record, gpu_report, random_weights
+from tools.benchmarking import gpu_report, random_weights
 from tools.benchmarking.bars import bars
 from tools.benchmarking.gpu_report import CPU, GPU, TABLES, Inspection
 from tools.benchmarking.programs import GRACE, lines
@@ -167,14 +167,6 @@ def test_as_is_goes_on_and_names_each_version_that_differs(
     environment.enter()
     stated = f"AS_IS: pytest {pytest.__version__}, pinned 0.1; absent-package absent, pinned 2\n"
     assert capsys.readouterr().err == stated
-
-
-def test_the_record_has_an_empty_version_for_a_package_that_is_absent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "requirements.txt").write_text("absent-package==2\n")
-    monkeypatch.setattr(benchmark_record, "ROOT", tmp_path)
-    assert benchmark_record.versions()["absent-package"] == ""
 
 
 def test_random_weights_have_the_special_tokens_of_qwen_and_personas_as_long(tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_who_waits_for_a_whole_answer_and_leaves_cancels_it_at_the_backend(
 
 
 @pytest.mark.server
-def test_replicate_is_asked_waited_for_and_canceled(cog: Server) -> None:
+async def test_replicate_is_asked_waited_for_and_canceled(cog: Server) -> None:
     def backends(model: str, **more: str) -> Backends:
         front = {"REPLICATE_API_TOKEN": replicate.token, "REPLICATE_API_BASE_URL": replicate.url, **more}
         return configured({"SNB_BACKEND_URL": f"replicate:{model}", **front}, 4)
@@ -297,28 +297,21 @@ def test_replicate_is_asked_waited_for_and_canceled(cog: Server) -> None:
     async def asked(backends: Backends) -> str:
         return "".join([piece async for piece in backends.ask(HOW, print)])
 
-    async def asked_before_and_after_a_push() -> None:
+    with ReplicateServer(cog.url) as replicate:
+        for model in ("owner/spinoza", "deployments/owner/classe"):
+            assert await asked(backends(model)) == direct(cog.url, HOW)
         same = backends("owner/spinoza")
         for replicate._id in ("1" * 64, "2" * 64):  # another version is refused
             assert await asked(same) == direct(cog.url, HOW)
-
-    async def left(backends: Backends) -> None:
-        """Leaves while the model wakes up."""
+        with pytest.raises(Refusal, match="UNAUTHORIZED: "):
+            await asked(backends("owner/spinoza", REPLICATE_API_TOKEN="wrong"))
+        replicate.fail("POST", "/v1/predictions", cold=600)
         told = asyncio.Event()
-        answer = asyncio.ensure_future(anext(backends.ask(HOW, lambda code: told.set())))
+        answer = asyncio.ensure_future(anext(same.ask(HOW, lambda code: told.set())))
         await told.wait()
-        answer.cancel()
+        answer.cancel()  # while the model wakes up
         while not any(request["path"].endswith("/cancel") for request in replicate.log):
             await asyncio.sleep(0.05)
-
-    with ReplicateServer(cog.url) as replicate:
-        for model in ("owner/spinoza", "deployments/owner/classe"):
-            assert asyncio.run(asked(backends(model))) == direct(cog.url, HOW)
-        asyncio.run(asked_before_and_after_a_push())
-        with pytest.raises(Refusal, match="UNAUTHORIZED: "):
-            asyncio.run(asked(backends("owner/spinoza", REPLICATE_API_TOKEN="wrong")))
-        replicate.fail("POST", "/v1/predictions", cold=600)
-        asyncio.run(left(backends("owner/spinoza")))
 
 
 @pytest.mark.server

@@ -24,7 +24,7 @@ from snb.weights.hub import MARGIN, Hub
 from snb.weights.lock import NAME, Lock
 from snb.weights.prepared import Card
 from tests import scripts
-from tests.hub import loopback_hub
+from tests.hub import LoopbackHub
 from tests.test_merge import adapter_folder, base_folder, differing
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 from tools.preparing import preparation, quality
@@ -207,7 +207,7 @@ def test_prepared_weights_on_the_hub_are_fetched_whole_and_used_again_or_refused
     kept: Settings, tmp_path: Path
 ) -> None:
     files = {path.name: path.read_bytes() for path in Path(kept.prepared).iterdir()}
-    with loopback_hub() as server:
+    with LoopbackHub() as server:
         commit = server.push("eva/spinoza-nf4", {**files, "README.md": b"#"})
         settings = replace(kept, prepared="eva/spinoza-nf4", weights_dir=tmp_path)
         hub = Hub(endpoint=server.url)

@@ -110,7 +110,7 @@ def test_the_command_prints_the_version_alone_and_warnings_do_not_stop_it(
     assert scripts.code("push", MODEL, "--hardware", "l40s") == 0
     written = capfd.readouterr()
     assert written.out == f"{NEW}\n"
-    assert "SECRETS_SKIMMED" in written.err
+    assert "warning      SECRETS_SKIMMED" in written.err
     assert TOKEN not in written.err
 
 
@@ -125,7 +125,8 @@ def test_the_command_pushes_nothing_after_an_error_or_what_nobody_could_check(
     assert scripts.code("push", MODEL, "--hardware", "l40s") == 1
     written = capfd.readouterr()
     assert written.out == ""
-    assert f"\n{fault:<11}  " in written.err
+    code = {"error": "SECRET_IN_FILE", "not checked": "API_SILENT"}[fault]
+    assert f"\n{fault:<11}  {code}" in written.err
     assert written.err.endswith("Nothing was pushed.\n")
     assert pushes(made) == []
 

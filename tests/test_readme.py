@@ -39,28 +39,6 @@ def test_every_default_and_choice_of_a_setting_is_that_of_the_code() -> None:
         assert not {choice for choice in choices if f"`{choice}`" not in rows[name]}, name
 
 
-def test_every_module_that_a_docstring_names_exists() -> None:
-    sources = [
-        path for folder in ("snb", "tools", "deploy", "tests") for path in (ROOT / folder).rglob("*.py")
-    ]
-    named = {
-        (path.name, name)
-        for path in [*sources, *DOCUMENTS]
-        for name in re.findall(r"`((?:snb|tools)(?:\.[a-z_]+)+)", path.read_text(encoding="utf-8"))
-    }
-    assert not {(file, name) for file, name in named if not name.endswith(".json") and not importable(name)}
-
-
-def importable(name: str) -> bool:
-    """Whether `name` is a module, or its last part occurs in a module."""
-    folder, _, last = name.replace(".", "/").rpartition("/")
-    path = ROOT / folder / last
-    if path.is_dir() or path.with_suffix(".py").exists():
-        return True
-    module = ROOT / f"{folder}.py"
-    return module.exists() and re.search(rf"\b{last}\b", module.read_text(encoding="utf-8")) is not None
-
-
 def test_the_readme_is_read_in_minutes() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1500
 

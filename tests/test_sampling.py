@@ -1,16 +1,13 @@
 """Sampling has the right distribution, and a draw does not depend on the rest of the batch."""
 
-import inspect
 import itertools
 from collections.abc import Callable
-from types import ModuleType
 
 import pytest
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from snb import parameters
-from snb.engine import sampling, script, slots
+from snb.engine import sampling
 from snb.engine.sampling import FEW, MANY, Draw, Sampler, draw
 from snb.engine.script import Script
 from snb.parameters import Sampling
@@ -56,11 +53,6 @@ def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, varyi
     freedom = int(often.sum()) - 1
     # Five standard deviations of chi-squared: one false alarm in millions, and the draws are fixed anyway.
     assert chi_squared < freedom + 5 * (2 * freedom) ** 0.5
-
-
-@pytest.mark.parametrize("module", [sampling, script, parameters, slots])
-def test_sampling_knows_nothing_of_personas(module: ModuleType) -> None:
-    assert "philosophers" not in inspect.getsource(module)
 
 
 @pytest.mark.parametrize(

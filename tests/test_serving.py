@@ -20,15 +20,12 @@ from tools.serving import local, schema, serve
 from tools.serving.server import FOLDERS, Server
 
 READY = """if True:
-    import os, sys
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    states = iter([b"STARTING", b"UNHEALTHY", b"UNHEALTHY"])
-    class Ready(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"status": "%s"}' % next(states, b"READY"))
-    HTTPServer((sys.argv[2], int(os.environ["PORT"])), Ready).serve_forever()
+    import os, sys, uvicorn
+    from starlette.responses import JSONResponse
+    states = iter(["STARTING", "UNHEALTHY", "UNHEALTHY"])
+    async def ready(scope, receive, send):
+        await JSONResponse({"status": next(states, "READY")})(scope, receive, send)
+    uvicorn.run(ready, host=sys.argv[2], port=int(os.environ["PORT"]), lifespan="off")
 """
 
 

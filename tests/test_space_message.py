@@ -1,6 +1,5 @@
 """What each version of the existing front end sends to deploy/space, and the histories of each Gradio."""
 
-import asyncio
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -104,7 +103,7 @@ def test_of_a_long_text_the_last_paragraph_is_the_question() -> None:
     }
 
 
-def test_the_message_names_who_answers_and_else_the_endpoint_does() -> None:
+async def test_the_message_names_who_answers_and_else_the_endpoint_does() -> None:
     backend = Scripted(["Oui."])
 
     async def call(name: str, message: str) -> None:
@@ -113,8 +112,8 @@ def test_the_message_names_who_answers_and_else_the_endpoint_does() -> None:
         assert said[-1] == ("", [[message, "Oui."]])
 
     for name in CHATS:
-        asyncio.run(call(name, packed("", "a", "b", SHORT, QUESTION)))
-        asyncio.run(call(name, packed(f"Tu es Henri Bergson.{STYLE}", "a", "b", SHORT, QUESTION)))
+        await call(name, packed("", "a", "b", SHORT, QUESTION))
+        await call(name, packed(f"Tu es Henri Bergson.{STYLE}", "a", "b", SHORT, QUESTION))
     who = [inputs["philosopher"] for inputs in backend.asked]
     assert who[1::2] == ["bergson"] * 4
     assert who[::2] == ["spinoza", "spinoza", "bergson", "kant"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import contextvars
 import inspect
 import json
 import os
@@ -107,53 +106,42 @@ class Scripted:
         pass
 
 
-def ask(*backends: Backend, patience: float = 600.0, **inputs: Any) -> tuple[str, list[str]]:
-    async def run() -> tuple[str, list[str]]:
-        told: list[str] = []
-        several = Backends(backends, patience)
-        return "".join([piece async for piece in several.ask(inputs, told.append)]), told
-
-    return asyncio.run(run())
+async def ask(*backends: Backend, patience: float = 600.0, **inputs: Any) -> tuple[str, list[str]]:
+    told: list[str] = []
+    several = Backends(backends, patience)
+    return "".join([piece async for piece in several.ask(inputs, told.append)]), told
 
 
-def test_the_next_backend_is_asked_when_one_fails_and_again_when_one_wakes_up() -> None:
+async def test_the_next_backend_is_asked_when_one_fails_and_again_when_one_wakes_up() -> None:
     down = Cog("http://127.0.0.1:9")
     with pytest.raises(Refusal, match=r"BACKEND_FAILED: the connection failed \(ConnectError\)"):
-        ask(down)
-    assert ask(down, Scripted(["a", "b"])) == ("ab", [])
+        await ask(down)
+    assert await ask(down, Scripted(["a", "b"])) == ("ab", [])
     wakes_up = Scripted([Refusal("COLD_START", "loading")], ["a"])
-    assert ask(wakes_up, deadline_seconds=30.0) == ("a", ["COLD_START"])
+    assert await ask(wakes_up, deadline_seconds=30.0) == ("a", ["COLD_START"])
     assert 29 > wakes_up.asked[1]["deadline_seconds"] > 0, "the waiting counts"
     for more in ({"patience": -1}, {"deadline_seconds": 0.5}):
         with pytest.raises(Refusal, match="BUSY"):
-            ask(Scripted([Refusal("BUSY", "full")]), **more)
+            await ask(Scripted([Refusal("BUSY", "full")]), **more)
 
 
-def test_a_deadline_counts_what_a_question_has_waited_in_gradios_queue() -> None:
-    asked = Scripted(["a"])
-
-    def late() -> None:
-        came = SimpleNamespace(scope={"came": time.monotonic() - 20})
-        LocalContext.request.set(SimpleNamespace(request=came))  # type: ignore[arg-type]
-        ask(asked, deadline_seconds=30.0)
-
-    contextvars.copy_context().run(late)
+async def test_a_deadline_counts_what_a_question_has_waited_in_gradios_queue() -> None:
+    asked, came = Scripted(["a"]), SimpleNamespace(scope={"came": time.monotonic() - 20})
+    LocalContext.request.set(SimpleNamespace(request=came))  # type: ignore[arg-type]
+    await ask(asked, deadline_seconds=30.0)
     assert 0 < asked.asked[0]["deadline_seconds"] <= 10
 
 
 @pytest.mark.parametrize("cut", ["length", "deadline", "loop"])
-def test_metrics_come_with_the_end_of_an_answer_and_the_page_is_told_what_limits_it(
+async def test_metrics_come_with_the_end_of_an_answer_and_the_page_is_told_what_limits_it(
     monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
     notes: list[str] = []
     monkeypatch.setattr("gradio.Info", lambda *_, title, **__: notes.append(title))
     metrics = {"notice": "?", "seed": 0, "rag_context_truncated_tokens": 5, "finish_reason": cut}
 
-    async def run() -> list[Any]:
-        endpoint = answer_of(Backends([Scripted(["Oui.", *metrics.items()])]))
-        return [reply async for reply in endpoint("Que faire ?")]
-
-    *before, last = asyncio.run(run())
+    endpoint = answer_of(Backends([Scripted(["Oui.", *metrics.items()])]))
+    *before, last = [reply async for reply in endpoint("Que faire ?")]
     assert before == [("Oui.", {})]
     assert last == ("Oui.", metrics)
     assert notes == ["STANDIN", "UNREAD 5", cut.upper()]
@@ -161,14 +149,14 @@ def test_metrics_come_with_the_end_of_an_answer_and_the_page_is_told_what_limits
 
 
 @pytest.mark.parametrize("turn", [[Refusal("BAD_INPUT", "no")], ["a", Refusal("BACKEND_FAILED", "cut")]])
-def test_nobody_else_is_asked_after_text_or_a_final_refusal(turn: list[str | Refusal]) -> None:
+async def test_nobody_else_is_asked_after_text_or_a_final_refusal(turn: list[str | Refusal]) -> None:
     second = Scripted(["b"])
     with pytest.raises(Refusal):
-        ask(Scripted(turn), second)
+        await ask(Scripted(turn), second)
     assert not second.asked
 
 
-def test_an_engine_inside_that_loads_wakes_up_and_one_that_cannot_says_so() -> None:
+async def test_an_engine_inside_that_loads_wakes_up_and_one_that_cannot_says_so() -> None:
     loads = threading.Event()
 
     def load() -> Service:
@@ -177,34 +165,32 @@ def test_an_engine_inside_that_loads_wakes_up_and_one_that_cannot_says_so() -> N
 
     engine = EngineInside(load, visitors=1)
     with pytest.raises(Refusal, match="COLD_START"):
-        ask(engine, patience=-1)
+        await ask(engine, patience=-1)
     loads.set()
     with pytest.raises(Refusal, match=r"BACKEND_FAILED: the engine did not load \(MemoryError\)"):
-        ask(engine)
+        await ask(engine)
 
 
-def test_a_visitor_is_a_hash_of_the_tab_the_session_or_the_address_and_has_at_most_a_share() -> None:
+# A coroutine, for a context of its own.
+async def test_a_visitor_is_a_hash_of_the_tab_the_session_or_the_address_and_has_at_most_a_share() -> None:
     def ask(session: str, address: str) -> str:
         client = SimpleNamespace(host=address)
         LocalContext.request.set(SimpleNamespace(session_hash=session, client=client))  # type: ignore[arg-type]
         LocalContext.event_id.set("event")
         return visitor.visitor()
 
-    def share() -> None:
-        assert ask("tab-1", "192.0.2.1") == ask("tab-2", "192.0.2.2") != ask("other-1", "192.0.2.1")
-        assert ask("event", "192.0.2.1") == ask("event", "192.0.2.1") != ask("event", "192.0.2.2")
-        assert re.fullmatch("[0-9a-f]{32}", ask("event", "192.0.2.1"))
-        with contextlib.ExitStack() as answers:
-            for _ in range(visitor.VISITORS // 2):
-                answers.enter_context(visitor.turn())
-            with pytest.raises(Refusal, match="BUSY"), visitor.turn():
-                pass
-            ask("event", "192.0.2.2")
-            for _ in range(visitor.VISITORS // 4):
-                answers.enter_context(visitor.turn())
-        assert not visitor._answers
-
-    contextvars.copy_context().run(share)
+    assert ask("tab-1", "192.0.2.1") == ask("tab-2", "192.0.2.2") != ask("other-1", "192.0.2.1")
+    assert ask("event", "192.0.2.1") == ask("event", "192.0.2.1") != ask("event", "192.0.2.2")
+    assert re.fullmatch("[0-9a-f]{32}", ask("event", "192.0.2.1"))
+    with contextlib.ExitStack() as answers:
+        for _ in range(visitor.VISITORS // 2):
+            answers.enter_context(visitor.turn())
+        with pytest.raises(Refusal, match="BUSY"), visitor.turn():
+            pass
+        ask("event", "192.0.2.2")
+        for _ in range(visitor.VISITORS // 4):
+            answers.enter_context(visitor.turn())
+    assert not visitor._answers
 
 
 def test_gradio_forgets_answers_that_nobody_reads_and_not_those_under_way() -> None:
@@ -222,25 +208,23 @@ def test_a_backend_that_cannot_be_is_refused_at_start() -> None:
             configured({"SNB_BACKEND_URL": address, "REPLICATE_API_TOKEN": token}, 4)
 
 
-def test_gradio_hears_of_an_answer_that_does_not_begin_and_an_error_comes_after_the_text() -> None:
-    async def run() -> str:
-        begin, text = asyncio.Event(), ""
+async def test_gradio_hears_of_an_answer_that_does_not_begin_and_an_error_comes_after_the_text() -> None:
+    begin, heard = asyncio.Event(), list[str]()
 
-        async def source() -> AsyncGenerator[str, None]:
-            await begin.wait()
-            yield "a"
-            yield "b"
-            raise Refusal("BACKEND_FAILED", "cut")
+    async def source() -> AsyncGenerator[str, None]:
+        await begin.wait()
+        yield "a"
+        yield "b"
+        raise Refusal("BACKEND_FAILED", "cut")
 
-        try:
-            async for piece in with_beats(source(), beat=0.01):
-                text += piece
-                begin.set()  # after the first sign of life
-        except Refusal as refusal:
-            return f"{text}, {refusal.code}"
-        return text
+    async def listen() -> None:
+        async for piece in with_beats(source(), beat=0.01):
+            heard.append(piece)
+            begin.set()  # after the first sign of life
 
-    assert asyncio.run(run()) == "ab, BACKEND_FAILED"
+    with pytest.raises(Refusal, match="BACKEND_FAILED"):
+        await listen()
+    assert "".join(heard) == "ab"
 
 
 @pytest.mark.parametrize(

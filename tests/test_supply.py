@@ -91,7 +91,7 @@ def test_what_is_said_of_cog_s_faults_is_of_the_version_that_is_pinned() -> None
 def test_every_test_that_is_named_beside_a_promise_exists() -> None:
     text = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
     files = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py"))
-    tests = re.findall(r"^def (test_\w+)", files, re.MULTILINE)
+    tests = re.findall(r"^(?:async )?def (test_\w+)", files, re.MULTILINE)
     named = re.findall(r"`-k (\w+)`", text)
     assert named
     assert not [part for part in named if not any(part in test for test in tests)]

@@ -33,7 +33,7 @@ from snb.weights.hub import MARGIN, Hub
 from snb.weights.lock import NAME, Entry, Lock, alone, digests, verify
 from snb.weights.merge import load_merged
 from tests import scripts
-from tests.hub import Fault, LoopbackHub, loopback_hub
+from tests.hub import Fault, LoopbackHub
 from tests.tiny import save_tiny, tiny_model
 from tests.waiting import until
 
@@ -71,7 +71,7 @@ class Site:
 
     @property
     def fetched(self) -> list[str]:
-        return [request.path.rsplit("/")[-1] for request in self.server.asked("GET", ".safetensors")]
+        return [request.url.path.rsplit("/")[-1] for request in self.server.asked("GET", ".safetensors")]
 
     @property
     def locks(self) -> list[Path]:
@@ -88,7 +88,7 @@ def site(tiny: Path, tmp_path: Path) -> Iterator[Site]:
     files = {path.name: path.read_bytes() for path in tiny.iterdir()}
     settings = Settings(base_model=BASE, adapter=ADAPTER, weights_dir=tmp_path / "weights")
     naps = list[float]()
-    with loopback_hub() as server:
+    with LoopbackHub() as server:
         server.push(BASE, files)
         yield Site(files, server, settings, naps, Hub(endpoint=server.url, sleep=naps.append))
 
@@ -163,7 +163,7 @@ def test_a_hub_that_is_down_or_gone_is_given_up_after_five_attempts_with_growing
     assert len(site.server.requests) == 5
     one, two, three, four = site.naps
     assert 1 <= one <= 2 <= two <= 4 <= three <= 8 <= four <= 16
-    with loopback_hub() as gone:
+    with LoopbackHub() as gone:
         url = gone.url
     with pytest.raises(DownloadFailed, match="Connection refused"):
         site.base(Hub(endpoint=url, sleep=site.naps.append))

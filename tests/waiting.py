@@ -28,11 +28,6 @@ def accepted(send: Callable[[], httpx.Response]) -> httpx.Response:
     return reply
 
 
-def logged(log: Path, name: str, message: str = "") -> int:
-    """Number of lines with this prediction and `message` in a log; at level `info` it names predictions."""
-    return sum(name in line and message in line for line in log.read_text().splitlines())
-
-
 def running(pid: int) -> bool:
     """Whether a process exists and is not a zombie."""
     try:

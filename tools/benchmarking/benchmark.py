@@ -23,7 +23,7 @@ from tools.benchmarking.benchmark_record import machine, versions
 from tools.benchmarking.classroom import Run, gather
 from tools.benchmarking.figures import rows
 from tools.benchmarking.programs import TAIL, lines
-from tools.command import say
+from tools.command import command_line, say
 from tools.endpoints.endpoint import Busy, Endpoint, Failed
 from tools.endpoints.started import OURS, Started, ours, remote
 from tools.serving import local
@@ -112,8 +112,7 @@ def measure_here(session: Session, settings: Mapping[str, str]) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("endpoint", nargs="?", help="what to measure (default: this package, started here)")
     add("--workload", nargs="+", choices=workload.TOKENS, default=["chat"])

@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.endpoints.endpoint import Busy, Endpoint, Failed, Piece, patiently
+from tools.endpoints.endpoint import Busy, Endpoint, Failed
+from tools.rehearsing.reply import hear
 
 AGAIN = 0.05
 """Seconds of pause, times the number of pupils, between tries at a full server: less would load its cores."""
@@ -45,7 +46,10 @@ class Run:
 
 
 def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: float = 0.0) -> list[Answer]:
-    """Sends all requests, spread evenly over `within` seconds; returns their answers when all have ended."""
+    """Sends all requests, spread evenly over `within` seconds; returns their answers when all have ended.
+
+    The wait for a full server counts, as it does for a pupil.
+    """
     answers: dict[int, Answer] = {}
     begin = time.monotonic()
 
@@ -54,8 +58,13 @@ def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: fl
 
     def pupil(number: int) -> None:
         time.sleep(max(0.0, number * within / len(requests) - clock()))
-        asking = patiently(endpoint, requests[number], AGAIN * len(requests))
-        answers[number] = listen(asking, requests[number]["max_tokens"], clock)
+        asked, wanted = clock(), requests[number]["max_tokens"]
+        try:
+            reply = hear(endpoint, requests[number], AGAIN * len(requests))
+            times = [round(asked + after, 5) for after in reply.times]
+            answers[number] = Answer(asked, clock(), wanted, times, reply.tokens)
+        except (Busy, Failed) as error:
+            answers[number] = Answer(asked, clock(), wanted, failure=str(error))
 
     # Daemon threads, so that Ctrl-C does not wait for answers.
     threads = [threading.Thread(target=pupil, args=(n,), daemon=True) for n in range(len(requests))]
@@ -64,16 +73,3 @@ def gather(endpoint: Endpoint, requests: Sequence[Mapping[str, Any]], within: fl
     for thread in threads:
         thread.join()
     return [answers[number] for number in range(len(requests))]
-
-
-def listen(pieces: Iterator[Piece], wanted: int, clock: Callable[[], float]) -> Answer:
-    """Reads one answer. Its times include the wait for a full server, as they do for a pupil."""
-    asked, times, reported, failure = clock(), list[float](), None, ""
-    try:
-        for piece in pieces:
-            times += [clock()] if piece.text else []
-            reported = reported if piece.tokens is None else piece.tokens
-        failure = "" if times else "no text"
-    except (Busy, Failed) as error:
-        failure = str(error)
-    return Answer(asked, clock(), wanted, times, reported, failure)

@@ -34,7 +34,7 @@ from tools.benchmarking.bars import bars
 from tools.benchmarking.benchmark_record import machine, versions
 from tools.benchmarking.programs import GRACE, PATIENCE, lines
 from tools.benchmarking.report import Row, Tables
-from tools.command import say
+from tools.command import command_line, say
 from tools.endpoints.endpoint import Failed
 from tools.machine import has_gpu
 from tools.serving import local
@@ -209,8 +209,7 @@ def ballast(gib: float) -> Iterator[None]:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--minutes", type=float, default=math.inf, help="when to be done (default: no limit)")
     add("--output", default=Path("report"), type=Path, metavar="FOLDER", help="default: report")

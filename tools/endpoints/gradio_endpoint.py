@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from snb.prompt import QUESTION
-from tools.endpoints import dialect
 from tools.endpoints.endpoint import Failed, Http, Piece, faults
+from tools.endpoints.openai_endpoint import system
 
 INFO, CHAT = "/gradio_api/info", "/gradio_api/call/chat_function"
 
@@ -27,7 +27,7 @@ class Gradio:
         self.name, self._http = name, Http(url, key=hub_token(url))
 
     def ask(self, inputs: Mapping[str, Any]) -> Generator[Piece]:
-        message, text = f"{dialect.system(inputs)}\n\n{QUESTION}\n{inputs['user_message']}", ""
+        message, text = f"{system(inputs)}\n\n{QUESTION}\n{inputs['user_message']}", ""
         with faults():
             name = self._http.json("POST", CHAT, {"data": [message, []]})["event_id"]
         with self._http.events("GET", f"{CHAT}/{name}") as events:

@@ -3,10 +3,15 @@
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from tools.endpoints import dialect
+from snb.philosophers import persona
+from snb.prompt import split_passages, user_text
 from tools.endpoints.endpoint import Failed, Http, Piece
 
 SHARED = ("max_tokens", "temperature", "top_p")
+
+
+def system(inputs: Mapping[str, Any]) -> str:
+    return str(inputs.get("system_prompt") or persona(inputs["philosopher"]))
 
 
 class ChatCompletions:
@@ -23,7 +28,9 @@ class ChatCompletions:
         self._fixed = {"model": model, "stream": True, **extra}
 
     def ask(self, inputs: Mapping[str, Any]) -> Generator[Piece]:
-        texts = {"system": dialect.system(inputs), "user": dialect.message(inputs)}
+        # The user turn, passages included, exactly as this package writes it.
+        user = user_text(split_passages(inputs.get("rag_context", "")), inputs["user_message"])
+        texts = {"system": system(inputs), "user": user}
         messages = [{"role": role, "content": text} for role, text in texts.items()]
         shared = {name: inputs[name] for name in SHARED if name in inputs}
         body, finished = {"messages": messages, **shared, **self._fixed}, False

@@ -1,4 +1,4 @@
-"""One whole answer of a smoke test, and how it is obtained."""
+"""One whole answer, and how it is obtained."""
 
 import contextlib
 import signal
@@ -24,18 +24,21 @@ class Reply:
     """When each piece of text came."""
     ended: float
     metrics: Mapping[str, Any]
+    tokens: int | None = None
+    """The answer's length, if the server reports it."""
 
 
-def hear(endpoint: Endpoint, inputs: Mapping[str, Any]) -> Reply:
-    """One answer, read to its end. A full server is asked again. Raises Failed if it has no text."""
-    began, times, text = time.monotonic(), list[float](), ""
-    for piece in patiently(endpoint, inputs, AGAIN):
+def hear(endpoint: Endpoint, inputs: Mapping[str, Any], pause: float = AGAIN) -> Reply:
+    """One answer, read to its end; retries a full server after `pause` s. Raises Failed if it has no text."""
+    began, times, text, tokens = time.monotonic(), list[float](), "", None
+    for piece in patiently(endpoint, inputs, pause):
+        tokens = tokens if piece.tokens is None else piece.tokens
         if piece.text:
             times.append(time.monotonic() - began)
             text += piece.text
     if not text:
         raise Failed("it ended without any text")
-    return Reply(inputs, text, tuple(times), time.monotonic() - began, piece.metrics)
+    return Reply(inputs, text, tuple(times), time.monotonic() - began, piece.metrics, tokens)
 
 
 @contextlib.contextmanager
