@@ -1,6 +1,8 @@
 """What all scripts have in common: help, one line for an error, and a clean end."""
 
+import ast
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -157,3 +159,11 @@ def test_a_signal_ends_a_script_through_its_finally_and_without_a_word(number: s
         program.send_signal(number)
         assert program.communicate() == ("tidied up\n", "")
     assert program.returncode == 130
+
+
+def test_every_cure_is_something_to_do() -> None:
+    for file in [*(ROOT / "snb").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                words = [word.value for word in node.args[1:] if isinstance(word, ast.Constant)]
+                assert not [word for word in words if re.match(r"See\b", str(word))], file.name

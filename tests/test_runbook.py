@@ -361,6 +361,11 @@ def test_what_is_public_has_a_repository_of_its_own_and_curl_reads_the_registrys
     assert not re.search(r"^ *curl .*REGISTRE_JETON", TEXT, re.MULTILINE)
 
 
+def test_a_machine_may_pull_the_private_image_before_compose_does() -> None:
+    [up] = [block for block in blocks() if "up --detach" in block]
+    assert up.index("docker login") < up.index("up --detach")
+
+
 def test_the_settings_that_the_page_writes_are_those_that_compose_reads(
     calls: list[Call], desk: Path
 ) -> None:
