@@ -50,7 +50,7 @@ class Fault:
     """A fault in the next `times` requests of a method whose path begins with `path`.
 
     Args:
-        status: replies with this and `headers`, instead of the API's reply.
+        status: replies with this, `headers` and `body` (a text is sent as HTML), instead of the API's reply.
         cold: seconds that the created prediction waits for its instance.
         setup_failed: whether that instance's `setup()` fails.
         cut: whole events of a stream before it ends within the next one.
@@ -61,6 +61,7 @@ class Fault:
     times: int = 1
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    body: Any = None
     cold: float = 0
     setup_failed: bool = False
     cut: int | None = None
@@ -73,8 +74,10 @@ class Fault:
         return met
 
     def reply(self) -> Response:
+        if isinstance(self.body, str):
+            return Response(self.body, self.status, self.headers, "text/html")
         detail = THROTTLED if self.status == 429 else HTTPStatus(self.status).phrase
-        return JSONResponse({"detail": detail, "status": self.status}, self.status, self.headers)
+        return JSONResponse(self.body or {"detail": detail, "status": self.status}, self.status, self.headers)
 
     async def spoiled(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The events of a stream, cut off within the event after `cut` whole ones."""
