@@ -1,10 +1,8 @@
-#!/usr/bin/env python3
 """Makes the virtual environment and runs a command of `tools/` in it; standard library only: it runs first.
 
-Every command here is a link to this file and runs the module of that name in `tools/`. If the running
-interpreter has every pinned package and this project, the command runs at once; else `.venv` is built or
-brought up to date, with uv if it is installed and otherwise with pip, and the command is restarted in it. Run
-under its own name, this file only makes the environment.
+Every Python script here is a call of `run`. If the running interpreter has every pinned package and this
+project, the command runs at once; else `.venv` is built or brought up to date, with uv if it is installed and
+otherwise with pip, and the script is restarted in it. Run as a program, it only makes the environment.
 
 Set AS_IS=1 on a machine without a registry: nothing is installed, and the running interpreter's packages are
 used, whatever their versions.
@@ -87,14 +85,8 @@ def enter() -> None:
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
 
 
-def module_of(name: str) -> str:
-    """The module of `tools` whose `main()` a command runs."""
-    [file] = ROOT.glob(f"tools/*/{name.replace('-', '_')}.py")
-    return f"tools.{file.parent.name}.{file.stem}"
-
-
 def run(module: str) -> None:
-    """Runs a command, or tells what it does where its packages are not here."""
+    """Runs a command: the `main()` of a module of `tools`."""
     file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     incomplete = Path(sys.prefix) == VENV or not PYTHON.exists()
     if {"-h", "--help"} & {*sys.argv[1:]} and incomplete and differing():
@@ -105,5 +97,4 @@ def run(module: str) -> None:
 
 
 if __name__ == "__main__":
-    name = Path(sys.argv[0]).name
-    enter() if name == "environment.py" else run(module_of(name))
+    enter()

@@ -22,7 +22,8 @@ from tools.command import Fault
 from tools.endpoints.endpoint import Failed
 from tools.serving import make_standin
 
-COMMANDS = sorted(file.name for file in (ROOT / "scripts").iterdir() if file.is_symlink())
+SCRIPTS = sorted(file for file in (ROOT / "scripts").iterdir() if file.is_file() and not file.suffix)
+PYTHON = [file.name for file in SCRIPTS if "python3" in file.read_text(encoding="utf-8").splitlines()[0]]
 PATHS = {"PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}"}
 COMMAND = """
 import sys, time, types
@@ -42,7 +43,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", PYTHON)
 def test_help_runs_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert scripts.code(name, "--help") == 0
     assert capsys.readouterr().out.startswith("usage:")
@@ -54,12 +55,12 @@ def script(folder: Path, pins: str, source: str) -> Path:
     shutil.copy(ROOT / "scripts" / "environment.py", folder / "scripts")
     for name in ("requirements.txt", "scripts/packages.txt", "scripts/packages-cpu.txt"):
         (folder / name).write_text(pins)
-    (folder / "tools" / "chore").mkdir(parents=True)
+    (folder / "tools").mkdir()
     for name in ("__init__.py", "machine.py"):
         shutil.copy(ROOT / "tools" / name, folder / "tools")
-    (folder / "tools" / "chore" / "any_command.py").write_text(source)
-    file = folder / "scripts" / "any-command"
-    file.symlink_to("environment.py")
+    (folder / "tools" / "command.py").write_text(source)
+    file = folder / "scripts" / "script"
+    file.write_text('import environment\nenvironment.run("tools.command")\n')
     return file
 
 
