@@ -31,7 +31,9 @@ from dockerfile_parse import DockerfileParser
 file = DockerfileParser(sys.argv[1])
 print(json.dumps({"steps": file.structure, "variables": file.envs}))
 """
-ENTER = """
+# The tmpfs hides an environment below /tmp, so it is mounted again.
+ENTER = f"""
+prefix={shlex.quote(sys.prefix)}
 folder=$1 user=$2 option=$3
 shift 3
 mount -t overlay -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" overlay "$folder/root"
@@ -39,6 +41,8 @@ cd "$folder/root"
 mount --rbind /dev dev
 mount -t proc proc proc
 mount -t tmpfs -o mode=1777 tmpfs tmp
+mkdir -p ".$prefix"
+mount --bind "$prefix" ".$prefix"
 mount -o "remount,$option" "$folder/root"
 ip link set lo up
 exec chroot --userspec "$user" --groups= . /usr/bin/env --ignore-environment --chdir=/src "$@"
