@@ -72,6 +72,12 @@ def test_help_needs_no_package_and_installs_none(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists()
 
 
+def test_a_pin_with_an_extra_is_met_by_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path, f"pytest[extra]=={pytest.__version__}\nabsent-package[extra]==1\n", "")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    assert environment.differing() == ["absent-package[extra] absent, pinned 1"]
+
+
 OFFLINE = [
     ("download-weights", "DOWNLOAD_FAILED: no network", "set HF_HUB_OFFLINE=1"),
     ("make-standin", "DOWNLOAD_FAILED: ", "no network, SNB_BASE_MODEL=FOLDER"),

@@ -10,7 +10,7 @@ import pytest
 
 from snb.errors import BadInput, BadSetting
 from snb.front import process_group
-from snb.settings import Settings
+from snb.settings import ROOT, Settings
 from snb.weights import prepared
 from snb.weights.lock import Entry, Lock
 from tests import scripts
@@ -61,19 +61,25 @@ def test_a_server_on_every_address_is_looked_at_past_a_proxy(
         assert server.status() == "READY"
 
 
-def test_folders_of_a_server_are_those_of_its_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_gets_its_callers_folders_and_the_project_before_its_callers_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(schema, "write", lambda _: None)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "predict.py").touch()
-    (tmp_path / "elsewhere" / "told.py").write_text(f"import os\nprint(*map(os.getenv, {FOLDERS}))")
+    told = f"import os\nprint(*map(os.getenv, {(*FOLDERS, 'PYTHONPATH')}))"
+    (tmp_path / "elsewhere" / "told.py").write_text(told)
     (tmp_path / "base").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "of-the-caller")
     given = dict(zip(FOLDERS, ("new", "base", "owner/name", "none"), strict=True))
     with (tmp_path / "log").open("w+") as log:
         with Server(given, log=log, directory=tmp_path / "elsewhere", module="told") as server:
             server.join(30)
         log.seek(0)
-        assert log.read().split() == [f"{tmp_path}/new", f"{tmp_path}/base", "owner/name", "none"]
+        *folders, path = log.read().split()
+    assert folders == [f"{tmp_path}/new", f"{tmp_path}/base", "owner/name", "none"]
+    assert path == f"{ROOT}:of-the-caller"
 
 
 # Which weights
